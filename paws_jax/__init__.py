@@ -1,0 +1,1 @@
+"""PAWS: semi-supervised learning with support samples, in JAX and Flax."""

@@ -1,0 +1,438 @@
+"""Random views and evaluation crops of image batches, on device.
+
+Images arrive as uint8 canvases [n, S, S', C] of which the top left `sizes[i]`
+pixels are the image; inside they are float32 in [0, 255]. Crops are cut and
+resized by two small matrices per crop and two batched matrix products, blur
+and rotation likewise: nothing gathers or scatters, every shape is static.
+
+Every random number is a function of one key, so a view depends on its key and
+its image and on nothing else: not on the batch, not on the number of devices.
+
+The laws and the resampling are those of torchvision's transforms on Pillow
+images; `tests/augment_test.py` states how close each operation comes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from paws_jax import colour, resample
+
+_HIGHEST = jax.lax.Precision.HIGHEST
+_CROP_TRIES = 10
+# One random stream per operation: adding one leaves the others' draws alone.
+_CROP, _FLIP, _ROTATE, _JITTER, _GREY, _BLUR, _SOLARIZE, _EQUALIZE = range(8)
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewsConfig:
+  """The `views` section of a recipe; `config.base` explains each field.
+
+  Build it as `ViewsConfig(**section)`: an unknown field is a TypeError that
+  names it. Hashable, so that it can be a static argument of `jax.jit`.
+  """
+
+  num_large: int
+  large_size: int
+  large_scale: tuple[float, float]
+  num_small: int
+  small_size: int
+  small_scale: tuple[float, float]
+  aspect_ratio: tuple[float, float]
+  flip_probability: float
+  rotation_degrees: float
+  jitter_strength: float
+  jitter_probability: float
+  grey_probability: float
+  blur_probability: float
+  blur_radius: tuple[float, float]
+  solarize_probability: float
+  equalize_probability: float
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+  eval_resize: int
+
+  def __post_init__(self):
+    # A recipe read back from JSON has lists, which are not hashable.
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if isinstance(value, list):
+        object.__setattr__(self, field.name, tuple(value))
+
+
+def random_views(
+  keys: jax.Array,
+  images: jax.Array,
+  sizes: jax.Array,
+  *,
+  config: ViewsConfig,
+  kind: Literal["large", "small"],
+  precision: jax.lax.PrecisionLike = _HIGHEST,
+) -> jax.Array:
+  """Draws one random view of each image; see `multi_views`.
+
+  Args:
+    keys: typed PRNG keys [n].
+    images: uint8 or float [n, S, S', C] in [0, 255].
+    sizes: int32 [n, 2], height and width of each image on its canvas.
+    config: the views section of the recipe.
+    kind: "large" or "small", which size and scale of the config to take.
+    precision: of the matrix products.
+
+  Returns:
+    float32 [n, size, size, C], normalised.
+
+  Raises:
+    ValueError: for arguments of another rank, size or dtype.
+  """
+  images = colour.check_images(images)
+  _check_keys(keys, images.shape[:1])
+  views = multi_views(
+    keys[:, None],
+    images,
+    sizes,
+    config=config,
+    kind=kind,
+    precision=precision,
+  )
+  return jnp.squeeze(views, axis=1)
+
+
+def multi_views(
+  keys: jax.Array,
+  images: jax.Array,
+  sizes: jax.Array,
+  *,
+  config: ViewsConfig,
+  kind: Literal["large", "small"],
+  precision: jax.lax.PrecisionLike = _HIGHEST,
+) -> jax.Array:
+  """Draws V random views of each image from one copy of its canvas.
+
+  In this order: random resized crop, flip, rotation, colour jitter, greyscale,
+  blur, solarize, equalize, normalisation. An operation whose probability (or
+  strength) is zero in the config is not part of the program.
+
+  Args:
+    keys: typed PRNG keys [n, V], one per view.
+    images: uint8 or float [n, S, S', C] in [0, 255].
+    sizes: int32 [n, 2], height and width of each image on its canvas.
+    config: the views section of the recipe.
+    kind: "large" or "small", which size and scale of the config to take.
+    precision: of the matrix products. The default keeps float32; in a crop
+      TF32 costs at most 0.2 of a grey level, bfloat16 1.4.
+
+  Returns:
+    float32 [n, V, size, size, C], normalised.
+
+  Raises:
+    ValueError: for arguments of another rank, size or dtype.
+  """
+  if kind not in ("large", "small"):
+    raise ValueError(f'kind must be "large" or "small", but is {kind!r}.')
+  images = colour.check_images(images)
+  _check_sizes(sizes, images)
+  if keys.ndim != 2:
+    raise ValueError(
+      f"keys must have shape [n, views], but has {list(keys.shape)}."
+    )
+  num_images, num_views = keys.shape
+  _check_keys(keys, (images.shape[0], num_views))
+  large = kind == "large"
+  size = config.large_size if large else config.small_size
+  flat_keys = keys.reshape(-1)
+  boxes = crop_boxes(
+    flat_keys,
+    jnp.broadcast_to(sizes[:, None, :], (*keys.shape, 2)).reshape(-1, 2),
+    scale=config.large_scale if large else config.small_scale,
+    aspect_ratio=config.aspect_ratio,
+  )
+  flip = None
+  if config.flip_probability > 0:
+    (chance,) = _uniform(flat_keys, _FLIP, 1)
+    flip = chance < config.flip_probability
+  rows, columns = resample.crop_matrices(
+    boxes, images.shape[1:3], size=size, flip=flip
+  )
+  split = (num_images, num_views)
+  views = resample.apply_matrices(
+    images,
+    rows.reshape(*split, *rows.shape[1:]),
+    columns.reshape(*split, *columns.shape[1:]),
+    precision=precision,
+  )
+  views = views.reshape(-1, *views.shape[2:])
+  views = _distort(flat_keys, views, config=config, precision=precision)
+  views = normalise(views, config.mean, config.std)
+  return views.reshape(*split, *views.shape[1:])
+
+
+def crop_boxes(
+  keys: jax.Array,
+  sizes: jax.Array,
+  *,
+  scale: tuple[float, float],
+  aspect_ratio: tuple[float, float],
+) -> jax.Array:
+  """Draws boxes by the law of torchvision's RandomResizedCrop.
+
+  Up to ten draws of an area uniform in `scale` and a ratio log-uniform in
+  `aspect_ratio`; the first that fits is placed uniformly. If none fits: the
+  largest central box whose ratio is within bounds.
+
+  Args:
+    keys: typed PRNG keys [n].
+    sizes: int32 [n, 2], height and width of the images.
+    scale: bounds of the box's share of the image's area.
+    aspect_ratio: bounds of width over height.
+
+  Returns:
+    int32 [n, 4]: top, left, height, width.
+
+  Raises:
+    ValueError: for keys or sizes of another rank, size or dtype.
+  """
+  _check_keys(keys, sizes.shape[:1])
+  # [n, tries] each: every try has an area, a ratio and the two offsets.
+  area, ratio, vertical, horizontal = _uniform(keys, _CROP, 4, _CROP_TRIES)
+  # [n, 1], to meet the tries.
+  height, width = jnp.split(sizes.astype(jnp.float32), 2, axis=1)
+  area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
+  low, high = math.log(aspect_ratio[0]), math.log(aspect_ratio[1])
+  ratio = jnp.exp(low + (high - low) * ratio)
+  widths = jnp.round(jnp.sqrt(area * ratio))
+  heights = jnp.round(jnp.sqrt(area / ratio))
+  fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+  # argmax finds the first True; its one-hot row picks without a gather.
+  first = (
+    jnp.argmax(fits, axis=1, keepdims=True) == jnp.arange(_CROP_TRIES)[None, :]
+  )
+  any_fits = jnp.any(fits, axis=1, keepdims=True)
+
+  def pick(candidates):
+    return jnp.sum(jnp.where(first, candidates, 0), axis=1, keepdims=True)
+
+  whole_ratio = width / height
+  narrow, wide = whole_ratio < aspect_ratio[0], whole_ratio > aspect_ratio[1]
+  central_height = jnp.where(narrow, jnp.round(width / aspect_ratio[0]), height)
+  central_width = jnp.where(wide, jnp.round(height * aspect_ratio[1]), width)
+  box_height = jnp.where(any_fits, pick(heights), central_height)
+  box_width = jnp.where(any_fits, pick(widths), central_width)
+
+  def place(draw, room):
+    offset = jnp.floor(pick(draw) * (room + 1))
+    return jnp.where(any_fits, jnp.minimum(offset, room), jnp.floor(room / 2))
+
+  top = place(vertical, height - box_height)
+  left = place(horizontal, width - box_width)
+  boxes = jnp.concatenate([top, left, box_height, box_width], axis=1)
+  return boxes.astype(jnp.int32)
+
+
+def evaluation_view(
+  images: jax.Array,
+  sizes: jax.Array,
+  *,
+  resize: int,
+  size: int,
+  precision: jax.lax.PrecisionLike = _HIGHEST,
+) -> jax.Array:
+  """Resizes the short side, then cuts the central square, as torchvision.
+
+  The image is resized as a whole, and only the rows and columns of the square
+  are computed. Parts of the square outside the image (possible only with
+  `resize=0` and an image smaller than `size`) are black.
+
+  Args:
+    images: uint8 or float [n, S, S', C] in [0, 255].
+    sizes: int32 [n, 2], height and width of each image on its canvas.
+    resize: short side after resizing, at least `size`; 0: no resizing.
+    size: side of the square in pixels.
+    precision: of the two matrix products.
+
+  Returns:
+    float32 [n, size, size, C] in [0, 255], not normalised.
+
+  Raises:
+    ValueError: for arguments of another rank, size or dtype, or if the images
+      are known to be too small.
+  """
+  images = colour.check_images(images)
+  _check_sizes(sizes, images)
+  short_canvas = min(images.shape[1:3])
+  if resize and resize < size:
+    raise ValueError(
+      f"resize must be 0 or at least the crop's side {size}, but is {resize}."
+    )
+  if not resize and short_canvas < size:
+    raise ValueError(
+      f"images of {images.shape[1]} x {images.shape[2]} pixels are smaller "
+      f"than the crop's side {size}; set resize to {size} or more."
+    )
+  resized = sizes
+  if resize:
+    # The short side becomes `resize`; integer division truncates the long one.
+    short = jnp.min(sizes, axis=1, keepdims=True)
+    resized = resize * sizes // short
+  room = resized - size
+  offset = jnp.where(
+    room >= 0, jnp.round(room / 2).astype(room.dtype), -(-room // 2)
+  )
+  matrices = [
+    resample.resize_matrix(
+      jnp.zeros_like(sizes[:, axis]),
+      sizes[:, axis],
+      scale=sizes[:, axis] / resized[:, axis],
+      offset=offset[:, axis],
+      size=size,
+      canvas=images.shape[1 + axis],
+    )[:, None]
+    for axis in (0, 1)
+  ]
+  return jnp.squeeze(
+    resample.apply_matrices(images, *matrices, precision=precision), axis=1
+  )
+
+
+def normalise(
+  images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
+) -> jax.Array:
+  """Maps levels in [0, 255] to `(level / 255 - mean) / std` per channel.
+
+  Args:
+    images: uint8 or float [n, H, W, C] in [0, 255].
+    mean: C numbers, in units of the full range.
+    std: C numbers, in units of the full range.
+
+  Returns:
+    float32 [n, H, W, C].
+
+  Raises:
+    ValueError: if mean or std has not one value per channel.
+  """
+  images = colour.check_images(images)
+  channels = images.shape[-1]
+  for name, values in (("mean", mean), ("std", std)):
+    if len(values) != channels:
+      raise ValueError(
+        f"{name} must have one value per channel, {channels} for images of "
+        f"shape {list(images.shape)}, but has {len(values)}."
+      )
+  shape = (1, 1, 1, channels)
+  scale = jnp.asarray([1 / (255 * s) for s in std], jnp.float32)
+  shift = jnp.asarray(
+    [-m / s for m, s in zip(mean, std, strict=True)], jnp.float32
+  )
+  return images * scale.reshape(shape) + shift.reshape(shape)
+
+
+def _distort(keys, views, *, config, precision):
+  """Everything after crop and flip, on [m, size, size, C] with m keys."""
+  if config.rotation_degrees > 0:
+    (turn,) = _uniform(keys, _ROTATE, 1)
+    degrees = config.rotation_degrees * (2 * turn - 1)
+    views = resample.rotate(views, degrees, precision=precision)
+  if config.jitter_strength > 0 and config.jitter_probability > 0:
+    chance, *draws = _uniform(keys, _JITTER, 9)
+    views = colour.select(
+      chance < config.jitter_probability,
+      colour.jitter(views, **jitter_factors(draws, config.jitter_strength)),
+      views,
+    )
+  if config.grey_probability > 0:
+    (chance,) = _uniform(keys, _GREY, 1)
+    grey = chance < config.grey_probability
+    views = colour.select(grey, colour.greyscale(views), views)
+  if config.blur_probability > 0:
+    chance, radii = _uniform(keys, _BLUR, 2)
+    low, high = config.blur_radius
+    # A radius of 0 is the identity: nothing to select afterwards.
+    radii = jnp.where(
+      chance < config.blur_probability, low + (high - low) * radii, 0
+    )
+    views = resample.gaussian_blur(views, radii, precision=precision)
+  if config.solarize_probability > 0:
+    chance, thresholds = _uniform(keys, _SOLARIZE, 2)
+    # 256 is above every value: nothing is inverted.
+    thresholds = jnp.where(
+      chance < config.solarize_probability, 256 * thresholds, 256
+    )
+    views = colour.solarize(views, thresholds)
+  if config.equalize_probability > 0:
+    (chance,) = _uniform(keys, _EQUALIZE, 1)
+    equalized = chance < config.equalize_probability
+    views = colour.select(equalized, colour.equalize(views), views)
+  return views
+
+
+def jitter_factors(
+  draws: Sequence[jax.Array], strength: float
+) -> dict[str, jax.Array]:
+  """Turns eight uniform draws into the arguments of `colour.jitter`.
+
+  Args:
+    draws: eight float [n] in [0, 1): brightness, contrast, saturation, hue, and
+      four whose order is the order of the operations.
+    strength: s; factors are uniform in [max(0, 1 - 0.8 s), 1 + 0.8 s], hue in
+      0.2 s turns either way.
+
+  Returns:
+    brightness, contrast, saturation, hue [n] and ranks [n, 4].
+  """
+  low, high = max(0.0, 1 - 0.8 * strength), 1 + 0.8 * strength
+  brightness, contrast, saturation = (
+    low + (high - low) * draw for draw in draws[:3]
+  )
+  # The rank of each of the last four draws among them: a uniform permutation.
+  order = jnp.stack(draws[4:], axis=1)
+  mine, other = order[:, :, None], order[:, None, :]
+  place = jnp.arange(4)
+  earlier = place[None, None, :] < place[None, :, None]
+  ranks = jnp.sum((other < mine) | ((other == mine) & earlier), axis=2)
+  return {
+    "brightness": brightness,
+    "contrast": contrast,
+    "saturation": saturation,
+    "hue": 0.2 * strength * (2 * draws[3] - 1),
+    "ranks": ranks,
+  }
+
+
+def _uniform(keys, stream, count, *shape):
+  """Draws `count` float32 arrays [n, *shape] in [0, 1), one row per key."""
+
+  def draw(key):
+    key = jax.random.fold_in(key, stream)
+    return jax.random.uniform(key, (count, *shape), jnp.float32)
+
+  return jnp.unstack(jax.vmap(draw)(keys), axis=1)
+
+
+def _check_keys(keys, shape):
+  """Refuses what is not an array of typed keys of this shape."""
+  if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+    raise ValueError(
+      f"keys must be typed (jax.random.key), but has dtype {keys.dtype}."
+    )
+  if keys.shape != tuple(shape):
+    raise ValueError(
+      f"keys must have shape {list(shape)}, one per image and view, but has "
+      f"{list(keys.shape)}."
+    )
+
+
+def _check_sizes(sizes, images):
+  """Refuses what is not an integer height and width per image."""
+  if sizes.shape != (images.shape[0], 2) or not jnp.issubdtype(
+    sizes.dtype, jnp.integer
+  ):
+    raise ValueError(
+      f"sizes must be integers of shape [{images.shape[0]}, 2] for images of "
+      f"shape {list(images.shape)}, but is {sizes.dtype} {list(sizes.shape)}."
+    )

@@ -1,0 +1,273 @@
+"""Every field of a recipe, once, with its default, its unit and its range.
+
+A recipe (`configs/*.py`) is `base()` plus its differences. `validate` checks a
+resolved recipe before a device is touched; it needs neither JAX nor the data.
+All sizes are global: the whole batch and the whole support set, never a
+device's share.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ml_collections
+
+
+def base() -> ml_collections.ConfigDict:
+  """Returns the defaults of every field; recipes override what differs."""
+  section = ml_collections.ConfigDict
+  config = section()
+  # Drives initialisation, sample order, support draws and augmentation.
+  config.seed = 0
+
+  config.data = section()
+  # "digits" (scikit-learn), "idx" (MNIST family, from `dir`) or "tfds".
+  config.data.source = "digits"
+  # Directory of the idx files, or TFDS data_dir ("" is TFDS' own default).
+  config.data.dir = ""
+  # TFDS builder, "name" or "name/config:version"; read when source is "tfds".
+  config.data.tfds_name = ""
+  # Which training images are labelled: a stratified draw by `split_seed` ...
+  config.data.labels_per_class = 4
+  config.data.split_seed = 0
+  # ... or those whose indices stand in this file, one a line.
+  config.data.labels_file = ""
+
+  config.views = section()
+  # Crops of each unlabelled image; sides in pixels, scales as area fractions.
+  config.views.num_large = 2
+  config.views.large_size = 224
+  config.views.large_scale = (0.14, 1.0)
+  config.views.num_small = 6
+  config.views.small_size = 96
+  config.views.small_scale = (0.05, 0.14)
+  # Width over height of a crop, drawn log-uniformly.
+  config.views.aspect_ratio = (3 / 4, 4 / 3)
+  config.views.flip_probability = 0.5
+  # Rotation, uniform in +-degrees; cost grows with the 4th power of the side,
+  # so it is meant for images of at most 64 pixels.
+  config.views.rotation_degrees = 0.0
+  # Brightness, contrast, saturation 0.8 s and hue 0.2 s, in random order.
+  config.views.jitter_strength = 1.0
+  config.views.jitter_probability = 0.8
+  config.views.grey_probability = 0.2
+  config.views.blur_probability = 0.5
+  # Pillow radius (standard deviation) in pixels, drawn uniformly.
+  config.views.blur_radius = (0.1, 2.0)
+  config.views.solarize_probability = 0.0
+  config.views.equalize_probability = 0.0
+  # Per channel, in units of the full range; as many values as channels.
+  config.views.mean = (0.485, 0.456, 0.406)
+  config.views.std = (0.229, 0.224, 0.225)
+  # Evaluation: short side resized to this (0: not resized), then the centre
+  # `large_size` square.
+  config.views.eval_resize = 256
+
+  config.support = section()
+  # Distinct classes drawn in a step, and labelled images of each.
+  config.support.classes_per_step = 960
+  config.support.images_per_class = 7
+  # Differently augmented views of each drawn image.
+  config.support.num_views = 1
+  config.support.label_smoothing = 0.1
+  # Lets a class with n < images_per_class labelled images stand in with each
+  # of them floor or ceil(images_per_class / n) times, differently augmented.
+  config.support.with_replacement = False
+
+  config.model = section()
+  # One of models.ENCODERS: resnet50, wide_resnet28, ...
+  config.model.name = "resnet50"
+  # Multiplies every width of the encoder.
+  config.model.width = 1
+  # Units of the hidden layers of the projection head; 0: the encoder's width.
+  config.model.projection_hidden_dim = 0
+  config.model.output_dim = 2048
+  config.model.prediction_head = True
+  # Starts each residual block of a ResNet as the identity.
+  config.model.zero_init_residual = False
+  # Share of the old value kept in a running statistic (PyTorch's 1 - m).
+  config.model.bn_momentum = 0.9
+  # The same for the last BatchNorm of a wide ResNet.
+  config.model.final_bn_momentum = 0.9
+  # Activations: "float32", "bfloat16" or "auto" (bfloat16 on accelerators).
+  config.model.dtype = "auto"
+
+  config.method = section()
+  # One of methods.METHODS: paws, supervised.
+  config.method.name = "paws"
+  config.method.temperature = 0.1
+  config.method.sharpen_temperature = 0.25
+  # Maximise the entropy of the mean sharpened prediction.
+  config.method.me_max = True
+
+  config.optim = section()
+  # "lars", "sgd" or "adamw".
+  config.optim.name = "lars"
+  # Learning rate at the first step, after warm-up, and at the last step.
+  config.optim.start_lr = 0.3
+  config.optim.peak_lr = 6.4
+  config.optim.final_lr = 0.064
+  config.optim.warmup_epochs = 10
+  config.optim.weight_decay = 1e-6
+  config.optim.momentum = 0.9
+  # Second-moment decay of AdamW (its first is `momentum`).
+  config.optim.b2 = 0.999
+  config.optim.nesterov = False
+  config.optim.trust_coefficient = 1e-3
+
+  config.train = section()
+  # Unlabelled images a step; steps per epoch = floor(images / batch_size).
+  config.train.batch_size = 4096
+  config.train.epochs = 100
+  # Steps in one call of the compiled program (a lax.scan over them).
+  config.train.steps_per_call = 1
+  # Recompute activations in the backward pass to save memory: "none", "dots"
+  # (keep convolutions and matrix products) or "all".
+  config.train.remat = "none"
+
+  config.eval = section()
+  # Steps between soft nearest-neighbour evaluations; 0: at the end only.
+  config.eval.every_steps = 0
+  # Images embedded at once.
+  config.eval.batch_size = 256
+
+  config.checkpoint = section()
+  # Steps between checkpoints; 0: at the end (and at a signal) only.
+  config.checkpoint.every_steps = 0
+  # Checkpoints at multiples of this are kept for good; 0: the last two only.
+  config.checkpoint.keep_every_steps = 0
+
+  config.log = section()
+  # Steps between lines of metrics.jsonl (means over those steps).
+  config.log.every_steps = 1
+  # Also write TensorBoard files (loads TensorFlow).
+  config.log.tensorboard = False
+  return config
+
+
+_Rule = tuple[str, Callable[[Any], bool]]
+
+_POSITIVE: _Rule = ("greater than 0", lambda x: x > 0)
+_NOT_NEGATIVE: _Rule = ("at least 0", lambda x: x >= 0)
+_AT_LEAST_ONE: _Rule = ("at least 1", lambda x: x >= 1)
+_PROBABILITY: _Rule = ("in [0, 1]", lambda x: 0 <= x <= 1)
+_FRACTION: _Rule = ("in [0, 1)", lambda x: 0 <= x < 1)
+_SEED: _Rule = ("in [0, 2147483647]", lambda x: 0 <= x < 2**31)
+_SCALE: _Rule = (
+  "two area fractions, 0 < low <= high <= 1",
+  lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1,
+)
+_RANGE: _Rule = (
+  "two numbers, 0 < low <= high",
+  lambda x: len(x) == 2 and 0 < x[0] <= x[1],
+)
+_POSITIVES: _Rule = (
+  "numbers greater than 0",
+  lambda x: len(x) > 0 and all(v > 0 for v in x),
+)
+
+
+def _one_of(*names: str) -> _Rule:
+  return f"one of {', '.join(names)}", lambda x: x in names
+
+
+# What a field may be. Names of encoders, methods and optimisers are checked
+# where they are defined.
+_RULES: dict[str, _Rule] = {
+  "seed": _SEED,
+  "data.source": _one_of("digits", "idx", "tfds"),
+  "data.labels_per_class": _AT_LEAST_ONE,
+  "data.split_seed": _SEED,
+  "views.num_large": _AT_LEAST_ONE,
+  "views.large_size": _AT_LEAST_ONE,
+  "views.large_scale": _SCALE,
+  "views.num_small": _NOT_NEGATIVE,
+  "views.small_size": _AT_LEAST_ONE,
+  "views.small_scale": _SCALE,
+  "views.aspect_ratio": _RANGE,
+  "views.flip_probability": _PROBABILITY,
+  "views.rotation_degrees": ("in [0, 180]", lambda x: 0 <= x <= 180),
+  "views.jitter_strength": _NOT_NEGATIVE,
+  "views.jitter_probability": _PROBABILITY,
+  "views.grey_probability": _PROBABILITY,
+  "views.blur_probability": _PROBABILITY,
+  "views.blur_radius": _RANGE,
+  "views.solarize_probability": _PROBABILITY,
+  "views.equalize_probability": _PROBABILITY,
+  "views.mean": ("one number per channel", lambda x: len(x) > 0),
+  "views.std": _POSITIVES,
+  "views.eval_resize": _NOT_NEGATIVE,
+  "support.classes_per_step": ("at least 2", lambda x: x >= 2),
+  "support.images_per_class": _AT_LEAST_ONE,
+  "support.num_views": _AT_LEAST_ONE,
+  "support.label_smoothing": _FRACTION,
+  "model.width": _AT_LEAST_ONE,
+  "model.projection_hidden_dim": _NOT_NEGATIVE,
+  "model.output_dim": _AT_LEAST_ONE,
+  "model.bn_momentum": _FRACTION,
+  "model.final_bn_momentum": _FRACTION,
+  "model.dtype": _one_of("auto", "float32", "bfloat16"),
+  "method.temperature": _POSITIVE,
+  "method.sharpen_temperature": _POSITIVE,
+  "optim.start_lr": _NOT_NEGATIVE,
+  "optim.peak_lr": _POSITIVE,
+  "optim.final_lr": _NOT_NEGATIVE,
+  "optim.warmup_epochs": _NOT_NEGATIVE,
+  "optim.weight_decay": _NOT_NEGATIVE,
+  "optim.momentum": _FRACTION,
+  "optim.b2": _FRACTION,
+  "optim.trust_coefficient": _POSITIVE,
+  "train.batch_size": _AT_LEAST_ONE,
+  "train.epochs": _AT_LEAST_ONE,
+  "train.steps_per_call": _AT_LEAST_ONE,
+  "train.remat": _one_of("none", "dots", "all"),
+  "eval.every_steps": _NOT_NEGATIVE,
+  "eval.batch_size": _AT_LEAST_ONE,
+  "checkpoint.every_steps": _NOT_NEGATIVE,
+  "checkpoint.keep_every_steps": _NOT_NEGATIVE,
+  "log.every_steps": _AT_LEAST_ONE,
+}
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+  """Checks every field of a resolved recipe by itself and against the others.
+
+  What needs the data or the devices is checked where those are at hand.
+
+  Args:
+    config: the recipe, with overrides.
+
+  Raises:
+    ValueError: naming the field, its value, and what it may be.
+  """
+  for name, value in _leaves(config):
+    numbers = value if isinstance(value, (tuple, list)) else (value,)
+    for number in numbers:
+      if isinstance(number, float) and not math.isfinite(number):
+        raise ValueError(f"{name} is {value}: it must be finite.")
+    wanted, holds = _RULES.get(name, ("", lambda _: True))
+    if not holds(value):
+      raise ValueError(f"{name} is {value!r}: it must be {wanted}.")
+  if config["optim"]["warmup_epochs"] > config["train"]["epochs"]:
+    raise ValueError(
+      f"optim.warmup_epochs is {config['optim']['warmup_epochs']} but "
+      f"train.epochs is {config['train']['epochs']}: lower the warm-up or "
+      "train longer."
+    )
+  if len(config["views"]["mean"]) != len(config["views"]["std"]):
+    raise ValueError(
+      f"views.mean has {len(config['views']['mean'])} values and views.std "
+      f"{len(config['views']['std'])}: give one of each per channel."
+    )
+
+
+def _leaves(
+  tree: ml_collections.ConfigDict, prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+  for name, value in tree.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from _leaves(value, f"{prefix}{name}.")
+    else:
+      yield prefix + name, value

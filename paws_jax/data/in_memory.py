@@ -1,0 +1,179 @@
+"""A pipeline for data sets that fit on a device: images are gathered there."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from paws_jax import data, sharding
+from paws_jax.data import sampling
+
+
+@dataclasses.dataclass(frozen=True)
+class SupportConfig:
+  """Section `support` of a recipe; fields are explained in config.base."""
+
+  classes_per_step: int
+  images_per_class: int
+  num_views: int
+  label_smoothing: float
+  with_replacement: bool
+
+
+class Inputs(NamedTuple):
+  """What one call of several steps reads, replicated on every device."""
+
+  # [n, S, S', Ch] uint8: the whole training set.
+  images: jax.Array
+  index: sampling.LabelIndex
+  # [E, n] int32: the orders of the epochs that the call touches.
+  orders: jax.Array
+  # Number of the first of them.
+  first_epoch: jax.Array
+
+
+class InMemory:
+  """Serves `HostBatch`es out of arrays that live on the devices.
+
+  `inputs` is called on the host once per call of the compiled program;
+  `batch` is traced into it.
+  """
+
+  def __init__(
+    self,
+    images: np.ndarray,
+    index: sampling.LabelIndex,
+    *,
+    support: SupportConfig,
+    batch_size: int,
+    seed: int,
+    mesh: jax.sharding.Mesh,
+    with_unlabelled: bool = True,
+  ):
+    """Puts the images on the devices.
+
+    Args:
+      images: [n, S, S', Ch] uint8 training images, labelled ones included.
+      index: labelled images per class.
+      support: the recipe's section.
+      batch_size: B, unlabelled images a step.
+      seed: the run's seed.
+      mesh: devices.
+      with_unlabelled: False for methods that train on labelled images alone.
+
+    Raises:
+      ValueError: fewer images than a batch, or a batch that does not divide
+        over the devices.
+    """
+    if len(images) < batch_size:
+      raise ValueError(
+        f"train.batch_size is {batch_size} but the data has {len(images)} "
+        "training images: lower batch_size to at most that."
+      )
+    if batch_size % mesh.size:
+      raise ValueError(
+        f"train.batch_size is {batch_size}, which {mesh.size} devices do not "
+        "divide: make it a multiple."
+      )
+    self._support = support
+    self._batch_size = batch_size
+    self._seed = seed
+    self._mesh = mesh
+    self._with_unlabelled = with_unlabelled
+    self._num_images = len(images)
+    self._images = sharding.replicate(images, mesh)
+    self._index = sharding.replicate(index, mesh)
+    order = functools.partial(
+      sampling.epoch_order, self._num_images, seed=self._seed
+    )
+    self._order = jax.jit(order, out_shardings=sharding.replicated(mesh))
+    self._orders: dict[int, jax.Array] = {}
+
+  @property
+  def steps_per_epoch(self) -> int:
+    """Whole batches in the training set."""
+    return self._num_images // self._batch_size
+
+  def inputs(self, first_step: int, num_steps: int) -> Inputs:
+    """Arrays that `batch` needs for `num_steps` steps from `first_step`.
+
+    `first_step` is a multiple of `num_steps`.
+    """
+    # Always as many orders as any call of this length touches, so that the
+    # program is compiled once.
+    per_epoch = self.steps_per_epoch
+    latest_start = per_epoch - math.gcd(num_steps, per_epoch)
+    most = (latest_start + num_steps - 1) // per_epoch + 1
+    first = first_step // per_epoch
+    epochs = range(first, first + most)
+    self._orders = {
+      epoch: self._orders[epoch]
+      if epoch in self._orders
+      else self._order(epoch=epoch)
+      for epoch in epochs
+    }
+    return Inputs(
+      images=self._images,
+      index=self._index,
+      orders=jnp.stack(list(self._orders.values())),
+      first_epoch=sharding.replicate(np.int32(first), self._mesh),
+    )
+
+  def batch(self, inputs: Inputs, step: jax.Array) -> data.HostBatch:
+    """Gathers the images of a step; traced."""
+    support = self._support
+    ids, labels, class_ids = sampling.class_balanced_indices(
+      inputs.index,
+      seed=self._seed,
+      step=step,
+      classes_per_step=support.classes_per_step,
+      images_per_class=support.images_per_class,
+    )
+    slots = jnp.arange(ids.size) % support.images_per_class
+    padding = sharding.padded_size(ids.size, self._mesh) - ids.size
+    mask = None
+    if padding:
+      mask = self._spread(jnp.arange(ids.size + padding) < ids.size)
+    # Left to spread, the layout leaks into the sorts: ids stay replicated.
+    labels, class_ids = sharding.constrain(
+      (labels, class_ids), sharding.replicated(self._mesh)
+    )
+    return data.HostBatch(
+      unlabelled=self._unlabelled(inputs, step),
+      support=self._canvases(inputs, jnp.pad(ids, (0, padding), mode="edge")),
+      support_slot=self._spread(jnp.pad(slots, (0, padding), mode="edge")),
+      support_mask=mask,
+      support_labels=labels,
+      class_ids=class_ids,
+    )
+
+  def _unlabelled(
+    self, inputs: Inputs, step: jax.Array
+  ) -> data.Canvases | None:
+    if not self._with_unlabelled:
+      return None
+    epoch = step // self.steps_per_epoch
+    first = (step % self.steps_per_epoch) * self._batch_size
+    row = epoch - inputs.first_epoch
+    ids = jax.lax.dynamic_slice(
+      inputs.orders, (row, first), (1, self._batch_size)
+    )
+    return self._canvases(inputs, ids[0])
+
+  def _canvases(self, inputs: Inputs, ids: jax.Array) -> data.Canvases:
+    ids = sharding.constrain(ids, sharding.replicated(self._mesh))
+    size = jnp.asarray(inputs.images.shape[1:3], jnp.int32)
+    return data.Canvases(
+      image=self._spread(inputs.images[ids]),
+      size=self._spread(jnp.broadcast_to(size[None, :], (ids.size, 2))),
+      id=self._spread(ids),
+    )
+
+  def _spread(self, array: jax.Array) -> jax.Array:
+    return sharding.constrain(array, sharding.batch_sharded(self._mesh))

@@ -1,0 +1,193 @@
+"""Which images make up a step: pure functions of (seed, step or epoch).
+
+Nothing is carried from step to step, so nothing about data order needs saving,
+a resumed run sees what an uninterrupted one would have, and every process and
+any number of devices agree. All functions run under `jax.jit`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Streams of random numbers that must not touch each other.
+_EPOCH_ORDER, _CLASS_ORDER, _SUPPORT_DRAW = 0, 1, 2
+UNLABELLED_VIEWS, SUPPORT_VIEWS, INITIALISATION, METHOD = 3, 4, 5, 6
+
+
+class LabelIndex(NamedTuple):
+  """The labelled images of every class."""
+
+  # [K, L] int32 ids of training images, -1 beyond a class's count.
+  ids: jax.Array
+  # [K] int32, each between 1 and L.
+  counts: jax.Array
+
+
+def label_index(
+  labelled_ids: np.ndarray,
+  labels: np.ndarray,
+  *,
+  class_names: tuple[str, ...],
+) -> LabelIndex:
+  """Groups labelled images by class.
+
+  Args:
+    labelled_ids: [m] ids of the labelled training images.
+    labels: [n] class of every training image; only labelled ones are read.
+    class_names: K names, for messages.
+
+  Returns:
+    The index, on the host.
+
+  Raises:
+    ValueError: when a class has no labelled image.
+  """
+  labelled_ids = np.sort(np.asarray(labelled_ids, np.int32))
+  classes = np.asarray(labels)[labelled_ids]
+  counts = np.bincount(classes, minlength=len(class_names)).astype(np.int32)
+  if not counts.all():
+    missing = [class_names[k] for k in np.flatnonzero(counts == 0)]
+    raise ValueError(
+      f"{len(missing)} of {len(class_names)} classes have no labelled image: "
+      f"{', '.join(missing[:10])}. Label at least one of each, or leave the "
+      "class out."
+    )
+  ids = np.full((len(class_names), counts.max()), -1, np.int32)
+  for k, count in enumerate(counts):
+    ids[k, :count] = labelled_ids[classes == k]
+  return LabelIndex(ids=ids, counts=counts)
+
+
+def check_support(
+  index: LabelIndex,
+  *,
+  class_names: tuple[str, ...],
+  classes_per_step: int,
+  images_per_class: int,
+  with_replacement: bool,
+) -> None:
+  """Refuses a support set that the labelled images cannot fill.
+
+  Raises:
+    ValueError: more classes per step than classes; or a class with fewer
+      labelled images than `images_per_class` and no `with_replacement`.
+  """
+  num_classes = len(class_names)
+  if classes_per_step > num_classes:
+    raise ValueError(
+      f"support.classes_per_step is {classes_per_step} but the data has "
+      f"{num_classes} classes: lower it to at most {num_classes}."
+    )
+  counts = np.asarray(index.counts)
+  if with_replacement or counts.min() >= images_per_class:
+    return
+  worst = int(counts.argmin())
+  raise ValueError(
+    f"class {class_names[worst]!r} has {counts[worst]} labelled images but "
+    f"support.images_per_class is {images_per_class}: lower images_per_class, "
+    "label more, or set support.with_replacement."
+  )
+
+
+def stream_key(seed: int | jax.Array, stream: int) -> jax.Array:
+  """The PRNG key from which one stream of random numbers derives."""
+  return jax.random.fold_in(jax.random.key(seed), stream)
+
+
+def epoch_order(
+  num_images: int, *, seed: int | jax.Array, epoch: int | jax.Array
+) -> jax.Array:
+  """Order in which an epoch visits the training images.
+
+  Args:
+    num_images: n.
+    seed: the run's seed.
+    epoch: from 0.
+
+  Returns:
+    [n] int32, a permutation of 0..n−1. A step takes the next batch of it; what
+    is left over after the last whole batch is not visited in that epoch.
+  """
+  key = jax.random.fold_in(stream_key(seed, _EPOCH_ORDER), epoch)
+  return jax.random.permutation(key, num_images).astype(jnp.int32)
+
+
+def class_balanced_indices(
+  index: LabelIndex,
+  *,
+  seed: int | jax.Array,
+  step: int | jax.Array,
+  classes_per_step: int,
+  images_per_class: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Draws the support set of a step: the same number of images per class.
+
+  Equal numbers are Assumption 1 of the paper (section 4, 2021). Classes walk a
+  permutation of all K classes, floor(K / classes_per_step) steps a round, so
+  that all are covered evenly. A class's images are drawn afresh in every step,
+  without replacement; a class with n < images_per_class images gives each of
+  them floor or ceil(images_per_class / n) times (`check_support` refuses that
+  where it was not asked for).
+
+  Args:
+    index: labelled images per class.
+    seed: the run's seed.
+    step: from 0.
+    classes_per_step: C, at most K.
+    images_per_class: k.
+
+  Returns:
+    ids [C·k] int32 of training images, class-major; labels [C·k] int32, their
+    classes; class_ids [C] int32, the distinct classes drawn.
+  """
+  num_classes, most = index.ids.shape
+  steps_per_round = num_classes // classes_per_step
+  order_key = jax.random.fold_in(
+    stream_key(seed, _CLASS_ORDER), step // steps_per_round
+  )
+  order = jax.random.permutation(order_key, num_classes).astype(jnp.int32)
+  first = (step % steps_per_round) * classes_per_step
+  class_ids = jax.lax.dynamic_slice(order, (first,), (classes_per_step,))
+
+  step_key = jax.random.fold_in(stream_key(seed, _SUPPORT_DRAW), step)
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, class_ids)
+  scores = jax.vmap(lambda key: jax.random.uniform(key, (most,)))(keys)
+  counts = jnp.asarray(index.counts)[class_ids][:, None]
+  filled = jnp.arange(most)[None, :] < counts
+  # Empty places sort last; the rest comes in random order.
+  shuffled = jnp.argsort(jnp.where(filled, scores, 2.0), axis=-1)
+  slots = jnp.arange(images_per_class)[None, :] % counts
+  places = jnp.take_along_axis(shuffled, slots, axis=-1)
+  ids = jnp.take_along_axis(jnp.asarray(index.ids)[class_ids], places, axis=-1)
+  labels = jnp.repeat(class_ids, images_per_class)
+  return ids.reshape(-1), labels, class_ids
+
+
+def view_keys(
+  ids: jax.Array,
+  views: jax.Array,
+  *,
+  seed: int | jax.Array,
+  stream: int,
+  step: int | jax.Array,
+) -> jax.Array:
+  """One PRNG key per image and view, whatever batch or device they are in.
+
+  Args:
+    ids: [n] int32.
+    views: [n, V] int32, number of each view of an image within the step.
+    seed: the run's seed.
+    stream: UNLABELLED_VIEWS or SUPPORT_VIEWS.
+    step: from 0.
+
+  Returns:
+    [n, V] typed keys.
+  """
+  step_key = jax.random.fold_in(stream_key(seed, stream), step)
+  fold = jax.random.fold_in
+  image_keys = jax.vmap(fold, (None, 0))(step_key, ids)
+  return jax.vmap(jax.vmap(fold, (None, 0)))(image_keys, views)

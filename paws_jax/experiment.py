@@ -1,0 +1,233 @@
+"""From a recipe to its parts: data, split, encoder, method, optimiser."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from paws_jax import (
+  augment,
+  checkpoint,
+  evaluate,
+  methods,
+  metrics,
+  models,
+  optim,
+  sharding,
+  train,
+)
+from paws_jax.data import in_memory, sampling, sources, splits
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """Section `data` of a recipe; fields are explained in config.base."""
+
+  source: str
+  dir: str
+  tfds_name: str
+  labels_per_class: int
+  split_seed: int
+  labels_file: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """Everything a task needs, built from a recipe before training starts."""
+
+  arrays: sources.Arrays
+  split: splits.Split
+  pipeline: in_memory.InMemory
+  trainer: train.Trainer
+  embed: Callable[[Any, Any, np.ndarray], np.ndarray]
+  train: train.TrainConfig
+  eval: evaluate.EvalConfig
+  checkpoint: checkpoint.CheckpointConfig
+  log: metrics.LogConfig
+  temperature: float
+  total_steps: int
+  # Images that a step processes, for the rate: unlabelled ones, or supports for
+  # a method without.
+  images_per_step: int
+
+  def initial_state(self) -> train.TrainState:
+    """State at step 0."""
+    inputs = self.pipeline.inputs(0, self.train.steps_per_call)
+    batch = jax.eval_shape(
+      lambda inputs: self.pipeline.batch(inputs, 0), inputs
+    )
+    return train.init_state(self.trainer, batch)
+
+  @property
+  def labelled(self) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of the labelled part."""
+    ids = self.split.labelled_ids
+    return self.arrays.train_images[ids], self.arrays.train_labels[ids]
+
+
+def create(
+  config: ml_collections.ConfigDict,
+  *,
+  devices: Sequence[jax.Device] | None = None,
+) -> Experiment:
+  """Builds the parts of a validated recipe.
+
+  Args:
+    config: a resolved recipe that `config.validate` has passed.
+    devices: default all.
+
+  Raises:
+    TypeError: an unknown field of a section, by name.
+    ValueError: whatever the data and the recipe disagree on.
+    FileNotFoundError: data that is not there.
+  """
+  sections = {
+    name: dict(section)
+    for name, section in config.items()
+    if isinstance(section, ml_collections.ConfigDict)
+  }
+  data_config = DataConfig(**sections["data"])
+  arrays = sources.load(
+    data_config.source,
+    directory=data_config.dir,
+    tfds_name=data_config.tfds_name,
+  )
+  views = augment.ViewsConfig(**sections["views"])
+  _check_channels(arrays, views)
+  split = splits.choose(
+    arrays,
+    labels_per_class=data_config.labels_per_class,
+    split_seed=data_config.split_seed,
+    labels_file=data_config.labels_file,
+  )
+  mesh = sharding.make_mesh(devices)
+  train_config = train.TrainConfig(**sections["train"])
+  support = in_memory.SupportConfig(**sections["support"])
+  method, encoder = _create_method(sections, support, train_config)
+  method_views = method.views(views)
+  pipeline = _create_pipeline(
+    arrays, split, support, train_config, config.seed, mesh, method_views
+  )
+  total_steps = train_config.epochs * pipeline.steps_per_epoch
+  optimizer, schedule = optim.create(
+    sections["optim"],
+    steps_per_epoch=pipeline.steps_per_epoch,
+    total_steps=total_steps,
+  )
+  experiment = Experiment(
+    arrays=arrays,
+    split=split,
+    pipeline=pipeline,
+    trainer=train.Trainer(
+      method=method,
+      optimizer=optimizer,
+      schedule=schedule,
+      views=method_views,
+      num_support_views=support.num_views,
+      seed=config.seed,
+      mesh=mesh,
+    ),
+    embed=evaluate.make_embedder(
+      encoder,
+      views=views,
+      batch_size=config.eval.batch_size,
+      mesh=mesh,
+    ),
+    train=train_config,
+    eval=evaluate.EvalConfig(**sections["eval"]),
+    checkpoint=checkpoint.CheckpointConfig(**sections["checkpoint"]),
+    log=metrics.LogConfig(**sections["log"]),
+    temperature=config.method.temperature,
+    total_steps=total_steps,
+    images_per_step=train_config.batch_size
+    if method_views.num_large
+    else support.classes_per_step * support.images_per_class,
+  )
+  _check_intervals(experiment)
+  return experiment
+
+
+def _create_method(
+  sections: Mapping[str, Mapping[str, Any]],
+  support: in_memory.SupportConfig,
+  train_config: train.TrainConfig,
+) -> tuple[Any, models.Encoder]:
+  """The method with its encoder for training, and one for evaluation."""
+  method = methods.create(
+    sections["method"],
+    encoder=models.create(sections["model"], axis_name=sharding.AXES),
+    label_smoothing=support.label_smoothing,
+    remat=train_config.remat,
+    axis_name=sharding.AXES,
+  )
+  return method, models.create(sections["model"])
+
+
+def _create_pipeline(
+  arrays: sources.Arrays,
+  split: splits.Split,
+  support: in_memory.SupportConfig,
+  train_config: train.TrainConfig,
+  seed: int,
+  mesh: jax.sharding.Mesh,
+  views: augment.ViewsConfig,
+) -> in_memory.InMemory:
+  index = sampling.label_index(
+    split.labelled_ids, arrays.train_labels, class_names=arrays.class_names
+  )
+  sampling.check_support(
+    index,
+    class_names=arrays.class_names,
+    classes_per_step=support.classes_per_step,
+    images_per_class=support.images_per_class,
+    with_replacement=support.with_replacement,
+  )
+  return in_memory.InMemory(
+    arrays.train_images,
+    index,
+    support=support,
+    batch_size=train_config.batch_size,
+    seed=seed,
+    mesh=mesh,
+    with_unlabelled=views.num_large > 0,
+  )
+
+
+def _check_channels(arrays: sources.Arrays, views: augment.ViewsConfig) -> None:
+  """Refuses statistics and crops that the images cannot have."""
+  height, width, channels = arrays.train_images.shape[1:]
+  if len(views.mean) != channels or len(views.std) != channels:
+    raise ValueError(
+      f"views.mean and views.std have {len(views.mean)} and {len(views.std)} "
+      f"values but {arrays.name} has {channels} channels: give one per channel."
+    )
+  short = views.eval_resize or min(height, width)
+  if short < views.large_size:
+    raise ValueError(
+      f"views.large_size is {views.large_size} but the short side of an "
+      f"evaluation image is {short}: set views.eval_resize to at least large_size."
+    )
+
+
+def _check_intervals(experiment: Experiment) -> None:
+  """Everything happens at the end of a call: intervals must be multiples."""
+  per_call = experiment.train.steps_per_call
+  intervals = {
+    "the total number of steps": experiment.total_steps,
+    "eval.every_steps": experiment.eval.every_steps,
+    "checkpoint.every_steps": experiment.checkpoint.every_steps,
+    "checkpoint.keep_every_steps": experiment.checkpoint.keep_every_steps,
+  }
+  for name, steps in intervals.items():
+    if steps % per_call:
+      raise ValueError(
+        f"train.steps_per_call is {per_call}, which does not divide {name}, "
+        f"{steps} ({experiment.train.epochs} epochs of "
+        f"{experiment.pipeline.steps_per_epoch} steps in all): change one of "
+        "the two."
+      )

@@ -1,0 +1,136 @@
+"""Figures of a run, as PNG files."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+TRAINING = "training.png"
+
+# More than these make a projection no clearer, only slower.
+_MOST_POINTS = 2000
+
+
+def training_figure(
+  path: pathlib.Path,
+  rows: Sequence[Mapping[str, Any]],
+  *,
+  queries: np.ndarray,
+  query_labels: np.ndarray,
+  supports: np.ndarray,
+  support_labels: np.ndarray,
+  class_names: Sequence[str],
+) -> None:
+  """Draws loss curves, accuracy and a map of the embeddings.
+
+  Args:
+    path: the PNG to write.
+    rows: lines of metrics.jsonl.
+    queries: [n, D] embeddings of test images.
+    query_labels: [n] classes.
+    supports: [N, D] embeddings of labelled images.
+    support_labels: [N] classes.
+    class_names: names by class.
+  """
+  # Imported here: a training run needs it only at its end.
+  from matplotlib.backends import backend_agg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(13, 5.2), layout="constrained")
+  backend_agg.FigureCanvasAgg(figure)
+  grid = figure.add_gridspec(2, 2, width_ratios=(1, 1.15))
+  _draw_losses(figure.add_subplot(grid[0, 0]), rows)
+  _draw_accuracy(figure.add_subplot(grid[1, 0]), rows)
+  _draw_map(
+    figure.add_subplot(grid[:, 1]),
+    queries,
+    query_labels,
+    supports,
+    support_labels,
+    class_names,
+  )
+  figure.savefig(path, dpi=110)
+
+
+def _series(
+  rows: Sequence[Mapping[str, Any]], name: str
+) -> tuple[list[int], list[float]]:
+  points = [(row["step"], row[name]) for row in rows if name in row]
+  return [step for step, _ in points], [value for _, value in points]
+
+
+def _draw_losses(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+  for name, label in (
+    ("cross_entropy", "cross-entropy"),
+    ("me_max_kl", "me-max: KL(mean prediction ‖ uniform)"),
+  ):
+    steps, values = _series(rows, name)
+    if steps:
+      axes.plot(steps, values, label=label)
+  axes.set_ylabel("nats")
+  axes.set_ylim(bottom=0)
+  axes.set_title("Losses")
+  axes.legend(frameon=False)
+  axes.grid(alpha=0.3)
+
+
+def _draw_accuracy(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+  for name, label, style in (
+    ("soft_nn_top1", "soft-NN top-1, test images", "o-"),
+    ("target_confidence", "target confidence", "-"),
+  ):
+    steps, values = _series(rows, name)
+    if steps:
+      axes.plot(steps, values, style, label=label, markersize=4)
+  axes.set_ylim(0, 1.02)
+  axes.set_xlabel("step")
+  axes.set_title("Accuracy and confidence")
+  axes.legend(frameon=False, loc="lower right")
+  axes.grid(alpha=0.3)
+
+
+def _draw_map(
+  axes: Any,
+  queries: np.ndarray,
+  query_labels: np.ndarray,
+  supports: np.ndarray,
+  support_labels: np.ndarray,
+  class_names: Sequence[str],
+) -> None:
+  """t-SNE of test embeddings (dots) and labelled ones (ringed)."""
+  from matplotlib import colormaps
+  from sklearn import manifold
+
+  # Evenly spaced rows, so that the same figure comes out every time.
+  most = max(_MOST_POINTS - len(supports), 1)
+  kept = np.linspace(0, len(queries) - 1, min(most, len(queries))).astype(int)
+  points = np.concatenate([supports, queries[kept]]).astype(np.float64)
+  points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
+  projection = manifold.TSNE(
+    perplexity=min(30, (len(points) - 1) / 3), init="pca", random_state=0
+  ).fit_transform(points)
+  colours = colormaps["tab10" if len(class_names) <= 10 else "gist_rainbow"]
+  scale = 1 if len(class_names) <= 10 else 1 / len(class_names)
+  split = len(supports)
+  labelled, test = projection[:split], projection[split:]
+  for k, name in enumerate(class_names):
+    colour = [colours(k * scale) if scale < 1 else colours(k)]
+    mine = query_labels[kept] == k
+    axes.scatter(*test[mine].T, s=10, c=colour, alpha=0.7, label=name)
+    axes.scatter(
+      *labelled[support_labels == k].T,
+      s=70,
+      c=colour,
+      edgecolors="black",
+      linewidths=1.4,
+    )
+  axes.set_xticks([])
+  axes.set_yticks([])
+  axes.set_title(
+    f"Embeddings (t-SNE): {len(test)} test images, {split} labelled (ringed)"
+  )
+  if len(class_names) <= 20:
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)

@@ -1,0 +1,146 @@
+"""Weights of the public PyTorch reference to ours and back; numpy only.
+
+| ours                                | PyTorch's state dict               |
+|-------------------------------------|------------------------------------|
+| trunk/layer1_0/conv1/kernel         | layer1.0.conv1.weight              |
+| trunk/layer1_0/downsample_conv, _bn | layer1.0.downsample.0, .1          |
+| trunk/layer1_0/shortcut             | layer1.0.shortcut.0                |
+| projection/fc1, prediction/fc1      | fc.fc1, pred.fc1                   |
+| kernel HWIO, or [in, out]           | weight OIHW, or [out, in]          |
+| scale; bias; mean; var              | weight; bias; running_mean, _var   |
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+_HEADS = {"trunk": (), "projection": ("fc",), "prediction": ("pred",)}
+_MODULES = {
+  "downsample_conv": "downsample.0",
+  "downsample_bn": "downsample.1",
+  "shortcut": "shortcut.0",
+}
+_LEAVES = {
+  "kernel": "weight",
+  "scale": "weight",
+  "bias": "bias",
+  "mean": "running_mean",
+  "var": "running_var",
+}
+_IGNORED = "num_batches_tracked"
+
+
+def from_torch(
+  state: Mapping[str, np.ndarray], template: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns the weights of a PyTorch encoder as variables of ours.
+
+  Args:
+    state: state dict of the reference's encoder as numpy arrays. Counters
+      (`num_batches_tracked`) are ignored.
+    template: {"params": ..., "batch_stats": ...} of the encoder to fill, of
+      arrays or `jax.ShapeDtypeStruct`s: shapes and dtypes are taken from it.
+
+  Returns:
+    A tree like `template` of numpy arrays.
+
+  Raises:
+    ValueError: listing by name all tensors that are missing, unknown, or of
+      another shape (both in PyTorch's layout).
+  """
+  names = {name: leaf for name, _, leaf in _walk(template)}
+  given = {name for name in state if name.rsplit(".", 1)[-1] != _IGNORED}
+  problems = [f"missing: {name}" for name in names if name not in given]
+  problems += [f"unknown: {name}" for name in sorted(given - set(names))]
+  for name, leaf in names.items():
+    wanted = _torch_shape(leaf.shape)
+    if name in given and tuple(np.shape(state[name])) != wanted:
+      problems.append(
+        f"shape of {name}: given {tuple(np.shape(state[name]))},"
+        f" the encoder has {wanted}"
+      )
+  if problems:
+    raise ValueError(
+      "the PyTorch weights do not fit this encoder:\n  " + "\n  ".join(problems)
+    )
+  variables: dict[str, Any] = {}
+  for name, path, leaf in _walk(template):
+    node = variables
+    for key in path[:-1]:
+      node = node.setdefault(key, {})
+    node[path[-1]] = _from_torch_layout(np.asarray(state[name])).astype(
+      leaf.dtype
+    )
+  return variables
+
+
+def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """Returns variables of our encoder under PyTorch's names and layouts.
+
+  `num_batches_tracked` is left out; `load_state_dict` takes a plain dict
+  without it.
+
+  Args:
+    variables: {"params": ..., "batch_stats": ...}, or one of the two, of
+      arrays. A tree of gradients goes as {"params": gradients}.
+
+  Returns:
+    Name -> array, in the dtype of `variables`.
+  """
+  return {
+    name: _to_torch_layout(np.asarray(leaf))
+    for name, _, leaf in _walk(variables)
+  }
+
+
+def _walk(
+  variables: Mapping[str, Any],
+) -> Iterator[tuple[str, tuple[str, ...], Any]]:
+  """Yields (PyTorch's name, our path, leaf)."""
+  for collection in variables:
+    for path, leaf in _leaves(variables[collection]):
+      yield _torch_name(path), (collection, *path), leaf
+
+
+def _leaves(
+  tree: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+  for key, node in tree.items():
+    if isinstance(node, Mapping):
+      yield from _leaves(node, (*path, key))
+    else:
+      yield (*path, key), node
+
+
+def _torch_name(path: tuple[str, ...]) -> str:
+  """E.g. ("trunk", "layer1_0", "bn1", "scale") -> "layer1.0.bn1.weight"."""
+  part, *modules, leaf = path
+  if part not in _HEADS or leaf not in _LEAVES:
+    raise ValueError(
+      f"{'/'.join(path)} is no variable of an encoder: expected"
+      f" {' or '.join(_HEADS)}/.../{' or '.join(_LEAVES)}"
+    )
+  modules = [
+    _MODULES.get(module, re.sub(r"^(layer\d+)_(\d+)$", r"\1.\2", module))
+    for module in modules
+  ]
+  return ".".join([*_HEADS[part], *modules, _LEAVES[leaf]])
+
+
+def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+  if len(shape) == 4:
+    height, width, inputs, outputs = shape
+    return outputs, inputs, height, width
+  return tuple(reversed(shape))
+
+
+def _to_torch_layout(array: np.ndarray) -> np.ndarray:
+  return array.transpose((3, 2, 0, 1)) if array.ndim == 4 else array.T
+
+
+def _from_torch_layout(array: np.ndarray) -> np.ndarray:
+  return array.transpose((2, 3, 1, 0)) if array.ndim == 4 else array.T

@@ -1,0 +1,239 @@
+"""Encoders: a trunk, a projection head and, if asked for, a prediction head.
+
+>>> encoder = create(config.model)
+>>> variables = encoder.init(key, images, train=False)
+>>> (h, z), updates = encoder.apply(
+...   variables, images, train=True, mutable=["batch_stats"]
+... )
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from paws_jax.models import heads, norm, resnet, wide_resnet
+
+_DTYPES = ("auto", "float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """Section `model` of a recipe; `config.base` explains each field.
+
+  Raises:
+    ValueError: if a field is out of its range, with its name and value.
+  """
+
+  name: str
+  width: int
+  projection_hidden_dim: int
+  output_dim: int
+  prediction_head: bool
+  zero_init_residual: bool
+  bn_momentum: float
+  final_bn_momentum: float
+  dtype: str
+
+  def __post_init__(self) -> None:
+    if self.name not in ENCODERS:
+      _refuse("name", self.name, f"one of {', '.join(ENCODERS)}")
+    for field in ("prediction_head", "zero_init_residual"):
+      if not isinstance(getattr(self, field), bool):
+        _refuse(field, getattr(self, field), "True or False")
+    smallest_output = 4 if self.prediction_head else 1
+    for field, smallest in (
+      ("width", 1),
+      ("projection_hidden_dim", 0),
+      ("output_dim", smallest_output),
+    ):
+      value = getattr(self, field)
+      if isinstance(value, bool) or not (
+        isinstance(value, int) and value >= smallest
+      ):
+        _refuse(field, value, f"an integer of at least {smallest}")
+    for field in ("bn_momentum", "final_bn_momentum"):
+      if not 0 <= getattr(self, field) < 1:
+        _refuse(field, getattr(self, field), "in [0, 1)")
+    if self.dtype not in _DTYPES:
+      _refuse("dtype", self.dtype, f"one of {', '.join(_DTYPES)}")
+    if self.zero_init_residual and self.name.startswith("wide_"):
+      _refuse(
+        "zero_init_residual",
+        True,
+        f"False for {self.name}, whose blocks do not end in a BatchNorm",
+      )
+
+
+def _refuse(field: str, value: Any, wanted: str) -> None:
+  raise ValueError(f"model.{field} must be {wanted}, got {value!r}")
+
+
+_Trunk = Callable[[ModelConfig, norm.LayerSettings], nn.Module]
+
+
+def _resnet(*stage_sizes: int, stem_width: int = 64) -> _Trunk:
+  def build(config: ModelConfig, settings: norm.LayerSettings) -> nn.Module:
+    return resnet.ResNet(
+      stage_sizes=stage_sizes,
+      stem_width=stem_width * config.width,
+      zero_init_residual=config.zero_init_residual,
+      settings=settings,
+    )
+
+  return build
+
+
+def _wide_resnet(depth: int) -> _Trunk:
+  def build(config: ModelConfig, settings: norm.LayerSettings) -> nn.Module:
+    return wide_resnet.WideResNet(
+      depth=depth,
+      width=config.width,
+      final_momentum=config.final_bn_momentum,
+      settings=settings,
+    )
+
+  return build
+
+
+# What `model.name` may be: builds the trunk, at `model.width`.
+ENCODERS: Mapping[str, _Trunk] = {
+  "resnet50": _resnet(3, 4, 6, 3),
+  "resnet101": _resnet(3, 4, 23, 3),
+  "resnet200": _resnet(3, 24, 36, 3),
+  # 32,996 parameters with 3 channels: for tests.
+  "resnet_tiny": _resnet(1, 1, 1, 1, stem_width=4),
+  "wide_resnet10": _wide_resnet(10),
+  "wide_resnet16": _wide_resnet(16),
+  "wide_resnet28": _wide_resnet(28),
+  "wide_resnet40": _wide_resnet(40),
+}
+
+
+class Encoder(nn.Module):
+  """Images to the embeddings h and z.
+
+  Attributes:
+    trunk: images [n, H, W, C] to features [n, d].
+    projection: features to h, [n, output_dim].
+    prediction: h to z, [n, output_dim], or None.
+  """
+
+  trunk: nn.Module
+  projection: heads.ProjectionHead
+  prediction: heads.PredictionHead | None = None
+
+  def __call__(
+    self, images: jax.Array, *, train: bool, mask: jax.Array | None = None
+  ) -> tuple[jax.Array, jax.Array]:
+    """Embeds images of one size.
+
+    Args:
+      images: [n, H, W, C] float, normalised.
+      train: BatchNorm uses the batch's statistics, and updates the running
+        ones if "batch_stats" is mutable.
+      mask: [n] bool, False for rows left out of the statistics (padding);
+        None: all in.
+
+    Returns:
+      (h, z), each [n, output_dim] float32 (float64 if activations are): after
+      the projection head and after the prediction head. Without a prediction
+      head z is h. Not normalised.
+
+    Raises:
+      ValueError: if `images` has not four axes or `mask` is not [n].
+    """
+    features = self.features(images, train=train, mask=mask)
+    h = self.projection(features, train=train, mask=mask)
+    if self.prediction is None:
+      return h, h
+    return h, self.prediction(h, train=train, mask=mask)
+
+  def features(
+    self,
+    images: jax.Array,
+    *,
+    train: bool,
+    mask: jax.Array | None = None,
+    num_projection_layers: int = 0,
+  ) -> jax.Array:
+    """What a classifier is put on: use with `apply(..., method="features")`.
+
+    Args:
+      images: [n, H, W, C] float, normalised.
+      train: as in `__call__`.
+      mask: as in `__call__`.
+      num_projection_layers: 0 for the trunk's features, 1 or 2 to pass them
+        through so many Dense-BatchNorm-ReLU layers of the projection head
+        (the paper fine-tunes on 1).
+
+    Returns:
+      [n, d] or [n, hidden_dim] float32 (float64 if activations are).
+    """
+    if images.ndim != 4:
+      raise ValueError(f"images must be [n, H, W, C], got {images.shape}")
+    features = self.trunk(images, train=train, mask=mask)
+    if num_projection_layers == 0:
+      return features
+    return self.projection(
+      features, train=train, mask=mask, num_hidden=num_projection_layers
+    )
+
+
+def create(
+  section: Mapping[str, Any],
+  *,
+  axis_name: norm.AxisName = None,
+  group_axis_name: norm.AxisName = None,
+  dtype: Any = None,
+) -> Encoder:
+  """Builds an encoder from section `model` of a recipe.
+
+  Args:
+    section: the fields of `ModelConfig`, all of them and no other.
+    axis_name: mesh axes over which BatchNorm shares statistics when training
+      inside `jax.shard_map`; None elsewhere, also under plain `jax.jit`.
+    group_axis_name: further mesh axes that separate BatchNorm groups.
+    dtype: dtype of activations instead of `section["dtype"]`. Parameters are
+      float32, or float64 if this is.
+
+  Returns:
+    The flax module.
+
+  Raises:
+    TypeError: if `section` has an unknown field or lacks one; it names it.
+    ValueError: if a field is out of its range.
+  """
+  config = ModelConfig(**section)
+  if dtype is None:
+    dtype = config.dtype
+    if dtype == "auto":
+      on_accelerator = jax.default_backend() in ("gpu", "tpu")
+      dtype = "bfloat16" if on_accelerator else "float32"
+  dtype = jnp.dtype(dtype)
+  settings = norm.LayerSettings(
+    momentum=config.bn_momentum,
+    dtype=dtype,
+    param_dtype=jnp.promote_types(dtype, jnp.float32),
+    axis_name=axis_name,
+    group_axis_name=group_axis_name,
+  )
+  trunk = ENCODERS[config.name](config, settings)
+  return Encoder(
+    trunk=trunk,
+    projection=heads.ProjectionHead(
+      hidden_dim=config.projection_hidden_dim or trunk.num_features,
+      output_dim=config.output_dim,
+      settings=settings,
+    ),
+    prediction=(
+      heads.PredictionHead(output_dim=config.output_dim, settings=settings)
+      if config.prediction_head
+      else None
+    ),
+  )

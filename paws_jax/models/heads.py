@@ -1,0 +1,107 @@
+"""Projection and prediction heads on top of an encoder's trunk."""
+
+from __future__ import annotations
+
+import jax
+from flax import linen as nn
+
+from paws_jax.models import initializers, norm
+
+
+def _dense(
+  settings: norm.LayerSettings, x: jax.Array, features: int, *, name: str
+) -> jax.Array:
+  """A dense layer with PyTorch's default initial values."""
+  init = initializers.fan_in_uniform(x.shape[-1])
+  return nn.Dense(
+    features,
+    dtype=settings.dtype,
+    param_dtype=settings.param_dtype,
+    kernel_init=init,
+    bias_init=init,
+    name=name,
+  )(x)
+
+
+class ProjectionHead(nn.Module):
+  """Dense, BatchNorm, ReLU, twice, then Dense.
+
+  (PAWS, Assran et al. 2021, arXiv 2104.13963, section 5.)
+
+  Attributes:
+    hidden_dim: units of the two hidden layers.
+    output_dim: size of the output.
+    settings: shared by all layers.
+  """
+
+  hidden_dim: int
+  output_dim: int
+  settings: norm.LayerSettings
+
+  # Dense-BatchNorm-ReLU layers before the last.
+  NUM_HIDDEN = 2
+
+  @nn.compact
+  def __call__(
+    self,
+    x: jax.Array,
+    *,
+    train: bool,
+    mask: jax.Array | None = None,
+    num_hidden: int | None = None,
+  ) -> jax.Array:
+    """Applies the head.
+
+    Args:
+      x: [n, d].
+      train: BatchNorm's mode.
+      mask: [n] bool, False for rows left out of the statistics; None: all in.
+      num_hidden: stop after so many hidden layers (fine-tuning builds on the
+        first one); None: go to the end.
+
+    Returns:
+      [n, output_dim], or [n, hidden_dim] after a hidden layer, float32
+      (float64 if activations are).
+
+    Raises:
+      ValueError: if `num_hidden` is not None, 1 or 2.
+    """
+    if num_hidden not in (None, *range(1, self.NUM_HIDDEN + 1)):
+      raise ValueError(
+        f"num_hidden must be None or 1 to {self.NUM_HIDDEN}, got {num_hidden}"
+      )
+    settings = self.settings
+    for i in range(1, (num_hidden or self.NUM_HIDDEN) + 1):
+      x = _dense(settings, x, self.hidden_dim, name=f"fc{i}")
+      x = nn.relu(settings.batch_norm(f"bn{i}")(x, train=train, mask=mask))
+    if num_hidden is None:
+      x = _dense(settings, x, self.output_dim, name="fc3")
+    return x.astype(settings.output_dtype)
+
+
+class PredictionHead(nn.Module):
+  """BatchNorm, Dense to a quarter, BatchNorm, ReLU, Dense back.
+
+  It stands on the projection head of the ImageNet recipes; anchors go through
+  it and targets do not (PAWS, appendix on implementation).
+
+  Attributes:
+    output_dim: size of input and output, at least 4.
+    settings: shared by all layers.
+  """
+
+  output_dim: int
+  settings: norm.LayerSettings
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, *, train: bool, mask: jax.Array | None = None
+  ) -> jax.Array:
+    """Applies the head to [n, output_dim]; see `ProjectionHead`."""
+    settings = self.settings
+    # The first BatchNorm takes x as it is and returns activations' dtype.
+    x = settings.batch_norm("bn1")(x, train=train, mask=mask)
+    x = _dense(settings, x, self.output_dim // 4, name="fc1")
+    x = nn.relu(settings.batch_norm("bn2")(x, train=train, mask=mask))
+    x = _dense(settings, x, self.output_dim, name="fc2")
+    return x.astype(settings.output_dtype)

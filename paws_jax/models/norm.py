@@ -1,0 +1,231 @@
+"""Batch normalisation over the global batch, with masks and groups."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+AxisName = str | tuple[str, ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSettings:
+  """What all layers of one encoder share.
+
+  Attributes:
+    momentum: share of the old value kept in running statistics.
+    dtype: dtype of activations.
+    param_dtype: dtype of parameters and running statistics.
+    axis_name: mesh axes over which BatchNorm shares its statistics.
+    group_axis_name: mesh axes over which it does not, see `BatchNorm`.
+  """
+
+  momentum: float
+  dtype: Any
+  param_dtype: Any
+  axis_name: AxisName = None
+  group_axis_name: AxisName = None
+
+  @property
+  def output_dtype(self) -> Any:
+    """What leaves an encoder has this dtype, at least float32."""
+    return jnp.promote_types(self.dtype, jnp.float32)
+
+  def batch_norm(self, name: str, **overrides: Any) -> BatchNorm:
+    """Returns a `BatchNorm` with these settings, `overrides` on top."""
+    settings = {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(self)
+    }
+    return BatchNorm(**(settings | overrides), name=name)
+
+
+class BatchNorm(nn.Module):
+  """Normalises each channel with statistics of the global batch.
+
+  Unlike `flax.linen.BatchNorm` it weighs devices by the rows they hold when
+  rows are masked, works in groups under `jax.shard_map(check_vma=True)`, and
+  stores the unbiased running variance, as PyTorch does. (Ioffe and Szegedy,
+  "Batch Normalization", 2015; the batch normalises with its biased variance.)
+
+  Under plain `jax.jit` with a sharded batch leave `axis_name` at None: sums
+  over the batch are global already. Inside `jax.shard_map` name the mesh axes
+  of the batch; each call then costs one all-reduce of 2C + 1 numbers forward
+  and one backward.
+
+  Parameters `scale` and `bias` [C]; collection "batch_stats" `mean` and `var`
+  [C]. The statistics are updated when `train` and the collection is mutable.
+
+  Attributes:
+    momentum: share of the old value kept in a running statistic, in [0, 1).
+    epsilon: added to the variance.
+    dtype: dtype of the output; None: the input's.
+    param_dtype: dtype of parameters and running statistics.
+    axis_name: mesh axes over which statistics are shared in training; None:
+      each caller normalises what it sees.
+    group_axis_name: further mesh axes, over which the batch is sharded too but
+      statistics are not shared: each group normalises by itself. Running
+      statistics are averaged over the groups, so that all devices agree.
+    scale_init: initialiser of `scale`.
+  """
+
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+  axis_name: AxisName = None
+  group_axis_name: AxisName = None
+  scale_init: Callable[..., jax.Array] = nn.initializers.ones
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, *, train: bool, mask: jax.Array | None = None
+  ) -> jax.Array:
+    """Normalises `x`.
+
+    Args:
+      x: [n, ..., C] of any float dtype.
+      train: use (and update) the batch's statistics, not the running ones.
+      mask: [n] bool, False for rows that do not count in the statistics; None
+        counts all. What they hold, even NaN, stays out of the statistics.
+
+    Returns:
+      [n, ..., C] in `dtype`. Rows masked out are normalised like the others.
+
+    Raises:
+      ValueError: if `x` has fewer than two axes or `mask` is not [n].
+    """
+    if x.ndim < 2:
+      raise ValueError(f"x must be [n, ..., C], got shape {x.shape}")
+    if mask is not None and mask.shape != x.shape[:1]:
+      raise ValueError(
+        f"mask must have one entry per row of x: mask {mask.shape}, x {x.shape}"
+      )
+    shape = x.shape[-1:]
+    scale = self.param("scale", self.scale_init, shape, self.param_dtype)
+    bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
+    running_mean = self.variable(
+      "batch_stats", "mean", jnp.zeros, shape, self.param_dtype
+    )
+    running_var = self.variable(
+      "batch_stats", "var", jnp.ones, shape, self.param_dtype
+    )
+    mean, var = running_mean.value, running_var.value
+    # At least float32, whatever the activations are.
+    stats_dtype = jnp.promote_types(
+      jnp.promote_types(x.dtype, self.param_dtype), jnp.float32
+    )
+    if train:
+      # No axis is bound while parameters are initialised.
+      axes = () if self.is_initializing() else _as_tuple(self.axis_name)
+      shift = jax.lax.stop_gradient(mean.astype(stats_dtype))
+      sums = _local_sums(x.astype(stats_dtype), shift, mask)
+      if axes:
+        sums = jax.lax.psum(sums, axes)  # The all-reduce of this layer.
+      if not self.is_initializing() and self.is_mutable_collection(
+        "batch_stats"
+      ):
+        batch_mean, batch_var, any_row = _running_update(
+          jax.lax.stop_gradient(sums), shift, _as_tuple(self.group_axis_name)
+        )
+        keep = jnp.where(any_row, self.momentum, 1.0).astype(stats_dtype)
+        for variable, new in (
+          (running_mean, batch_mean),
+          (running_var, batch_var),
+        ):
+          variable.value = (
+            keep * variable.value.astype(stats_dtype) + (1 - keep) * new
+          ).astype(self.param_dtype)
+      if axes:
+        # Varying from here on, all in one: else the gradients of mean and of
+        # variance would be summed over devices separately.
+        sums = jax.lax.pcast(sums, axes, to="varying")
+      mean, var, _ = _moments(sums, shift)
+    y = _normalise(
+      x.astype(stats_dtype),
+      *(v.astype(stats_dtype) for v in (mean, var + self.epsilon, scale, bias)),
+    )
+    return y.astype(self.dtype or x.dtype)
+
+
+def _normalise(
+  x: jax.Array,
+  mean: jax.Array,
+  var: jax.Array,
+  scale: jax.Array,
+  bias: jax.Array,
+) -> jax.Array:
+  """Returns (x - mean) / sqrt(var) * scale + bias, channel by channel.
+
+  One elementwise expression, casts around it included, so that XLA fuses it
+  and writes only the result, in the activations' dtype, to memory.
+  """
+  broadcast = (1,) * (x.ndim - 1) + x.shape[-1:]
+  multiplier = (scale * jax.lax.rsqrt(var)).reshape(broadcast)
+  return (x - mean.reshape(broadcast)) * multiplier + bias.reshape(broadcast)
+
+
+def _as_tuple(axis_name: AxisName) -> tuple[str, ...]:
+  """Returns mesh axis names as a tuple."""
+  if axis_name is None:
+    return ()
+  return (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+
+
+def _local_sums(
+  x: jax.Array, shift: jax.Array, mask: jax.Array | None
+) -> jax.Array:
+  """Returns [sum of x - shift, sum of its squares, count] as one [2C + 1].
+
+  E[x²] - E[x]² loses digits when the mean is large against the deviation. Any
+  shift leaves the variance alone, and the running mean is one that is near
+  the mean, free, and the same on all devices.
+  """
+  centred = x - shift.reshape((1,) * (x.ndim - 1) + shift.shape)
+  num_positions = math.prod(x.shape[1:-1])
+  if mask is None:
+    count = jnp.full((1,), x.shape[0] * num_positions, x.dtype)
+  else:
+    rows = mask.reshape(mask.shape + (1,) * (x.ndim - 1))
+    # `where`, not a product: a padded row may hold NaN.
+    centred = jnp.where(rows, centred, jnp.zeros_like(centred))
+    count = jnp.sum(mask, dtype=x.dtype, keepdims=True) * num_positions
+  axes = tuple(range(x.ndim - 1))
+  return jnp.concatenate(
+    [jnp.sum(centred, axes), jnp.sum(jnp.square(centred), axes), count]
+  )
+
+
+def _moments(
+  sums: jax.Array, shift: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Returns mean [C], biased variance [C] and count [] of `_local_sums`."""
+  total, squares = jnp.split(sums[:-1], 2)
+  count = sums[-1]
+  # No row at all: the divisor only has to keep the result finite.
+  divisor = jnp.maximum(count, 1)
+  mean = total / divisor
+  var = jnp.maximum(squares / divisor - jnp.square(mean), 0)
+  return mean + shift, var, count
+
+
+def _running_update(
+  sums: jax.Array, shift: jax.Array, group_axes: tuple[str, ...]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Returns mean [C], unbiased variance [C] and whether any row was seen []."""
+  mean, var, count = _moments(sums, shift)
+  var = var * (count / jnp.maximum(count - 1, 1))
+  weight = (count > 0).astype(sums.dtype)
+  if group_axes:
+    # A group without a valid row has no say.
+    stacked = weight * jnp.concatenate([mean, var, jnp.ones_like(sums[:1])])
+    stacked = jax.lax.psum(stacked, group_axes)  # Average over the groups.
+    weight = stacked[-1]
+    mean, var = jnp.split(stacked[:-1] / jnp.maximum(weight, 1), 2)
+  return mean, var, weight > 0

@@ -1,0 +1,135 @@
+"""Residual networks of bottleneck blocks, version 1.5.
+
+He et al., "Deep Residual Learning for Image Recognition", 2016, with the
+stride in the 3x3 convolution of a block and not in its first 1x1 (the "v1.5"
+of the PAWS paper's networks, section 5).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from paws_jax.models import initializers, norm
+
+# Output channels of a block over the channels inside it.
+EXPANSION = 4
+
+
+def _conv(
+  settings: norm.LayerSettings,
+  features: int,
+  kernel: int,
+  *,
+  stride: int = 1,
+  name: str,
+) -> nn.Conv:
+  """A convolution without bias, padded alike on both sides.
+
+  XLA's "SAME" pads a layer of stride 2 by one less on the first side when the
+  image side is even; weights trained elsewhere then see shifted images.
+  """
+  padding = kernel // 2
+  return nn.Conv(
+    features,
+    (kernel, kernel),
+    strides=stride,
+    padding=[(padding, padding)] * 2,
+    use_bias=False,
+    dtype=settings.dtype,
+    param_dtype=settings.param_dtype,
+    kernel_init=initializers.he_normal_fan_out,
+    name=name,
+  )
+
+
+class Bottleneck(nn.Module):
+  """1x1, 3x3 (with the stride), 1x1 convolutions beside a shortcut.
+
+  Attributes:
+    width: channels of the 3x3 convolution; the block returns 4 * width.
+    stride: of the block.
+    zero_init_residual: start the last scale at 0, the block as its shortcut.
+    settings: shared by all layers.
+  """
+
+  width: int
+  stride: int
+  zero_init_residual: bool
+  settings: norm.LayerSettings
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, *, train: bool, mask: jax.Array | None = None
+  ) -> jax.Array:
+    """[n, h, w, c] to [n, h / stride, w / stride, 4 * width], rounded up."""
+    settings, width = self.settings, self.width
+    out = EXPANSION * width
+    scale_init = (
+      nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
+    )
+    y = _conv(settings, width, 1, name="conv1")(x)
+    y = nn.relu(settings.batch_norm("bn1")(y, train=train, mask=mask))
+    y = _conv(settings, width, 3, stride=self.stride, name="conv2")(y)
+    y = nn.relu(settings.batch_norm("bn2")(y, train=train, mask=mask))
+    y = _conv(settings, out, 1, name="conv3")(y)
+    y = settings.batch_norm("bn3", scale_init=scale_init)(
+      y, train=train, mask=mask
+    )
+    if self.stride != 1 or x.shape[-1] != out:
+      x = _conv(settings, out, 1, stride=self.stride, name="downsample_conv")(x)
+      x = settings.batch_norm("downsample_bn")(x, train=train, mask=mask)
+    return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+  """Trunk of a ResNet: images to pooled features.
+
+  Attributes:
+    stage_sizes: blocks in each stage; ResNet-50 is (3, 4, 6, 3).
+    stem_width: channels of the stem and of the first stage's 3x3
+      convolutions, doubled at each later stage; ResNet-50 has 64.
+    zero_init_residual: see `Bottleneck`.
+    settings: shared by all layers.
+  """
+
+  stage_sizes: tuple[int, ...]
+  stem_width: int
+  zero_init_residual: bool
+  settings: norm.LayerSettings
+
+  @property
+  def num_features(self) -> int:
+    """Size d of the pooled features."""
+    return EXPANSION * self.stem_width * 2 ** (len(self.stage_sizes) - 1)
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, *, train: bool, mask: jax.Array | None = None
+  ) -> jax.Array:
+    """Embeds images.
+
+    Args:
+      x: [n, H, W, C] float, normalised images of any side.
+      train: BatchNorm's mode.
+      mask: [n] bool, False for rows left out of the statistics; None: all in.
+
+    Returns:
+      [n, num_features] float32 (float64 if activations are).
+    """
+    settings = self.settings
+    x = _conv(settings, self.stem_width, 7, stride=2, name="conv1")(x)
+    x = nn.relu(settings.batch_norm("bn1")(x, train=train, mask=mask))
+    # flax pads the maximum with -inf.
+    x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    for stage, num_blocks in enumerate(self.stage_sizes):
+      for block in range(num_blocks):
+        x = Bottleneck(
+          width=self.stem_width * 2**stage,
+          stride=2 if stage > 0 and block == 0 else 1,
+          zero_init_residual=self.zero_init_residual,
+          settings=settings,
+          name=f"layer{stage + 1}_{block}",
+        )(x, train=train, mask=mask)
+    return jnp.mean(x, axis=(1, 2), dtype=settings.output_dtype)

@@ -1,0 +1,95 @@
+"""The device mesh, and the only place that names its axes.
+
+Batches are spread over all devices along their first axis; parameters and
+optimiser state are replicated. The mesh has two axes so that BatchNorm can
+share its statistics within groups of devices: `group` counts the groups,
+`data` the devices of one. Everything but BatchNorm uses both, as `AXES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+GROUP_AXIS = "group"
+DATA_AXIS = "data"
+AXES = (GROUP_AXIS, DATA_AXIS)
+
+REPLICATED = P()
+BATCH = P(AXES)
+
+
+def make_mesh(
+  devices: Sequence[jax.Device] | None = None, *, num_groups: int = 1
+) -> jax.sharding.Mesh:
+  """Arranges devices as [num_groups, devices per group].
+
+  Args:
+    devices: default all devices of all processes, in JAX's order.
+    num_groups: number of BatchNorm groups; 1 shares statistics globally.
+
+  Raises:
+    ValueError: when the devices do not divide into the groups.
+  """
+  devices = jax.devices() if devices is None else list(devices)
+  if num_groups < 1 or len(devices) % num_groups:
+    raise ValueError(
+      f"{len(devices)} devices do not divide into {num_groups} groups."
+    )
+  grid = np.asarray(devices).reshape(num_groups, -1)
+  # Auto: explicit axes, the default of jax.make_mesh, refuse `q @ s.T`.
+  types = (jax.sharding.AxisType.Auto,) * 2
+  return jax.sharding.Mesh(grid, AXES, axis_types=types)
+
+
+def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+  """Sharding of an array that every device holds whole."""
+  return NamedSharding(mesh, REPLICATED)
+
+
+def batch_sharded(mesh: jax.sharding.Mesh) -> NamedSharding:
+  """Sharding of an array whose first axis is spread over all devices."""
+  return NamedSharding(mesh, BATCH)
+
+
+def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+  """Puts a pytree of host arrays on every device of the mesh."""
+  return jax.device_put(tree, replicated(mesh))
+
+
+def constrain(tree: Any, sharding: NamedSharding) -> Any:
+  """Tells the compiler how the arrays of a pytree are laid out."""
+  return jax.tree.map(
+    lambda x: jax.lax.with_sharding_constraint(x, sharding), tree
+  )
+
+
+def padded_size(num_rows: int, mesh: jax.sharding.Mesh) -> int:
+  """Smallest multiple of the number of devices that is at least `num_rows`."""
+  return -(-num_rows // mesh.size) * mesh.size
+
+
+def shard_map(
+  function: Callable[..., Any],
+  mesh: jax.sharding.Mesh,
+  *,
+  in_specs: Any,
+  out_specs: Any,
+) -> Callable[..., Any]:
+  """`jax.shard_map` with replication checked.
+
+  The check (`check_vma`) is also what makes gradients taken outside right: it
+  inserts the sum over devices where a replicated argument was used locally.
+  """
+  return jax.shard_map(
+    function,
+    mesh=mesh,
+    in_specs=in_specs,
+    out_specs=out_specs,
+    check_vma=True,
+  )

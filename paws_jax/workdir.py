@@ -1,0 +1,167 @@
+"""The directory of a run: its recipe, its environment, its split."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+
+from paws_jax import metrics
+
+RECIPE = "config.json"
+
+# What may change between two commands on one workdir. `train.epochs` may grow:
+# from the step where the run goes on, the learning rate follows the schedule of
+# the longer run.
+_FREE = ("log.", "eval.", "checkpoint.")
+_EPOCHS = "train.epochs"
+
+
+class WorkdirError(ValueError):
+  """The directory cannot be used for this run."""
+
+
+def prepare(
+  path: str | os.PathLike[str], config: ml_collections.ConfigDict
+) -> pathlib.Path:
+  """Makes or re-opens a run's directory and writes the recipe into it.
+
+  Args:
+    path: the directory; made if it does not exist.
+    config: the resolved recipe.
+
+  Returns:
+    Its absolute path.
+
+  Raises:
+    WorkdirError: when it cannot be written, or holds a run of another recipe.
+  """
+  workdir = pathlib.Path(path).expanduser().absolute()
+  recipe = json.loads(config.to_json())
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    stored = _read(workdir / RECIPE)
+    if stored is not None:
+      _check_same(stored, recipe, workdir)
+    metrics.replace_text(workdir / RECIPE, _json(recipe))
+  except OSError as error:
+    raise WorkdirError(
+      f"--workdir={workdir} cannot be written ({error.strerror}): choose "
+      "another directory."
+    ) from None
+  return workdir
+
+
+def write_environment(workdir: pathlib.Path) -> None:
+  """Writes environment.json: versions, devices, git hash, command."""
+  packages = ("paws_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+  environment = {
+    "python": platform.python_version(),
+    "platform": platform.platform(),
+    "packages": {name: _version(name) for name in packages},
+    "devices": [f"{d.platform}: {d.device_kind}" for d in jax.devices()],
+    "processes": jax.process_count(),
+    "git_hash": _git_hash(),
+    "command": sys.argv,
+  }
+  metrics.replace_text(workdir / "environment.json", _json(environment))
+
+
+def write_split(workdir: pathlib.Path, split: Mapping[str, Any]) -> None:
+  """Writes split.json, the labelled images and their hash.
+
+  Raises:
+    WorkdirError: when the run was started on other labelled images or data.
+  """
+  stored = _read(workdir / "split.json")
+  if stored is not None and stored["hash"] != split["hash"]:
+    raise WorkdirError(
+      "the labelled images or the data have changed since the run in "
+      f"{workdir} was started (hash {stored['hash'][:12]}, now {split['hash'][:12]}): "
+      "restore them or choose another --workdir."
+    )
+  metrics.replace_text(workdir / "split.json", _json(split))
+
+
+def _check_same(
+  stored: Mapping[str, Any], recipe: Mapping[str, Any], workdir: pathlib.Path
+) -> None:
+  old, new = _flatten(stored), _flatten(recipe)
+  absent = "(absent)"
+  differing = [
+    f"{name}: {old.get(name, absent)} there, {new.get(name, absent)} now"
+    for name in sorted(old.keys() | new.keys())
+    if old.get(name) != new.get(name)
+    and not name.startswith(_FREE)
+    and not (name == _EPOCHS and new[name] > old[name])
+  ]
+  if differing:
+    raise WorkdirError(
+      f"{workdir} holds a run of another recipe:\n  "
+      + "\n  ".join(differing)
+      + "\nChoose another --workdir, or give the recipe it was started with "
+      "(log, eval and checkpoint intervals may change, train.epochs may grow)."
+    )
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  flat = {}
+  for name, value in tree.items():
+    if isinstance(value, Mapping):
+      flat |= _flatten(value, f"{prefix}{name}.")
+    else:
+      flat[prefix + name] = value
+  return flat
+
+
+def _read(path: pathlib.Path) -> dict[str, Any] | None:
+  if not path.exists():
+    return None
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except json.JSONDecodeError as error:
+    raise WorkdirError(f"{path} is not JSON ({error}): move it away.") from None
+
+
+def _json(value: Any) -> str:
+  return json.dumps(value, indent=2) + "\n"
+
+
+def version() -> str | None:
+  """Version of this package, None when it runs from a bare source tree."""
+  return _version("paws_jax")
+
+
+def _version(package: str) -> str | None:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return None
+
+
+def _git_hash() -> str | None:
+  """Commit of the source tree, with "+" when it has been changed."""
+  root = pathlib.Path(__file__).parent
+  git = ["git", "-C", str(root)]
+  try:
+    commit = subprocess.run(
+      [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    changes = subprocess.run(
+      [*git, "status", "--porcelain", "--untracked-files=no"],
+      capture_output=True,
+      text=True,
+      check=True,
+    ).stdout.strip()
+  except (OSError, subprocess.CalledProcessError):
+    return None
+  return commit + ("+" if changes else "")
