@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from paws_jax import augment, config
+from paws_jax import augment
+from paws_jax import config
 
 _GAP = 4
 

@@ -1,6 +1,20 @@
 """PAWS on scikit-learn's handwritten digits: two minutes on two CPU cores.
 
-python -m paws_jax.main --config=configs/quickstart.py
+  python -m paws_jax.main --config=configs/quickstart.py
+
+1,797 real images ship with scikit-learn; 360 are held out for testing and 40 of
+the others, 4 a class, are labelled. README.md has the accuracy it reaches.
+
+What differs from the paper (section 5, 2021), because of the size of the data:
+- digits of 8 pixels are enlarged to 16; crops come with rotations of up to 20
+  degrees in place of colour distortion, flips (a flipped 2 is no 2) and aspect
+  jitter;
+- no small crops: at this size they cut away what tells digits apart, and on
+  other label draws cost more accuracy than they brought;
+- a residual network of 16, 32 and 64 channels, no prediction head;
+- 8 support images a class from 4 labelled ones: each twice, differently
+  augmented;
+- AdamW instead of LARS, which is for large batches.
 """
 
 from paws_jax import config as config_lib
@@ -9,44 +23,46 @@ from paws_jax import config as config_lib
 def get_config():
   config = config_lib.base()
   config.data.source = "digits"
+  config.data.image_size = 16
   config.data.labels_per_class = 4
 
   config.views.large_size = 16
-  config.views.large_scale = (0.5, 1.0)
-  config.views.num_small = 2
-  config.views.small_size = 12
-  config.views.small_scale = (0.3, 0.6)
+  config.views.large_scale = (0.55, 1.0)
+  config.views.num_small = 0
   config.views.aspect_ratio = (1.0, 1.0)
   config.views.flip_probability = 0.0
-  config.views.rotation_degrees = 15.0
+  config.views.rotation_degrees = 20.0
   config.views.jitter_probability = 0.0
   config.views.grey_probability = 0.0
   config.views.blur_probability = 0.0
   config.views.mean = (0.305,)
   config.views.std = (0.376,)
-  config.views.eval_resize = 16
+  config.views.eval_resize = 0
 
   config.support.classes_per_step = 10
   config.support.images_per_class = 8
   config.support.with_replacement = True
 
-  config.model.name = "wide_resnet10"
-  config.model.width = 2
+  config.model.name = "small_resnet"
   config.model.output_dim = 64
   config.model.prediction_head = False
 
   config.optim.name = "adamw"
-  config.optim.start_lr = 3e-4
-  config.optim.peak_lr = 3e-3
+  config.optim.start_lr = 1e-4
+  config.optim.peak_lr = 1e-3
   config.optim.final_lr = 3e-5
-  config.optim.warmup_epochs = 2
+  config.optim.warmup_epochs = 4
   config.optim.weight_decay = 1e-4
 
   config.train.batch_size = 128
-  config.train.epochs = 23
+  config.train.epochs = 80
+  # XLA's CPU convolutions are slow inside a loop (docs/decisions.md).
   config.train.steps_per_call = 1
 
-  config.eval.every_steps = 55
-  config.checkpoint.every_steps = 55
+  config.eval.every_steps = 110
+  config.checkpoint.every_steps = 110
   config.log.every_steps = 11
+  config.log.next_command = (
+    "python -m paws_jax.main --config=configs/quickstart_supervised.py"
+  )
   return config

@@ -22,7 +22,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from paws_jax import colour, resample
+from paws_jax import colour
+from paws_jax import resample
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 _CROP_TRIES = 10

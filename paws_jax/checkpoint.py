@@ -3,14 +3,18 @@
 A checkpoint holds the state, and as JSON what else a resumed run must know. A
 flipped bit in a file is otherwise restored without a word, so every array's
 digest is stored beside it and compared on restoring; a checkpoint that fails
-is passed over for the one before.
+is set aside for the one before.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,6 +23,9 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
 _KEPT = 2
+
+# Differing arrays named in an error; a whole model would fill the screen.
+_LISTED = 8
 
 
 class CheckpointError(RuntimeError):
@@ -37,13 +44,14 @@ class CheckpointConfig:
 def digests(tree: Any) -> Any:
   """A 32-bit digest of the bits of every array.
 
-  Each 32-bit word counts with an odd weight of its position, modulo 2^32: one
-  changed bit always shows, and so do swapped words, but for about one case in
-  four thousand million. It is computed on device, for sharded arrays too, and
-  does not depend on the sharding.
+  Every word of up to 32 bits is scrambled together with its position, one to
+  one, and the results are added modulo 2^32: one changed word always shows, and
+  so does any other change (swapped words, say) but for about one case in four
+  thousand million. It is computed on device, for sharded arrays too, and does
+  not depend on the sharding.
 
   Args:
-    tree: pytree of arrays of any numeric dtype.
+    tree: pytree of arrays of floats, integers or booleans.
 
   Returns:
     Pytree of uint32 scalars of the same structure.
@@ -58,19 +66,30 @@ def _digest(array: jax.Array) -> jax.Array:
   words = jax.lax.bitcast_convert_type(
     array, jnp.uint32 if bits == 64 else jnp.dtype(f"uint{bits}")
   ).astype(jnp.uint32)
-  # Linear position of each word; multiplied by a large odd number so that
-  # neighbours differ in the high bits too, then made odd.
   position = jnp.zeros(words.shape, jnp.uint32)
   for axis, size in enumerate(words.shape):
     axis_index = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
     position = position * jnp.uint32(size & 0xFFFFFFFF) + axis_index
-  weights = (position * jnp.uint32(2654435761)) ^ (position >> 15)
-  weights = weights * 2 + 1
-  return jnp.sum(words * weights, dtype=jnp.uint32)
+  return jnp.sum(_scramble(words ^ _scramble(position + 1)), dtype=jnp.uint32)
+
+
+def _scramble(words: jax.Array) -> jax.Array:
+  """A bijection of uint32: the finalizer of MurmurHash3 (Appleby, 2011).
+
+  A weighted sum of the words would not do: with x and -x swapped, words differ
+  by 2^31, and an even difference of weights hides that.
+  """
+  words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
+  words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
+  return words ^ (words >> 16)
+
+
+class _DamagedError(Exception):
+  """What is wrong with one checkpoint; it stays inside this module."""
 
 
 class Checkpointer:
-  """Writes and restores the checkpoints of one run."""
+  """Writes and restores the checkpoints of one run; a context manager."""
 
   def __init__(
     self,
@@ -86,19 +105,41 @@ class Checkpointer:
       keep_every_steps: those at multiples of this stay for good; 0: only the
         last two.
       warn: called with a message when a damaged checkpoint is passed over.
+
+    Raises:
+      CheckpointError: when the directory cannot be made.
     """
     policies = [managers.LatestN(_KEPT)]
     if keep_every_steps:
       policies.append(managers.EveryNSteps(keep_every_steps))
     self._warn = warn
-    self._manager = ocp.CheckpointManager(
-      directory,
-      options=ocp.CheckpointManagerOptions(
-        preservation_policy=managers.AnyPreservationPolicy(policies),
-        cleanup_tmp_directories=True,
-        enable_async_checkpointing=True,
-      ),
-    )
+    self._directory = pathlib.Path(directory)
+    try:
+      # orbax would notice a file in the way only when it writes.
+      self._directory.mkdir(parents=True, exist_ok=True)
+      self._manager = ocp.CheckpointManager(
+        self._directory,
+        options=ocp.CheckpointManagerOptions(
+          preservation_policy=managers.AnyPreservationPolicy(policies),
+          cleanup_tmp_directories=True,
+          enable_async_checkpointing=True,
+        ),
+      )
+    except OSError as error:
+      raise CheckpointError(
+        f"{self._directory} cannot hold checkpoints: {_first_line(error)}"
+      ) from error
+
+  def __enter__(self) -> Checkpointer:
+    return self
+
+  def __exit__(self, kind: type[BaseException] | None, *unused: Any) -> None:
+    """Waits for the last write; its failure does not hide another error."""
+    try:
+      self.close()
+    except CheckpointError:
+      if kind is None:
+        raise
 
   def steps(self) -> list[int]:
     """Steps of the complete checkpoints, ascending."""
@@ -108,32 +149,31 @@ class Checkpointer:
     """Starts writing a checkpoint; returns when the state may be changed.
 
     Args:
-      step: its number.
+      step: its number; larger than those of the checkpoints there are.
       state: pytree of arrays.
       meta: JSON-serialisable; stored and given back.
 
     Raises:
       CheckpointError: when this or the previous one could not be written.
     """
-    if step in self.steps():
-      return
-    leaves = jax.tree.leaves_with_path(jax.device_get(digests(state)))
-    named = {_name(path): int(leaf) for path, leaf in leaves}
+    text = json.dumps({"arrays": _describe(state), "meta": dict(meta)})
+    sealed = {"text": text, "sha256": _sha256(text)}
+    self.wait()
     try:
-      self._manager.wait_until_finished()
       saved = self._manager.save(
         step,
         args=ocp.args.Composite(
-          state=ocp.args.StandardSave(state),
-          meta=ocp.args.JsonSave({"digests": named, **meta}),
+          state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed)
         ),
       )
-    except (OSError, ValueError) as error:
-      raise CheckpointError(f"checkpoint {step} failed: {error}") from error
+    except Exception as error:
+      raise CheckpointError(
+        f"checkpoint {step} could not be written: {_first_line(error)}"
+      ) from error
     if not saved:
       raise CheckpointError(
         f"checkpoint {step} was refused: a later one exists "
-        f"({self.steps()}) in {self._manager.directory}."
+        f"({self.steps()}) in {self._directory}."
       )
 
   def wait(self) -> None:
@@ -142,13 +182,20 @@ class Checkpointer:
     Raises:
       CheckpointError: when it failed.
     """
+    # Whatever a file system throws at a background thread comes out here.
     try:
       self._manager.wait_until_finished()
-    except (OSError, ValueError) as error:
-      raise CheckpointError(f"checkpoint failed: {error}") from error
+    except Exception as error:
+      raise CheckpointError(
+        f"a checkpoint could not be written to {self._directory}: "
+        f"{_first_line(error)}"
+      ) from error
 
   def restore_latest(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
     """Restores the newest checkpoint that is whole.
+
+    Damaged ones after it are renamed to `damaged-STEP`: the run goes on before
+    them, and will write these steps again.
 
     Args:
       like: the state, or ShapeDtypeStructs with shardings, to restore into.
@@ -157,88 +204,120 @@ class Checkpointer:
       (step, state, meta), or None when there is no checkpoint.
 
     Raises:
-      CheckpointError: when checkpoints exist but none can be restored, or the
-        newest is of another model.
+      CheckpointError: when checkpoints exist but none can be restored, or one
+        is of another model.
     """
     steps = self.steps()
+    damaged = []
+    for step in reversed(steps):
+      try:
+        state, meta = self._restore(step, like)
+      except _DamagedError as error:
+        self._warn(f"checkpoint {step} is damaged: {error}")
+        damaged.append(step)
+        continue
+      self._set_aside(damaged)
+      return step, state, meta
     if not steps:
       return None
-    for step in reversed(steps):
-      problem, state, meta = self._restore(step, like)
-      if problem is None:
-        return step, state, meta
-      self._warn(
-        f"checkpoint {step} is damaged ({problem}); trying the one before"
-      )
     raise CheckpointError(
-      f"none of the checkpoints {steps} in {self._manager.directory} could be "
+      f"none of the checkpoints {steps} in {self._directory} could be "
       "restored: start again in another --workdir."
     )
 
   def close(self) -> None:
-    """Waits for the last write and lets go of the directory."""
+    """Waits for the last write and lets go of the directory.
+
+    Raises:
+      CheckpointError: when the last write failed.
+    """
     self.wait()
     self._manager.close()
 
-  def _restore(self, step: int, like: Any):
-    """(what is wrong or None, state, meta) of one checkpoint."""
+  def _restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
+    """State and meta of one checkpoint, checked."""
+    # A damaged file can surface as any exception of orbax or TensorStore.
     try:
-      meta = self._manager.restore(
+      sealed = self._manager.restore(
         step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
       ).meta
+      text, sha256 = sealed["text"], sealed["sha256"]
     except Exception as error:
-      return f"{type(error).__name__}: {_first_line(error)}", None, None
-    stored = meta.pop("digests")
-    self._check_fits(step, stored, like)
+      raise _DamagedError(_first_line(error)) from error
+    if _sha256(text) != sha256:
+      raise _DamagedError("its description differs from its digest")
+    stored = json.loads(text)
+    self._check_fits(step, stored["arrays"], like)
     try:
       state = self._manager.restore(
         step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
       ).state
     except Exception as error:
-      return f"{type(error).__name__}: {_first_line(error)}", None, None
-    found = jax.tree.leaves_with_path(jax.device_get(digests(state)))
-    wrong = [_name(p) for p, d in found if stored[_name(p)] != int(d)]
+      raise _DamagedError(_first_line(error)) from error
+    found = _describe(state)
+    wrong = [name for name in found if found[name] != stored["arrays"][name]]
     if wrong:
-      return (
-        f"{len(wrong)} arrays differ from their digests, first {wrong[0]}",
-        None,
-        None,
+      raise _DamagedError(
+        f"{len(wrong)} of {len(found)} arrays differ from their digests, "
+        f"first {wrong[0]}"
       )
-    return None, state, meta
+    return state, stored["meta"]
 
   def _check_fits(
-    self, step: int, stored: Mapping[str, int], like: Any
+    self, step: int, stored: Mapping[str, Any], like: Any
   ) -> None:
     """Refuses a checkpoint of another model, naming what differs."""
-    asked = {_name(path) for path, _ in jax.tree.leaves_with_path(like)}
-    missing = sorted(asked - set(stored))
-    unknown = sorted(set(stored) - asked)
-    if missing or unknown:
+    asked = _shapes(like)
+    there = {name: entry[:2] for name, entry in stored.items()}
+    problems = [
+      f"{name}: {there.get(name, 'nothing')} there, "
+      f"{asked.get(name, 'nothing')} asked for"
+      for name in sorted(asked.keys() | there.keys())
+      if asked.get(name) != there.get(name)
+    ]
+    if problems:
+      listed = "\n  ".join(problems[:_LISTED])
       raise CheckpointError(
-        f"checkpoint {step} in {self._manager.directory} is of another model: "
-        f"it lacks {missing[:5] or 'nothing'} and has besides "
-        f"{unknown[:5] or 'nothing'}. Use the recipe it was trained with or "
-        "another --workdir."
+        f"checkpoint {step} in {self._directory} is of another model; "
+        f"{len(problems)} arrays differ:\n  {listed}\n"
+        "Use the recipe it was trained with, or another --workdir."
       )
-    metadata = self._manager.item_metadata(step).state
-    shapes = {
-      _name(path): (tuple(leaf.shape), jnp.dtype(leaf.dtype))
-      for path, leaf in jax.tree.leaves_with_path(metadata)
-    }
-    for path, leaf in jax.tree.leaves_with_path(like):
-      wanted = (tuple(leaf.shape), jnp.dtype(leaf.dtype))
-      if shapes.get(_name(path), wanted) != wanted:
-        raise CheckpointError(
-          f"checkpoint {step} in {self._manager.directory} is of another "
-          f"model: {_name(path)} has shape and dtype {shapes[_name(path)]}, "
-          f"the recipe asks for {wanted}."
-        )
+
+  def _set_aside(self, steps: Sequence[int]) -> None:
+    for step in steps:
+      target = self._directory / f"damaged-{step}"
+      while target.exists():
+        target = target.with_name(target.name + "-again")
+      (self._directory / str(step)).rename(target)
+    if steps:
+      self._manager.reload()
 
 
-def _name(path: tuple) -> str:
-  return jax.tree_util.keystr(path, simple=True, separator="/")
+def _shapes(tree: Any) -> dict[str, list]:
+  """{name: [shape, dtype]} as they look after a trip through JSON."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): [
+      list(leaf.shape),
+      str(jnp.dtype(leaf.dtype)),
+    ]
+    for path, leaf in jax.tree.leaves_with_path(tree)
+  }
+
+
+def _describe(state: Any) -> dict[str, list]:
+  """{name: [shape, dtype, digest]} of arrays."""
+  values = jax.tree.leaves(jax.device_get(digests(state)))
+  described = _shapes(state)
+  return {
+    name: [*entry, int(value)]
+    for (name, entry), value in zip(described.items(), values, strict=True)
+  }
+
+
+def _sha256(text: str) -> str:
+  return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _first_line(error: Exception) -> str:
   lines = str(error).splitlines()
-  return lines[0][:200] if lines else ""
+  return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"

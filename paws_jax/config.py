@@ -9,7 +9,8 @@ device's share.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
@@ -29,6 +30,13 @@ def base() -> ml_collections.ConfigDict:
   config.data.dir = ""
   # TFDS builder, "name" or "name/config:version"; read when source is "tfds".
   config.data.tfds_name = ""
+  # Images are resized once to squares of this side in pixels, bilinearly (0:
+  # kept as they are). Crops have whole-pixel boxes: enlarging tiny images
+  # gives them more places to be.
+  config.data.image_size = 0
+  # Then a black border of this many pixels is put around them, so that crops
+  # can also shift and shrink what they show.
+  config.data.border = 0
   # Which training images are labelled: a stratified draw by `split_seed` ...
   config.data.labels_per_class = 4
   config.data.split_seed = 0
@@ -109,7 +117,7 @@ def base() -> ml_collections.ConfigDict:
   config.optim.start_lr = 0.3
   config.optim.peak_lr = 6.4
   config.optim.final_lr = 0.064
-  config.optim.warmup_epochs = 10
+  config.optim.warmup_epochs = 10.0
   config.optim.weight_decay = 1e-6
   config.optim.momentum = 0.9
   # Second-moment decay of AdamW (its first is `momentum`).
@@ -144,6 +152,8 @@ def base() -> ml_collections.ConfigDict:
   config.log.every_steps = 1
   # Also write TensorBoard files (loads TensorFlow).
   config.log.tensorboard = False
+  # Shown when a run ends: what a reader may want to try after this recipe.
+  config.log.next_command = ""
   return config
 
 
@@ -178,6 +188,8 @@ def _one_of(*names: str) -> _Rule:
 _RULES: dict[str, _Rule] = {
   "seed": _SEED,
   "data.source": _one_of("digits", "idx", "tfds"),
+  "data.image_size": _NOT_NEGATIVE,
+  "data.border": _NOT_NEGATIVE,
   "data.labels_per_class": _AT_LEAST_ONE,
   "data.split_seed": _SEED,
   "views.num_large": _AT_LEAST_ONE,

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from paws_jax import (
-  augment,
-  checkpoint,
-  evaluate,
-  methods,
-  metrics,
-  models,
-  optim,
-  sharding,
-  train,
-)
-from paws_jax.data import in_memory, sampling, sources, splits
+from paws_jax import augment
+from paws_jax import checkpoint
+from paws_jax import evaluate
+from paws_jax import methods
+from paws_jax import metrics
+from paws_jax import models
+from paws_jax import optim
+from paws_jax import resample
+from paws_jax import sharding
+from paws_jax import train
+from paws_jax.data import in_memory
+from paws_jax.data import sampling
+from paws_jax.data import sources
+from paws_jax.data import splits
+
+_RESIZED_AT_ONCE = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +39,8 @@ class DataConfig:
   source: str
   dir: str
   tfds_name: str
+  image_size: int
+  border: int
   labels_per_class: int
   split_seed: int
   labels_file: str
@@ -58,9 +68,7 @@ class Experiment:
   def initial_state(self) -> train.TrainState:
     """State at step 0."""
     inputs = self.pipeline.inputs(0, self.train.steps_per_call)
-    batch = jax.eval_shape(
-      lambda inputs: self.pipeline.batch(inputs, 0), inputs
-    )
+    batch = jax.eval_shape(self.pipeline.batch, inputs, jnp.int32(0))
     return train.init_state(self.trainer, batch)
 
   @property
@@ -74,12 +82,14 @@ def create(
   config: ml_collections.ConfigDict,
   *,
   devices: Sequence[jax.Device] | None = None,
+  arrays: sources.Arrays | None = None,
 ) -> Experiment:
   """Builds the parts of a validated recipe.
 
   Args:
     config: a resolved recipe that `config.validate` has passed.
     devices: default all.
+    arrays: the data; default what section `data` names.
 
   Raises:
     TypeError: an unknown field of a section, by name.
@@ -92,13 +102,18 @@ def create(
     if isinstance(section, ml_collections.ConfigDict)
   }
   data_config = DataConfig(**sections["data"])
-  arrays = sources.load(
-    data_config.source,
-    directory=data_config.dir,
-    tfds_name=data_config.tfds_name,
+  if arrays is None:
+    arrays = sources.load(
+      data_config.source,
+      directory=data_config.dir,
+      tfds_name=data_config.tfds_name,
+    )
+  to_canvas = functools.partial(
+    _to_canvas, side=data_config.image_size, border=data_config.border
   )
+  images = to_canvas(arrays.train_images)
   views = augment.ViewsConfig(**sections["views"])
-  _check_channels(arrays, views)
+  _check_images(arrays.name, images, views)
   split = splits.choose(
     arrays,
     labels_per_class=data_config.labels_per_class,
@@ -110,8 +125,14 @@ def create(
   support = in_memory.SupportConfig(**sections["support"])
   method, encoder = _create_method(sections, support, train_config)
   method_views = method.views(views)
-  pipeline = _create_pipeline(
-    arrays, split, support, train_config, config.seed, mesh, method_views
+  pipeline = in_memory.InMemory(
+    images,
+    _label_index(arrays, split, support),
+    support=support,
+    batch_size=train_config.batch_size,
+    seed=config.seed,
+    mesh=mesh,
+    with_unlabelled=method_views.num_large > 0,
   )
   total_steps = train_config.epochs * pipeline.steps_per_epoch
   optimizer, schedule = optim.create(
@@ -137,6 +158,7 @@ def create(
       views=views,
       batch_size=config.eval.batch_size,
       mesh=mesh,
+      to_canvas=to_canvas,
     ),
     train=train_config,
     eval=evaluate.EvalConfig(**sections["eval"]),
@@ -168,15 +190,12 @@ def _create_method(
   return method, models.create(sections["model"])
 
 
-def _create_pipeline(
+def _label_index(
   arrays: sources.Arrays,
   split: splits.Split,
   support: in_memory.SupportConfig,
-  train_config: train.TrainConfig,
-  seed: int,
-  mesh: jax.sharding.Mesh,
-  views: augment.ViewsConfig,
-) -> in_memory.InMemory:
+) -> sampling.LabelIndex:
+  """The labelled images of every class, enough of them for the supports."""
   index = sampling.label_index(
     split.labelled_ids, arrays.train_labels, class_names=arrays.class_names
   )
@@ -187,30 +206,50 @@ def _create_pipeline(
     images_per_class=support.images_per_class,
     with_replacement=support.with_replacement,
   )
-  return in_memory.InMemory(
-    arrays.train_images,
-    index,
-    support=support,
-    batch_size=train_config.batch_size,
-    seed=seed,
-    mesh=mesh,
-    with_unlabelled=views.num_large > 0,
-  )
+  return index
 
 
-def _check_channels(arrays: sources.Arrays, views: augment.ViewsConfig) -> None:
+def _to_canvas(images: np.ndarray, *, side: int, border: int) -> np.ndarray:
+  """Resizes images [n, H, W, Ch] uint8 to squares, then adds a black border.
+
+  A side of 0 leaves their size as it is.
+  """
+  if side and images.shape[1:3] != (side, side):
+    images = _resize(images, side)
+  margin = (border, border)
+  return np.pad(images, ((0, 0), margin, margin, (0, 0)))
+
+
+def _resize(images: np.ndarray, side: int) -> np.ndarray:
+  whole = jnp.asarray([[0, 0, *images.shape[1:3]]], jnp.int32)
+
+  @jax.jit
+  def resize(batch):
+    boxes = jnp.broadcast_to(whole, (len(batch), 4))
+    resized = resample.crop_and_resize(batch, boxes, size=side)
+    return jnp.round(resized).astype(jnp.uint8)
+
+  starts = range(0, len(images), _RESIZED_AT_ONCE)
+  parts = [resize(images[i : i + _RESIZED_AT_ONCE]) for i in starts]
+  return np.concatenate([np.asarray(part) for part in parts])
+
+
+def _check_images(
+  name: str, images: np.ndarray, views: augment.ViewsConfig
+) -> None:
   """Refuses statistics and crops that the images cannot have."""
-  height, width, channels = arrays.train_images.shape[1:]
+  height, width, channels = images.shape[1:]
   if len(views.mean) != channels or len(views.std) != channels:
     raise ValueError(
       f"views.mean and views.std have {len(views.mean)} and {len(views.std)} "
-      f"values but {arrays.name} has {channels} channels: give one per channel."
+      f"values but {name} has {channels} channels: give one per channel."
     )
   short = views.eval_resize or min(height, width)
   if short < views.large_size:
     raise ValueError(
       f"views.large_size is {views.large_size} but the short side of an "
-      f"evaluation image is {short}: set views.eval_resize to at least large_size."
+      f"evaluation image is {short}: set views.eval_resize to at least "
+      "large_size."
     )
 
 

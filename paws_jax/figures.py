@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -73,8 +74,7 @@ def _draw_losses(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
   axes.set_ylabel("nats")
   axes.set_ylim(bottom=0)
   axes.set_title("Losses")
-  axes.legend(frameon=False)
-  axes.grid(alpha=0.3)
+  _finish(axes, legend="upper right")
 
 
 def _draw_accuracy(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -88,8 +88,14 @@ def _draw_accuracy(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
   axes.set_ylim(0, 1.02)
   axes.set_xlabel("step")
   axes.set_title("Accuracy and confidence")
-  axes.legend(frameon=False, loc="lower right")
+  _finish(axes, legend="lower right")
+
+
+def _finish(axes: Any, *, legend: str) -> None:
   axes.grid(alpha=0.3)
+  # matplotlib warns of a legend of nothing.
+  if axes.get_lines():
+    axes.legend(frameon=False, loc=legend)
 
 
 def _draw_map(
@@ -102,16 +108,11 @@ def _draw_map(
 ) -> None:
   """t-SNE of test embeddings (dots) and labelled ones (ringed)."""
   from matplotlib import colormaps
-  from sklearn import manifold
 
   # Evenly spaced rows, so that the same figure comes out every time.
   most = max(_MOST_POINTS - len(supports), 1)
   kept = np.linspace(0, len(queries) - 1, min(most, len(queries))).astype(int)
-  points = np.concatenate([supports, queries[kept]]).astype(np.float64)
-  points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
-  projection = manifold.TSNE(
-    perplexity=min(30, (len(points) - 1) / 3), init="pca", random_state=0
-  ).fit_transform(points)
+  projection = _project(np.concatenate([supports, queries[kept]]))
   colours = colormaps["tab10" if len(class_names) <= 10 else "gist_rainbow"]
   scale = 1 if len(class_names) <= 10 else 1 / len(class_names)
   split = len(supports)
@@ -119,7 +120,7 @@ def _draw_map(
   for k, name in enumerate(class_names):
     colour = [colours(k * scale) if scale < 1 else colours(k)]
     mine = query_labels[kept] == k
-    axes.scatter(*test[mine].T, s=10, c=colour, alpha=0.7, label=name)
+    axes.scatter(*test[mine].T, s=10, c=colour, alpha=0.7, label=_plain(name))
     axes.scatter(
       *labelled[support_labels == k].T,
       s=70,
@@ -134,3 +135,30 @@ def _draw_map(
   )
   if len(class_names) <= 20:
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+
+
+def _project(points: np.ndarray) -> np.ndarray:
+  """[n, D] to [n, 2]: t-SNE by direction; where there is nothing to see, 0."""
+  from sklearn import manifold
+
+  points = points.astype(np.float64)
+  points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
+  # t-SNE starts from the principal components, scaled to a spread of 1e-4.
+  centred = points - points.mean(axis=0)
+  left, scale, _ = np.linalg.svd(centred, full_matrices=False)
+  start = np.zeros((len(points), 2))
+  start[:, : min(2, len(scale))] = (left * scale)[:, :2]
+  spread = start[:, 0].std()
+  if spread < 1e-9 or len(points) < 4:
+    return start
+  return manifold.TSNE(
+    perplexity=min(30, (len(points) - 1) / 3),
+    init=start / spread * 1e-4,
+    random_state=0,
+  ).fit_transform(points)
+
+
+def _plain(name: str) -> str:
+  """A label that matplotlib takes for text, and does not leave out."""
+  name = name.replace("$", r"\$")
+  return f" {name}" if name.startswith("_") else name

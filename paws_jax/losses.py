@@ -325,6 +325,8 @@ def suncet_loss(
     ValueError: when the shapes do not fit each other.
   """
   _check_supports(embeddings, embeddings, labels)
+  # Before labels are put beside them: bfloat16 would round the labels too.
+  embeddings = _at_least_float32(embeddings)
   keys, key_labels, first = embeddings, labels, 0
   if axis_name is not None:
     # One gather for both; its transpose is the reduce-scatter.

@@ -5,11 +5,17 @@ Tasks import what they need when they run, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import ast
 import pathlib
 import sys
+from collections.abc import Sequence
 
-from absl import app, flags
+from absl import app
+from absl import flags
+from absl import logging
 from ml_collections import config_flags
+
+from paws_jax import terminal
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -29,48 +35,97 @@ _TASK = flags.DEFINE_enum(
 )
 
 
-def main(argv: list[str]) -> int:
+def parse_flags(argv: Sequence[str]) -> list[str]:
+  """Parses the command line, a recipe's fields included.
+
+  Exits with status 2 and one line when it is wrong. Libraries log warnings
+  only, unless --verbosity asks for more.
+  """
+  try:
+    rest = flags.FLAGS(argv)
+    # ml_collections puts the error of a missing file off until this is used.
+    _ = _CONFIG.value is None or _CONFIG.value.keys
+  except flags.Error as error:
+    sys.exit(_fail(error, 2))
+  except OSError:
+    sys.exit(_fail(f"--config={_config_path()} cannot be read", 2))
+  except (AttributeError, KeyError) as error:
+    sys.exit(_fail(f"a recipe has no such field: {_no_field(error)}", 2))
+  if flags.FLAGS["verbosity"].using_default_value:
+    flags.FLAGS.verbosity = logging.WARNING
+  return rest
+
+
+def main(argv: Sequence[str]) -> int:
   """Dispatches on --task; returns the exit status."""
   if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    return _fail(f"unknown arguments: {' '.join(argv[1:])}", 2)
   if _CONFIG.value is None:
-    raise app.UsageError(
-      "--config is missing: give a recipe, e.g. --config=configs/quickstart.py"
+    return _fail(
+      "--config is missing: give a recipe, e.g. --config=configs/quickstart.py",
+      2,
     )
   workdir = _WORKDIR.value or str(pathlib.Path("runs") / _recipe_name())
-  return _pretrain(workdir)
+  terminal.protect_output()
+  try:
+    return _pretrain(workdir)
+  except KeyboardInterrupt:
+    return _fail("interrupted; the same command goes on where it can", 130)
 
 
 def _pretrain(workdir: str) -> int:
-  from paws_jax import checkpoint, pretrain, train
+  from paws_jax import checkpoint
+  from paws_jax import pretrain
+  from paws_jax import train
 
   try:
     prepared = pretrain.prepare(_CONFIG.value, workdir)
-  except (ValueError, TypeError, FileNotFoundError) as error:
+  except (ValueError, TypeError, OSError) as error:
     return _fail(error, 2)
+  except MemoryError as error:
+    return _fail(error, 1)
   try:
     return pretrain.run(prepared)
   except (
     train.NonFiniteError,
     checkpoint.CheckpointError,
     MemoryError,
+    OSError,
   ) as error:
     return _fail(error, 1)
 
 
 def _recipe_name() -> str:
-  """ "imagenet-1pct" for --config=configs/imagenet.py:1pct."""
-  path, _, variant = str(
-    config_flags.get_config_filename(flags.FLAGS["config"])
-  ).partition(":")
+  """Gives "imagenet-1pct" for --config=configs/imagenet.py:1pct."""
+  path, _, variant = _config_path().partition(":")
   name = pathlib.Path(path).stem
   return f"{name}-{variant.replace(',', '-')}" if variant else name
 
 
-def _fail(error: Exception, status: int) -> int:
+def _no_field(error: AttributeError | KeyError) -> str:
+  """What ml_collections says of a field that does not exist, in one line.
+
+  Raises:
+    AttributeError, KeyError: `error`, when it is about something else.
+  """
+  # It wraps "'epoch'\nDid you mean ..." into a KeyError, which quotes it again.
+  try:
+    message = ast.literal_eval(str(error))
+  except (SyntaxError, ValueError):
+    raise error from None
+  if not message.startswith("'"):
+    raise error
+  return " ".join(message.split())
+
+
+def _config_path() -> str:
+  return str(config_flags.get_config_filename(flags.FLAGS["config"]))
+
+
+def _fail(error: Exception | str, status: int) -> int:
   print(f"error: {error}", file=sys.stderr)
   return status
 
 
 if __name__ == "__main__":
-  app.run(main)
+  app.run(main, flags_parser=parse_flags)

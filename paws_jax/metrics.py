@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import sys
 import time
+from collections.abc import Iterator
 from collections.abc import Mapping
-from typing import Any, TextIO
+from collections.abc import Sequence
+from typing import Any
+from typing import TextIO
 
 import numpy as np
 
@@ -20,6 +25,7 @@ class LogConfig:
 
   every_steps: int
   tensorboard: bool
+  next_command: str
 
 
 METRICS = "metrics.jsonl"
@@ -74,11 +80,29 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
   if not path.exists():
     return []
   rows = []
-  for line in path.read_text(encoding="utf-8").splitlines():
+  for line in path.read_bytes().splitlines():
     try:
       rows.append(json.loads(line))
-    except json.JSONDecodeError:
+    except ValueError:
       break
+  return rows
+
+
+def read_results(workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """Objects in `results.json`; none when there is no such file.
+
+  Raises:
+    ValueError: when it is not a JSON list of objects.
+  """
+  path = workdir / RESULTS
+  if not path.exists():
+    return []
+  try:
+    rows = json.loads(path.read_bytes())
+  except ValueError as error:
+    raise ValueError(f"{path} is not JSON ({error}): move it away.") from None
+  if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+    raise ValueError(f"{path} is not a JSON list of objects: move it away.")
   return rows
 
 
@@ -86,19 +110,11 @@ def append_result(workdir: pathlib.Path, row: Mapping[str, Any]) -> None:
   """Appends an object to the list in `results.json`, whole or not at all.
 
   Raises:
-    ValueError: when the file is there but is not a JSON list.
+    ValueError: when the file is there but is not a JSON list of objects.
   """
-  path = workdir / RESULTS
-  rows = []
-  if path.exists():
-    try:
-      rows = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-      raise ValueError(f"{path} is not JSON ({error}): move it away.") from None
-    if not isinstance(rows, list):
-      raise ValueError(f"{path} does not hold a JSON list: move it away.")
-  rows.append(dict(row))
-  replace_text(path, json.dumps(rows, indent=2, allow_nan=False) + "\n")
+  rows = [*read_results(workdir), dict(row)]
+  text = json.dumps(rows, indent=2, allow_nan=False) + "\n"
+  replace_text(workdir / RESULTS, text)
 
 
 def replace_text(path: pathlib.Path, text: str) -> None:
@@ -109,12 +125,23 @@ def replace_text(path: pathlib.Path, text: str) -> None:
 
 
 class StepMeans:
-  """Collects metrics of single steps and gives means over intervals."""
+  """Collects metrics of single steps and gives means over intervals.
 
-  def __init__(self, every_steps: int):
-    """Means are over `every_steps` steps, ending at its multiples."""
+  `pending` goes into checkpoints, so that an interval in the midst of which a
+  run was stopped is averaged over all its steps.
+  """
+
+  def __init__(
+    self, every_steps: int, pending: Sequence[Mapping[str, float]] = ()
+  ):
+    """Means are over `every_steps` steps, ending at its multiples.
+
+    Args:
+      every_steps: at least 1.
+      pending: of an earlier object, to go on from.
+    """
     self._every = every_steps
-    self._values: list[dict[str, float]] = []
+    self.pending = [dict(row) for row in pending]
 
   def add(
     self, last_step: int, metrics: Mapping[str, np.ndarray]
@@ -127,16 +154,16 @@ class StepMeans:
     count = len(next(iter(metrics.values())))
     done = []
     for i in range(count):
-      self._values.append({k: float(v[i]) for k, v in metrics.items()})
+      self.pending.append({k: float(v[i]) for k, v in metrics.items()})
       step = last_step - count + i + 1
       if step % self._every == 0:
+        names = self.pending[-1]
         means = {
-          k: float(np.mean([row[k] for row in self._values]))
-          for k in self._values[0]
+          k: float(np.mean([row[k] for row in self.pending])) for k in names
         }
-        means["learning_rate"] = self._values[-1]["learning_rate"]
+        means["learning_rate"] = self.pending[-1]["learning_rate"]
         done.append((step, means))
-        self._values = []
+        self.pending = []
     return done
 
 
@@ -173,22 +200,32 @@ class Progress:
     self._interval = interval
     self._start = time.perf_counter()
     self._paused = 0.0
+    self._ended: float | None = None
     self._last_shown = -float("inf")
     self._accuracy: tuple[float, int] | None = None
     self._width = 0
 
-  def pause(self, seconds: float) -> None:
-    """Leaves `seconds` spent on something else out of the rate."""
-    self._paused += seconds
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Leaves the time that passes inside out of the rate."""
+    start = time.perf_counter()
+    try:
+      yield
+    finally:
+      self._paused += time.perf_counter() - start
 
   def accuracy(self, top1: float, step: int) -> None:
     """Shows this soft-NN accuracy, a fraction, from now on."""
     self._accuracy = (top1, step)
 
+  def seconds(self) -> float:
+    """Seconds from the start to now or the end, pauses left out."""
+    now = time.perf_counter() if self._ended is None else self._ended
+    return now - self._start - self._paused
+
   def rate(self, step: int) -> float:
     """Steps per second since the start."""
-    seconds = time.perf_counter() - self._start - self._paused
-    return (step - self._first) / max(seconds, 1e-9)
+    return (step - self._first) / max(self.seconds(), 1e-9)
 
   def show(self, step: int, metrics: Mapping[str, float]) -> None:
     """Shows the line for a step, if its time has come."""
@@ -213,14 +250,18 @@ class Progress:
     self._write(line)
 
   def end(self) -> None:
-    """Leaves the line, so that what follows starts on its own."""
-    if self._in_place and self._width:
+    """Stops the clock and leaves the line: what follows starts on its own."""
+    if self._ended is None:
+      self._ended = time.perf_counter()
+    if self._width:
       self._stream.write("\n")
       self._stream.flush()
     self._width = 0
 
   def _write(self, line: str) -> None:
     if self._in_place:
+      # A line that wraps could not be rewritten.
+      line = line[: shutil.get_terminal_size().columns - 1]
       self._stream.write("\r" + line.ljust(self._width))
       self._width = len(line)
     else:

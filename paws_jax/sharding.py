@@ -8,7 +8,8 @@ share its statistics within groups of devices: `group` counts the groups,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import jax

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -13,13 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from paws_jax import augment, data, sharding
+from paws_jax import augment
+from paws_jax import data
+from paws_jax import sharding
 from paws_jax.data import sampling
 from paws_jax.data import views as views_lib
 
+# Metrics that stop the run when they are not finite.
+_MUST_BE_FINITE = ("loss", "grad_norm", "update_norm")
+
 
 class NonFiniteError(RuntimeError):
-  """The loss or the gradient norm stopped being a finite number."""
+  """One of the metrics that must be finite is not."""
 
 
 @flax.struct.dataclass
@@ -101,8 +107,8 @@ def train_step(
 
   Returns:
     The state after it, and global scalar metrics. When the loss or the norm of
-    the gradient is not finite the state comes back as it was but for `finite`,
-    and stays so in later steps.
+    the gradient or of the update is not finite the state comes back as it was
+    but for `finite`, and stays so in later steps.
   """
   views = make_views(trainer, batch, state.step)
   (loss, (metrics, model_state)), grads = jax.value_and_grad(
@@ -111,8 +117,10 @@ def train_step(
   updates, opt_state = trainer.optimizer.update(
     grads, state.opt_state, state.params
   )
-  grad_norm = optax.global_norm(grads)
-  finite = state.finite & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+  grad_norm = optax.tree.norm(grads)
+  update_norm = optax.tree.norm(updates)
+  finite = state.finite & jnp.isfinite(loss)
+  finite &= jnp.isfinite(grad_norm) & jnp.isfinite(update_norm)
   after = TrainState(
     step=state.step + 1,
     params=optax.apply_updates(state.params, updates),
@@ -123,7 +131,7 @@ def train_step(
   metrics = {
     **metrics,
     "grad_norm": grad_norm,
-    "update_norm": optax.global_norm(updates),
+    "update_norm": update_norm,
     "learning_rate": trainer.schedule(state.step),
   }
   kept = jax.tree.map(
@@ -254,7 +262,8 @@ def loop(
     The last state; saved.
 
   Raises:
-    NonFiniteError: when the loss or the gradient norm is not finite.
+    NonFiniteError: when the loss or the norm of the gradient or of the update
+      is not finite.
   """
   pending = None
   step = first_step
@@ -285,14 +294,16 @@ def _deliver(pending: tuple, state: TrainState, hooks: Hooks) -> None:
   """Fetches the metrics of a finished call; stops at numbers not finite."""
   last_step, metrics, inputs = pending
   metrics = jax.device_get(metrics)
-  finite = np.isfinite(metrics["loss"]) & np.isfinite(metrics["grad_norm"])
+  finite = np.all([np.isfinite(metrics[name]) for name in _MUST_BE_FINITE], 0)
   good = len(finite) if finite.all() else int(np.argmin(finite))
   first = last_step - len(finite)
   if good:
     hooks.log(first + good, {k: v[:good] for k, v in metrics.items()})
   if good < len(finite):
     hooks.not_finite(state, first + good, inputs)
-    name = "loss" if not np.isfinite(metrics["loss"][good]) else "grad_norm"
+    name = next(
+      name for name in _MUST_BE_FINITE if not np.isfinite(metrics[name][good])
+    )
     raise NonFiniteError(
       f"{name} is {metrics[name][good]} at step {first + good}. The state "
       "before that step was kept; lower optim.peak_lr, lengthen "

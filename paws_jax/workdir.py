@@ -18,6 +18,7 @@ import ml_collections
 from paws_jax import metrics
 
 RECIPE = "config.json"
+CHECKPOINTS = "checkpoints"
 
 # What may change between two commands on one workdir. `train.epochs` may grow:
 # from the step where the run goes on, the learning rate follows the schedule of
@@ -44,13 +45,15 @@ def prepare(
 
   Raises:
     WorkdirError: when it cannot be written, or holds a run of another recipe.
+      A run that has left neither checkpoint nor result does not count: one
+      that did not fit into memory, say.
   """
   workdir = pathlib.Path(path).expanduser().absolute()
   recipe = json.loads(config.to_json())
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     stored = _read(workdir / RECIPE)
-    if stored is not None:
+    if stored is not None and _holds_run(workdir):
       _check_same(stored, recipe, workdir)
     metrics.replace_text(workdir / RECIPE, _json(recipe))
   except OSError as error:
@@ -83,13 +86,21 @@ def write_split(workdir: pathlib.Path, split: Mapping[str, Any]) -> None:
     WorkdirError: when the run was started on other labelled images or data.
   """
   stored = _read(workdir / "split.json")
-  if stored is not None and stored["hash"] != split["hash"]:
+  before, now = (stored or split).get("hash", "none"), split["hash"]
+  if before != now and _holds_run(workdir):
     raise WorkdirError(
       "the labelled images or the data have changed since the run in "
-      f"{workdir} was started (hash {stored['hash'][:12]}, now {split['hash'][:12]}): "
-      "restore them or choose another --workdir."
+      f"{workdir} was started (hash {before[:12]}, now {now[:12]}): restore "
+      "them or choose another --workdir."
     )
   metrics.replace_text(workdir / "split.json", _json(split))
+
+
+def _holds_run(workdir: pathlib.Path) -> bool:
+  """Whether there is anything that another recipe would spoil."""
+  names = [path.name for path in (workdir / CHECKPOINTS).glob("*")]
+  complete = any(name.isdigit() for name in names)
+  return complete or (workdir / metrics.RESULTS).exists()
 
 
 def _check_same(
@@ -102,7 +113,7 @@ def _check_same(
     for name in sorted(old.keys() | new.keys())
     if old.get(name) != new.get(name)
     and not name.startswith(_FREE)
-    and not (name == _EPOCHS and new[name] > old[name])
+    and not (name == _EPOCHS and new[name] > old.get(name, new[name]))
   ]
   if differing:
     raise WorkdirError(
@@ -127,9 +138,12 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
   if not path.exists():
     return None
   try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except json.JSONDecodeError as error:
+    value = json.loads(path.read_bytes())
+  except ValueError as error:
     raise WorkdirError(f"{path} is not JSON ({error}): move it away.") from None
+  if not isinstance(value, dict):
+    raise WorkdirError(f"{path} is not a JSON object: move it away.")
+  return value
 
 
 def _json(value: Any) -> str:

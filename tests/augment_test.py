@@ -16,7 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from paws_jax import augment, colour, config, resample
+from paws_jax import augment
+from paws_jax import colour
+from paws_jax import config
+from paws_jax import resample
 
 _GOLDEN_DIR = pathlib.Path(__file__).parent / "golden"
 _GOLDEN = np.load(_GOLDEN_DIR / "augment_torchvision.npz")

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from paws_jax.models import heads, norm
+from paws_jax.models import heads
+from paws_jax.models import norm
 
 SETTINGS = norm.LayerSettings(
   momentum=0.9, dtype=jnp.float32, param_dtype=jnp.float32

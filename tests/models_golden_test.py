@@ -12,7 +12,9 @@ import pytest
 
 from paws_jax import models
 from paws_jax.interop import torch_names
-from paws_jax.models import heads, norm, resnet
+from paws_jax.models import heads
+from paws_jax.models import norm
+from paws_jax.models import resnet
 from tests import golden_reference
 
 SECTION = {

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from paws_jax import config, models
+from paws_jax import config
+from paws_jax import models
 
 SECTION = {
   "name": "wide_resnet10",

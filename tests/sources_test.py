@@ -10,7 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from paws_jax.data import sources, splits
+from paws_jax.data import sources
+from paws_jax.data import splits
 
 FASHION = pathlib.Path("/usr/share/datasets/fashion-mnist")
 # sha256 of the decompressed files, as published.

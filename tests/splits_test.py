@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from paws_jax.data import sources, splits
+from paws_jax.data import sources
+from paws_jax.data import splits
 
 # Thirty images of three classes, out of order.
 LABELS = (np.arange(30) * 7 % 3).astype(np.int32)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from paws_jax import models
-from paws_jax.models import norm, wide_resnet
+from paws_jax.models import norm
+from paws_jax.models import wide_resnet
 from tests import golden_reference
 
 SETTINGS = norm.LayerSettings(

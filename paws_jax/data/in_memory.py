@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from paws_jax import data, sharding
+from paws_jax import data
+from paws_jax import sharding
 from paws_jax.data import sampling
 
 

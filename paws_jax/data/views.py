@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from paws_jax import augment, data
+from paws_jax import augment
+from paws_jax import data
 from paws_jax.data import sampling
 
 

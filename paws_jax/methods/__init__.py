@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from paws_jax.methods import method, paws, supervised
+from paws_jax.methods import method
+from paws_jax.methods import paws
+from paws_jax.methods import supervised
 
 METHODS = {"paws": paws.Paws, "supervised": supervised.Supervised}
 

@@ -19,7 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from paws_jax import data, losses
+from paws_jax import data
+from paws_jax import losses
 
 Params = Any
 ModelState = Any

@@ -13,7 +13,10 @@ from typing import Any
 
 import jax
 
-from paws_jax import augment, data, losses, sharding
+from paws_jax import augment
+from paws_jax import data
+from paws_jax import losses
+from paws_jax import sharding
 from paws_jax.methods import method
 
 

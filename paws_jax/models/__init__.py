@@ -10,14 +10,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from paws_jax.models import heads, norm, resnet, wide_resnet
+from paws_jax.models import heads
+from paws_jax.models import norm
+from paws_jax.models import resnet
+from paws_jax.models import small_resnet
+from paws_jax.models import wide_resnet
 
 _DTYPES = ("auto", "float32", "bfloat16")
 
@@ -89,6 +94,18 @@ def _resnet(*stage_sizes: int, stem_width: int = 64) -> _Trunk:
   return build
 
 
+def _small_resnet(num_stages: int) -> _Trunk:
+  def build(config: ModelConfig, settings: norm.LayerSettings) -> nn.Module:
+    return small_resnet.SmallResNet(
+      stem_width=16 * config.width,
+      num_stages=num_stages,
+      zero_init_residual=config.zero_init_residual,
+      settings=settings,
+    )
+
+  return build
+
+
 def _wide_resnet(depth: int) -> _Trunk:
   def build(config: ModelConfig, settings: norm.LayerSettings) -> nn.Module:
     return wide_resnet.WideResNet(
@@ -108,6 +125,9 @@ ENCODERS: Mapping[str, _Trunk] = {
   "resnet200": _resnet(3, 24, 36, 3),
   # 32,996 parameters with 3 channels: for tests.
   "resnet_tiny": _resnet(1, 1, 1, 1, stem_width=4),
+  # For images of 8 to 32 pixels on a CPU; 16 channels times `width` at the stem.
+  "small_resnet": _small_resnet(2),
+  "small_resnet3": _small_resnet(3),
   "wide_resnet10": _wide_resnet(10),
   "wide_resnet16": _wide_resnet(16),
   "wide_resnet28": _wide_resnet(28),

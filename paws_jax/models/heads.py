@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 from flax import linen as nn
 
-from paws_jax.models import initializers, norm
+from paws_jax.models import initializers
+from paws_jax.models import norm
 
 
 def _dense(

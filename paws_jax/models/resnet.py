@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from paws_jax.models import initializers, norm
+from paws_jax.models import initializers
+from paws_jax.models import norm
 
 # Output channels of a block over the channels inside it.
 EXPANSION = 4
 
 
-def _conv(
+def conv(
   settings: norm.LayerSettings,
   features: int,
   kernel: int,
@@ -44,6 +45,14 @@ def _conv(
   )
 
 
+def last_batch_norm(
+  settings: norm.LayerSettings, name: str, zero_init: bool
+) -> nn.Module:
+  """The BatchNorm that ends a residual branch, its scale 0 or 1 at first."""
+  scale_init = nn.initializers.zeros if zero_init else nn.initializers.ones
+  return settings.batch_norm(name, scale_init=scale_init)
+
+
 class Bottleneck(nn.Module):
   """1x1, 3x3 (with the stride), 1x1 convolutions beside a shortcut.
 
@@ -66,19 +75,16 @@ class Bottleneck(nn.Module):
     """[n, h, w, c] to [n, h / stride, w / stride, 4 * width], rounded up."""
     settings, width = self.settings, self.width
     out = EXPANSION * width
-    scale_init = (
-      nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
-    )
-    y = _conv(settings, width, 1, name="conv1")(x)
+    y = conv(settings, width, 1, name="conv1")(x)
     y = nn.relu(settings.batch_norm("bn1")(y, train=train, mask=mask))
-    y = _conv(settings, width, 3, stride=self.stride, name="conv2")(y)
+    y = conv(settings, width, 3, stride=self.stride, name="conv2")(y)
     y = nn.relu(settings.batch_norm("bn2")(y, train=train, mask=mask))
-    y = _conv(settings, out, 1, name="conv3")(y)
-    y = settings.batch_norm("bn3", scale_init=scale_init)(
+    y = conv(settings, out, 1, name="conv3")(y)
+    y = last_batch_norm(settings, "bn3", self.zero_init_residual)(
       y, train=train, mask=mask
     )
     if self.stride != 1 or x.shape[-1] != out:
-      x = _conv(settings, out, 1, stride=self.stride, name="downsample_conv")(x)
+      x = conv(settings, out, 1, stride=self.stride, name="downsample_conv")(x)
       x = settings.batch_norm("downsample_bn")(x, train=train, mask=mask)
     return nn.relu(x + y)
 
@@ -119,7 +125,7 @@ class ResNet(nn.Module):
       [n, num_features] float32 (float64 if activations are).
     """
     settings = self.settings
-    x = _conv(settings, self.stem_width, 7, stride=2, name="conv1")(x)
+    x = conv(settings, self.stem_width, 7, stride=2, name="conv1")(x)
     x = nn.relu(settings.batch_norm("bn1")(x, train=train, mask=mask))
     # flax pads the maximum with -inf.
     x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from paws_jax.models import initializers, norm
+from paws_jax.models import initializers
+from paws_jax.models import norm
 
 STEM_WIDTH = 16
 STAGE_WIDTHS = (16, 32, 64)

@@ -1,0 +1,440 @@
+"""How fast a recipe trains, and how much faster than PyTorch.
+
+  python benchmarks/step.py --config=configs/quickstart.py
+  python benchmarks/step.py --config=configs/cifar10.py \
+    --config.train.steps_per_call=1 --windows=3 --steps=2 --warmup=2
+
+Prints steps and unlabelled images a second of the whole step as trained, which
+cuts its views itself, and of the model part alone (both passes, loss, gradient
+and optimiser) on fixed random views. With PyTorch installed its step runs on
+the same views and weights, from benchmarks/torch_peer.py; the last line is
+
+  ratio: PyTorch's seconds per step / seconds per step of the model part
+
+so above 1 ours is faster. All take turns, window by window, since machines are
+not equally fast all the time. `--check` compares losses instead of times.
+
+Data that are not at hand are replaced by random images of the same shape, and
+always with `--synthetic`; crops and supports are what they are in the recipe.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from absl import app
+from absl import flags
+from ml_collections import config_flags
+
+from paws_jax import config as config_lib
+from paws_jax import data
+from paws_jax import experiment as experiment_lib
+from paws_jax import sharding
+from paws_jax import train
+from paws_jax.data import sources
+from paws_jax.interop import torch_names
+from paws_jax.methods import method as method_lib
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config",
+  None,
+  "The recipe, e.g. configs/quickstart.py; any field can be changed: "
+  "--config.train.batch_size=64.",
+  lock_config=True,
+)
+_WINDOWS = flags.DEFINE_integer(
+  "windows", 5, "Times that everything is measured.", lower_bound=1
+)
+_STEPS = flags.DEFINE_integer("steps", 20, "Steps in a window.", lower_bound=1)
+_WARMUP = flags.DEFINE_integer(
+  "warmup", 20, "Steps before the first window.", lower_bound=0
+)
+_PEER = flags.DEFINE_enum(
+  "peer",
+  "auto",
+  ["auto", "torch", "none"],
+  "What to compare with; auto: PyTorch if it is installed.",
+)
+_PEER_COMPILE = flags.DEFINE_boolean(
+  "peer_compile", False, "Let PyTorch compile its forward and backward pass."
+)
+_SYNTHETIC = flags.DEFINE_boolean(
+  "synthetic", False, "Random images even if the recipe's data are there."
+)
+_CHECK = flags.DEFINE_boolean(
+  "check", False, "Compare the losses of both sides' first steps, and stop."
+)
+
+# Relative difference between the losses of both sides: at the first step, and
+# after updates, which a large learning rate makes diverge.
+_TOLERANCES = {"float32": (1e-5, 1e-2), "bfloat16": (2e-2, 5e-2)}
+_NUM_CHECKED = 3
+
+
+def main(argv: list[str]) -> int:
+  """Measures what the flags ask for; returns the exit status."""
+  if len(argv) > 1:
+    raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+  if _CONFIG.value is None:
+    raise app.UsageError(
+      "--config is missing: give a recipe, e.g. --config=configs/quickstart.py"
+    )
+  try:
+    return _run(_CONFIG.value)
+  except (ValueError, TypeError, FileNotFoundError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def _run(config: ml_collections.ConfigDict) -> int:
+  config_lib.validate(config)
+  with_peer = _peer_wanted()
+  if with_peer:
+    # Else JAX would take most of a GPU's memory before PyTorch starts.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  experiment = _experiment(config)
+  _print_setting(config, experiment, with_peer)
+  views = _random_views(experiment)
+  state = experiment.initial_state()
+  if with_peer:
+    try:
+      # Before steps are compiled: what the peer refuses, it refuses soon.
+      peer = _create_peer(config, experiment, state, views)
+    except ValueError as error:
+      if _PEER.value == "torch" or _CHECK.value:
+        raise
+      print(f"peer: left out, {error}")
+      with_peer = False
+  model_part = _ModelPart(experiment, state, views)
+  if _CHECK.value:
+    return _check(model_part, peer, _dtype(experiment))
+  sides = {
+    "whole step": _WholeStep(experiment, state).run,
+    "model part": model_part.run,
+  }
+  if with_peer:
+    sides["torch peer"] = peer.run
+  seconds = _measure(sides)
+  for name, windows in seconds.items():
+    _print_rate(name, windows, experiment.images_per_step)
+  if with_peer:
+    ours, theirs = seconds["model part"], seconds["torch peer"]
+    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+    print(f"ratio in each window: {min(ratios):.2f} to {max(ratios):.2f}")
+    print(f"ratio: {statistics.median(theirs) / statistics.median(ours):.2f}")
+  return 0
+
+
+def _peer_wanted() -> bool:
+  """Whether to run PyTorch; says so if it is missing.
+
+  Raises:
+    ValueError: it is missing but asked for.
+  """
+  if _PEER.value == "none":
+    if _CHECK.value:
+      raise ValueError("--check compares with PyTorch: drop --peer=none.")
+    return False
+  if importlib.util.find_spec("torch") is not None:
+    return True
+  if _PEER.value == "torch" or _CHECK.value:
+    raise ValueError(
+      "PyTorch is not installed: pip install torch, or --peer=none."
+    )
+  print("peer: PyTorch is not installed, nothing to compare with")
+  return False
+
+
+def _experiment(
+  config: ml_collections.ConfigDict,
+) -> experiment_lib.Experiment:
+  if _SYNTHETIC.value:
+    arrays = _random_arrays(config)
+  else:
+    try:
+      arrays = sources.load(
+        config.data.source,
+        directory=config.data.dir,
+        tfds_name=config.data.tfds_name,
+      )
+    except (FileNotFoundError, ImportError) as error:
+      reason = str(error).splitlines()[0]
+      print(f"data are not at hand ({reason}): random images instead")
+      arrays = _random_arrays(config)
+  if arrays.name == "random":
+    config.data.labels_file = ""
+  return experiment_lib.create(config, arrays=arrays)
+
+
+def _random_arrays(config: ml_collections.ConfigDict) -> sources.Arrays:
+  """Random images and labels that a recipe can be run on, as few as will do."""
+  classes = config.support.classes_per_step
+  labels = max(config.data.labels_per_class, config.support.images_per_class)
+  # Whole calls, so that intervals fit whatever the batch size.
+  per_call = config.train.batch_size * config.train.steps_per_call
+  num_images = math.ceil(classes * labels / per_call) * per_call
+  side = max(config.data.image_size, config.views.eval_resize)
+  side = side or config.views.large_size
+  rng = np.random.default_rng(0)
+
+  def draw(size):
+    shape = (size, side, side, len(config.views.mean))
+    images = rng.integers(0, 256, shape, dtype=np.uint8)
+    return images, rng.permutation(np.arange(size, dtype=np.int32) % classes)
+
+  return sources.Arrays(
+    "random",
+    tuple(f"class {i}" for i in range(classes)),
+    *draw(num_images),
+    *draw(classes),
+  )
+
+
+def _print_setting(
+  config: ml_collections.ConfigDict,
+  experiment: experiment_lib.Experiment,
+  with_peer: bool,
+) -> None:
+  """Everything that a number must be quoted with."""
+  device = jax.devices()[0]
+  print(
+    f"device: {jax.device_count()} x {device.device_kind} ({device.platform}), "
+    f"{len(os.sched_getaffinity(0))} CPU cores"
+  )
+  versions = {
+    "python": platform.python_version(),
+    "jax": jax.__version__,
+    "flax": flax.__version__,
+  }
+  if with_peer:
+    import torch
+
+    versions["torch"] = torch.__version__
+  print("versions: " + ", ".join(f"{k} {v}" for k, v in versions.items()))
+  views, support = config.views, config.support
+  print(
+    f"recipe: {config.model.name} x{config.model.width} in "
+    f"{_dtype(experiment)}, {config.train.batch_size} unlabelled images as "
+    f"{views.num_large} x {views.large_size} and {views.num_small} x "
+    f"{views.small_size} pixels, {support.classes_per_step} x "
+    f"{support.images_per_class} x {support.num_views} supports"
+  )
+  print(f"data: {experiment.arrays.name}")
+
+
+def _dtype(experiment: experiment_lib.Experiment) -> str:
+  """Of activations: the encoder knows what "auto" came to."""
+  return jnp.dtype(experiment.trainer.method.encoder.trunk.settings.dtype).name
+
+
+class _WholeStep:
+  """Training as the loop of `paws_jax.train` does it, logging aside."""
+
+  def __init__(
+    self, experiment: experiment_lib.Experiment, state: train.TrainState
+  ):
+    self._pipeline = experiment.pipeline
+    self._per_call = experiment.train.steps_per_call
+    # A copy, which the first call may consume.
+    self._state = jax.tree.map(jnp.copy, state)
+    call = train.make_train_call(
+      experiment.trainer, self._pipeline, self._per_call
+    )
+    inputs = self._pipeline.inputs(0, self._per_call)
+    self._step = 0
+    self._call = _compile("whole step", call, self._state, inputs)
+
+  def run(self, num_steps: int) -> int:
+    """Takes `num_steps` steps or the calls that cover them; how many."""
+    calls = -(-num_steps // self._per_call)
+    for _ in range(calls):
+      inputs = self._pipeline.inputs(self._step, self._per_call)
+      self._state, _ = self._call(self._state, inputs)
+      self._step += self._per_call
+    jax.block_until_ready(self._state)
+    return calls * self._per_call
+
+
+class _ModelPart:
+  """Both passes, loss, gradient and optimiser, on views that stay."""
+
+  def __init__(
+    self,
+    experiment: experiment_lib.Experiment,
+    state: train.TrainState,
+    views: data.Views,
+  ):
+    trainer = experiment.trainer
+
+    def step(state, views):
+      def objective(params):
+        return train.global_loss(
+          trainer, params, state.model_state, views, state.step
+        )
+
+      (loss, (_, model_state)), grads = jax.value_and_grad(
+        objective, has_aux=True
+      )(state.params)
+      updates, opt_state = trainer.optimizer.update(
+        grads, state.opt_state, state.params
+      )
+      state = state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        model_state=model_state,
+        opt_state=opt_state,
+      )
+      return state, loss
+
+    whole = sharding.replicated(trainer.mesh)
+    call = jax.jit(step, donate_argnums=0, out_shardings=(whole, whole))
+    self._state, self._views = jax.tree.map(jnp.copy, state), views
+    self._call = _compile("model part", call, self._state, views)
+
+  def step(self) -> Any:
+    """Takes a step; returns its loss, which may still be computed."""
+    self._state, loss = self._call(self._state, self._views)
+    return loss
+
+  def run(self, num_steps: int) -> int:
+    """Takes steps and waits for the last; how many."""
+    for _ in range(num_steps):
+      self.step()
+    jax.block_until_ready(self._state)
+    return num_steps
+
+
+def _compile(name: str, call: Any, *arguments: Any) -> Any:
+  start = time.perf_counter()
+  compiled = call.lower(*arguments).compile()
+  print(f"compile: {name} {time.perf_counter() - start:.1f} s", flush=True)
+  return compiled
+
+
+def _random_views(experiment: experiment_lib.Experiment) -> data.Views:
+  """Views in the shapes of a step, normally distributed; true labels."""
+  trainer, pipeline = experiment.trainer, experiment.pipeline
+  inputs = pipeline.inputs(0, experiment.train.steps_per_call)
+  batch = jax.jit(pipeline.batch)(inputs, 0)
+  shapes = jax.eval_shape(
+    lambda batch: train.make_views(trainer, batch, jnp.zeros((), jnp.int32)),
+    batch,
+  )
+  rng = np.random.default_rng(0)
+
+  def draw(shape):
+    # Not zeros: chips run faster on those.
+    images = rng.standard_normal(shape.shape, np.float32)
+    return jax.device_put(images, sharding.batch_sharded(trainer.mesh))
+
+  return data.Views(
+    large=jax.tree.map(draw, shapes.large),
+    small=jax.tree.map(draw, shapes.small),
+    support=draw(shapes.support),
+    support_mask=batch.support_mask,
+    support_labels=batch.support_labels,
+    class_ids=batch.class_ids,
+  )
+
+
+def _create_peer(
+  config: ml_collections.ConfigDict,
+  experiment: experiment_lib.Experiment,
+  state: train.TrainState,
+  views: data.Views,
+) -> Any:
+  """`torch_peer.Peer` with our initial weights and these views.
+
+  Raises:
+    ValueError: a recipe or a machine that it cannot be compared on.
+  """
+  import torch_peer
+
+  if config.method.name != "paws" or jax.device_count() > 1:
+    raise ValueError(
+      "PyTorch is compared with on one device and for paws, but there are "
+      f"{jax.device_count()} and method.name is {config.method.name!r}: use "
+      "--peer=none, or let JAX see one device."
+    )
+  most = max(_NUM_CHECKED, _WARMUP.value + _WINDOWS.value * _STEPS.value)
+  return torch_peer.Peer(
+    {name: dict(config[name]) for name in ("model", "method", "optim")},
+    torch_names.to_torch({"params": state.params, **state.model_state}),
+    torch_peer.Views(
+      support=_numpy(method_lib.fold_views(views.support)),
+      label_rows=_numpy(
+        method_lib.support_rows(views, smoothing=config.support.label_smoothing)
+      ),
+      large=_numpy(views.large.swapaxes(0, 1)),
+      small=None if views.small is None else _numpy(views.small.swapaxes(0, 1)),
+    ),
+    rates=experiment.trainer.schedule(jnp.arange(most)).tolist(),
+    dtype=_dtype(experiment),
+    on_gpu=jax.default_backend() == "gpu",
+    compiled=_PEER_COMPILE.value,
+  )
+
+
+def _numpy(array: jax.Array) -> np.ndarray:
+  # A copy: PyTorch wants to be able to write.
+  return np.array(array)
+
+
+def _measure(
+  sides: Mapping[str, Callable[[int], int]],
+) -> dict[str, list[float]]:
+  """Seconds per step of every side, one number a window; in turns."""
+  for run in sides.values():
+    if _WARMUP.value:
+      run(_WARMUP.value)
+  seconds = {name: [] for name in sides}
+  for _ in range(_WINDOWS.value):
+    for name, run in sides.items():
+      start = time.perf_counter()
+      num_steps = run(_STEPS.value)
+      seconds[name].append((time.perf_counter() - start) / num_steps)
+  return seconds
+
+
+def _print_rate(name: str, windows: list[float], images_per_step: int) -> None:
+  median = statistics.median(windows)
+  print(
+    f"{name}: {1 / median:.3g} steps/s, {images_per_step / median:.4g} "
+    f"unlabelled images/s; seconds per step {median:.4g}, windows "
+    f"{min(windows):.4g} to {max(windows):.4g}"
+  )
+
+
+def _check(ours: _ModelPart, peer: Any, dtype: str) -> int:
+  """Prints the losses of both sides' first steps; 1 if they disagree."""
+  first, later = _TOLERANCES[dtype]
+  status = 0
+  for step in range(_NUM_CHECKED):
+    a, b = float(ours.step()), float(peer.step())
+    tolerance = later if step else first
+    good = abs(a - b) <= tolerance * max(abs(a), abs(b))
+    status = status if good else 1
+    print(
+      f"check: step {step}: loss {a:.7f}, of the peer {b:.7f}: "
+      f"{'equal' if good else 'NOT EQUAL'} within {tolerance:g} of it"
+    )
+  return status
+
+
+if __name__ == "__main__":
+  app.run(main)

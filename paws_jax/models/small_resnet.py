@@ -1,0 +1,89 @@
+"""A small residual network for small images, cheap enough for a laptop CPU.
+
+Basic blocks of He et al., "Deep Residual Learning for Image Recognition", 2016,
+with the stride in the first convolution, so that little is computed at full
+size; biases nowhere, BatchNorm after each convolution.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from paws_jax.models import norm
+from paws_jax.models import resnet
+
+
+class BasicBlock(nn.Module):
+  """Two 3x3 convolutions beside a shortcut.
+
+  Attributes:
+    width: output channels.
+    stride: of the first convolution.
+    zero_init_residual: start the last scale at 0, the block as its shortcut.
+    settings: shared by all layers.
+  """
+
+  width: int
+  stride: int
+  zero_init_residual: bool
+  settings: norm.LayerSettings
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, *, train: bool, mask: jax.Array | None = None
+  ) -> jax.Array:
+    """[n, h, w, c] to [n, h / stride, w / stride, width], rounded up."""
+    settings, width = self.settings, self.width
+    y = resnet.conv(settings, width, 3, stride=self.stride, name="conv1")(x)
+    y = nn.relu(settings.batch_norm("bn1")(y, train=train, mask=mask))
+    y = resnet.conv(settings, width, 3, name="conv2")(y)
+    y = resnet.last_batch_norm(settings, "bn2", self.zero_init_residual)(
+      y, train=train, mask=mask
+    )
+    if self.stride != 1 or x.shape[-1] != width:
+      x = resnet.conv(
+        settings, width, 1, stride=self.stride, name="downsample_conv"
+      )(x)
+      x = settings.batch_norm("downsample_bn")(x, train=train, mask=mask)
+    return nn.relu(x + y)
+
+
+class SmallResNet(nn.Module):
+  """Trunk: a 3x3 stem, then one block of stride 2 per stage.
+
+  Attributes:
+    stem_width: channels of the stem, doubled at each stage.
+    num_stages: number of blocks.
+    zero_init_residual: see `BasicBlock`.
+    settings: shared by all layers.
+  """
+
+  stem_width: int
+  num_stages: int
+  zero_init_residual: bool
+  settings: norm.LayerSettings
+
+  @property
+  def num_features(self) -> int:
+    """Size d of the pooled features."""
+    return self.stem_width * 2**self.num_stages
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, *, train: bool, mask: jax.Array | None = None
+  ) -> jax.Array:
+    """Embeds images; arguments and result as of `resnet.ResNet`."""
+    settings = self.settings
+    x = resnet.conv(settings, self.stem_width, 3, name="conv1")(x)
+    x = nn.relu(settings.batch_norm("bn1")(x, train=train, mask=mask))
+    for stage in range(self.num_stages):
+      x = BasicBlock(
+        width=self.stem_width * 2 ** (stage + 1),
+        stride=2,
+        zero_init_residual=self.zero_init_residual,
+        settings=settings,
+        name=f"layer{stage + 1}_0",
+      )(x, train=train, mask=mask)
+    return jnp.mean(x, axis=(1, 2), dtype=settings.output_dtype)

@@ -1,0 +1,240 @@
+"""Imports run one way, and the core needs neither TensorFlow nor clu."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = ROOT / "paws_jax"
+
+# What each part may import of the package, besides itself.
+ALLOWED = {
+  "config": set(),
+  "losses": set(),
+  "optim": set(),
+  "sharding": set(),
+  "models": set(),
+  "colour": set(),
+  "resample": {"colour"},
+  "augment": {"colour", "resample"},
+  "data": {"augment", "sharding"},
+  "methods": {"augment", "data", "losses", "sharding"},
+}
+# What only loads with the host pipeline, or when it is asked for.
+HEAVY = ("tensorflow", "tensorflow_datasets", "clu")
+CORE = (
+  "augment",
+  "checkpoint",
+  "config",
+  "data.in_memory",
+  "data.sources",
+  "evaluate",
+  "experiment",
+  "losses",
+  "methods",
+  "metrics",
+  "models",
+  "optim",
+  "pretrain",
+  "sharding",
+  "train",
+)
+
+
+def _files():
+  return sorted(PACKAGE.rglob("*.py"))
+
+
+def _part(path):
+  """First name below the package: "losses", "data", "models"."""
+  first = path.relative_to(PACKAGE).parts[0]
+  return first.removesuffix(".py")
+
+
+def _typing_only(tree):
+  """Nodes below `if TYPE_CHECKING:`, which are never run."""
+  return {
+    child
+    for node in ast.walk(tree)
+    if isinstance(node, ast.If)
+    and ast.unparse(node.test).endswith("TYPE_CHECKING")
+    for statement in node.body
+    for child in ast.walk(statement)
+  }
+
+
+def _imports(path):
+  """Absolute names of all modules (or their members) a file imports."""
+  tree = ast.parse(path.read_text(encoding="utf-8"))
+  skipped = _typing_only(tree)
+  for node in ast.walk(tree):
+    if node in skipped:
+      continue
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f"{path}: relative import"
+      yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _imported_parts(path):
+  names = [name.split(".") for name in _imports(path)]
+  return {name[1] for name in names if name[0] == "paws_jax" and name[1:]}
+
+
+def test_the_table_names_parts_that_exist():
+  assert set(ALLOWED) <= {_part(path) for path in _files()}
+  # The reader of imports works: the train step uses the data.
+  assert {"data", "sharding"} <= _imported_parts(PACKAGE / "train.py")
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_imports_run_one_way(part):
+  for path in _files():
+    if _part(path) == part:
+      extra = _imported_parts(path) - ALLOWED[part] - {part}
+      assert not extra, f"{path.relative_to(ROOT)} imports {sorted(extra)}"
+
+
+def test_nothing_imports_main():
+  for path in _files():
+    assert "main" not in _imported_parts(path), path
+
+
+def test_there_is_no_drawer_for_everything():
+  names = {path.stem for path in _files()}
+  assert not names & {"utils", "util", "helpers", "common", "misc"}
+
+
+_TAKES_AXES = {
+  "P",
+  "PartitionSpec",
+  "Mesh",
+  "make_mesh",
+  "all_gather",
+  "all_to_all",
+  "axis_index",
+  "axis_size",
+  "pcast",
+  "pmax",
+  "pmean",
+  "pmin",
+  "ppermute",
+  "psum",
+  "psum_scatter",
+  "pvary",
+  "shard_map",
+}
+_AXIS_KEYWORDS = {"axis_name", "axis_names", "group_axis_name"}
+
+
+def _named_axes(path):
+  """String literals that stand where a mesh axis is named."""
+  tree = ast.parse(path.read_text(encoding="utf-8"))
+  places = []
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Call):
+      name = getattr(node.func, "attr", getattr(node.func, "id", None))
+      if name in _TAKES_AXES:
+        places.append(node)
+      places += [k.value for k in node.keywords if k.arg in _AXIS_KEYWORDS]
+    elif isinstance(node, ast.arguments):
+      named = [*node.posonlyargs, *node.args]
+      defaults = zip(
+        [*named[len(named) - len(node.defaults) :], *node.kwonlyargs],
+        [*node.defaults, *node.kw_defaults],
+        strict=True,
+      )
+      places += [d for a, d in defaults if d and a.arg in _AXIS_KEYWORDS]
+    elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value:
+      targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+      if any(ast.unparse(t).lower() in _AXIS_KEYWORDS for t in targets):
+        places.append(node.value)
+  return {
+    child.value
+    for place in places
+    for child in ast.walk(place)
+    if isinstance(child, ast.Constant)
+    and isinstance(child.value, str)
+    and child.value in ("data", "group")
+  }
+
+
+def test_only_sharding_names_mesh_axes():
+  for path in _files():
+    if path != PACKAGE / "sharding.py":
+      assert not _named_axes(path), path
+      text = path.read_text(encoding="utf-8")
+      # A spec is built in one place, too.
+      assert "import PartitionSpec" not in text, path
+      assert "jax.P(" not in text, path
+
+
+def test_axes_named_elsewhere_would_be_found(tmp_path):
+  for line in (
+    'jax.lax.psum(x, "data")',
+    'f(x, axis_name=("group", "data"))',
+    'def f(x, *, axis_name="data"): pass',
+    'class A:\n  axis_name: str = "data"',
+    'spec = P("data")',
+  ):
+    path = tmp_path / "module.py"
+    path.write_text(line)
+    assert _named_axes(path), line
+  path.write_text('sections["data"]')
+  assert not _named_axes(path)
+
+
+def _run_without(modules, code):
+  """Runs code in a Python in which these modules cannot be imported."""
+  blocked = "".join(f"sys.modules[{name!r}] = None\n" for name in modules)
+  return subprocess.run(
+    [sys.executable, "-c", f"import sys\n{blocked}{code}"],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=600,
+    check=False,
+  )
+
+
+@pytest.mark.slow
+def test_the_core_imports_without_tensorflow_and_clu():
+  code = "".join(f"import paws_jax.{name}\n" for name in CORE)
+  # Nor may an import start the devices: flags come first.
+  code += (
+    "from jax._src import xla_bridge\n"
+    "assert not xla_bridge.backends_are_initialized()\n"
+    "print('imported')\n"
+  )
+  result = _run_without(HEAVY, code)
+  assert result.stdout == "imported\n", result.stderr
+
+
+def test_help_needs_neither_jax_nor_tensorflow():
+  result = _run_without(
+    (*HEAVY, "jax", "flax", "orbax"),
+    "import runpy\n"
+    "sys.argv = ['paws_jax.main', '--help']\n"
+    "runpy.run_module('paws_jax.main', run_name='__main__', alter_sys=True)\n",
+  )
+  assert "--config" in result.stdout, result.stderr
+  assert "--workdir" in result.stdout
+  assert "Traceback" not in result.stderr
+
+
+def test_recipes_need_no_jax():
+  code = (
+    "import importlib.util, pathlib\n"
+    "for path in pathlib.Path('configs').glob('*.py'):\n"
+    "  spec = importlib.util.spec_from_file_location(path.stem, path)\n"
+    "  module = importlib.util.module_from_spec(spec)\n"
+    "  spec.loader.exec_module(module)\n"
+    "  print(module.get_config().seed)\n"
+  )
+  result = _run_without((*HEAVY, "jax"), code)
+  assert result.returncode == 0, result.stderr
+  assert result.stdout

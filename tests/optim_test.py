@@ -1,0 +1,360 @@
+"""Optimisers and schedule: golden numbers, masks by kind, refusals.
+
+The golden numbers may change only if tests/golden is made anew.
+"""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from paws_jax import models
+from paws_jax import optim
+from tests import golden_reference
+
+SECTION = {
+  "name": "lars",
+  "start_lr": 0.1,
+  "peak_lr": 0.4,
+  "final_lr": 0.02,
+  "warmup_epochs": 1.5,
+  "weight_decay": 1e-2,
+  "momentum": 0.9,
+  "b2": 0.999,
+  "nesterov": False,
+  "trust_coefficient": 1e-3,
+}
+SCHEDULES = json.loads(
+  (golden_reference.DIRECTORY / "schedule.json").read_text()
+)
+ENCODERS = json.loads(
+  (golden_reference.DIRECTORY / "param_lists.json").read_text()
+)
+
+# --- LARS --------------------------------------------------------------------
+
+
+@functools.cache
+def _lars_arrays():
+  with np.load(golden_reference.DIRECTORY / "lars_sgd.npz") as file:
+    return dict(file)
+
+
+def _lars_run(run, config):
+  """Yields (parameters, optimiser state, learning rate) after each step."""
+  arrays = _lars_arrays()
+  names = config["adapted"] + config["excluded"]
+  schedule = optim.warmup_cosine(
+    start_lr=config["start_lr"],
+    peak_lr=config["lr"],
+    final_lr=config["final_lr"],
+    warmup_steps=config["warmup"] * config["ipe"],
+    total_steps=config["epochs"] * config["ipe"],
+  )
+  optimizer = optim.lars(
+    schedule,
+    weight_decay=config["wd"],
+    momentum=config["momentum"],
+    nesterov=config["nesterov"],
+    trust_coefficient=config["trust_coefficient"],
+    # The reference's exclusion goes by name and misses downsample.1.weight.
+    mask={name: name in config["adapted"] for name in names},
+  )
+  params = {n: jnp.asarray(arrays[f"init.{n}"], float) for n in names}
+  state = optimizer.init(params)
+
+  @jax.jit
+  def step(params, state, grads):
+    updates, state = optimizer.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
+
+  for t in range(config["steps"]):
+    grads = {n: jnp.asarray(arrays[f"grad.{t}.{n}"], float) for n in names}
+    params, state = step(params, state, grads)
+    yield params, state, schedule(t)
+
+
+@pytest.mark.parametrize(
+  "run",
+  ["wd1e-6_plain", "wd1e-6_nesterov", "wd1e-4_plain", "wd1e-4_nesterov"],
+)
+def test_lars_equals_the_reference_after_every_step(run):
+  arrays = _lars_arrays()
+  config = json.loads(str(arrays[f"{run}/config"]))
+  with jax.enable_x64(True):
+    steps = list(_lars_run(run, config))
+  assert len(steps) == 6
+  for t, (params, _, learning_rate) in enumerate(steps):
+    np.testing.assert_allclose(learning_rate, arrays[f"{run}/lr"][t], rtol=1e-9)
+    for name, value in params.items():
+      _assert_close(value, arrays[f"{run}/param.{t}.{name}_f64"], name)
+  momentum = optax.tree_utils.tree_get(steps[-1][1], "trace")
+  assert set(momentum) == set(config["adapted"] + config["excluded"])
+  for name, value in momentum.items():
+    _assert_close(value, arrays[f"{run}/momentum.{name}_f64"], name)
+
+
+def _assert_close(actual, expected, name):
+  assert actual.dtype == np.float64
+  np.testing.assert_allclose(
+    actual, expected, rtol=0, atol=1e-9 * np.abs(expected).max(), err_msg=name
+  )
+
+
+def test_lars_moves_a_kernel_by_the_trust_coefficient_times_its_norm():
+  weights = {"kernel": jnp.full((3, 4), 2.0)}
+  for scale in (1e-3, 1.0, 1e3):
+    grads = {"kernel": jnp.full((3, 4), scale)}
+    updates = _first_update(
+      optim.lars(
+        1.0,
+        weight_decay=0.0,
+        momentum=0.9,
+        nesterov=False,
+        trust_coefficient=1e-3,
+      ),
+      grads,
+      weights,
+    )
+    np.testing.assert_allclose(updates["kernel"], -2e-3, rtol=1e-4)
+
+
+def _first_update(optimizer, grads, params):
+  updates, _ = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
+  return updates
+
+
+# --- Which parameters --------------------------------------------------------
+
+
+def _encoder_params(case):
+  name, _, widening = case["model_name"].partition("w")
+  if name == "":  # wide_resnet28w2 begins with the separator.
+    name, widening = "wide_resnet28", "2"
+  encoder = models.create(
+    {
+      "name": name,
+      "width": int(widening or 1),
+      "projection_hidden_dim": 0,
+      "output_dim": case["output_dim"],
+      "prediction_head": case["use_pred"],
+      "zero_init_residual": False,
+      "bn_momentum": 0.9,
+      "final_bn_momentum": 0.9,
+      "dtype": "float32",
+    }
+  )
+  return jax.eval_shape(
+    lambda key: encoder.init(key, jnp.zeros((1, 32, 32, 3)), train=False),
+    jax.random.key(0),
+  )["params"]
+
+
+@pytest.mark.parametrize("name", ["resnet50_imgnt", "wide_resnet28w2_cifar"])
+def test_kernels_are_adapted_and_nothing_else(name):
+  case = ENCODERS[name]
+  params = _encoder_params(case)
+  leaves = jax.tree_util.tree_leaves_with_path(params)
+  marks = jax.tree.leaves(optim.is_kernel(params))
+  adapted = 0
+  for (path, leaf), mark in zip(leaves, marks, strict=True):
+    assert mark == (path[-1].key == "kernel"), jax.tree_util.keystr(path)
+    adapted += leaf.size * mark
+  # The reference goes by name ("bn", "bias") and so adapts the BatchNorm
+  # scales of down-sampling shortcuts too. By kind they are left out, like all
+  # other scales.
+  shapes = {tensor: shape for tensor, shape, _ in case["tensors"]}
+  scales = sum(np.prod(shapes[n]) for n in case["lars_adapted_1d"])
+  assert scales == (3840 if name == "resnet50_imgnt" else 0)
+  assert adapted == case["n_lars_adapted"] - scales
+  total = sum(leaf.size for _, leaf in leaves)
+  assert total - adapted == case["n_lars_excluded"] + scales
+
+
+# --- Schedule ----------------------------------------------------------------
+
+
+def _golden_schedule(case):
+  return optim.warmup_cosine(
+    start_lr=case["config"]["start_lr"],
+    peak_lr=case["config"]["lr"],
+    final_lr=case["config"]["final_lr"],
+    warmup_steps=case["warmup_steps"],
+    total_steps=case["total_steps"],
+  )
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("x64", [True, False], ids=["x64", "float32"])
+def test_schedule_equals_the_reference_up_to_its_end(name, x64):
+  case = SCHEDULES[name]
+  steps, expected = np.array(case["step_lr"]).T
+  # Beyond the total the reference's cosine rises again; ours stays.
+  within = steps <= case["total_steps"]
+  assert within.sum() >= 4
+  expected = np.where(within, expected, case["config"]["final_lr"])
+  with jax.enable_x64(x64):
+    actual = jax.jit(jax.vmap(_golden_schedule(case)))(steps.astype(np.int32))
+  assert actual.dtype == (np.float64 if x64 else np.float32)
+  rtol, atol = (1e-9, 0) if x64 else (1e-5, 1e-6)
+  np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
+
+
+def test_schedule_passes_through_its_corners_and_stays_at_the_end():
+  schedule = optim.warmup_cosine(
+    start_lr=0.3, peak_lr=6.4, final_lr=0.064, warmup_steps=10, total_steps=50
+  )
+  for step, expected in (
+    (0, 0.3),
+    (5, 3.35),
+    (10, 6.4),
+    (30, 3.232),
+    (50, 0.064),
+    (51, 0.064),
+    (10_000, 0.064),
+  ):
+    np.testing.assert_allclose(schedule(step), expected, rtol=1e-5)
+
+
+def test_schedule_without_warmup_starts_at_the_peak():
+  schedule = optim.warmup_cosine(
+    start_lr=0.0, peak_lr=1.0, final_lr=0.0, warmup_steps=0, total_steps=4
+  )
+  assert schedule(0) == 1
+  assert schedule(4) == 0
+
+
+def test_schedule_of_warmup_alone_ends_at_the_final_rate():
+  schedule = optim.warmup_cosine(
+    start_lr=0.1, peak_lr=1.0, final_lr=0.5, warmup_steps=4, total_steps=4
+  )
+  np.testing.assert_allclose(schedule(3), 0.775, rtol=1e-6)
+  np.testing.assert_allclose(schedule(5), 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("warmup_steps", [-1, 11])
+def test_a_warmup_that_does_not_fit_is_refused(warmup_steps):
+  with pytest.raises(
+    ValueError, match=rf"warmup_steps = {warmup_steps} must .*total_steps = 10"
+  ):
+    optim.warmup_cosine(
+      start_lr=0.0,
+      peak_lr=1.0,
+      final_lr=0.0,
+      warmup_steps=warmup_steps,
+      total_steps=10,
+    )
+
+
+# --- From a recipe -----------------------------------------------------------
+
+
+def _create(*, total_steps=20, **fields):
+  return optim.create(
+    SECTION | fields, steps_per_epoch=4, total_steps=total_steps
+  )
+
+
+def _params_and_grads():
+  rng = np.random.default_rng(0)
+  params, grads = (
+    {
+      "kernel": jnp.asarray(rng.normal(size=(3, 4)), jnp.float32),
+      "bias": jnp.asarray(rng.normal(size=4), jnp.float32),
+      "scale": jnp.asarray(rng.normal(size=4), jnp.float32),
+    }
+    for _ in range(2)
+  )
+  return params, grads
+
+
+def test_create_turns_warmup_epochs_into_steps():
+  _, schedule = _create()
+  # 1.5 epochs of 4 steps.
+  for step, expected in ((0, 0.1), (3, 0.25), (6, 0.4), (20, 0.02)):
+    np.testing.assert_allclose(schedule(step), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", optim.OPTIMISERS)
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_every_optimiser_runs_jitted_and_follows_the_schedule(name, nesterov):
+  optimizer, schedule = _create(name=name, nesterov=nesterov)
+  params, grads = _params_and_grads()
+  updates = _first_update(optimizer, grads, params)
+  slow, _ = _create(name=name, nesterov=nesterov, start_lr=0.05)
+  half = _first_update(slow, grads, params)
+  assert schedule(0) == np.float32(0.1)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, 2 * b, rtol=1e-4), updates, half
+  )
+
+
+@pytest.mark.parametrize("name", optim.OPTIMISERS)
+def test_only_kernels_decay(name):
+  params, grads = _params_and_grads()
+  with_decay = _first_update(_create(name=name)[0], grads, params)
+  without = _first_update(
+    _create(name=name, weight_decay=0.0)[0], grads, params
+  )
+  for leaf in ("bias", "scale"):
+    np.testing.assert_array_equal(with_decay[leaf], without[leaf])
+  assert np.abs(with_decay["kernel"] - without["kernel"]).max() > 1e-8
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_keeps_old_gradients_at_the_rate_they_were_taken_with(nesterov):
+  optimizer, schedule = _create(name="sgd", nesterov=nesterov, weight_decay=0.0)
+  params, grads = _params_and_grads()
+  state = optimizer.init(params)
+  update = jax.jit(optimizer.update)
+  buffer = 0
+  for t in range(3):
+    updates, state = update(grads, state, params)
+    step = -schedule(t) * grads["kernel"]
+    buffer = 0.9 * buffer + step
+    expected = step + 0.9 * buffer if nesterov else buffer
+    np.testing.assert_allclose(updates["kernel"], expected, rtol=1e-5)
+
+
+def test_sgd_adds_the_decay_to_the_gradient():
+  optimizer, _ = _create(name="sgd")
+  params, grads = _params_and_grads()
+  updates = _first_update(optimizer, grads, params)
+  expected = -0.1 * (grads["kernel"] + 1e-2 * params["kernel"])
+  np.testing.assert_allclose(updates["kernel"], expected, rtol=1e-5)
+  np.testing.assert_allclose(updates["bias"], -0.1 * grads["bias"], rtol=1e-5)
+
+
+def test_adamw_decouples_the_decay():
+  optimizer, _ = _create(name="adamw")
+  params, grads = _params_and_grads()
+  updates = _first_update(optimizer, grads, params)
+  # The first step has the size of the learning rate, whatever the gradient.
+  expected = -0.1 * (np.sign(grads["kernel"]) + 1e-2 * params["kernel"])
+  np.testing.assert_allclose(updates["kernel"], expected, rtol=1e-4, atol=1e-6)
+  expected = -0.1 * np.sign(grads["bias"])
+  np.testing.assert_allclose(updates["bias"], expected, rtol=1e-4)
+
+
+def test_unknown_optimisers_are_refused():
+  with pytest.raises(
+    ValueError, match=r"optim\.name is 'adam'; known are lars, sgd, adamw"
+  ):
+    _create(name="adam")
+
+
+def test_unknown_and_missing_fields_are_refused_by_name():
+  with pytest.raises(TypeError, match="'lr'"):
+    _create(lr=0.1)
+  section = {key: SECTION[key] for key in SECTION if key != "momentum"}
+  with pytest.raises(TypeError, match="'momentum'"):
+    optim.create(section, steps_per_epoch=4, total_steps=20)
+
+
+def test_create_refuses_a_warmup_longer_than_the_training():
+  with pytest.raises(ValueError, match=r"warmup_steps = 6 .* total_steps = 5"):
+    _create(total_steps=5)

@@ -1,0 +1,95 @@
+"""The mesh and its few helpers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from paws_jax import data
+from paws_jax import sharding
+
+
+def test_the_mesh_has_groups_of_devices_in_order():
+  mesh = sharding.make_mesh(num_groups=2)
+  assert mesh.shape == {"group": 2, "data": 4}
+  assert mesh.axis_names == sharding.AXES
+  assert list(mesh.devices.ravel()) == jax.devices()
+  assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}
+  assert sharding.make_mesh().shape == {"group": 1, "data": 8}
+
+
+@pytest.mark.parametrize("num_groups", [0, 3, 16])
+def test_devices_that_do_not_divide_into_the_groups_are_refused(num_groups):
+  with pytest.raises(ValueError, match=f"8 devices .* {num_groups} groups"):
+    sharding.make_mesh(num_groups=num_groups)
+
+
+@pytest.mark.parametrize(
+  ("num_rows", "num_devices", "padded"),
+  [(10, 1, 10), (10, 2, 10), (10, 4, 12), (10, 8, 16), (16, 8, 16), (1, 8, 8)],
+)
+def test_padded_size_is_the_next_multiple(num_rows, num_devices, padded):
+  mesh = sharding.make_mesh(jax.devices()[:num_devices])
+  assert sharding.padded_size(num_rows, mesh) == padded
+
+
+def test_replicate_puts_everything_on_every_device():
+  mesh = sharding.make_mesh(jax.devices()[:4])
+  tree = sharding.replicate({"a": np.arange(3), "b": np.float32(2)}, mesh)
+  for leaf in jax.tree.leaves(tree):
+    assert leaf.sharding.is_fully_replicated
+    assert len(leaf.sharding.device_set) == 4
+
+
+@pytest.mark.parametrize("num_groups", [1, 2])
+def test_rows_are_spread_in_the_order_of_the_devices(num_groups):
+  mesh = sharding.make_mesh(jax.devices()[:4], num_groups=num_groups)
+  array = jax.device_put(jnp.arange(8), sharding.batch_sharded(mesh))
+  for i, shard in enumerate(array.addressable_shards):
+    assert shard.device == jax.devices()[i]
+    np.testing.assert_array_equal(shard.data, [2 * i, 2 * i + 1])
+
+
+@pytest.mark.parametrize("num_groups", [1, 2])
+def test_a_gradient_outside_shard_map_is_that_of_the_global_mean(num_groups):
+  mesh = sharding.make_mesh(jax.devices()[:4], num_groups=num_groups)
+  x = np.linspace(-1, 2, 12, dtype=np.float32).reshape(4, 3)
+
+  def local(w, x):
+    return jax.lax.pmean(jnp.mean(jnp.tanh(x @ w)), sharding.AXES)
+
+  loss = sharding.shard_map(
+    local,
+    mesh,
+    in_specs=(sharding.REPLICATED, sharding.BATCH),
+    out_specs=sharding.REPLICATED,
+  )
+  w = jnp.array([0.3, -0.2, 0.5])
+  expected = jax.grad(lambda w: jnp.mean(jnp.tanh(x @ w)))(w)
+  np.testing.assert_allclose(jax.grad(loss)(w, x), expected, rtol=1e-6)
+
+
+def test_shard_map_refuses_a_value_that_differs_between_devices():
+  mesh = sharding.make_mesh(jax.devices()[:4])
+  spread = sharding.shard_map(
+    jnp.sum, mesh, in_specs=sharding.BATCH, out_specs=sharding.REPLICATED
+  )
+  with pytest.raises(ValueError, match="out_specs"):
+    jax.eval_shape(spread, jnp.ones((4,)))
+
+
+def test_labels_of_a_batch_are_whole_and_all_else_is_spread():
+  views = data.Views(
+    large=0,
+    small=None,
+    support=0,
+    support_mask=0,
+    support_labels=0,
+    class_ids=0,
+  )
+  specs = data.batch_specs(views)
+  assert specs.small is None
+  for name in ("support_labels", "class_ids"):
+    assert getattr(specs, name) == sharding.REPLICATED
+  for name in ("large", "support", "support_mask"):
+    assert getattr(specs, name) == sharding.BATCH

@@ -1,0 +1,169 @@
+"""What may be done with the directory of a run."""
+
+import json
+
+import pytest
+
+from paws_jax import config as config_lib
+from paws_jax import metrics
+from paws_jax import workdir
+
+
+def recipe(**changes):
+  config = config_lib.base()
+  for name, value in changes.items():
+    section, _, field = name.partition("__")
+    if field:
+      config[section][field] = value
+    else:
+      config[section] = value
+  return config
+
+
+def used(path, **changes):
+  """A workdir with a run that has left a checkpoint."""
+  workdir.prepare(path, recipe(**changes))
+  (path / workdir.CHECKPOINTS / "55").mkdir(parents=True)
+  return path
+
+
+def test_makes_the_directory_and_writes_the_recipe(tmp_path):
+  path = workdir.prepare(tmp_path / "a" / "b", recipe(seed=7))
+  assert path == tmp_path / "a" / "b"
+  stored = json.loads((path / workdir.RECIPE).read_text())
+  assert stored["seed"] == 7
+  assert stored["views"]["mean"] == [0.485, 0.456, 0.406]
+  # All fields are there: the file alone says what was run.
+  assert stored == json.loads(recipe(seed=7).to_json())
+
+
+def test_the_path_is_absolute(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv("HOME", str(tmp_path / "home"))
+  assert workdir.prepare("runs/x", recipe()) == tmp_path / "runs" / "x"
+  assert workdir.prepare("~/y", recipe()) == tmp_path / "home" / "y"
+
+
+def test_the_same_recipe_may_go_on(tmp_path):
+  path = used(tmp_path, optim__peak_lr=0.1)
+  before = (path / workdir.RECIPE).read_text()
+  workdir.prepare(path, recipe(optim__peak_lr=0.1))
+  assert (path / workdir.RECIPE).read_text() == before
+
+
+def test_another_recipe_is_refused_with_what_differs(tmp_path):
+  path = used(tmp_path)
+  before = (path / workdir.RECIPE).read_text()
+  with pytest.raises(workdir.WorkdirError) as caught:
+    workdir.prepare(
+      path, recipe(seed=1, optim__peak_lr=0.5, views__large_scale=(0.2, 1.0))
+    )
+  message = str(caught.value)
+  assert "seed: 0 there, 1 now" in message
+  assert "optim.peak_lr: 6.4 there, 0.5 now" in message
+  assert "views.large_scale: [0.14, 1.0] there, [0.2, 1.0] now" in message
+  assert message.count(" there, ") == 3
+  assert "another --workdir" in message
+  assert (path / workdir.RECIPE).read_text() == before
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    {"log__every_steps": 10},
+    {"log__next_command": "make tea"},
+    {"eval__every_steps": 10},
+    {"checkpoint__every_steps": 10},
+    {"train__epochs": 101},
+  ],
+)
+def test_what_may_change_on_the_way(tmp_path, change):
+  path = used(tmp_path)
+  workdir.prepare(path, recipe(**change))
+  stored = json.loads((path / workdir.RECIPE).read_text())
+  assert stored == json.loads(recipe(**change).to_json())
+
+
+def test_epochs_may_not_shrink(tmp_path):
+  used(tmp_path)
+  with pytest.raises(
+    workdir.WorkdirError, match=r"train\.epochs: 100 there, 99 now"
+  ):
+    workdir.prepare(tmp_path, recipe(train__epochs=99))
+
+
+def test_fields_that_one_of_them_lacks_are_named(tmp_path):
+  path = used(tmp_path)
+  stored = json.loads((path / workdir.RECIPE).read_text())
+  del stored["optim"]["momentum"]
+  del stored["train"]["epochs"]
+  stored["data"]["old"] = 3
+  (path / workdir.RECIPE).write_text(json.dumps(stored))
+  with pytest.raises(workdir.WorkdirError) as caught:
+    workdir.prepare(path, recipe())
+  assert "optim.momentum: (absent) there, 0.9 now" in str(caught.value)
+  assert "train.epochs: (absent) there, 100 now" in str(caught.value)
+  assert "data.old: 3 there, (absent) now" in str(caught.value)
+
+
+def test_a_result_alone_is_protected_too(tmp_path):
+  workdir.prepare(tmp_path, recipe())
+  metrics.append_result(tmp_path, {"top1": 1.0})
+  with pytest.raises(workdir.WorkdirError, match="seed"):
+    workdir.prepare(tmp_path, recipe(seed=1))
+
+
+def test_a_run_that_left_nothing_may_be_replaced(tmp_path):
+  # It did not fit into memory, say, and the error said what to lower.
+  workdir.prepare(tmp_path, recipe())
+  workdir.write_split(tmp_path, {"hash": "a" * 64})
+  (tmp_path / workdir.CHECKPOINTS).mkdir()
+  workdir.prepare(tmp_path, recipe(train__batch_size=32))
+  workdir.write_split(tmp_path, {"hash": "b" * 64})
+  stored = json.loads((tmp_path / workdir.RECIPE).read_text())
+  assert stored["train"]["batch_size"] == 32
+
+
+@pytest.mark.parametrize("text", ["{", "", "[1]", "\xff"])
+def test_a_recipe_that_is_no_json_is_refused(tmp_path, text):
+  (tmp_path / workdir.RECIPE).write_text(text, encoding="latin-1")
+  with pytest.raises(workdir.WorkdirError, match=r"config\.json is not"):
+    workdir.prepare(tmp_path, recipe())
+
+
+def test_a_directory_that_cannot_be_written_is_refused(tmp_path):
+  (tmp_path / "file").write_text("in the way")
+  for path in (tmp_path / "file", tmp_path / "file" / "below"):
+    with pytest.raises(workdir.WorkdirError, match="cannot be written"):
+      workdir.prepare(path, recipe())
+
+
+def test_another_split_is_refused(tmp_path):
+  path = used(tmp_path)
+  split = {"hash": "a" * 64, "labelled_ids": [1, 5]}
+  workdir.write_split(path, split)
+  workdir.write_split(path, split)
+  assert json.loads((path / "split.json").read_text()) == split
+  with pytest.raises(workdir.WorkdirError) as caught:
+    workdir.write_split(path, {"hash": "b" * 64})
+  assert "hash aaaaaaaaaaaa, now bbbbbbbbbbbb" in str(caught.value)
+  assert json.loads((path / "split.json").read_text()) == split
+
+
+def test_environment(tmp_path):
+  workdir.write_environment(tmp_path)
+  written = json.loads((tmp_path / "environment.json").read_text())
+  assert set(written["packages"]) >= {"jax", "flax", "optax"}
+  assert written["packages"]["jax"].count(".") == 2
+  assert len(written["devices"]) == 8
+  assert written["devices"][0].startswith("cpu")
+  assert written["processes"] == 1
+  assert isinstance(written["command"], list)
+  assert written["git_hash"] is None or len(written["git_hash"]) >= 40
+
+
+def test_environment_without_git(tmp_path, monkeypatch):
+  monkeypatch.setenv("PATH", str(tmp_path))
+  workdir.write_environment(tmp_path)
+  written = json.loads((tmp_path / "environment.json").read_text())
+  assert written["git_hash"] is None
