@@ -6,7 +6,7 @@
 the others, 4 a class, are labelled. README.md has the accuracy it reaches.
 
 What differs from the paper (section 5, 2021), because of the size of the data:
-- digits of 8 pixels are enlarged to 16; crops come with rotations of up to 20
+- digits of 8 pixels are enlarged to 16; crops come with rotations of up to 15
   degrees in place of colour distortion, flips (a flipped 2 is no 2) and aspect
   jitter;
 - no small crops: at this size they cut away what tells digits apart, and on
@@ -14,6 +14,10 @@ What differs from the paper (section 5, 2021), because of the size of the data:
 - a residual network of 16, 32 and 64 channels, no prediction head;
 - 8 support images a class from 4 labelled ones: each twice, differently
   augmented;
+- the cross-entropy of the support labels is added with weight 1, an option of
+  the paper's appendix E: with 4 labels a class the first pseudo-labels are
+  often wrong for a whole class, and otherwise stay so (on one label draw used
+  for tuning: 93.6 % instead of 86.9 % after 330 steps);
 - AdamW instead of LARS, which is for large batches.
 """
 
@@ -27,11 +31,11 @@ def get_config():
   config.data.labels_per_class = 4
 
   config.views.large_size = 16
-  config.views.large_scale = (0.55, 1.0)
+  config.views.large_scale = (0.6, 1.0)
   config.views.num_small = 0
   config.views.aspect_ratio = (1.0, 1.0)
   config.views.flip_probability = 0.0
-  config.views.rotation_degrees = 20.0
+  config.views.rotation_degrees = 15.0
   config.views.jitter_probability = 0.0
   config.views.grey_probability = 0.0
   config.views.blur_probability = 0.0
@@ -47,15 +51,17 @@ def get_config():
   config.model.output_dim = 64
   config.model.prediction_head = False
 
+  config.method.support_loss_weight = 1.0
+
   config.optim.name = "adamw"
-  config.optim.start_lr = 1e-4
+  config.optim.start_lr = 3e-4
   config.optim.peak_lr = 1e-3
   config.optim.final_lr = 3e-5
-  config.optim.warmup_epochs = 4
+  config.optim.warmup_epochs = 2
   config.optim.weight_decay = 1e-4
 
   config.train.batch_size = 128
-  config.train.epochs = 80
+  config.train.epochs = 70
   # XLA's CPU convolutions are slow inside a loop (docs/decisions.md).
   config.train.steps_per_call = 1
 

@@ -109,6 +109,9 @@ def base() -> ml_collections.ConfigDict:
   config.method.sharpen_temperature = 0.25
   # Maximise the entropy of the mean sharpened prediction.
   config.method.me_max = True
+  # Weight of the cross-entropy of support labels, each predicted by the other
+  # supports (the paper's appendix E); 0 leaves it out, as in the main recipe.
+  config.method.support_loss_weight = 0.0
 
   config.optim = section()
   # "lars", "sgd" or "adamw".
@@ -223,6 +226,7 @@ _RULES: dict[str, _Rule] = {
   "model.dtype": _one_of("auto", "float32", "bfloat16"),
   "method.temperature": _POSITIVE,
   "method.sharpen_temperature": _POSITIVE,
+  "method.support_loss_weight": _NOT_NEGATIVE,
   "optim.start_lr": _NOT_NEGATIVE,
   "optim.peak_lr": _POSITIVE,
   "optim.final_lr": _NOT_NEGATIVE,

@@ -139,6 +139,7 @@ def _draw_map(
 
 def _project(points: np.ndarray) -> np.ndarray:
   """[n, D] to [n, 2]: t-SNE by direction; where there is nothing to see, 0."""
+  import threadpoolctl
   from sklearn import manifold
 
   points = points.astype(np.float64)
@@ -151,11 +152,14 @@ def _project(points: np.ndarray) -> np.ndarray:
   spread = start[:, 0].std()
   if spread < 1e-9 or len(points) < 4:
     return start
-  return manifold.TSNE(
-    perplexity=min(30, (len(points) - 1) / 3),
-    init=start / spread * 1e-4,
-    random_state=0,
-  ).fit_transform(points)
+  # One thread: sums come out the same, and OpenMP's threads, which wait
+  # spinning, take minutes for a second's work on a machine that is shared.
+  with threadpoolctl.threadpool_limits(1):
+    return manifold.TSNE(
+      perplexity=min(30, (len(points) - 1) / 3),
+      init=start / spread * 1e-4,
+      random_state=0,
+    ).fit_transform(points)
 
 
 def _plain(name: str) -> str:

@@ -20,11 +20,9 @@ from paws_jax import sharding
 from paws_jax.models import heads
 from paws_jax.models import norm
 
-SECTION = {
-  "name": "paws",
+SECTION = config_lib.base().method.to_dict() | {
   "temperature": 0.2,
   "sharpen_temperature": 0.5,
-  "me_max": True,
 }
 NUM_CLASSES = 3
 SMOOTHING = 0.1
@@ -73,15 +71,15 @@ def _views(*, num_large=2, num_small=1, num_supports=6, seed=0):
   rng = np.random.default_rng(seed)
 
   def images(*shape):
-    return jnp.asarray(rng.normal(size=(*shape, 3)))
+    return rng.normal(size=(*shape, 3))
 
   return data.Views(
     large=images(8, num_large, 6, 6),
     small=images(8, num_small, 4, 4) if num_small else None,
     support=images(num_supports, 2, 6, 6),
     support_mask=None,
-    support_labels=jnp.arange(num_supports) % NUM_CLASSES + 5,
-    class_ids=jnp.arange(NUM_CLASSES) + 5,
+    support_labels=np.arange(num_supports) % NUM_CLASSES + 5,
+    class_ids=np.arange(NUM_CLASSES) + 5,
   )
 
 
@@ -95,8 +93,8 @@ def _padded(views, num_rows, seed=9):
   rng = np.random.default_rng(seed)
   padding = 3 + 5 * rng.normal(size=(missing, *views.support.shape[1:]))
   return views._replace(
-    support=jnp.concatenate([views.support, padding]),
-    support_mask=jnp.arange(num_rows) < len(views.support),
+    support=np.concatenate([views.support, padding]),
+    support_mask=np.arange(num_rows) < len(views.support),
   )
 
 
@@ -159,15 +157,10 @@ def _assert_same(actual, expected, atol=1e-12):
   )
 
 
-def _x64_views(**kwargs):
-  with jax.enable_x64(True):
-    return _views(**kwargs)
-
-
 @functools.cache
 def _reference(name="paws"):
   """One device, no padding, nothing recomputed."""
-  views = _x64_views()
+  views = _views()
   if name == "supervised":
     views = _without_unlabelled(views)
   return _evaluate(_method(name=name), views)
@@ -257,7 +250,12 @@ def _by_hand(method, weights, views):
     sharpen_temperature=method.config.sharpen_temperature,
     me_max=method.config.me_max,
   )
-  return sum(terms), (terms, state)
+  loss = sum(terms)
+  if method.config.support_loss_weight:
+    loss += method.config.support_loss_weight * losses.suncet_loss(
+      z_support, rows, temperature=method.config.temperature
+    )
+  return loss, (terms, state)
 
 
 @pytest.mark.parametrize(
@@ -266,13 +264,18 @@ def _by_hand(method, weights, views):
     ({}, {}),
     ({"num_small": 0}, {"prediction": False, "me_max": False}),
     ({"num_small": 2}, {"prediction": False, "label_smoothing": 0.0}),
-    ({"num_large": 3}, {}),
+    ({"num_large": 3}, {"support_loss_weight": 0.5}),
   ],
-  ids=["small", "no_small_no_head_no_me_max", "no_head_hard_labels", "three"],
+  ids=[
+    "small",
+    "no_small_no_head_no_me_max",
+    "no_head_hard_labels",
+    "three_and_support_loss",
+  ],
 )
 def test_paws_is_the_loss_of_its_embeddings(crops, fields):
   method = _method(**fields)
-  views = _x64_views(**crops)
+  views = _views(**crops)
   result = _evaluate(method, views)
   with jax.enable_x64(True):
     by_hand = functools.partial(_by_hand, method)
@@ -307,7 +310,7 @@ def test_metrics_are_in_their_ranges():
 
 
 def test_without_me_max_the_loss_is_the_cross_entropy_and_kl_is_reported():
-  result = _evaluate(_method(me_max=False), _x64_views())
+  result = _evaluate(_method(me_max=False), _views())
   metrics = result["metrics"]
   assert metrics["loss"] == metrics["cross_entropy"]
   _assert_same(metrics["me_max_kl"], _reference()["metrics"]["me_max_kl"])
@@ -320,7 +323,7 @@ def test_without_me_max_the_loss_is_the_cross_entropy_and_kl_is_reported():
 
 
 def test_order_of_supports_and_columns_does_not_matter():
-  views = _x64_views()
+  views = _views()
   order = np.array([4, 0, 5, 1, 3, 2])
   moved = views._replace(
     support=views.support[order],
@@ -332,7 +335,7 @@ def test_order_of_supports_and_columns_does_not_matter():
 
 @pytest.mark.parametrize("remat", ["dots", "all"])
 def test_recomputing_activations_changes_nothing(remat):
-  _assert_same(_evaluate(_method(remat=remat), _x64_views()), _reference())
+  _assert_same(_evaluate(_method(remat=remat), _views()), _reference())
 
 
 # --- Devices and padding -----------------------------------------------------
@@ -344,14 +347,14 @@ def _without_unlabelled_if(name, views):
 
 @pytest.mark.parametrize("name", ["paws", "supervised"])
 def test_padding_of_supports_changes_nothing(name):
-  views = _without_unlabelled_if(name, _padded(_x64_views(), 8))
+  views = _without_unlabelled_if(name, _padded(_views(), 8))
   _assert_same(_evaluate(_method(name=name), views), _reference(name))
 
 
 @pytest.mark.parametrize("name", ["paws", "supervised"])
 def test_four_devices_equal_one(name):
   # Six supports on four devices: the last one holds nothing but padding.
-  views = _without_unlabelled_if(name, _padded(_x64_views(), 8))
+  views = _without_unlabelled_if(name, _padded(_views(), 8))
   method = _method(name=name, axis_name=sharding.AXES)
   result = _evaluate(method, views, num_devices=4)
   _assert_same(result, _reference(name))
@@ -362,7 +365,7 @@ def test_four_devices_equal_one(name):
 
 def test_supervised_is_the_suncet_loss_of_the_supports():
   method = _method(name="supervised")
-  views = _without_unlabelled(_x64_views())
+  views = _without_unlabelled(_views())
   result = _reference("supervised")
   with jax.enable_x64(True):
     params, state = _init(method, views)
@@ -382,7 +385,7 @@ def test_supervised_is_the_suncet_loss_of_the_supports():
 
 
 def test_label_smoothing_reaches_the_labels():
-  views = _without_unlabelled(_x64_views())
+  views = _without_unlabelled(_views())
   hard = _evaluate(_method(name="supervised", label_smoothing=0.0), views)
   assert abs(hard["loss"] - _reference("supervised")["loss"]) > 1e-3
 
@@ -409,11 +412,11 @@ def test_methods_train_a_resnet_on_four_devices(name):
       axis_name=axis_name,
       dtype=jnp.float64,
     )
-    return dataclasses.replace(
-      _method(name=name, axis_name=axis_name), encoder=encoder
-    )
+    # Two supports a class: each has another one to vote for it.
+    method = _method(name=name, axis_name=axis_name, support_loss_weight=0.5)
+    return dataclasses.replace(method, encoder=encoder)
 
-  views = _without_unlabelled_if(name, _padded(_x64_views(), 8))
+  views = _without_unlabelled_if(name, _padded(_views(), 8))
   one = _evaluate(method(None), views)
   four = _evaluate(method(sharding.AXES), views, num_devices=4)
   _assert_same(four, one, atol=1e-10)

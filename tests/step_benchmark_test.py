@@ -14,9 +14,13 @@ _QUICKSTART = "--config=configs/quickstart.py"
 # Small in everything that compiling or a step takes time for.
 _TINY = (
   "--config.model.name=small_resnet",
+  "--config.model.width=1",
   "--config.model.output_dim=8",
   "--config.train.batch_size=8",
   "--config.support.images_per_class=2",
+  "--config.views.large_size=12",
+  "--config.views.num_small=1",
+  "--config.views.small_size=8",
   "--config.views.rotation_degrees=0.0",
   "--windows=1",
   "--steps=1",
@@ -53,8 +57,8 @@ def test_prints_rates_of_the_step_and_of_its_model_part():
   for line in (
     r"^device: 1 x .+ \(cpu\), \d+ CPU cores$",
     r"^versions: python [\d.]+, jax [\d.]+, flax [\d.]+$",
-    r"^recipe: small_resnet x2 in float32, 8 unlabelled images as "
-    r"2 x 16 and 2 x 12 pixels, 10 x 2 x 1 supports$",
+    r"^recipe: small_resnet x1 in float32, 8 unlabelled images as "
+    r"2 x 12 and 1 x 8 pixels, 10 x 2 x 1 supports$",
     r"^data: digits$",
     rf"^compile: whole step {_NUMBER} s$",
     rf"^compile: model part {_NUMBER} s$",

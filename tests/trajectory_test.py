@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 
+from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax import losses
 from paws_jax import methods
@@ -50,7 +51,8 @@ def _method(config, dtype):
     dtype=dtype,
   )
   return methods.create(
-    {
+    config_lib.base().method.to_dict()
+    | {
       "name": "paws",
       "temperature": config["tau"],
       "sharpen_temperature": config["T"],

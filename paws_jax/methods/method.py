@@ -39,6 +39,7 @@ class MethodConfig:
   temperature: float
   sharpen_temperature: float
   me_max: bool
+  support_loss_weight: float
 
 
 def init_encoder(

@@ -99,8 +99,12 @@ class Paws:
     if self.config.me_max:
       loss = loss + regularizer
     confidence = jnp.mean(jnp.max(targets, axis=-1))
+    support_loss = self._support_loss(z_support, batch)
     if self.axis_name is not None:
-      confidence = jax.lax.pmean(confidence, self.axis_name)
+      confidence, support_loss = jax.lax.pmean(
+        (confidence, support_loss), self.axis_name
+      )
+    loss = loss + self.config.support_loss_weight * support_loss
     metrics = {
       "loss": loss,
       "cross_entropy": cross_entropy,
@@ -109,6 +113,19 @@ class Paws:
       "target_confidence": confidence,
     }
     return loss, (metrics, model_state)
+
+  def _support_loss(self, z_support, batch):
+    """Cross-entropy of each support's label under a vote of the others.
+
+    An option of the paper (appendix E): labels then also act by themselves. The
+    supports are all gathered, so every device computes the same.
+    """
+    if not self.config.support_loss_weight:
+      return jnp.zeros(())
+    rows = method.support_rows(batch, smoothing=self.label_smoothing)
+    return losses.suncet_loss(
+      z_support, rows, temperature=self.config.temperature
+    )
 
   def _encode(self, params, model_state, batch):
     """Embeddings (h, z) of views, view-major, and (h, z) of all supports.

@@ -125,7 +125,7 @@ ENCODERS: Mapping[str, _Trunk] = {
   "resnet200": _resnet(3, 24, 36, 3),
   # 32,996 parameters with 3 channels: for tests.
   "resnet_tiny": _resnet(1, 1, 1, 1, stem_width=4),
-  # For images of 8 to 32 pixels on a CPU; 16 channels times `width` at the stem.
+  # For images of 8 to 32 pixels on a CPU; 16 channels at the stem.
   "small_resnet": _small_resnet(2),
   "small_resnet3": _small_resnet(3),
   "wide_resnet10": _wide_resnet(10),
