@@ -11,6 +11,7 @@ It knows nothing of JAX: it takes and returns NumPy arrays and numbers.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -24,6 +25,14 @@ from torch.nn import functional
 
 _TARGET_THRESHOLD = 1e-4
 _LARS_EPSILON = 1e-8
+# Fields of section `method` that `paws_loss` knows.
+_METHOD_FIELDS = {
+  "name",
+  "temperature",
+  "sharpen_temperature",
+  "me_max",
+  "support_loss_weight",
+}
 
 
 class Views(NamedTuple):
@@ -231,19 +240,26 @@ def paws_loss(
     section: `method` of the recipe.
   """
 
-  def predict(queries, supports):
+  def cosines(queries, supports):
     queries = functional.normalize(queries.float(), dim=-1)
     supports = functional.normalize(supports.float(), dim=-1)
-    cosines = queries @ supports.T
-    return torch.softmax(cosines / section["temperature"], -1) @ label_rows
+    return queries @ supports.T / section["temperature"]
+
+  def vote(similarities):
+    return torch.softmax(similarities, -1) @ label_rows
+
+  def cross_entropy(targets, probs):
+    return -(targets * probs.clamp_min(tiny).log()).sum(-1).mean()
 
   def sharpen(probs):
     powers = probs ** (1 / section["sharpen_temperature"])
     return powers / powers.sum(-1, keepdim=True)
 
-  probs = predict(z, z_supports)
+  tiny = torch.finfo(torch.float32).tiny
+  probs = vote(cosines(z, z_supports))
   with torch.no_grad():
-    per_view = sharpen(predict(h, h_supports)).unflatten(0, (num_large, -1))
+    per_view = sharpen(vote(cosines(h, h_supports)))
+    per_view = per_view.unflatten(0, (num_large, -1))
     total = per_view.sum(0)
     # A large view is held to the mean of the others, a small one to that of
     # all.
@@ -252,11 +268,17 @@ def paws_loss(
     small = (total / num_large).repeat(num_small, 1)
     targets = torch.cat([large, small])
     targets = torch.where(targets < _TARGET_THRESHOLD, 0.0, targets)
-  tiny = torch.finfo(probs.dtype).tiny
-  loss = -(targets * probs.clamp_min(tiny).log()).sum(-1).mean()
+  loss = cross_entropy(targets, probs)
   if section["me_max"]:
     mean = sharpen(probs).mean(0).clamp_min(tiny)
     loss = loss + (mean * mean.log()).sum()
+  if section["support_loss_weight"]:
+    # Every support under a vote of the others (appendix E).
+    others = cosines(z_supports, z_supports)
+    itself = torch.eye(len(others), dtype=torch.bool, device=others.device)
+    others = others.masked_fill(itself, -math.inf)
+    support_loss = cross_entropy(label_rows, vote(others))
+    loss = loss + section["support_loss_weight"] * support_loss
   return loss
 
 
@@ -361,6 +383,12 @@ class Peer:
       raise ValueError(
         "JAX runs on a GPU but this PyTorch has none: install a CUDA build of "
         "PyTorch, or run both on the CPU with JAX_PLATFORMS=cpu."
+      )
+    unknown = set(sections["method"]) - _METHOD_FIELDS
+    if unknown:
+      raise ValueError(
+        f"the PyTorch peer does not know method.{', method.'.join(unknown)}: "
+        "add it to benchmarks/torch_peer.py, or --peer=none."
       )
     torch.backends.cudnn.benchmark = True
     self._device = torch.device("cuda" if on_gpu else "cpu")

@@ -55,9 +55,12 @@ class Writer:
     self._file = path.open("a", encoding="utf-8")
     self._tensorboard = None
     if tensorboard:
-      # Imported here: it loads TensorFlow, which takes seconds.
+      # Imported here: they take seconds.
+      import tensorflow as tf
       from clu import metric_writers
 
+      # It would take the memory of every GPU it sees.
+      tf.config.set_visible_devices([], "GPU")
       self._tensorboard = metric_writers.SummaryWriter(str(workdir))
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -171,7 +174,7 @@ class Progress:
   """One line about where training stands.
 
   On a terminal the line is rewritten in place; in a file a new one is written
-  at most every `interval` seconds.
+  at most every `interval` seconds, and the last one in any case.
   """
 
   def __init__(
@@ -204,6 +207,7 @@ class Progress:
     self._last_shown = -float("inf")
     self._accuracy: tuple[float, int] | None = None
     self._width = 0
+    self._unshown = ""
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
@@ -228,12 +232,25 @@ class Progress:
     return (step - self._first) / max(self.seconds(), 1e-9)
 
   def show(self, step: int, metrics: Mapping[str, float]) -> None:
-    """Shows the line for a step, if its time has come."""
+    """Shows the line for a step, now or if it turns out to be the last."""
+    self._unshown = self._line(step, metrics)
     now = time.perf_counter()
-    last = step >= self._total
-    if not (self._in_place or last) and now - self._last_shown < self._interval:
-      return
-    self._last_shown = now
+    if self._in_place or now - self._last_shown >= self._interval:
+      self._last_shown = now
+      self._write()
+
+  def end(self) -> None:
+    """Stops the clock and leaves the line: what follows starts on its own."""
+    if self._ended is None:
+      self._ended = time.perf_counter()
+    if self._unshown:
+      self._write()
+    if self._width:
+      self._stream.write("\n")
+      self._stream.flush()
+    self._width = 0
+
+  def _line(self, step: int, metrics: Mapping[str, float]) -> str:
     rate = self.rate(step)
     line = (
       f"step {step}/{self._total}  {rate * self._images:.0f} img/s  "
@@ -247,18 +264,10 @@ class Progress:
     if self._accuracy is not None:
       top1, at = self._accuracy
       line += f"  soft-NN {top1:.1%} @{at}"
-    self._write(line)
+    return line
 
-  def end(self) -> None:
-    """Stops the clock and leaves the line: what follows starts on its own."""
-    if self._ended is None:
-      self._ended = time.perf_counter()
-    if self._width:
-      self._stream.write("\n")
-      self._stream.flush()
-    self._width = 0
-
-  def _write(self, line: str) -> None:
+  def _write(self) -> None:
+    line, self._unshown = self._unshown, ""
     if self._in_place:
       # A line that wraps could not be rewritten.
       line = line[: shutil.get_terminal_size().columns - 1]

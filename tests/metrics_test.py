@@ -2,7 +2,9 @@
 
 import io
 import json
+import pathlib
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -83,6 +85,29 @@ def test_writing_metrics_loads_no_tensorflow(tmp_path):
   open_writer(tmp_path).close()
   assert "tensorflow" not in sys.modules
   assert "clu" not in sys.modules
+
+
+@pytest.mark.slow
+def test_tensorboard_gets_the_same_numbers(tmp_path):
+  code = """if True:
+    import pathlib, sys
+    from paws_jax import metrics
+    writer = metrics.Writer(
+      pathlib.Path(sys.argv[1]), first_step=0, tensorboard=True
+    )
+    writer.write(3, {"cross_entropy": 0.5})
+    writer.close()
+  """
+  # In a process of its own: TensorFlow does not leave once it is loaded.
+  subprocess.run(
+    [sys.executable, "-c", code, str(tmp_path)],
+    cwd=pathlib.Path(__file__).parents[1],
+    check=True,
+    timeout=600,
+  )
+  assert lines(tmp_path) == [{"step": 3, "cross_entropy": 0.5}]
+  (events,) = tmp_path.glob("events.out.tfevents.*")
+  assert b"cross_entropy" in events.read_bytes()
 
 
 def test_results_are_appended(tmp_path):
@@ -301,6 +326,19 @@ def test_progress_eta(clock, steps, shown):
   clock.now += 1
   progress.show(1, NUMBERS)
   assert re.search(r"ETA (\S+)", stream.getvalue())[1] == shown
+
+
+def test_the_last_line_is_shown_whatever_its_step(clock):
+  stream = io.StringIO()
+  progress = make_progress(stream, total_steps=10)
+  for step in (3, 6, 9):
+    clock.now += 0.1
+    progress.show(step, NUMBERS)
+  assert [line[:7] for line in stream.getvalue().splitlines()] == ["step 3/"]
+  progress.end()
+  progress.end()
+  shown = [line[:7] for line in stream.getvalue().splitlines()]
+  assert shown == ["step 3/", "step 9/"]
 
 
 def test_progress_before_the_first_step_divides_by_nothing(clock):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -59,13 +60,15 @@ app.run(main.main, flags_parser=main.parse_flags)
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory):
   """Runs the tiny recipe in a process of its own."""
-  cache = tmp_path_factory.mktemp("compilation_cache")
+  home = tmp_path_factory.mktemp("home")
+  # The programs are the same every time, also in the next session of a person
+  # who has set this.
+  name = "JAX_COMPILATION_CACHE_DIR"
   environment = {
-    "PATH": "/usr/bin:/bin",
-    "HOME": str(cache),
+    "PATH": os.defpath,
+    "HOME": str(home),
     "JAX_PLATFORMS": "cpu",
-    # The programs are the same every time.
-    "JAX_COMPILATION_CACHE_DIR": str(cache),
+    name: os.environ.get(name, str(home / "compiled")),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
   }
   warnings = (

@@ -71,7 +71,15 @@ def test_prints_rates_of_the_step_and_of_its_model_part():
 
 @pytest.mark.skipif(not _HAS_TORCH, reason="compares with PyTorch")
 @pytest.mark.parametrize(
-  "change", ["optim.name=adamw", "optim.name=lars", "views.num_small=0"]
+  "change",
+  [
+    "optim.name=lars",
+    "optim.name=sgd",
+    "views.num_small=0",
+    "model.name=wide_resnet10",
+    "model.prediction_head=True",
+    "method.support_loss_weight=0.5",
+  ],
 )
 def test_the_peer_has_the_same_losses(change):
   result = _run(_QUICKSTART, *_TINY, f"--config.{change}", "--check")
