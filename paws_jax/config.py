@@ -34,9 +34,6 @@ def base() -> ml_collections.ConfigDict:
   # kept as they are). Crops have whole-pixel boxes: enlarging tiny images
   # gives them more places to be.
   config.data.image_size = 0
-  # Then a black border of this many pixels is put around them, so that crops
-  # can also shift and shrink what they show.
-  config.data.border = 0
   # Which training images are labelled: a stratified draw by `split_seed` ...
   config.data.labels_per_class = 4
   config.data.split_seed = 0
@@ -192,7 +189,6 @@ _RULES: dict[str, _Rule] = {
   "seed": _SEED,
   "data.source": _one_of("digits", "idx", "tfds"),
   "data.image_size": _NOT_NEGATIVE,
-  "data.border": _NOT_NEGATIVE,
   "data.labels_per_class": _AT_LEAST_ONE,
   "data.split_seed": _SEED,
   "views.num_large": _AT_LEAST_ONE,

@@ -37,7 +37,7 @@ def make_embedder(
   views: augment.ViewsConfig,
   batch_size: int,
   mesh: jax.sharding.Mesh,
-  to_canvas: Callable[[np.ndarray], np.ndarray] = lambda images: images,
+  resize: Callable[[np.ndarray], np.ndarray] = lambda images: images,
 ) -> Callable[[Any, Any, np.ndarray], np.ndarray]:
   """Compiles the way from images to embeddings.
 
@@ -46,7 +46,7 @@ def make_embedder(
     views: for the evaluation crop and the normalisation.
     batch_size: images at once; made a multiple of the devices.
     mesh: images are spread over its devices.
-    to_canvas: what the recipe does to images once when they are loaded.
+    resize: what the recipe does to images once when they are loaded.
 
   Returns:
     A function of (params, model_state, images [n, S, S', Ch] uint8) which gives
@@ -70,7 +70,7 @@ def make_embedder(
     return z
 
   def embed(params, model_state, images):
-    images = to_canvas(images)
+    images = resize(images)
     rows = [
       embed_batch(
         params, model_state, _pad(images[i : i + batch_size], batch_size)

@@ -40,7 +40,6 @@ class DataConfig:
   dir: str
   tfds_name: str
   image_size: int
-  border: int
   labels_per_class: int
   split_seed: int
   labels_file: str
@@ -108,10 +107,8 @@ def create(
       directory=data_config.dir,
       tfds_name=data_config.tfds_name,
     )
-  to_canvas = functools.partial(
-    _to_canvas, side=data_config.image_size, border=data_config.border
-  )
-  images = to_canvas(arrays.train_images)
+  resize = functools.partial(_resize, side=data_config.image_size)
+  images = resize(arrays.train_images)
   views = augment.ViewsConfig(**sections["views"])
   _check_images(arrays.name, images, views)
   split = splits.choose(
@@ -158,7 +155,7 @@ def create(
       views=views,
       batch_size=config.eval.batch_size,
       mesh=mesh,
-      to_canvas=to_canvas,
+      resize=resize,
     ),
     train=train_config,
     eval=evaluate.EvalConfig(**sections["eval"]),
@@ -209,18 +206,10 @@ def _label_index(
   return index
 
 
-def _to_canvas(images: np.ndarray, *, side: int, border: int) -> np.ndarray:
-  """Resizes images [n, H, W, Ch] uint8 to squares, then adds a black border.
-
-  A side of 0 leaves their size as it is.
-  """
-  if side and images.shape[1:3] != (side, side):
-    images = _resize(images, side)
-  margin = (border, border)
-  return np.pad(images, ((0, 0), margin, margin, (0, 0)))
-
-
 def _resize(images: np.ndarray, side: int) -> np.ndarray:
+  """[n, H, W, Ch] uint8 -> [n, side, side, Ch] uint8; side 0: as they are."""
+  if side == 0 or images.shape[1:3] == (side, side):
+    return images
   whole = jnp.asarray([[0, 0, *images.shape[1:3]]], jnp.int32)
 
   @jax.jit

@@ -41,7 +41,6 @@ REFUSED = {
   "seed": ([-1, 2**31], "[0, 2147483647]"),
   "data.source": (["", "cifar10"], "digits, idx, tfds"),
   "data.image_size": ([-1], "at least 0"),
-  "data.border": ([-1], "at least 0"),
   "data.labels_per_class": ([0, -4], "at least 1"),
   "data.split_seed": ([-1, 2**31], "[0, 2147483647]"),
   "views.num_large": ([0], "at least 1"),

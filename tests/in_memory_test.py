@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from paws_jax import config as config_lib
 from paws_jax import sharding
 from paws_jax.data import in_memory
 from paws_jax.data import sampling
@@ -32,11 +33,8 @@ def _index():
 
 
 SUPPORT = in_memory.SupportConfig(
-  classes_per_step=3,
-  images_per_class=2,
-  num_views=1,
-  label_smoothing=0.1,
-  with_replacement=False,
+  **dict(config_lib.base().support)
+  | {"classes_per_step": 3, "images_per_class": 2}
 )
 
 

@@ -15,6 +15,7 @@ import pytest
 from flax import linen as nn
 
 from paws_jax import augment
+from paws_jax import config as config_lib
 from paws_jax import methods
 from paws_jax import models
 from paws_jax import optim
@@ -26,33 +27,25 @@ from paws_jax.data import views as views_lib
 from paws_jax.models import heads
 from paws_jax.models import norm
 
+BASE = config_lib.base()
 VIEWS = augment.ViewsConfig(
-  num_large=2,
-  large_size=8,
-  large_scale=(0.5, 1.0),
-  num_small=1,
-  small_size=6,
-  small_scale=(0.3, 0.6),
-  aspect_ratio=(3 / 4, 4 / 3),
-  flip_probability=0.0,
-  rotation_degrees=0.0,
-  jitter_strength=0.0,
-  jitter_probability=0.0,
-  grey_probability=0.0,
-  blur_probability=0.0,
-  blur_radius=(0.1, 2.0),
-  solarize_probability=0.0,
-  equalize_probability=0.0,
-  mean=(0.5,),
-  std=(0.25,),
-  eval_resize=0,
+  **dict(BASE.views)
+  | {
+    "large_size": 8,
+    "large_scale": (0.5, 1.0),
+    "num_small": 1,
+    "small_size": 6,
+    "small_scale": (0.3, 0.6),
+    "flip_probability": 0.0,
+    "jitter_probability": 0.0,
+    "grey_probability": 0.0,
+    "blur_probability": 0.0,
+    "mean": (0.5,),
+    "std": (0.25,),
+  }
 )
-METHOD = {
-  "name": "paws",
-  "temperature": 0.1,
-  "sharpen_temperature": 0.25,
-  "me_max": True,
-}
+# PAWS with me-max, temperatures 0.1 and 0.25.
+METHOD = dict(BASE.method)
 NUM_IMAGES, NUM_CLASSES, BATCH = 40, 5, 16
 # With and without a prediction head, on four devices.
 MAX_ALL_REDUCES = {True: 99, False: 99}
@@ -255,11 +248,11 @@ def make_setup(
       images,
       index,
       support=in_memory.SupportConfig(
-        classes_per_step=NUM_CLASSES,
-        images_per_class=images_per_class,
-        num_views=1,
-        label_smoothing=0.1,
-        with_replacement=False,
+        **dict(BASE.support)
+        | {
+          "classes_per_step": NUM_CLASSES,
+          "images_per_class": images_per_class,
+        }
       ),
       batch_size=BATCH,
       seed=7,
