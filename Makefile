@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Most of a test's time is compilation, on one core: a process per core.
+PYTEST_FLAGS ?= -n auto --dist loadfile
 
 .PHONY: quickstart test test-fast lint clean
 
@@ -17,10 +19,10 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python -m paws_jax.main --config=configs/quickstart.py
 
 test: $(VENV)/.installed lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 test-fast: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) -m "not slow"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
