@@ -52,6 +52,7 @@ setuptools.setup(
   extras_require={
     "tpu": ["jax[tpu]>=0.9"],
     "cuda": ["jax[cuda13]>=0.9"],
-    "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14"],
+    # One minor version of ruff: another may format differently.
+    "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff==0.17.*"],
   },
 )

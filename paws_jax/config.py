@@ -268,6 +268,13 @@ def validate(config: ml_collections.ConfigDict) -> None:
       f"train.epochs is {config['train']['epochs']}: lower the warm-up or "
       "train longer."
     )
+  every = config["checkpoint"]["every_steps"]
+  keep = config["checkpoint"]["keep_every_steps"]
+  if keep and (not every or keep % every):
+    raise ValueError(
+      f"checkpoint.keep_every_steps is {keep} but checkpoint.every_steps is "
+      f"{every}: make the former a multiple of the latter."
+    )
   if len(config["views"]["mean"]) != len(config["views"]["std"]):
     raise ValueError(
       f"views.mean has {len(config['views']['mean'])} values and views.std "

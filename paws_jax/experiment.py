@@ -210,17 +210,19 @@ def _resize(images: np.ndarray, side: int) -> np.ndarray:
   """[n, H, W, Ch] uint8 -> [n, side, side, Ch] uint8; side 0: as they are."""
   if side == 0 or images.shape[1:3] == (side, side):
     return images
-  whole = jnp.asarray([[0, 0, *images.shape[1:3]]], jnp.int32)
-
-  @jax.jit
-  def resize(batch):
-    boxes = jnp.broadcast_to(whole, (len(batch), 4))
-    resized = resample.crop_and_resize(batch, boxes, size=side)
-    return jnp.round(resized).astype(jnp.uint8)
-
   starts = range(0, len(images), _RESIZED_AT_ONCE)
-  parts = [resize(images[i : i + _RESIZED_AT_ONCE]) for i in starts]
+  parts = [
+    _resize_batch(images[i : i + _RESIZED_AT_ONCE], side=side) for i in starts
+  ]
   return np.concatenate([np.asarray(part) for part in parts])
+
+
+@jax.jit(static_argnames="side")
+def _resize_batch(images: jax.Array, *, side: int) -> jax.Array:
+  whole = jnp.asarray([[0, 0, *images.shape[1:3]]], jnp.int32)
+  boxes = jnp.broadcast_to(whole, (len(images), 4))
+  resized = resample.crop_and_resize(images, boxes, size=side)
+  return jnp.round(resized).astype(jnp.uint8)
 
 
 def _check_images(

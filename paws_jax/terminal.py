@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -9,7 +10,9 @@ from typing import Any
 
 
 class Signals:
-  """Notes SIGTERM and SIGINT while it is entered; a second SIGINT interrupts.
+  """Notes signals that end a process; a second SIGINT interrupts.
+
+  SIGTERM, SIGINT, and SIGHUP (a closed terminal) unless it is ignored already.
 
   Attributes:
     received: the first of them that came, or None.
@@ -19,8 +22,11 @@ class Signals:
     self.received: signal.Signals | None = None
 
   def __enter__(self) -> Signals:
-    both = (signal.SIGTERM, signal.SIGINT)
-    self._before = {s: signal.signal(s, self._note) for s in both}
+    noted = [signal.SIGTERM, signal.SIGINT]
+    # nohup has it ignored; then it stays so.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+      noted.append(signal.SIGHUP)
+    self._before = {s: signal.signal(s, self._note) for s in noted}
     return self
 
   def __exit__(self, *unused: Any) -> None:
@@ -33,7 +39,9 @@ class Signals:
       # Not `print`: the signal may have come in the middle of one, and Python's
       # streams do not allow a second inside.
       text = f"\n{self.received.name}: finishing the step under way ...\n"
-      os.write(2, text.encode())
+      # A reader that has gone must not cost the save.
+      with contextlib.suppress(OSError):
+        os.write(2, text.encode())
     elif number == signal.SIGINT:
       raise KeyboardInterrupt
 
@@ -78,5 +86,6 @@ class Output:
 
 
 def protect_output() -> None:
-  """Makes standard output an `Output`."""
+  """Makes standard output and error `Output`s."""
   sys.stdout = Output(sys.stdout)
+  sys.stderr = Output(sys.stderr)

@@ -4,7 +4,8 @@ A method is a frozen dataclass with
 
   views(config)                  -> the crops it needs, as a ViewsConfig
   init(key, batch)               -> (params, model_state)
-  state_specs                    -> PartitionSpecs of model_state
+  state_specs                    -> PartitionSpecs of model_state inside
+                                    `shard_map`; so far it is stored replicated
   loss(params, model_state, batch, *, step, key)
                                  -> (loss, (metrics, model_state))
 
