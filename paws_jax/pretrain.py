@@ -56,10 +56,10 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Run:
   config_lib.validate(config)
   with _memory_advice(config):
     experiment = experiment_lib.create(config)
-  path = workdir_lib.prepare(workdir, config)
-  metrics.read_results(path)
+  split = experiment.split.as_json()
+  path = workdir_lib.prepare(workdir, config, split)
   workdir_lib.write_environment(path)
-  workdir_lib.write_split(path, experiment.split.as_json())
+  workdir_lib.write_split(path, split)
   return Run(config=config, workdir=path, experiment=experiment)
 
 
@@ -278,15 +278,22 @@ class _Session:
   ) -> None:
     """Keeps what is needed to look into a number that is not finite."""
     directory = self._prepared.workdir / "not_finite" / str(step)
-    directory.mkdir(parents=True, exist_ok=True)
     batch = jax.jit(self._experiment.pipeline.batch)(inputs, step)
     ids = {"step": step, "support": np.asarray(batch.support.id).tolist()}
     if batch.unlabelled is not None:
       ids["unlabelled"] = np.asarray(batch.unlabelled.id).tolist()
-    metrics.replace_text(directory / "sample_ids.json", json.dumps(ids) + "\n")
-    with ocp.StandardCheckpointer() as writer:
-      writer.save(directory / "state", state, force=True)
     self._progress.end()
+    try:
+      directory.mkdir(parents=True, exist_ok=True)
+      metrics.replace_text(
+        directory / "sample_ids.json", json.dumps(ids) + "\n"
+      )
+      with ocp.StandardCheckpointer() as writer:
+        writer.save(directory / "state", state, force=True)
+    except (OSError, ValueError) as error:
+      # What was not finite must still be said, by what follows.
+      print(f"state and sample ids could not be kept in {directory}: {error}")
+      return
     print(f"state, step and sample ids are kept in {directory}")
 
   def report(self) -> dict[str, Any]:

@@ -32,13 +32,16 @@ class WorkdirError(ValueError):
 
 
 def prepare(
-  path: str | os.PathLike[str], config: ml_collections.ConfigDict
+  path: str | os.PathLike[str],
+  config: ml_collections.ConfigDict,
+  split: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
   """Makes or re-opens a run's directory and writes the recipe into it.
 
   Args:
     path: the directory; made if it does not exist.
     config: the resolved recipe.
+    split: what `write_split` will write, to be checked before anything is.
 
   Returns:
     Its absolute path.
@@ -55,6 +58,10 @@ def prepare(
     stored = _read(workdir / RECIPE)
     if stored is not None and _holds_run(workdir):
       _check_same(stored, recipe, workdir)
+    # A command that is refused must leave the recipe as it was.
+    metrics.read_results(workdir)
+    if split is not None:
+      _check_split(workdir, split)
     metrics.replace_text(workdir / RECIPE, _json(recipe))
   except OSError as error:
     raise WorkdirError(
@@ -85,6 +92,12 @@ def write_split(workdir: pathlib.Path, split: Mapping[str, Any]) -> None:
   Raises:
     WorkdirError: when the run was started on other labelled images or data.
   """
+  _check_split(workdir, split)
+  metrics.replace_text(workdir / "split.json", _json(split))
+
+
+def _check_split(workdir: pathlib.Path, split: Mapping[str, Any]) -> None:
+  """Refuses other labelled images than those the run was started with."""
   stored = _read(workdir / "split.json")
   before, now = (stored or split).get("hash", "none"), split["hash"]
   if before != now and _holds_run(workdir):
@@ -93,7 +106,6 @@ def write_split(workdir: pathlib.Path, split: Mapping[str, Any]) -> None:
       f"{workdir} was started (hash {before[:12]}, now {now[:12]}): restore "
       "them or choose another --workdir."
     )
-  metrics.replace_text(workdir / "split.json", _json(split))
 
 
 def _holds_run(workdir: pathlib.Path) -> bool:

@@ -167,3 +167,13 @@ def test_environment_without_git(tmp_path, monkeypatch):
   workdir.write_environment(tmp_path)
   written = json.loads((tmp_path / "environment.json").read_text())
   assert written["git_hash"] is None
+
+
+def test_a_refused_command_leaves_the_recipe_as_it_was(tmp_path):
+  workdir.prepare(tmp_path, recipe())
+  workdir.write_split(tmp_path, {"hash": "a" * 64})
+  (tmp_path / workdir.CHECKPOINTS / "4").mkdir(parents=True)
+  before = (tmp_path / workdir.RECIPE).read_text()
+  with pytest.raises(workdir.WorkdirError, match="labelled images"):
+    workdir.prepare(tmp_path, recipe(train__epochs=140), {"hash": "b" * 64})
+  assert (tmp_path / workdir.RECIPE).read_text() == before
