@@ -43,8 +43,9 @@ def training_figure(
   figure = Figure(figsize=(13, 5.2), layout="constrained")
   backend_agg.FigureCanvasAgg(figure)
   grid = figure.add_gridspec(2, 2, width_ratios=(1, 1.15))
-  _draw_losses(figure.add_subplot(grid[0, 0]), rows)
-  _draw_accuracy(figure.add_subplot(grid[1, 0]), rows)
+  losses = figure.add_subplot(grid[0, 0])
+  _draw_losses(losses, rows)
+  _draw_accuracy(figure.add_subplot(grid[1, 0], sharex=losses), rows)
   _draw_map(
     figure.add_subplot(grid[:, 1]),
     queries,
@@ -66,15 +67,14 @@ def _series(
 def _draw_losses(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
   for name, label in (
     ("cross_entropy", "cross-entropy"),
-    ("me_max_kl", "me-max: KL(mean prediction ‖ uniform)"),
+    ("me_max_kl", "me-max: KL(mean ‖ uniform)"),
   ):
     steps, values = _series(rows, name)
     if steps:
       axes.plot(steps, values, label=label)
   axes.set_ylabel("nats")
   axes.set_ylim(bottom=0)
-  axes.set_title("Losses")
-  _finish(axes, legend="upper right")
+  _finish(axes, "Losses")
 
 
 def _draw_accuracy(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -87,15 +87,22 @@ def _draw_accuracy(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
       axes.plot(steps, values, style, label=label, markersize=4)
   axes.set_ylim(0, 1.02)
   axes.set_xlabel("step")
-  axes.set_title("Accuracy and confidence")
-  _finish(axes, legend="lower right")
+  _finish(axes, "Accuracy")
 
 
-def _finish(axes: Any, *, legend: str) -> None:
+def _finish(axes: Any, title: str) -> None:
+  """Title and legend side by side above the axes, where no curve runs."""
+  axes.set_title(title, loc="left")
   axes.grid(alpha=0.3)
   # matplotlib warns of a legend of nothing.
   if axes.get_lines():
-    axes.legend(frameon=False, loc=legend)
+    axes.legend(
+      frameon=False,
+      loc="lower right",
+      bbox_to_anchor=(1, 1),
+      borderaxespad=0.1,
+      ncols=2,
+    )
 
 
 def _draw_map(

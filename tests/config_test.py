@@ -80,6 +80,7 @@ REFUSED = {
   "model.dtype": (["float16", ""], "auto, float32, bfloat16"),
   "method.temperature": ([0.0, -0.1], "greater than 0"),
   "method.sharpen_temperature": ([0.0, -0.1], "greater than 0"),
+  "method.support_loss_weight": ([-0.1], "at least 0"),
   "optim.start_lr": ([-0.1], "at least 0"),
   "optim.peak_lr": ([0.0, -0.1], "greater than 0"),
   "optim.final_lr": ([-0.1], "at least 0"),

@@ -81,22 +81,14 @@ def test_runs_without_some_metrics(tmp_path, rows):
   draw(tmp_path / "f.png", num_classes=3, labelled_per_class=2, rows=rows)
 
 
-def test_an_encoder_that_has_collapsed(tmp_path):
+@pytest.mark.parametrize("value", [0, 1])
+def test_an_encoder_that_has_collapsed(tmp_path, value):
   draw(
     tmp_path / "f.png",
     num_classes=3,
     labelled_per_class=2,
-    queries=np.ones((40, 8), np.float32),
-    supports=np.ones((6, 8), np.float32),
-  )
-
-
-def test_embeddings_of_zeros(tmp_path):
-  draw(
-    tmp_path / "f.png",
-    num_classes=3,
-    labelled_per_class=2,
-    queries=np.zeros((40, 8), np.float32),
+    queries=np.full((40, 8), value, np.float32),
+    supports=np.full((6, 8), value, np.float32),
   )
 
 
