@@ -264,7 +264,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
       raise ValueError(f"{name} is {value!r}: it must be {wanted}.")
   if config["optim"]["warmup_epochs"] > config["train"]["epochs"]:
     raise ValueError(
-      f"optim.warmup_epochs is {config['optim']['warmup_epochs']} but "
+      f"optim.warmup_epochs is {config['optim']['warmup_epochs']:g} but "
       f"train.epochs is {config['train']['epochs']}: lower the warm-up or "
       "train longer."
     )

@@ -251,7 +251,6 @@ def _check_intervals(experiment: Experiment) -> None:
     "the total number of steps": experiment.total_steps,
     "eval.every_steps": experiment.eval.every_steps,
     "checkpoint.every_steps": experiment.checkpoint.every_steps,
-    "checkpoint.keep_every_steps": experiment.checkpoint.keep_every_steps,
   }
   for name, steps in intervals.items():
     if steps % per_call:

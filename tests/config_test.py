@@ -224,6 +224,19 @@ def test_a_warm_up_longer_than_the_run_is_refused_with_both_numbers():
     config_lib.validate(config)
 
 
+@pytest.mark.parametrize("every", [0, 20])
+def test_a_retention_that_no_checkpoint_meets_is_refused(every):
+  config = config_lib.base()
+  config.checkpoint.every_steps = every
+  config.checkpoint.keep_every_steps = 30
+  with pytest.raises(
+    ValueError, match=rf"keep_every_steps is 30 but .*every_steps is {every}"
+  ):
+    config_lib.validate(config)
+  config.checkpoint.every_steps = 15
+  config_lib.validate(config)
+
+
 def test_mean_and_std_of_different_lengths_are_refused():
   with pytest.raises(ValueError, match=r"views.mean has 1 .* views.std 3"):
     config_lib.validate(_changed("views.mean", (0.5,)))

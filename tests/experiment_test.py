@@ -172,11 +172,6 @@ def test_a_first_state_can_be_made_in_float64():
       "checkpoint.every_steps, 6",
     ),
     (
-      {"checkpoint__keep_every_steps": 4},
-      "train.steps_per_call is 5, which does not divide "
-      "checkpoint.keep_every_steps, 4",
-    ),
-    (
       {"views__mean": (0.5,) * 3, "views__std": (0.5,) * 3},
       "views.mean and views.std have 3 and 3 values but toy has 1 channels",
     ),

@@ -115,7 +115,7 @@ def test_convolutions_pad_both_sides_alike():
   # is input 2 i when padding is symmetric, 2 i + 1 under "SAME".
   x = jnp.arange(36.0).reshape(1, 6, 6, 1)
   for size in (3, 7):
-    layer = resnet._conv(SETTINGS, 1, size, stride=2, name="conv")
+    layer = resnet.conv(SETTINGS, 1, size, stride=2, name="conv")
     kernel = np.zeros((size, size, 1, 1), np.float32)
     kernel[size // 2, size // 2] = 1
     y = layer.apply({"params": {"kernel": kernel}}, x)

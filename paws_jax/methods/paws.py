@@ -99,12 +99,11 @@ class Paws:
     if self.config.me_max:
       loss = loss + regularizer
     confidence = jnp.mean(jnp.max(targets, axis=-1))
-    support_loss = self._support_loss(z_support, batch)
     if self.axis_name is not None:
-      confidence, support_loss = jax.lax.pmean(
-        (confidence, support_loss), self.axis_name
-      )
-    loss = loss + self.config.support_loss_weight * support_loss
+      confidence = jax.lax.pmean(confidence, self.axis_name)
+    if self.config.support_loss_weight:
+      support_loss = self._support_loss(z_support, batch)
+      loss = loss + self.config.support_loss_weight * support_loss
     metrics = {
       "loss": loss,
       "cross_entropy": cross_entropy,
@@ -120,12 +119,14 @@ class Paws:
     An option of the paper (appendix E): labels then also act by themselves. The
     supports are all gathered, so every device computes the same.
     """
-    if not self.config.support_loss_weight:
-      return jnp.zeros(())
     rows = method.support_rows(batch, smoothing=self.label_smoothing)
-    return losses.suncet_loss(
+    loss = losses.suncet_loss(
       z_support, rows, temperature=self.config.temperature
     )
+    if self.axis_name is not None:
+      # The mean of equal values tells the compiler that they are.
+      loss = jax.lax.pmean(loss, self.axis_name)
+    return loss
 
   def _encode(self, params, model_state, batch):
     """Embeddings (h, z) of views, view-major, and (h, z) of all supports.
