@@ -12,7 +12,7 @@ steps; an accelerator's work, and not yet run to the end by us.
 
 The variant `cpu` is a slice for two cores, of at most 20 minutes: images of 20
 pixels, a small residual network, no small crops, AdamW and four epochs.
-benchmarks/RESULTS.md has what it reached.
+It has not been run to its end yet.
 """
 
 from paws_jax import config as config_lib

@@ -1,4 +1,4 @@
-"""PAWS on scikit-learn's handwritten digits: two minutes on two CPU cores.
+"""PAWS on scikit-learn's handwritten digits: minutes on two CPU cores.
 
   python -m paws_jax.main --config=configs/quickstart.py
 
