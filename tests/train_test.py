@@ -439,8 +439,10 @@ def test_the_only_gather_is_that_of_the_support_embeddings(prediction):
   )
   # Ten supports padded to twelve, h and z side by side.
   width = 16 if prediction else 8
-  (gathered,) = found.pop("all-gather")
-  assert gathered.startswith(f"f32[12,{width}]")
+  # XLA may spread the twelve padded ids and gather them again: 48 bytes.
+  gathered = [g for g in found.pop("all-gather") if not g.startswith("s32[12]")]
+  assert len(gathered) == 1, gathered
+  assert gathered[0].startswith(f"f32[12,{width}]")
   (scattered,) = found.pop("reduce-scatter")
   assert scattered.startswith(f"f32[3,{width}]")
   # BatchNorm's sums, forward and backward; me-max; metrics; gradients.
