@@ -205,7 +205,8 @@ class Checkpointer:
 
     Raises:
       CheckpointError: when checkpoints exist but none can be restored, or one
-        is of another model.
+        is of another model or may not be read.
+      MemoryError, jax.errors.JaxRuntimeError: when there is no room for one.
     """
     steps = self.steps()
     damaged = []
@@ -243,7 +244,7 @@ class Checkpointer:
       ).meta
       text, sha256 = sealed["text"], sealed["sha256"]
     except Exception as error:
-      raise _DamagedError(_first_line(error)) from error
+      raise self._diagnosis(step, error) from error
     if _sha256(text) != sha256:
       raise _DamagedError("its description differs from its digest")
     stored = json.loads(text)
@@ -253,7 +254,7 @@ class Checkpointer:
         step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
       ).state
     except Exception as error:
-      raise _DamagedError(_first_line(error)) from error
+      raise self._diagnosis(step, error) from error
     found = _describe(state)
     wrong = [name for name in found if found[name] != stored["arrays"][name]]
     if wrong:
@@ -262,6 +263,22 @@ class Checkpointer:
         f"first {wrong[0]}"
       )
     return state, stored["meta"]
+
+  def _diagnosis(self, step: int, error: Exception) -> Exception:
+    """What to raise when a checkpoint cannot be read.
+
+    Too little memory or a missing permission says nothing about the files:
+    they must not be set aside for it.
+    """
+    text = str(error)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+      return error
+    if isinstance(error, PermissionError) or "PERMISSION_DENIED" in text:
+      return CheckpointError(
+        f"checkpoint {step} in {self._directory} may not be read: "
+        f"{_first_line(error)}"
+      )
+    return _DamagedError(_first_line(error))
 
   def _check_fits(
     self, step: int, stored: Mapping[str, Any], like: Any

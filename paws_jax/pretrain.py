@@ -83,16 +83,18 @@ def run(prepared: Run) -> int:
         keep_every_steps=prepared.experiment.checkpoint.keep_every_steps,
       ) as checkpointer,
     ):
-      session = _Session(prepared, checkpointer, signals)
-      row = _finished_row(prepared) if session.step >= total else None
+      process = _Process(prepared, checkpointer, signals)
+      row = _finished_row(prepared) if process.step >= total else None
       if row is None:
-        session.train()
+        process.train()
     if row is not None:
       print(f"this run is finished ({total} steps); its result:")
-    elif session.step < total:
-      return _stopped(session.step, total, signals.received)
+      if not (prepared.workdir / figures.TRAINING).exists():
+        process.draw()
+    elif process.step < total:
+      return _stopped(process.step, total, signals.received)
     else:
-      row = session.report()
+      row = process.report()
   print(f"\n{results.table(row)}")
   next_command = prepared.experiment.log.next_command
   print(results.footer(prepared.workdir, next_command))
@@ -138,7 +140,7 @@ def _memory_advice(config: ml_collections.ConfigDict) -> Iterator[None]:
     ) from error
 
 
-class _Session:
+class _Process:
   """One process's part of a run: what the loop's hooks share.
 
   Attributes:
@@ -299,22 +301,30 @@ class _Session:
   def report(self) -> dict[str, Any]:
     """Evaluates the final state; writes the result row and the figure."""
     prepared, experiment = self._prepared, self._experiment
-    if self._embedded is not None and self._embedded[0] == self.step:
-      embeddings = self._embedded[1]
-    else:
-      embeddings = results.embed(experiment, self._state)
     row = {"task": TASK}
-    row |= results.measure(experiment, prepared.config, embeddings)
+    row |= results.measure(experiment, prepared.config, self._embeddings())
     spent = self._spent()
     row["wall_seconds"] = spent.wall_seconds
     row["compile_seconds"] = spent.compile_seconds
     row["steps_per_second"] = experiment.total_steps / spent.train_seconds
     # Before the figure: if that fails, the result is not lost.
     metrics.append_result(prepared.workdir, row)
-    results.draw(
-      prepared.workdir / figures.TRAINING,
-      experiment,
-      embeddings,
-      metrics.read(prepared.workdir / metrics.METRICS),
-    )
+    self.draw()
     return row
+
+  def draw(self) -> None:
+    """Draws the figure of a run that has taken all its steps."""
+    workdir = self._prepared.workdir
+    results.draw(
+      workdir / figures.TRAINING,
+      self._experiment,
+      self._embeddings(),
+      metrics.read(workdir / metrics.METRICS),
+    )
+
+  def _embeddings(self) -> results.Embeddings:
+    """By the present state; at most computed once."""
+    if self._embedded is None or self._embedded[0] != self.step:
+      embeddings = results.embed(self._experiment, self._state)
+      self._embedded = (self.step, embeddings)
+    return self._embedded[1]

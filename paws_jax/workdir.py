@@ -176,9 +176,18 @@ def _version(package: str) -> str | None:
 
 def _git_hash() -> str | None:
   """Commit of the source tree, with "+" when it has been changed."""
-  root = pathlib.Path(__file__).parent
+  root = pathlib.Path(__file__).resolve().parents[1]
   git = ["git", "-C", str(root)]
   try:
+    # An installed package may lie inside a repository of something else.
+    top = subprocess.run(
+      [*git, "rev-parse", "--show-toplevel"],
+      capture_output=True,
+      text=True,
+      check=True,
+    ).stdout.strip()
+    if pathlib.Path(top) != root:
+      return None
     commit = subprocess.run(
       [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()

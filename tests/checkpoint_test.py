@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
@@ -324,6 +325,34 @@ def test_nothing_whole_is_an_error(tmp_path):
     # Nothing is moved: a person may still want to look.
     assert checkpointer.steps() == [2, 4]
   assert len(said) == 2
+
+
+@pytest.mark.parametrize(
+  ("error", "raised"),
+  [
+    (MemoryError("no room"), MemoryError),
+    (RuntimeError("RESOURCE_EXHAUSTED: no room"), RuntimeError),
+    (PermissionError(13, "not yours"), checkpoint.CheckpointError),
+    (ValueError("PERMISSION_DENIED: not yours"), checkpoint.CheckpointError),
+  ],
+)
+def test_trouble_with_the_machine_sets_no_checkpoint_aside(
+  tmp_path, monkeypatch, error, raised
+):
+  write(tmp_path / "c", [2, 4])
+  said = []
+
+  def fail(*unused, **options):
+    raise error
+
+  with checkpoint.Checkpointer(
+    tmp_path / "c", warn=said.append
+  ) as checkpointer:
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
+    with pytest.raises(raised, match=r"no room|may not be read.*not yours"):
+      checkpointer.restore_latest(like(make_state()))
+    assert checkpointer.steps() == [2, 4]
+  assert said == []
 
 
 def test_another_model_is_named(tmp_path):

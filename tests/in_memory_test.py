@@ -1,6 +1,7 @@
 """The in-memory pipeline: which images each step gets, on any devices."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -171,6 +172,14 @@ def test_images_are_spread_and_labels_whole():
     assert array.sharding.is_equivalent_to(spread, array.ndim)
   for array in (batch.support_labels, batch.class_ids):
     assert array.sharding.is_fully_replicated
+
+
+@pytest.mark.parametrize("num_devices", [2, 4])
+def test_every_device_gathers_its_images_alone(num_devices):
+  # Without padding and with: nothing is sent between devices.
+  pipeline, batch = _pipeline(num_devices)
+  program = batch.lower(pipeline.inputs(0, 1), jnp.int32(0)).compile()
+  assert not re.search(r" (all|reduce|collective)-[a-z-]+\(", program.as_text())
 
 
 def test_methods_without_unlabelled_images_get_none():

@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 from matplotlib import image
 
@@ -25,19 +26,21 @@ STEPS = 10
 
 # Runs `main` in a process in which what the run must not need cannot be
 # imported, and which sends itself a signal when told so: at the compilation, or
-# when the metrics of a step arrive; or which runs out of disk.
+# when the metrics of a step arrive; or whose parameters become NaN at a step;
+# or which runs out of disk.
 DRIVER = """
 import os, resource, sys
 for name in ("tensorflow", "tensorflow_datasets", "clu"):
   sys.modules[name] = None
+import jax
 from absl import app
 from paws_jax import main
 from paws_jax import pretrain
 
 number, where = int(sys.argv[1]), sys.argv[2]
 del sys.argv[1:3]
-session = pretrain._Session
-before = {"_log": session._log, "_compile": session._compile}
+process = pretrain._Process
+before = {"_log": process._log, "_compile": process._compile}
 
 def log(self, step, values):
   before["_log"](self, step, values)
@@ -47,12 +50,20 @@ def log(self, step, values):
 def compile(self, call):
   if where == "compile":
     os.kill(os.getpid(), number)
+  if where == "poison":
+    compiled = before["_compile"](self, call)
+    def poisoned(state, inputs):
+      if int(state.step) == number:
+        nan = lambda x: x * jax.numpy.nan
+        state = state.replace(params=jax.tree.map(nan, state.params))
+      return compiled(state, inputs)
+    return poisoned
   if where == "limit":
     # Files cannot grow beyond this many bytes: a stand-in for a full disk.
     resource.setrlimit(resource.RLIMIT_FSIZE, (number, number))
   return before["_compile"](self, call)
 
-session._log, session._compile = log, compile
+process._log, process._compile = log, compile
 app.run(main.main, flags_parser=main.parse_flags)
 """
 
@@ -61,8 +72,8 @@ app.run(main.main, flags_parser=main.parse_flags)
 def launch(tmp_path_factory):
   """Runs the tiny recipe in a process of its own."""
   home = tmp_path_factory.mktemp("home")
-  # The programs are the same every time, also in the next session of a person
-  # who has set this.
+  # The programs are the same every time, also in later runs of these tests by a
+  # person who has set this.
   name = "JAX_COMPILATION_CACHE_DIR"
   environment = {
     "PATH": os.defpath,
@@ -217,6 +228,18 @@ def test_a_finished_run_shows_its_table_again(whole, launch):
 
 
 @pytest.mark.slow
+def test_a_finished_run_draws_its_figure_again(whole, launch, tmp_path):
+  copy = tmp_path / "run"
+  shutil.copytree(whole[0], copy)
+  (copy / "training.png").unlink()
+  result = launch(copy)
+  assert result.returncode == 0, result.stderr
+  assert "this run is finished" in result.stdout
+  drawn = image.imread(copy / "training.png")
+  np.testing.assert_array_equal(drawn, image.imread(whole[0] / "training.png"))
+
+
+@pytest.mark.slow
 def test_killed_then_damaged_then_resumed_is_the_same_run(
   whole, launch, tmp_path
 ):
@@ -281,20 +304,12 @@ def test_killed_before_the_result_was_written(whole, launch, tmp_path):
 
 @pytest.mark.slow
 def test_a_number_that_is_not_finite_stops_the_run(launch, tmp_path):
-  # The first step still has the learning rate of the start.
-  result = launch(
-    tmp_path,
-    "--config.optim.peak_lr=1e30",
-    "--config.optim.warmup_epochs=1",
-    "--config.checkpoint.every_steps=1",
-  )
+  bad = 5
+  result = launch(tmp_path, at=(bad, "poison"))
   assert result.returncode == 1
-  found = re.fullmatch(
-    r"error: (loss|grad_norm|update_norm) is (nan|-?inf) at step 1\..*\n",
-    result.stderr,
+  assert re.fullmatch(
+    r"error: loss is nan at step 5\. The state .*\n", result.stderr
   )
-  assert found, result.stderr
-  bad = 1
   kept = tmp_path / "not_finite" / str(bad)
   assert str(kept) in result.stdout
   assert (kept / "state").is_dir()
@@ -302,8 +317,8 @@ def test_a_number_that_is_not_finite_stops_the_run(launch, tmp_path):
   assert ids["step"] == bad
   assert len(ids["unlabelled"]) == 256
   assert len(ids["support"]) == 10
-  assert steps(tmp_path) == [bad]
-  assert rows(tmp_path) == []
+  assert steps(tmp_path) == [2, 4]
+  assert [row["step"] for row in rows(tmp_path)] == [3, 5]
   assert not (tmp_path / metrics.RESULTS).exists()
 
 

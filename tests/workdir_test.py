@@ -1,6 +1,7 @@
 """What may be done with the directory of a run."""
 
 import json
+import os
 
 import pytest
 
@@ -164,6 +165,17 @@ def test_environment(tmp_path):
 
 def test_environment_without_git(tmp_path, monkeypatch):
   monkeypatch.setenv("PATH", str(tmp_path))
+  workdir.write_environment(tmp_path)
+  written = json.loads((tmp_path / "environment.json").read_text())
+  assert written["git_hash"] is None
+
+
+def test_environment_inside_a_repository_of_something_else(
+  tmp_path, monkeypatch
+):
+  (tmp_path / "git").write_text("#!/bin/sh\necho /somewhere/else\n")
+  (tmp_path / "git").chmod(0o755)
+  monkeypatch.setenv("PATH", f"{tmp_path}:{os.defpath}")
   workdir.write_environment(tmp_path)
   written = json.loads((tmp_path / "environment.json").read_text())
   assert written["git_hash"] is None

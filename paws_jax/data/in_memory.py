@@ -136,19 +136,22 @@ class InMemory:
       classes_per_step=support.classes_per_step,
       images_per_class=support.images_per_class,
     )
-    slots = jnp.arange(ids.size) % support.images_per_class
-    padding = sharding.padded_size(ids.size, self._mesh) - ids.size
-    mask = None
-    if padding:
-      mask = self._spread(jnp.arange(ids.size + padding) < ids.size)
     # Left to spread, the layout leaks into the sorts: ids stay replicated.
-    labels, class_ids = sharding.constrain(
-      (labels, class_ids), sharding.replicated(self._mesh)
+    ids, labels, class_ids = sharding.constrain(
+      (ids, labels, class_ids), sharding.replicated(self._mesh)
     )
+    # Padding repeats the last support. Not jnp.pad, which the compiler spreads,
+    # at the cost of two collectives.
+    num_rows = sharding.padded_size(ids.size, self._mesh)
+    places = np.arange(num_rows, dtype=np.int32)
+    mask = None
+    if num_rows > ids.size:
+      mask = self._spread(jnp.asarray(places < ids.size))
+    places = np.minimum(places, ids.size - 1)
     return data.HostBatch(
       unlabelled=self._unlabelled(inputs, step),
-      support=self._canvases(inputs, jnp.pad(ids, (0, padding), mode="edge")),
-      support_slot=self._spread(jnp.pad(slots, (0, padding), mode="edge")),
+      support=self._canvases(inputs, ids[places]),
+      support_slot=self._spread(jnp.asarray(places % support.images_per_class)),
       support_mask=mask,
       support_labels=labels,
       class_ids=class_ids,
