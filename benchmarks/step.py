@@ -240,7 +240,7 @@ def _print_setting(
     f"{views.small_size} pixels, {support.classes_per_step} x "
     f"{support.images_per_class} x {support.num_views} supports"
   )
-  print(f"data: {experiment.arrays.name}")
+  print(f"data: {experiment.dataset.name}")
 
 
 def _dtype(experiment: experiment_lib.Experiment) -> str:

@@ -39,6 +39,8 @@ def base() -> ml_collections.ConfigDict:
   config.data.split_seed = 0
   # ... or those whose indices stand in this file, one a line.
   config.data.labels_file = ""
+  # Labelled images are unlabelled images as well, as in the paper.
+  config.data.include_labelled = True
 
   config.views = section()
   # Crops of each unlabelled image; sides in pixels, scales as area fractions.

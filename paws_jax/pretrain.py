@@ -56,7 +56,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Run:
   config_lib.validate(config)
   with _memory_advice(config):
     experiment = experiment_lib.create(config)
-  split = experiment.split.as_json()
+  split = experiment.dataset.split.as_json()
   path = workdir_lib.prepare(workdir, config, split)
   workdir_lib.write_environment(path)
   workdir_lib.write_split(path, split)
@@ -269,7 +269,7 @@ class _Process:
         {
           "spent": dataclasses.asdict(self._spent()),
           "pending_metrics": self._means.pending,
-          "split_hash": self._experiment.split.hash,
+          "split_hash": self._experiment.dataset.split.hash,
           "recipe": json.loads(self._prepared.config.to_json()),
           "version": workdir_lib.version(),
         },

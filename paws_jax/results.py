@@ -44,7 +44,8 @@ def embed(
   Raises:
     train.NonFiniteError: when the embeddings are not finite.
   """
-  images = (experiment.arrays.test_images, experiment.labelled[0])
+  dataset = experiment.dataset
+  images = (dataset.test.images, dataset.labelled.images)
   both = [
     experiment.embed(state.params, state.model_state, part) for part in images
   ]
@@ -64,10 +65,10 @@ def soft_nn(
   """Accuracy on the test images, {"top1", "top5"}, fractions."""
   return evaluate.soft_nn_accuracy(
     embeddings.queries,
-    experiment.arrays.test_labels,
+    experiment.dataset.test.labels,
     embeddings.supports,
-    experiment.labelled[1],
-    num_classes=experiment.arrays.num_classes,
+    experiment.dataset.labelled.labels,
+    num_classes=experiment.dataset.num_classes,
     temperature=experiment.temperature,
   )
 
@@ -87,21 +88,21 @@ def measure(
   Returns:
     JSON-serialisable: what was measured on what, and accuracies as fractions.
   """
-  arrays = experiment.arrays
+  dataset = experiment.dataset
   accuracy = soft_nn(experiment, embeddings)
   pixels = Embeddings(
-    _pixels(arrays.test_images), _pixels(experiment.labelled[0])
+    _pixels(dataset.test.images), _pixels(dataset.labelled.images)
   )
   raw = soft_nn(experiment, pixels)
-  count = len(arrays.test_labels)
+  count = len(dataset.test)
   return {
     "protocol": "soft_nn",
     "method": config.method.name,
-    "dataset": arrays.name,
-    "split_seed": experiment.split.split_seed,
-    "split_hash": experiment.split.hash,
+    "dataset": dataset.name,
+    "split_seed": dataset.split.split_seed,
+    "split_hash": dataset.split.hash,
     "seed": config.seed,
-    "num_labels": len(experiment.split.labelled_ids),
+    "num_labels": len(dataset.split.labelled_ids),
     "num_test": count,
     "steps": experiment.total_steps,
     **accuracy,
@@ -121,15 +122,16 @@ def _leave_one_out(
 
   None when no class has two.
   """
-  if max(experiment.split.class_counts) < 2:
+  dataset = experiment.dataset
+  if max(dataset.split.class_counts) < 2:
     return None
-  labels = experiment.labelled[1]
+  labels = dataset.labelled.labels
   return evaluate.soft_nn_accuracy(
     supports,
     labels,
     supports,
     labels,
-    num_classes=experiment.arrays.num_classes,
+    num_classes=dataset.num_classes,
     temperature=experiment.temperature,
     leave_one_out=True,
   )["top1"]
@@ -146,14 +148,15 @@ def draw(
   rows: list[dict[str, Any]],
 ) -> None:
   """Draws the figure of a run into `path`; `rows` are its metrics."""
+  dataset = experiment.dataset
   figures.training_figure(
     path,
     rows,
     queries=embeddings.queries,
-    query_labels=experiment.arrays.test_labels,
+    query_labels=dataset.test.labels,
     supports=embeddings.supports,
-    support_labels=experiment.labelled[1],
-    class_names=experiment.arrays.class_names,
+    support_labels=dataset.labelled.labels,
+    class_names=dataset.class_names,
   )
 
 

@@ -12,16 +12,16 @@ from paws_jax import augment
 from paws_jax import checkpoint
 from paws_jax import config as config_lib
 from paws_jax import evaluate
-from paws_jax import experiment
 from paws_jax import metrics
 from paws_jax import models
 from paws_jax import optim
 from paws_jax import train
+from paws_jax.data import datasets
 from paws_jax.data import in_memory
 from paws_jax.methods import method
 
 READERS = {
-  "data": experiment.DataConfig,
+  "data": datasets.DataConfig,
   "views": augment.ViewsConfig,
   "support": in_memory.SupportConfig,
   "model": models.ModelConfig,

@@ -99,35 +99,11 @@ def test_the_parts_take_the_recipes_fields():
   assert built.trainer.mesh.size == 2
 
 
-def test_the_labelled_part_is_the_split():
-  built = _create()
-  images, labels = built.labelled
-  assert np.bincount(labels).tolist() == [3] * 5
-  ids = built.split.labelled_ids
-  np.testing.assert_array_equal(images, _arrays().train_images[ids])
-  np.testing.assert_array_equal(labels, _arrays().train_labels[ids])
-
-
-def test_the_split_has_a_seed_of_its_own():
-  ids = _create().split.labelled_ids
-  np.testing.assert_array_equal(_create(seed=5).split.labelled_ids, ids)
-  other = _create(data__split_seed=5).split.labelled_ids
-  assert set(other) != set(ids)
-
-
 def test_a_step_processes_unlabelled_images_or_supports():
   assert _create().images_per_step == 8
   supervised = _create(method__name="supervised")
   assert supervised.images_per_step == 15
   assert supervised.trainer.views.num_large == 0
-
-
-def test_images_are_resized_once_where_the_recipe_says_so():
-  images = _create(data__image_size=12).pipeline.inputs(0, 5).images
-  assert images.shape == (NUM_TRAIN, 12, 12, 1)
-  assert images.dtype == np.uint8
-  images = _create().pipeline.inputs(0, 5).images
-  np.testing.assert_array_equal(images, _arrays().train_images)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ ALLOWED = {
   "colour": set(),
   "resample": {"colour"},
   "augment": {"colour", "resample"},
-  "data": {"augment", "sharding"},
+  "data": {"augment", "resample", "sharding"},
   "methods": {"augment", "data", "losses", "sharding"},
 }
 # What only loads with the host pipeline, or when it is asked for.
@@ -29,6 +29,7 @@ CORE = (
   "augment",
   "checkpoint",
   "config",
+  "data.datasets",
   "data.in_memory",
   "data.sources",
   "evaluate",

@@ -55,6 +55,7 @@ class InMemory:
     batch_size: int,
     seed: int,
     mesh: jax.sharding.Mesh,
+    pool: np.ndarray | None = None,
     with_unlabelled: bool = True,
   ):
     """Puts the images on the devices.
@@ -66,16 +67,18 @@ class InMemory:
       batch_size: B, unlabelled images a step.
       seed: the run's seed.
       mesh: devices.
+      pool: int32 [m], the images that serve as unlabelled ones; default all.
       with_unlabelled: False for methods that train on labelled images alone.
 
     Raises:
       ValueError: fewer images than a batch, or a batch that does not divide
         over the devices.
     """
-    if len(images) < batch_size:
+    pool = np.arange(len(images), dtype=np.int32) if pool is None else pool
+    if len(pool) < batch_size:
       raise ValueError(
-        f"train.batch_size is {batch_size} but the data has {len(images)} "
-        "training images: lower batch_size to at most that."
+        f"train.batch_size is {batch_size} but the data has {len(pool)} "
+        "training images to draw from: lower batch_size to at most that."
       )
     if batch_size % mesh.size:
       raise ValueError(
@@ -87,18 +90,22 @@ class InMemory:
     self._seed = seed
     self._mesh = mesh
     self._with_unlabelled = with_unlabelled
-    self._num_images = len(images)
+    self._num_images = len(pool)
     self._images = sharding.replicate(images, mesh)
     self._index = sharding.replicate(index, mesh)
-    order = functools.partial(
-      sampling.epoch_order, self._num_images, seed=self._seed
+
+    def order(pool, epoch):
+      return pool[sampling.epoch_order(len(pool), seed=seed, epoch=epoch)]
+
+    self._order = functools.partial(
+      jax.jit(order, out_shardings=sharding.replicated(mesh)),
+      sharding.replicate(pool, mesh),
     )
-    self._order = jax.jit(order, out_shardings=sharding.replicated(mesh))
     self._orders: dict[int, jax.Array] = {}
 
   @property
   def steps_per_epoch(self) -> int:
-    """Whole batches in the training set."""
+    """Whole batches in an epoch."""
     return self._num_images // self._batch_size
 
   def inputs(self, first_step: int, num_steps: int) -> Inputs:

@@ -1,0 +1,104 @@
+"""From section `data` to images: labelled, unlabelled, held out."""
+
+import jax
+import numpy as np
+import pytest
+
+from paws_jax import augment
+from paws_jax import config as config_lib
+from paws_jax import sharding
+from paws_jax.data import datasets
+from paws_jax.data import in_memory
+from paws_jax.data import sources
+
+NUM_TRAIN = 44
+
+
+@pytest.fixture(scope="module")
+def arrays():
+  rng = np.random.default_rng(0)
+  labels = np.arange(NUM_TRAIN, dtype=np.int32) % 5
+  return sources.Arrays(
+    name="toy",
+    class_names=("ant", "bee", "cat", "dog", "elk"),
+    train_images=rng.integers(0, 256, (NUM_TRAIN, 8, 10, 1), np.uint8),
+    train_labels=labels,
+    test_images=rng.integers(0, 256, (7, 8, 10, 1), np.uint8),
+    test_labels=labels[:7],
+  )
+
+
+def load(arrays, **changes):
+  section = dict(config_lib.base().data) | {"labels_per_class": 3} | changes
+  views = dict(config_lib.base().views)
+  views |= {"large_size": 8, "mean": (0.5,), "std": (0.25,), "eval_resize": 0}
+  return datasets.load(
+    datasets.DataConfig(**section),
+    augment.ViewsConfig(**views),
+    arrays=arrays,
+  )
+
+
+def pipeline(dataset, batch_size=8):
+  support = dict(config_lib.base().support)
+  support |= {"classes_per_step": 5, "images_per_class": 3}
+  return dataset.make_pipeline(
+    support=in_memory.SupportConfig(**support),
+    batch_size=batch_size,
+    seed=0,
+    mesh=sharding.make_mesh(jax.devices()[:1]),
+    with_unlabelled=True,
+  )
+
+
+def test_the_labelled_part_is_the_split(arrays):
+  dataset = load(arrays)
+  assert np.bincount(dataset.labelled.labels).tolist() == [3] * 5
+  ids = dataset.split.labelled_ids
+  images = dataset.labelled.images
+  np.testing.assert_array_equal(images, arrays.train_images[ids])
+  np.testing.assert_array_equal(
+    dataset.labelled.labels, arrays.train_labels[ids]
+  )
+  assert len(dataset.labelled) == 15
+  assert dataset.num_classes == 5
+
+
+def test_the_split_seed_chooses_it(arrays):
+  ids = load(arrays).split.labelled_ids
+  np.testing.assert_array_equal(load(arrays).split.labelled_ids, ids)
+  assert set(load(arrays, split_seed=5).split.labelled_ids) != set(ids)
+
+
+def test_images_are_resized_once_where_the_recipe_says_so(arrays):
+  images = pipeline(load(arrays, image_size=12)).inputs(0, 5).images
+  assert images.shape == (NUM_TRAIN, 12, 12, 1)
+  assert images.dtype == np.uint8
+  images = pipeline(load(arrays)).inputs(0, 5).images
+  np.testing.assert_array_equal(images, arrays.train_images)
+
+
+@pytest.mark.parametrize("include", [True, False])
+def test_labelled_images_can_be_left_out_of_the_unlabelled_ones(
+  arrays, include
+):
+  dataset = load(arrays, include_labelled=include)
+  served = pipeline(dataset)
+  num_images = NUM_TRAIN if include else NUM_TRAIN - 15
+  assert served.steps_per_epoch == num_images // 8
+  order = np.asarray(served.inputs(0, 1).orders[0])
+  labelled = set(dataset.split.labelled_ids.tolist())
+  expected = set(range(NUM_TRAIN)) - (set() if include else labelled)
+  assert sorted(order.tolist()) == sorted(expected)
+  # The images of these rows, and no others.
+  batch = served.batch(served.inputs(0, 1), np.int32(0))
+  np.testing.assert_array_equal(batch.unlabelled.id, order[:8])
+  np.testing.assert_array_equal(
+    batch.unlabelled.image, arrays.train_images[order[:8]]
+  )
+
+
+def test_too_few_images_without_the_labelled_ones(arrays):
+  dataset = load(arrays, include_labelled=False)
+  with pytest.raises(ValueError, match=r"is 32 but the data has 29 training"):
+    pipeline(dataset, batch_size=32)
