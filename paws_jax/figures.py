@@ -13,6 +13,7 @@ TRAINING = "training.png"
 
 # More than these make a projection no clearer, only slower.
 _MOST_POINTS = 2000
+_MOST_SUPPORTS = 1000
 
 
 def training_figure(
@@ -30,7 +31,7 @@ def training_figure(
   Args:
     path: the PNG to write.
     rows: lines of metrics.jsonl.
-    queries: [n, D] embeddings of test images.
+    queries: [n, D] embeddings of test images; n may be 0.
     query_labels: [n] classes.
     supports: [N, D] embeddings of labelled images.
     support_labels: [N] classes.
@@ -79,7 +80,7 @@ def _draw_losses(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _draw_accuracy(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
   for name, label, style in (
-    ("soft_nn_top1", "soft-NN top-1, test images", "o-"),
+    ("soft_nn_top1", "soft-NN top-1", "o-"),
     ("target_confidence", "target confidence", "-"),
   ):
     steps, values = _series(rows, name)
@@ -116,17 +117,21 @@ def _draw_map(
   """t-SNE of test embeddings (dots) and labelled ones (ringed)."""
   from matplotlib import colormaps
 
-  # Evenly spaced rows, so that the same figure comes out every time.
-  most = max(_MOST_POINTS - len(supports), 1)
-  kept = np.linspace(0, len(queries) - 1, min(most, len(queries))).astype(int)
-  projection = _project(np.concatenate([supports, queries[kept]]))
+  total = len(supports)
+  shown = _evenly(total, _MOST_SUPPORTS)
+  supports, support_labels = supports[shown], support_labels[shown]
+  points, split = supports, len(supports)
+  if len(queries):
+    kept = _evenly(len(queries), _MOST_POINTS - split)
+    query_labels = query_labels[kept]
+    points = np.concatenate([supports, queries[kept]])
+  projection = _project(points)
   colours = colormaps["tab10" if len(class_names) <= 10 else "gist_rainbow"]
   scale = 1 if len(class_names) <= 10 else 1 / len(class_names)
-  split = len(supports)
   labelled, test = projection[:split], projection[split:]
   for k, name in enumerate(class_names):
     colour = [colours(k * scale) if scale < 1 else colours(k)]
-    mine = query_labels[kept] == k
+    mine = query_labels == k
     axes.scatter(*test[mine].T, s=10, c=colour, alpha=0.7, label=_plain(name))
     axes.scatter(
       *labelled[support_labels == k].T,
@@ -138,10 +143,17 @@ def _draw_map(
   axes.set_xticks([])
   axes.set_yticks([])
   axes.set_title(
-    f"Embeddings (t-SNE): {len(test)} test images, {split} labelled (ringed)"
+    f"Embeddings (t-SNE): {len(test)} test images, {split} "
+    + (f"of {total} " if split < total else "")
+    + "labelled (ringed)"
   )
   if len(class_names) <= 20:
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+
+
+def _evenly(num: int, most: int) -> np.ndarray:
+  """At most `most` of the rows 0..num-1, evenly spaced: the same every time."""
+  return np.linspace(0, num - 1, min(most, num)).astype(int)
 
 
 def _project(points: np.ndarray) -> np.ndarray:

@@ -160,7 +160,8 @@ class _Process:
     self._checkpointer = checkpointer
     self._signals = signals
     self._compile_seconds = 0.0
-    self._embedded: tuple[int, results.Embeddings] | None = None
+    # Embeddings of the parts of the data at a step, for what comes next.
+    self._embedded: tuple[int, dict[str, np.ndarray]] = (-1, {})
     self._state = self._experiment.initial_state()
     self.step, meta = self._restore()
     self._earlier = results.Spent(**meta["spent"])
@@ -254,9 +255,9 @@ class _Process:
 
   def _evaluate(self, state: train.TrainState, step: int) -> None:
     with self._progress.paused():
-      embeddings = results.embed(self._experiment, state)
-      accuracy = results.soft_nn(self._experiment, embeddings)
-      self._embedded = (step, embeddings)
+      part = self._experiment.dataset.watched
+      queries, supports = self._embed(state, step, part, "labelled")
+      accuracy = results.soft_nn(self._experiment, part, queries, supports)
       self._progress.accuracy(accuracy["top1"], step)
       scalars = {f"soft_nn_{k}": v for k, v in accuracy.items()}
       self._writer.write(step, scalars)
@@ -302,7 +303,7 @@ class _Process:
     """Evaluates the final state; writes the result row and the figure."""
     prepared, experiment = self._prepared, self._experiment
     row = {"task": TASK}
-    row |= results.measure(experiment, prepared.config, self._embeddings())
+    row |= results.measure(experiment, prepared.config, self._final())
     spent = self._spent()
     row["wall_seconds"] = spent.wall_seconds
     row["compile_seconds"] = spent.compile_seconds
@@ -318,13 +319,24 @@ class _Process:
     results.draw(
       workdir / figures.TRAINING,
       self._experiment,
-      self._embeddings(),
+      self._final(),
       metrics.read(workdir / metrics.METRICS),
     )
 
-  def _embeddings(self) -> results.Embeddings:
-    """By the present state; at most computed once."""
-    if self._embedded is None or self._embedded[0] != self.step:
-      embeddings = results.embed(self._experiment, self._state)
-      self._embedded = (self.step, embeddings)
-    return self._embedded[1]
+  def _final(self) -> dict[str, np.ndarray]:
+    """Embeddings of all parts by the last state."""
+    parts = ("labelled", "validation", "test")
+    rows = self._embed(self._state, self.step, *parts)
+    return dict(zip(parts, rows, strict=True))
+
+  def _embed(
+    self, state: train.TrainState, step: int, *parts: str
+  ) -> list[np.ndarray]:
+    """Embeds parts of the data, each only once at a step."""
+    if self._embedded[0] != step:
+      self._embedded = (step, {})
+    known = self._embedded[1]
+    for part in parts:
+      if part not in known:
+        known[part] = results.embed(self._experiment, state, part)
+    return [known[part] for part in parts]

@@ -28,91 +28,130 @@ class Spent:
   train_seconds: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Embeddings:
-  """Test images [n, D] and labelled images [N, D] as the encoder sees them."""
-
-  queries: np.ndarray
-  supports: np.ndarray
-
-
 def embed(
-  experiment: experiment_lib.Experiment, state: train.TrainState
-) -> Embeddings:
-  """Embeds test and labelled images.
+  experiment: experiment_lib.Experiment, state: train.TrainState, part: str
+) -> np.ndarray:
+  """Embeds the images of "labelled", "validation" or "test".
+
+  Returns:
+    [n, D] float32; n is 0 where the data set has no such part.
 
   Raises:
     train.NonFiniteError: when the embeddings are not finite.
   """
-  dataset = experiment.dataset
-  images = (dataset.test.images, dataset.labelled.images)
-  both = [
-    experiment.embed(state.params, state.model_state, part) for part in images
-  ]
-  bad = sum(int((~np.isfinite(rows)).any(axis=-1).sum()) for rows in both)
+  images = getattr(experiment.dataset, part)
+  if images is None:
+    return np.zeros((0, 1), np.float32)
+  rows = experiment.embed(state.params, state.model_state, images.images)
+  bad = int((~np.isfinite(rows)).any(axis=-1).sum())
   if bad:
     raise train.NonFiniteError(
-      f"the embeddings of {bad} of {sum(map(len, both))} images are not finite "
+      f"the embeddings of {bad} of {len(rows)} {part} images are not finite "
       f"at step {int(state.step)}: lower optim.peak_lr or lengthen "
       "optim.warmup_epochs."
     )
-  return Embeddings(*both)
+  return rows
 
 
 def soft_nn(
-  experiment: experiment_lib.Experiment, embeddings: Embeddings
+  experiment: experiment_lib.Experiment,
+  part: str,
+  queries: np.ndarray,
+  supports: np.ndarray,
 ) -> dict[str, float]:
-  """Accuracy on the test images, {"top1", "top5"}, fractions."""
+  """Accuracy on a part of the data, {"top1", "top5"}, fractions.
+
+  Args:
+    experiment: the labels and the temperature.
+    part: "validation", "test", or "labelled": leave-one-out.
+    queries: [n, D] images of the part, embedded or as pixels.
+    supports: [N, D] labelled images, likewise.
+  """
+  dataset = experiment.dataset
   return evaluate.soft_nn_accuracy(
-    embeddings.queries,
-    experiment.dataset.test.labels,
-    embeddings.supports,
-    experiment.dataset.labelled.labels,
-    num_classes=experiment.dataset.num_classes,
+    queries,
+    getattr(dataset, part).labels,
+    supports,
+    dataset.labelled.labels,
+    num_classes=dataset.num_classes,
     temperature=experiment.temperature,
+    leave_one_out=part == "labelled",
   )
 
 
 def measure(
   experiment: experiment_lib.Experiment,
   config: ml_collections.ConfigDict,
-  embeddings: Embeddings,
+  embeddings: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
   """The result row of a run, but for the time it took.
 
   Args:
     experiment: data, split and temperature.
     config: its recipe.
-    embeddings: by the final encoder.
+    embeddings: of "labelled" and what other parts there are, by the final
+      encoder.
 
   Returns:
-    JSON-serialisable: what was measured on what, and accuracies as fractions.
+    JSON-serialisable: what was measured on what, and accuracies as fractions;
+    None where a data set has no such images, or they are on disk.
   """
   dataset = experiment.dataset
-  accuracy = soft_nn(experiment, embeddings)
-  pixels = Embeddings(
-    _pixels(dataset.test.images), _pixels(dataset.labelled.images)
-  )
-  raw = soft_nn(experiment, pixels)
-  count = len(dataset.test)
-  return {
+  supports = embeddings["labelled"]
+  row = {
     "protocol": "soft_nn",
     "method": config.method.name,
     "dataset": dataset.name,
     "split_seed": dataset.split.split_seed,
     "split_hash": dataset.split.hash,
     "seed": config.seed,
-    "num_labels": len(dataset.split.labelled_ids),
-    "num_test": count,
+    "num_labels": len(dataset.labelled),
     "steps": experiment.total_steps,
-    **accuracy,
-    "top1_interval": evaluate.confidence_interval(accuracy["top1"], count),
-    "top5_interval": evaluate.confidence_interval(accuracy["top5"], count),
-    "raw_pixel_top1": raw["top1"],
-    "raw_pixel_top5": raw["top5"],
-    "leave_one_out_top1": _leave_one_out(experiment, embeddings.supports),
+  }
+  for part, prefix in (("test", ""), ("validation", "validation_")):
+    if part == "validation" and dataset.validation is None:
+      continue
+    row |= _accuracy(experiment, part, prefix, embeddings[part], supports)
+  return row | {
+    **_raw_pixels(experiment),
+    "leave_one_out_top1": _leave_one_out(experiment, supports),
     "version": workdir_lib.version(),
   }
+
+
+def _accuracy(
+  experiment: experiment_lib.Experiment,
+  part: str,
+  prefix: str,
+  queries: np.ndarray,
+  supports: np.ndarray,
+) -> dict[str, Any]:
+  """Accuracies with their intervals, and on how many images."""
+  count = len(queries)
+  row = {f"num_{part}": count}
+  accuracy = dict.fromkeys(("top1", "top5"))
+  if count:
+    accuracy = soft_nn(experiment, part, queries, supports)
+  for name, value in accuracy.items():
+    row[prefix + name] = value
+    row[f"{prefix}{name}_interval"] = (
+      evaluate.confidence_interval(value, count) if count else None
+    )
+  return row
+
+
+def _raw_pixels(experiment: experiment_lib.Experiment) -> dict[str, Any]:
+  """What the pixels alone give, for images that are in memory."""
+  dataset = experiment.dataset
+  accuracy = dict.fromkeys(("top1", "top5"))
+  if dataset.test is not None and dataset.in_memory:
+    accuracy = soft_nn(
+      experiment,
+      "test",
+      _pixels(dataset.test.images),
+      _pixels(dataset.labelled.images),
+    )
+  return {f"raw_pixel_{name}": value for name, value in accuracy.items()}
 
 
 def _leave_one_out(
@@ -122,19 +161,9 @@ def _leave_one_out(
 
   None when no class has two.
   """
-  dataset = experiment.dataset
-  if max(dataset.split.class_counts) < 2:
+  if max(experiment.dataset.split.class_counts) < 2:
     return None
-  labels = dataset.labelled.labels
-  return evaluate.soft_nn_accuracy(
-    supports,
-    labels,
-    supports,
-    labels,
-    num_classes=dataset.num_classes,
-    temperature=experiment.temperature,
-    leave_one_out=True,
-  )["top1"]
+  return soft_nn(experiment, "labelled", supports, supports)["top1"]
 
 
 def _pixels(images: np.ndarray) -> np.ndarray:
@@ -144,17 +173,18 @@ def _pixels(images: np.ndarray) -> np.ndarray:
 def draw(
   path: pathlib.Path,
   experiment: experiment_lib.Experiment,
-  embeddings: Embeddings,
+  embeddings: Mapping[str, np.ndarray],
   rows: list[dict[str, Any]],
 ) -> None:
   """Draws the figure of a run into `path`; `rows` are its metrics."""
   dataset = experiment.dataset
+  test = dataset.test
   figures.training_figure(
     path,
     rows,
-    queries=embeddings.queries,
-    query_labels=dataset.test.labels,
-    supports=embeddings.supports,
+    queries=embeddings["test"],
+    query_labels=np.zeros(0, np.int32) if test is None else test.labels,
+    supports=embeddings["labelled"],
     support_labels=dataset.labelled.labels,
     class_names=dataset.class_names,
   )
@@ -164,21 +194,21 @@ def table(row: Mapping[str, Any]) -> str:
   """The table a user came for, out of a result row."""
   labels, count = row["num_labels"], row["num_test"]
   name = "PAWS-NN" if row["method"] == "paws" else f"{row['method']}, soft NN"
+  title = f"{count} test images" if count else "no test images"
   lines = [
-    f"{row['dataset']}: {labels} labels, {count} test images, 95 % intervals",
+    f"{row['dataset']}: {labels} labels, {title}, 95 % intervals",
     f"{'':26}{'top-1':24}top-5",
-    _line(name, (row["top1"], row["top5"]), count),
-    _line(
-      "soft NN on raw pixels",
-      (row["raw_pixel_top1"], row["raw_pixel_top5"]),
-      count,
+    *_line(name, row, ("top1", "top5"), count),
+    *_line(
+      f"{name}, validation",
+      row,
+      ("validation_top1", "validation_top5"),
+      row.get("num_validation", 0),
     ),
-  ]
-  if row["leave_one_out_top1"] is not None:
-    lines.append(
-      _line("leave-one-out, labelled", (row["leave_one_out_top1"],), labels)
-    )
-  lines += [
+    *_line(
+      "soft NN on raw pixels", row, ("raw_pixel_top1", "raw_pixel_top5"), count
+    ),
+    *_line("leave-one-out, labelled", row, ("leave_one_out_top1",), labels),
     "",
     f"{row['wall_seconds']:.0f} s in all, {row['compile_seconds']:.0f} s of "
     f"them compiling; {row['steps_per_second']:.2f} steps/s",
@@ -186,12 +216,17 @@ def table(row: Mapping[str, Any]) -> str:
   return "\n".join(lines)
 
 
-def _line(title: str, accuracies: tuple[float, ...], count: int) -> str:
+def _line(
+  title: str, row: Mapping[str, Any], names: tuple[str, ...], count: int
+) -> list[str]:
+  """One line of the table; none when it was not measured."""
+  if row.get(names[0]) is None:
+    return []
   cells = []
-  for accuracy in accuracies:
-    low, high = evaluate.confidence_interval(accuracy, count)
-    cells.append(f"{accuracy:6.1%} [{low:.1%}, {high:.1%}]".ljust(24))
-  return f"{title:26}{''.join(cells)}".rstrip()
+  for name in names:
+    low, high = evaluate.confidence_interval(row[name], count)
+    cells.append(f"{row[name]:6.1%} [{low:.1%}, {high:.1%}]".ljust(24))
+  return [f"{title:26}{''.join(cells)}".rstrip()]
 
 
 def footer(workdir: pathlib.Path, next_command: str) -> str:

@@ -59,6 +59,20 @@ def test_few_and_many_classes(tmp_path, num_classes, labelled_per_class):
   )
 
 
+def test_of_very_many_labelled_images_some_are_shown(tmp_path, monkeypatch):
+  projected = []
+
+  def project(points):
+    projected.append(len(points))
+    return points[:, :2]
+
+  monkeypatch.setattr(figures, "_project", project)
+  draw(
+    tmp_path / "f.png", num_classes=4, labelled_per_class=400, num_queries=3000
+  )
+  assert projected == [2000]
+
+
 def test_the_same_figure_comes_out_every_time(tmp_path):
   first, second = (
     draw(tmp_path / name, num_classes=3, labelled_per_class=2)

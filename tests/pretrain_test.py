@@ -368,7 +368,7 @@ def test_prepare_writes_recipe_environment_and_split(tmp_path):
   names = sorted(path.name for path in prepared.workdir.iterdir())
   assert names == ["config.json", "environment.json", "split.json"]
   split = json.loads((prepared.workdir / "split.json").read_text())
-  assert split["hash"] == prepared.experiment.split.hash
+  assert split["hash"] == prepared.experiment.dataset.split.hash
 
 
 @pytest.mark.parametrize(

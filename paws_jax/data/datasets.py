@@ -61,7 +61,9 @@ class Dataset:
     class_names: one for each class, in the order of the labels.
     split: which training images are labelled.
     labelled: those images.
-    test: the images to report an accuracy on.
+    validation: images to watch an accuracy on while training; None: none.
+    test: the images to report an accuracy on; None: none.
+    in_memory: whether the images of these parts are arrays.
     eval_views: how an image of `labelled` and `test` is cropped to embed it.
     resize: what is done to a batch [n, H, W, Ch] uint8 of them before that.
     make_pipeline: of (support, batch_size, seed, mesh, with_unlabelled), all by
@@ -72,7 +74,9 @@ class Dataset:
   class_names: tuple[str, ...]
   split: splits.Split
   labelled: Labelled
-  test: Labelled
+  validation: Labelled | None
+  test: Labelled | None
+  in_memory: bool
   eval_views: augment.ViewsConfig
   resize: Callable[[np.ndarray], np.ndarray]
   make_pipeline: Callable[..., Any]
@@ -81,6 +85,14 @@ class Dataset:
   def num_classes(self) -> int:
     """Number of classes, including any without an image."""
     return len(self.class_names)
+
+  @property
+  def watched(self) -> str:
+    """The part whose accuracy is shown while training."""
+    for part in ("validation", "test"):
+      if getattr(self, part) is not None:
+        return part
+    return "labelled"
 
 
 def load(
@@ -129,7 +141,9 @@ def load(
     class_names=arrays.class_names,
     split=split,
     labelled=Labelled(arrays.train_images[ids], arrays.train_labels[ids]),
+    validation=None,
     test=Labelled(arrays.test_images, arrays.test_labels),
+    in_memory=True,
     eval_views=views,
     resize=resize,
     make_pipeline=make_pipeline,
