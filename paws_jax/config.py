@@ -73,7 +73,8 @@ def base() -> ml_collections.ConfigDict:
   config.views.eval_resize = 256
 
   config.support = section()
-  # Distinct classes drawn in a step, and labelled images of each.
+  # Distinct classes drawn in a step (0: all that the data has), and labelled
+  # images of each.
   config.support.classes_per_step = 960
   config.support.images_per_class = 7
   # Differently augmented views of each drawn image.
@@ -212,7 +213,10 @@ _RULES: dict[str, _Rule] = {
   "views.mean": ("one number per channel", lambda x: len(x) > 0),
   "views.std": _POSITIVES,
   "views.eval_resize": _NOT_NEGATIVE,
-  "support.classes_per_step": ("at least 2", lambda x: x >= 2),
+  "support.classes_per_step": (
+    "0 (all classes) or at least 2",
+    lambda x: x == 0 or x >= 2,
+  ),
   "support.images_per_class": _AT_LEAST_ONE,
   "support.num_views": _AT_LEAST_ONE,
   "support.label_smoothing": _FRACTION,

@@ -80,7 +80,7 @@ def create(
   dataset = datasets.load(data_config, views, arrays=arrays)
   mesh = sharding.make_mesh(devices)
   train_config = train.TrainConfig(**sections["train"])
-  support = in_memory.SupportConfig(**sections["support"])
+  support = _support_config(sections["support"], dataset)
   method, encoder = _create_method(sections, support, train_config)
   method_views = method.views(views)
   pipeline = dataset.make_pipeline(
@@ -143,6 +143,21 @@ def _create_method(
     axis_name=sharding.AXES,
   )
   return method, models.create(sections["model"])
+
+
+def _support_config(
+  section: Mapping[str, Any], dataset: datasets.Dataset
+) -> in_memory.SupportConfig:
+  """Section `support`, with the number of classes where it asks for all."""
+  if dataset.num_classes < 2:
+    raise ValueError(
+      f"{dataset.name} has {dataset.num_classes} class: a soft label needs at "
+      "least 2."
+    )
+  support = in_memory.SupportConfig(**section)
+  if support.classes_per_step:
+    return support
+  return dataclasses.replace(support, classes_per_step=dataset.num_classes)
 
 
 def _check_intervals(experiment: Experiment) -> None:

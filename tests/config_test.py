@@ -68,7 +68,7 @@ REFUSED = {
   "views.mean": ([()], "one number per channel"),
   "views.std": ([(), (0.2, 0.0, 0.2), (0.2, -0.1, 0.2)], "greater than 0"),
   "views.eval_resize": ([-1], "at least 0"),
-  "support.classes_per_step": ([0, 1], "at least 2"),
+  "support.classes_per_step": ([-1, 1], "0 (all classes) or at least 2"),
   "support.images_per_class": ([0], "at least 1"),
   "support.num_views": ([0], "at least 1"),
   "support.label_smoothing": ([-0.1, 1.0], "[0, 1)"),

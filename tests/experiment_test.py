@@ -1,5 +1,6 @@
 """From a recipe to its parts, and what is refused on the way."""
 
+import dataclasses
 import functools
 import re
 
@@ -184,6 +185,24 @@ def test_a_first_state_can_be_made_in_float64():
 def test_what_does_not_fit_is_refused_with_both_numbers(changes, message):
   with pytest.raises(ValueError, match=re.escape(message)):
     _create(**changes)
+
+
+def test_all_classes_are_drawn_where_the_recipe_does_not_count_them():
+  built = _create(support__classes_per_step=0)
+  batch = built.pipeline.batch(built.pipeline.inputs(0, 5), np.int32(0))
+  assert sorted(batch.class_ids.tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_one_class_is_too_few():
+  arrays = _arrays()
+  one = dataclasses.replace(
+    arrays,
+    class_names=("ant",),
+    train_labels=np.zeros_like(arrays.train_labels),
+    test_labels=np.zeros_like(arrays.test_labels),
+  )
+  with pytest.raises(ValueError, match="toy has 1 class: a soft label needs"):
+    experiment.create(_config(), devices=jax.devices()[:1], arrays=one)
 
 
 def test_with_replacement_few_labels_fill_a_support():
