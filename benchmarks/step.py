@@ -103,6 +103,7 @@ def main(argv: list[str]) -> int:
 
 def _run(config: ml_collections.ConfigDict) -> int:
   config_lib.validate(config)
+  sharding.use_cpu_cores(config.train.batch_size)
   with_peer = _peer_wanted()
   if with_peer:
     # Else JAX would take most of a GPU's memory before PyTorch starts.

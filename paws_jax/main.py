@@ -76,8 +76,10 @@ def main(argv: Sequence[str]) -> int:
 def _pretrain(workdir: str) -> int:
   from paws_jax import checkpoint
   from paws_jax import pretrain
+  from paws_jax import sharding
   from paws_jax import train
 
+  sharding.use_cpu_cores(_CONFIG.value.train.batch_size)
   try:
     prepared = pretrain.prepare(_CONFIG.value, workdir)
   except (ValueError, TypeError, OSError) as error:

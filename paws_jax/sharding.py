@@ -8,6 +8,7 @@ share its statistics within groups of devices: `group` counts the groups,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,35 @@ AXES = (GROUP_AXIS, DATA_AXIS)
 
 REPLICATED = P()
 BATCH = P(AXES)
+
+# More CPU devices than this would get few images each.
+_MOST_CPU_DEVICES = 8
+
+
+def use_cpu_cores(batch_size: int) -> int | None:
+  """Makes every core of a CPU a device, so that a step uses them all.
+
+  One CPU device computes mostly on one core (docs/decisions.md). To be called
+  before JAX's first use of a device; accelerators are not affected. A number
+  given to JAX itself (JAX_NUM_CPU_DEVICES, or a flag in XLA_FLAGS) is kept.
+
+  Args:
+    batch_size: images that the devices must divide.
+
+  Returns:
+    The number of CPU devices asked for, None where one had been given.
+  """
+  flag = "xla_force_host_platform_device_count"
+  if jax.config.jax_num_cpu_devices >= 0 or flag in os.getenv("XLA_FLAGS", ""):
+    return None
+  if hasattr(os, "sched_getaffinity"):
+    cores = len(os.sched_getaffinity(0))
+  else:
+    cores = os.cpu_count() or 1
+  candidates = range(1, min(cores, _MOST_CPU_DEVICES) + 1)
+  num_devices = max((n for n in candidates if batch_size % n == 0), default=1)
+  jax.config.update("jax_num_cpu_devices", num_devices)
+  return num_devices
 
 
 def make_mesh(

@@ -1,5 +1,8 @@
 """The mesh and its few helpers."""
 
+import os
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +25,43 @@ def test_the_mesh_has_groups_of_devices_in_order():
 def test_devices_that_do_not_divide_into_the_groups_are_refused(num_groups):
   with pytest.raises(ValueError, match=f"8 devices .* {num_groups} groups"):
     sharding.make_mesh(num_groups=num_groups)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+  """What JAX, not yet started, is asked for."""
+  asked = {}
+  config = types.SimpleNamespace(
+    jax_num_cpu_devices=-1, update=asked.__setitem__
+  )
+  monkeypatch.setattr(sharding, "jax", types.SimpleNamespace(config=config))
+  return asked
+
+
+@pytest.mark.parametrize(
+  ("cores", "batch_size", "expected"),
+  [(1, 128, 1), (2, 128, 2), (6, 128, 4), (3, 96, 3), (64, 128, 8), (2, 7, 1)],
+)
+def test_every_core_of_a_cpu_is_a_device(
+  asked, monkeypatch, cores, batch_size, expected
+):
+  monkeypatch.setattr(
+    os, "sched_getaffinity", lambda _: set(range(cores)), raising=False
+  )
+  assert sharding.use_cpu_cores(batch_size) == expected
+  assert asked == {"jax_num_cpu_devices": expected}
+  monkeypatch.delattr(os, "sched_getaffinity")
+  monkeypatch.setattr(os, "cpu_count", lambda: cores)
+  assert sharding.use_cpu_cores(batch_size) == expected
+
+
+def test_a_number_of_cpu_devices_given_to_jax_is_kept(asked, monkeypatch):
+  monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+  assert sharding.use_cpu_cores(128) is None
+  monkeypatch.undo()
+  # That of the tests.
+  assert sharding.use_cpu_cores(128) is None
+  assert asked == {}
 
 
 @pytest.mark.parametrize(
