@@ -36,14 +36,19 @@ def use_cpu_cores(batch_size: int) -> int | None:
   before JAX's first use of a device; accelerators are not affected. A number
   given to JAX itself (JAX_NUM_CPU_DEVICES, or a flag in XLA_FLAGS) is kept.
 
+  Each device is held to one thread: where XLA spreads an operation over a pool,
+  the all-reduce after it waits on a thread of the pool, and has kept the other
+  device from ever getting there.
+
   Args:
     batch_size: images that the devices must divide.
 
   Returns:
     The number of CPU devices asked for, None where one had been given.
   """
-  flag = "xla_force_host_platform_device_count"
-  if jax.config.jax_num_cpu_devices >= 0 or flag in os.getenv("XLA_FLAGS", ""):
+  flags = os.getenv("XLA_FLAGS", "")
+  given = "xla_force_host_platform_device_count" in flags
+  if given or jax.config.jax_num_cpu_devices >= 0:
     return None
   if hasattr(os, "sched_getaffinity"):
     cores = len(os.sched_getaffinity(0))
@@ -52,6 +57,8 @@ def use_cpu_cores(batch_size: int) -> int | None:
   candidates = range(1, min(cores, _MOST_CPU_DEVICES) + 1)
   num_devices = max((n for n in candidates if batch_size % n == 0), default=1)
   jax.config.update("jax_num_cpu_devices", num_devices)
+  if num_devices > 1 and "xla_cpu_multi_thread_eigen" not in flags:
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false"
   return num_devices
 
 

@@ -48,8 +48,13 @@ def test_every_core_of_a_cpu_is_a_device(
   monkeypatch.setattr(
     os, "sched_getaffinity", lambda _: set(range(cores)), raising=False
   )
+  monkeypatch.setenv("XLA_FLAGS", "--other")
   assert sharding.use_cpu_cores(batch_size) == expected
   assert asked == {"jax_num_cpu_devices": expected}
+  # One thread each; once, and not for a single device.
+  sharding.use_cpu_cores(batch_size)
+  one_thread = " --xla_cpu_multi_thread_eigen=false"
+  assert os.environ["XLA_FLAGS"] == "--other" + one_thread * (expected > 1)
   monkeypatch.delattr(os, "sched_getaffinity")
   monkeypatch.setattr(os, "cpu_count", lambda: cores)
   assert sharding.use_cpu_cores(batch_size) == expected
