@@ -9,11 +9,12 @@ device's share.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
+
+from paws_jax import rules
 
 
 def base() -> ml_collections.ConfigDict:
@@ -24,23 +25,48 @@ def base() -> ml_collections.ConfigDict:
   config.seed = 0
 
   config.data = section()
-  # "digits" (scikit-learn), "idx" (MNIST family, from `dir`) or "tfds".
+  # "digits" (scikit-learn), "idx" (MNIST family, from `dir`), "tfds", or
+  # "folder" (your own images).
   config.data.source = "digits"
-  # Directory of the idx files, or TFDS data_dir ("" is TFDS' own default).
+  # "memory": all images lie on the devices (digits, idx, small tfds); "host":
+  # they are read and decoded as training goes (folder, tfds).
+  config.data.pipeline = "memory"
+  # Directory of the idx files or of the images, or TFDS data_dir ("" is TFDS'
+  # own default).
   config.data.dir = ""
+  # Of source "folder": CSV file that lists images, labels and splits, in `dir`
+  # or anywhere. "": `dir` holds a folder of labelled images for every class.
+  config.data.manifest = ""
+  # ... and these, in `dir` or anywhere, unlabelled images and, by class, test
+  # images; "": none.
+  config.data.unlabelled_dir = ""
+  config.data.test_dir = ""
   # TFDS builder, "name" or "name/config:version"; read when source is "tfds".
   config.data.tfds_name = ""
   # Images are resized once to squares of this side in pixels, bilinearly (0:
   # kept as they are). Crops have whole-pixel boxes: enlarging tiny images
   # gives them more places to be.
   config.data.image_size = 0
-  # Which training images are labelled: a stratified draw by `split_seed` ...
+  # Which training images are labelled: a stratified draw by `split_seed`, so
+  # many of each class or this fraction of them (both 0: all that have a label)
+  # ...
   config.data.labels_per_class = 4
+  config.data.labels_fraction = 0.0
   config.data.split_seed = 0
-  # ... or those whose indices stand in this file, one a line.
+  # ... or those whose rows or file names stand in this file, one a line.
   config.data.labels_file = ""
   # Labelled images are unlabelled images as well, as in the paper.
   config.data.include_labelled = True
+  # Of pipeline "host": side in pixels of the square on which an image is
+  # shipped to the devices; larger ones are reduced first.
+  config.data.canvas_size = 512
+  # An image that cannot be read: "error" stops the run, "skip" puts another one
+  # in its place and says so.
+  config.data.on_bad_image = "error"
+  # Images of more pixels are not decoded: a small file can hold a huge one.
+  config.data.max_pixels = 178_956_970
+  # Memory of each process for decoded labelled images, in units of 2^20 bytes.
+  config.data.support_cache_mb = 1024
 
   config.views = section()
   # Crops of each unlabelled image; sides in pixels, scales as area fractions.
@@ -160,95 +186,6 @@ def base() -> ml_collections.ConfigDict:
   return config
 
 
-_Rule = tuple[str, Callable[[Any], bool]]
-
-_POSITIVE: _Rule = ("greater than 0", lambda x: x > 0)
-_NOT_NEGATIVE: _Rule = ("at least 0", lambda x: x >= 0)
-_AT_LEAST_ONE: _Rule = ("at least 1", lambda x: x >= 1)
-_PROBABILITY: _Rule = ("in [0, 1]", lambda x: 0 <= x <= 1)
-_FRACTION: _Rule = ("in [0, 1)", lambda x: 0 <= x < 1)
-_SEED: _Rule = ("in [0, 2147483647]", lambda x: 0 <= x < 2**31)
-_SCALE: _Rule = (
-  "two area fractions, 0 < low <= high <= 1",
-  lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1,
-)
-_RANGE: _Rule = (
-  "two numbers, 0 < low <= high",
-  lambda x: len(x) == 2 and 0 < x[0] <= x[1],
-)
-_POSITIVES: _Rule = (
-  "numbers greater than 0",
-  lambda x: len(x) > 0 and all(v > 0 for v in x),
-)
-
-
-def _one_of(*names: str) -> _Rule:
-  return f"one of {', '.join(names)}", lambda x: x in names
-
-
-# What a field may be. Names of encoders, methods and optimisers are checked
-# where they are defined.
-_RULES: dict[str, _Rule] = {
-  "seed": _SEED,
-  "data.source": _one_of("digits", "idx", "tfds"),
-  "data.image_size": _NOT_NEGATIVE,
-  "data.labels_per_class": _AT_LEAST_ONE,
-  "data.split_seed": _SEED,
-  "views.num_large": _AT_LEAST_ONE,
-  "views.large_size": _AT_LEAST_ONE,
-  "views.large_scale": _SCALE,
-  "views.num_small": _NOT_NEGATIVE,
-  "views.small_size": _AT_LEAST_ONE,
-  "views.small_scale": _SCALE,
-  "views.aspect_ratio": _RANGE,
-  "views.flip_probability": _PROBABILITY,
-  "views.rotation_degrees": ("in [0, 180]", lambda x: 0 <= x <= 180),
-  "views.jitter_strength": _NOT_NEGATIVE,
-  "views.jitter_probability": _PROBABILITY,
-  "views.grey_probability": _PROBABILITY,
-  "views.blur_probability": _PROBABILITY,
-  "views.blur_radius": _RANGE,
-  "views.solarize_probability": _PROBABILITY,
-  "views.equalize_probability": _PROBABILITY,
-  "views.mean": ("one number per channel", lambda x: len(x) > 0),
-  "views.std": _POSITIVES,
-  "views.eval_resize": _NOT_NEGATIVE,
-  "support.classes_per_step": (
-    "0 (all classes) or at least 2",
-    lambda x: x == 0 or x >= 2,
-  ),
-  "support.images_per_class": _AT_LEAST_ONE,
-  "support.num_views": _AT_LEAST_ONE,
-  "support.label_smoothing": _FRACTION,
-  "model.width": _AT_LEAST_ONE,
-  "model.projection_hidden_dim": _NOT_NEGATIVE,
-  "model.output_dim": _AT_LEAST_ONE,
-  "model.bn_momentum": _FRACTION,
-  "model.final_bn_momentum": _FRACTION,
-  "model.dtype": _one_of("auto", "float32", "bfloat16"),
-  "method.temperature": _POSITIVE,
-  "method.sharpen_temperature": _POSITIVE,
-  "method.support_loss_weight": _NOT_NEGATIVE,
-  "optim.start_lr": _NOT_NEGATIVE,
-  "optim.peak_lr": _POSITIVE,
-  "optim.final_lr": _NOT_NEGATIVE,
-  "optim.warmup_epochs": _NOT_NEGATIVE,
-  "optim.weight_decay": _NOT_NEGATIVE,
-  "optim.momentum": _FRACTION,
-  "optim.b2": _FRACTION,
-  "optim.trust_coefficient": _POSITIVE,
-  "train.batch_size": _AT_LEAST_ONE,
-  "train.epochs": _AT_LEAST_ONE,
-  "train.steps_per_call": _AT_LEAST_ONE,
-  "train.remat": _one_of("none", "dots", "all"),
-  "eval.every_steps": _NOT_NEGATIVE,
-  "eval.batch_size": _AT_LEAST_ONE,
-  "checkpoint.every_steps": _NOT_NEGATIVE,
-  "checkpoint.keep_every_steps": _NOT_NEGATIVE,
-  "log.every_steps": _AT_LEAST_ONE,
-}
-
-
 def validate(config: ml_collections.ConfigDict) -> None:
   """Checks every field of a resolved recipe by itself and against the others.
 
@@ -265,27 +202,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for number in numbers:
       if isinstance(number, float) and not math.isfinite(number):
         raise ValueError(f"{name} is {value}: it must be finite.")
-    wanted, holds = _RULES.get(name, ("", lambda _: True))
+    wanted, holds = rules.FIELDS.get(name, rules.ANYTHING)
     if not holds(value):
       raise ValueError(f"{name} is {value!r}: it must be {wanted}.")
-  if config["optim"]["warmup_epochs"] > config["train"]["epochs"]:
-    raise ValueError(
-      f"optim.warmup_epochs is {config['optim']['warmup_epochs']:g} but "
-      f"train.epochs is {config['train']['epochs']}: lower the warm-up or "
-      "train longer."
-    )
-  every = config["checkpoint"]["every_steps"]
-  keep = config["checkpoint"]["keep_every_steps"]
-  if keep and (not every or keep % every):
-    raise ValueError(
-      f"checkpoint.keep_every_steps is {keep} but checkpoint.every_steps is "
-      f"{every}: make the former a multiple of the latter."
-    )
-  if len(config["views"]["mean"]) != len(config["views"]["std"]):
-    raise ValueError(
-      f"views.mean has {len(config['views']['mean'])} values and views.std "
-      f"{len(config['views']['std'])}: give one of each per channel."
-    )
+  rules.check_together(config)
 
 
 def _leaves(

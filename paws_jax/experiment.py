@@ -47,7 +47,7 @@ class Experiment:
 
   def initial_state(self) -> train.TrainState:
     """State at step 0."""
-    inputs = self.pipeline.inputs(0, self.train.steps_per_call)
+    inputs = self.pipeline.input_shapes(self.train.steps_per_call)
     batch = jax.eval_shape(self.pipeline.batch, inputs, jnp.int32(0))
     return train.init_state(self.trainer, batch)
 

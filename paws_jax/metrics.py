@@ -261,6 +261,8 @@ class Progress:
       line += f"  me-max KL {metrics['me_max_kl']:.3f}"
     if "target_confidence" in metrics:
       line += f"  confidence {metrics['target_confidence']:.2f}"
+    if "input_stall" in metrics:
+      line += f"  input stall {metrics['input_stall']:.0%}"
     if self._accuracy is not None:
       top1, at = self._accuracy
       line += f"  soft-NN {top1:.1%} @{at}"

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import math
 import pathlib
+import re
 
 import ml_collections
 import pytest
@@ -39,9 +40,15 @@ RECIPES = sorted(
 # Values that each field must refuse, and what the message says it may be.
 REFUSED = {
   "seed": ([-1, 2**31], "[0, 2147483647]"),
-  "data.source": (["", "cifar10"], "digits, idx, tfds"),
+  "data.source": (["", "cifar10"], "digits, idx, tfds, folder"),
+  "data.pipeline": (["", "device"], "memory, host"),
   "data.image_size": ([-1], "at least 0"),
-  "data.labels_per_class": ([0, -4], "at least 1"),
+  "data.labels_per_class": ([-1, -4], "at least 0"),
+  "data.labels_fraction": ([-0.1, 1.5], "[0, 1]"),
+  "data.canvas_size": ([0], "at least 1"),
+  "data.on_bad_image": (["", "ignore"], "error, skip"),
+  "data.max_pixels": ([0, 178_956_971], "[1, 178956970]"),
+  "data.support_cache_mb": ([-1], "at least 0"),
   "data.split_seed": ([-1, 2**31], "[0, 2147483647]"),
   "views.num_large": ([0], "at least 1"),
   "views.large_size": ([0], "at least 1"),
@@ -222,6 +229,56 @@ def test_a_warm_up_longer_than_the_run_is_refused_with_both_numbers():
     ValueError, match=r"optim.warmup_epochs is 10 but train.epochs is 5"
   ):
     config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"source": "digits", "pipeline": "host"}, "'digits': it must be 'memory'"),
+    ({"source": "idx", "pipeline": "host"}, "'idx': it must be 'memory'"),
+    ({"source": "folder"}, "'folder': it must be 'host'"),
+    (
+      {"labels_per_class": 4, "labels_fraction": 0.1},
+      "labels_per_class is 4 and data.labels_fraction is 0.1: set one",
+    ),
+    (
+      {"source": "folder", "pipeline": "host", "image_size": 16},
+      "data.image_size is 16 but data.pipeline is 'host': leave it 0",
+    ),
+    (
+      {"manifest": "a.csv"},
+      "data.manifest is 'a.csv' but data.source is 'digits'",
+    ),
+    (
+      {"unlabelled_dir": "u"},
+      "data.unlabelled_dir is 'u' but data.source is 'digits'",
+    ),
+    ({"test_dir": "t"}, "data.test_dir is 't' but data.source is 'digits'"),
+    (
+      {
+        "source": "folder",
+        "pipeline": "host",
+        "manifest": "a.csv",
+        "test_dir": "t",
+      },
+      "data.test_dir is 't' but data.manifest is given",
+    ),
+  ],
+)
+def test_fields_about_data_that_contradict_each_other(changes, message):
+  config = config_lib.base()
+  config.data.update(changes)
+  with pytest.raises(ValueError, match=re.escape(message)):
+    config_lib.validate(config)
+
+
+def test_data_on_disk_is_taken():
+  config = config_lib.base()
+  config.data.update(source="folder", pipeline="host", unlabelled_dir="u")
+  config_lib.validate(config)
+  config.data.update(source="tfds", unlabelled_dir="", labels_per_class=0)
+  config.data.labels_fraction = 0.1
+  config_lib.validate(config)
 
 
 @pytest.mark.parametrize("every", [0, 20])

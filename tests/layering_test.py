@@ -12,7 +12,8 @@ PACKAGE = ROOT / "paws_jax"
 
 # What each part may import of the package, besides itself.
 ALLOWED = {
-  "config": set(),
+  "config": {"rules"},
+  "rules": set(),
   "losses": set(),
   "optim": set(),
   "sharding": set(),

@@ -35,11 +35,11 @@ for name in ("tensorflow", "tensorflow_datasets", "clu"):
 import jax
 from absl import app
 from paws_jax import main
-from paws_jax import pretrain
+from paws_jax import training_run
 
 number, where = int(sys.argv[1]), sys.argv[2]
 del sys.argv[1:3]
-process = pretrain._Process
+process = training_run.TrainingRun
 before = {"_log": process._log, "_compile": process._compile}
 
 def log(self, step, values):

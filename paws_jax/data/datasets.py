@@ -5,20 +5,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from paws_jax import augment
-from paws_jax import resample
+from paws_jax.data import catalog
+from paws_jax.data import evaluation_images
+from paws_jax.data import folders
+from paws_jax.data import host
+from paws_jax.data import image_reader
 from paws_jax.data import in_memory
+from paws_jax.data import manifest
 from paws_jax.data import sampling
 from paws_jax.data import sources
 from paws_jax.data import splits
-
-_RESIZED_AT_ONCE = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +32,18 @@ class DataConfig:
   tfds_name: str
   image_size: int
   labels_per_class: int
+  labels_fraction: float
   split_seed: int
   labels_file: str
   include_labelled: bool
+  pipeline: str
+  manifest: str
+  unlabelled_dir: str
+  test_dir: str
+  canvas_size: int
+  on_bad_image: str
+  max_pixels: int
+  support_cache_mb: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,25 +123,29 @@ def load(
     ValueError: whatever the data and the recipe disagree on.
     FileNotFoundError: data that is not there.
   """
+  if config.pipeline == "host":
+    return _on_disk(config, views)
   if arrays is None:
     arrays = sources.load(
       config.source, directory=config.dir, tfds_name=config.tfds_name
     )
-  resize = functools.partial(_resize, side=config.image_size)
+  return _in_memory(arrays, config, views)
+
+
+def _in_memory(
+  arrays: sources.Arrays, config: DataConfig, views: augment.ViewsConfig
+) -> Dataset:
+  """A data set that is put on the devices whole."""
+  resize = functools.partial(in_memory.resize, side=config.image_size)
   images = resize(arrays.train_images)
-  _check_images(arrays.name, images, views)
-  split = splits.choose(
-    arrays,
-    labels_per_class=config.labels_per_class,
-    split_seed=config.split_seed,
-    labels_file=config.labels_file,
-  )
+  _check_images(arrays.name, images.shape[1:], views)
+  split = _choose_split(arrays, config)
   ids = split.labelled_ids
 
   def make_pipeline(*, support: in_memory.SupportConfig, **options: Any):
     return in_memory.InMemory(
       images,
-      _label_index(split, arrays.train_labels, arrays.class_names, support),
+      _label_index(arrays, split, support),
       support=support,
       pool=_pool(len(images), ids, config.include_labelled),
       **options,
@@ -150,6 +165,87 @@ def load(
   )
 
 
+def _on_disk(config: DataConfig, views: augment.ViewsConfig) -> Dataset:
+  """A data set of encoded images, read when they are needed."""
+  found = open_catalog(config)
+  side = views.large_size
+  _check_images(found.name, (side, side, 3), views)
+  split = _choose_split(found, config)
+  ids = split.labelled_ids
+  labels = found.train.labels
+  evaluated = functools.partial(
+    evaluation_images.EvaluationImages,
+    resize=views.eval_resize or side,
+    size=side,
+    max_pixels=config.max_pixels,
+  )
+
+  def same_class(row: int) -> Iterator[int]:
+    return image_reader.rows_in_turn(row, ids[labels[ids] == labels[row]])
+
+  def held_out(part: catalog.Part | None) -> Labelled | None:
+    return part and Labelled(evaluated(part.images), part.labels)
+
+  def make_pipeline(*, support: in_memory.SupportConfig, **options: Any):
+    return host.HostPipeline(
+      found.train.images,
+      _label_index(found, split, support),
+      support=support,
+      pool=_pool(len(labels), ids, config.include_labelled),
+      canvas_size=config.canvas_size,
+      on_bad_image=config.on_bad_image,
+      max_pixels=config.max_pixels,
+      support_cache_mb=config.support_cache_mb,
+      **options,
+    )
+
+  supports = evaluated(
+    found.train.images,
+    rows=ids,
+    substitutes=same_class if config.on_bad_image == "skip" else None,
+  )
+  return Dataset(
+    name=found.name,
+    class_names=found.class_names,
+    split=split,
+    labelled=Labelled(supports, labels[ids]),
+    validation=held_out(found.val),
+    test=held_out(found.test),
+    in_memory=False,
+    # They come as the squares that are embedded.
+    eval_views=dataclasses.replace(views, eval_resize=0),
+    resize=lambda images: images,
+    make_pipeline=make_pipeline,
+  )
+
+
+def open_catalog(config: DataConfig) -> catalog.Catalog:
+  """Lists the images on disk that section `data` names; opens none of them.
+
+  Raises:
+    ValueError, FileNotFoundError: see `folders`, `manifest`, `tfds_records`.
+  """
+  if config.source == "tfds":
+    from paws_jax.data import tfds_records
+
+    return tfds_records.load(config.dir, config.tfds_name)
+  if config.manifest:
+    return manifest.load(config.manifest, directory=config.dir)
+  return folders.load(
+    config.dir, unlabelled_dir=config.unlabelled_dir, test_dir=config.test_dir
+  )
+
+
+def _choose_split(dataset: splits.Dataset, config: DataConfig) -> splits.Split:
+  return splits.choose(
+    dataset,
+    labels_per_class=config.labels_per_class,
+    labels_fraction=config.labels_fraction,
+    split_seed=config.split_seed,
+    labels_file=config.labels_file,
+  )
+
+
 def _pool(
   num_images: int, labelled_ids: np.ndarray, include_labelled: bool
 ) -> np.ndarray:
@@ -159,18 +255,16 @@ def _pool(
 
 
 def _label_index(
-  split: splits.Split,
-  labels: np.ndarray,
-  class_names: tuple[str, ...],
-  support: in_memory.SupportConfig,
+  dataset: splits.Dataset, split: splits.Split, support: in_memory.SupportConfig
 ) -> sampling.LabelIndex:
   """The labelled images of every class, enough of them for the supports."""
+  names = dataset.class_names
   index = sampling.label_index(
-    split.labelled_ids, labels, class_names=class_names
+    split.labelled_ids, dataset.train_labels, class_names=names
   )
   sampling.check_support(
     index,
-    class_names=class_names,
+    class_names=names,
     classes_per_step=support.classes_per_step,
     images_per_class=support.images_per_class,
     with_replacement=support.with_replacement,
@@ -178,30 +272,11 @@ def _label_index(
   return index
 
 
-def _resize(images: np.ndarray, side: int) -> np.ndarray:
-  """[n, H, W, Ch] uint8 -> [n, side, side, Ch] uint8; side 0: as they are."""
-  if side == 0 or images.shape[1:3] == (side, side):
-    return images
-  starts = range(0, len(images), _RESIZED_AT_ONCE)
-  parts = [
-    _resize_batch(images[i : i + _RESIZED_AT_ONCE], side=side) for i in starts
-  ]
-  return np.concatenate([np.asarray(part) for part in parts])
-
-
-@jax.jit(static_argnames="side")
-def _resize_batch(images: jax.Array, *, side: int) -> jax.Array:
-  whole = jnp.asarray([[0, 0, *images.shape[1:3]]], jnp.int32)
-  boxes = jnp.broadcast_to(whole, (len(images), 4))
-  resized = resample.crop_and_resize(images, boxes, size=side)
-  return jnp.round(resized).astype(jnp.uint8)
-
-
 def _check_images(
-  name: str, images: np.ndarray, views: augment.ViewsConfig
+  name: str, shape: tuple[int, int, int], views: augment.ViewsConfig
 ) -> None:
   """Refuses statistics and crops that the images cannot have."""
-  height, width, channels = images.shape[1:]
+  height, width, channels = shape
   if len(views.mean) != channels or len(views.std) != channels:
     raise ValueError(
       f"views.mean and views.std have {len(views.mean)} and {len(views.std)} "

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import types
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -12,8 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from paws_jax import data
+from paws_jax import resample
 from paws_jax import sharding
 from paws_jax.data import sampling
+
+_RESIZED_AT_ONCE = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +49,14 @@ class InMemory:
 
   `inputs` is called on the host once per call of the compiled program;
   `batch` is traced into it.
+
+  Attributes:
+    stall_seconds: 0; `inputs` never waits for images.
+    replaced: empty; all images are there.
   """
+
+  stall_seconds = 0.0
+  replaced: Mapping[str, str] = types.MappingProxyType({})
 
   def __init__(
     self,
@@ -133,6 +145,16 @@ class InMemory:
       first_epoch=sharding.replicate(np.int32(first), self._mesh),
     )
 
+  def input_shapes(self, num_steps: int) -> Inputs:
+    """Shapes, dtypes and shardings of `inputs`."""
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+      self.inputs(0, num_steps),
+    )
+
+  def close(self) -> None:
+    """Nothing to end; a pipeline that reads on the host has a thread."""
+
   def batch(self, inputs: Inputs, step: jax.Array) -> data.HostBatch:
     """Gathers the images of a step; traced."""
     support = self._support
@@ -188,3 +210,30 @@ class InMemory:
 
   def _spread(self, array: jax.Array) -> jax.Array:
     return sharding.constrain(array, sharding.batch_sharded(self._mesh))
+
+
+def resize(images: np.ndarray, *, side: int) -> np.ndarray:
+  """Makes images squares, bilinearly and antialiased; once, before anything.
+
+  Args:
+    images: [n, H, W, Ch] uint8.
+    side: in pixels; 0: as they are.
+
+  Returns:
+    [n, side, side, Ch] uint8.
+  """
+  if side == 0 or images.shape[1:3] == (side, side):
+    return images
+  starts = range(0, len(images), _RESIZED_AT_ONCE)
+  parts = [
+    _resize_batch(images[i : i + _RESIZED_AT_ONCE], side=side) for i in starts
+  ]
+  return np.concatenate([np.asarray(part) for part in parts])
+
+
+@jax.jit(static_argnames="side")
+def _resize_batch(images: jax.Array, *, side: int) -> jax.Array:
+  whole = jnp.asarray([[0, 0, *images.shape[1:3]]], jnp.int32)
+  boxes = jnp.broadcast_to(whole, (len(images), 4))
+  resized = resample.crop_and_resize(images, boxes, size=side)
+  return jnp.round(resized).astype(jnp.uint8)

@@ -11,17 +11,38 @@ import dataclasses
 import functools
 import hashlib
 import os
-import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 from typing import Any
+from typing import Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:  # `sources` draws the test part of digits with draw_order
-  from paws_jax.data import sources
+from paws_jax.data import catalog
+from paws_jax.data import draws
+from paws_jax.data import label_lists
 
-_MAX_LISTED_CLASSES = 20
+
+class Dataset(Protocol):
+  """What a split is chosen of: `sources.Arrays` or `catalog.Catalog`."""
+
+  @property
+  def name(self) -> str:
+    """For readers."""
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    """One for each class."""
+
+  @property
+  def num_classes(self) -> int:
+    """Number of classes."""
+
+  @property
+  def train_labels(self) -> np.ndarray:
+    """int32 [n] in [-1, num_classes), -1 where an image has no label."""
+
+  def fingerprint(self) -> str:
+    """Hex digest of the data."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,10 +51,13 @@ class Split:
 
   Attributes:
     dataset: name of the data set, for readers.
-    fingerprint: `sources.Arrays.fingerprint()` of the data it belongs to.
-    split_seed: seed of the draw, or None when the ids came from a file.
+    fingerprint: `fingerprint()` of the data it belongs to.
+    split_seed: seed of the draw, or None where nothing was drawn.
     class_counts: labelled images of each class, in the order of the classes.
     labelled_ids: int32 [m], rows of the training set, strictly increasing.
+    rule: how they were chosen, for readers: "labels_per_class=4",
+      "labels_fraction=0.1", "all labels", "labels_file", or "1pct" and "10pct"
+      for the paper's lists.
   """
 
   dataset: str
@@ -41,6 +65,7 @@ class Split:
   split_seed: int | None
   class_counts: tuple[int, ...]
   labelled_ids: np.ndarray
+  rule: str = ""
 
   def __post_init__(self):
     ids = self.labelled_ids
@@ -66,6 +91,7 @@ class Split:
       "dataset": self.dataset,
       "fingerprint": self.fingerprint,
       "split_seed": self.split_seed,
+      "rule": self.rule,
       "class_counts": list(self.class_counts),
       "num_labels": len(self.labelled_ids),
       "labelled_ids": self.labelled_ids.tolist(),
@@ -74,115 +100,72 @@ class Split:
 
 
 def choose(
-  arrays: sources.Arrays,
+  dataset: Dataset,
   *,
   labels_per_class: int,
   split_seed: int,
   labels_file: str,
+  labels_fraction: float = 0.0,
 ) -> Split:
   """Returns the split that section `data` of a recipe describes.
 
-  A `labels_file` other than "" goes before the draw by `split_seed`, and may
-  label each class a different number of times.
+  A `labels_file` other than "" goes before the rest, and may label each class
+  a different number of times. Else `labels_per_class` or `labels_fraction` are
+  drawn by `split_seed`; where both are 0, all images that have a label count.
 
   Raises:
-    FileNotFoundError, ValueError: as `from_file` and `stratified` do.
+    FileNotFoundError, ValueError: as `from_file` and `draws.stratified` do.
+    ValueError: a class without a labelled image.
   """
+  labels = dataset.train_labels
   classes = {
-    "num_classes": arrays.num_classes,
-    "class_names": arrays.class_names,
+    "num_classes": dataset.num_classes,
+    "class_names": dataset.class_names,
   }
+  drawn = False
   if labels_file:
     ids = from_file(
       labels_file,
-      num_images=len(arrays.train_labels),
-      labels=arrays.train_labels,
+      num_images=len(labels),
+      labels=labels,
+      names=_image_names(dataset),
       **classes,
     )
-  else:
-    ids = stratified(
-      arrays.train_labels,
+    rule = label_lists.known(labels_file) or "labels_file"
+  elif labels_per_class or labels_fraction:
+    drawn = True
+    ids = draws.stratified(
+      labels,
       labels_per_class=labels_per_class,
+      labels_fraction=labels_fraction,
       split_seed=split_seed,
       **classes,
     )
-  counts = np.bincount(arrays.train_labels[ids], minlength=arrays.num_classes)
+    rule = f"labels_per_class={labels_per_class}"
+    if labels_fraction:
+      rule = f"labels_fraction={labels_fraction:g}"
+  else:
+    ids = np.flatnonzero(labels >= 0).astype(np.int32)
+    rule = "all labels"
+  counts = draws.class_counts(
+    f"data set {dataset.name!r}", labels[ids], **classes
+  )
   return Split(
-    dataset=arrays.name,
-    fingerprint=arrays.fingerprint(),
-    split_seed=None if labels_file else split_seed,
+    dataset=dataset.name,
+    fingerprint=dataset.fingerprint(),
+    split_seed=split_seed if drawn else None,
     class_counts=tuple(counts.tolist()),
     labelled_ids=ids,
+    rule=rule,
   )
 
 
-def draw_order(
-  num: int, *, purpose: str, seed: int, class_id: int
-) -> np.ndarray:
-  """Returns int64 [num]: a random order of range(num), the same for ever.
-
-  The raw bits of Philox are a stream that NumPy promises never to change
-  (NEP 19); `Generator.permutation` is not. A stable sort settles equal ones.
-  """
-  text = f"paws_jax {purpose} seed={seed} class={class_id}"
-  digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-  bits = np.random.Philox(key=int.from_bytes(digest, "little"))
-  return np.argsort(bits.random_raw(num), kind="stable")
-
-
-def members_by_class(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
-  """Returns for each class the increasing rows (int64) that carry it."""
-  counts = np.bincount(labels, minlength=num_classes)
-  return np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
-
-
-def stratified(
-  labels: np.ndarray,
-  *,
-  labels_per_class: int,
-  split_seed: int,
-  num_classes: int,
-  class_names: Sequence[str] | None = None,
-) -> np.ndarray:
-  """Draws the same number of images of each class, without replacement.
-
-  The order in which a class gives up its images is a function of
-  (`split_seed`, class) and of its size alone, and the first
-  `labels_per_class` are taken: a smaller draw is part of every larger one.
-
-  Args:
-    labels: integers [n] in [0, num_classes).
-    labels_per_class: at least 1.
-    split_seed: any integer.
-    num_classes: number of classes.
-    class_names: names for error messages.
-
-  Returns:
-    int32 [num_classes * labels_per_class], increasing.
-
-  Raises:
-    ValueError: a label out of range; a class with too few images.
-  """
-  if labels_per_class < 1:
-    raise ValueError(
-      f"data.labels_per_class = {labels_per_class}, but a class needs at "
-      "least 1 labelled image: raise it, or give a data.labels_file"
-    )
-  labels = _checked_labels(labels, num_classes)
-  chosen = []
-  for class_id, members in enumerate(members_by_class(labels, num_classes)):
-    if len(members) < labels_per_class:
-      name = _describe_class(class_id, class_names)
-      raise ValueError(
-        f"class {name} has {len(members)} training images, but "
-        f"data.labels_per_class = {labels_per_class}: lower it, or add images "
-        "of the class"
-      )
-    order = draw_order(
-      len(members), purpose="labelled", seed=split_seed, class_id=class_id
-    )
-    chosen.append(members[order[:labels_per_class]])
-  return np.sort(np.concatenate(chosen)).astype(np.int32)
+def _image_names(dataset: Dataset) -> list[str] | None:
+  """What a list may call the training images; None where they have no name."""
+  if not isinstance(dataset, catalog.Catalog):
+    return None
+  images = dataset.train.images
+  return [images.key(index) for index in range(len(images))]
 
 
 def from_file(
@@ -191,18 +174,20 @@ def from_file(
   num_images: int,
   labels: np.ndarray,
   num_classes: int,
+  names: Sequence[str] | None = None,
   class_names: Sequence[str] | None = None,
 ) -> np.ndarray:
-  """Reads labelled rows of the training set from a text file.
+  """Reads labelled rows of the training set from a file of `label_lists`.
 
-  One index a line, counted from 0; what follows a "#" and blank lines are
-  ignored. The classes need not be equally represented, but each must be.
+  The classes need not be equally represented, but each must be.
 
   Args:
-    path: the file, in UTF-8.
+    path: the file.
     num_images: size of the training set.
-    labels: integers [num_images] in [0, num_classes).
+    labels: integers [num_images] in [-1, num_classes); those of the rows
+      listed must not be -1.
     num_classes: number of classes.
+    names: of the images [num_images]; None where they have none.
     class_names: names for error messages.
 
   Returns:
@@ -210,27 +195,29 @@ def from_file(
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: names a bad or repeated line, or the classes without a label.
+    ValueError: names a bad, unknown or repeated line, the images listed
+      whose class is not known, or the classes without a label.
   """
-  labels = _checked_labels(labels, num_classes)
+  labels = draws.checked_labels(labels, num_classes)
   if len(labels) != num_images:
     raise ValueError(
       f"labels holds {len(labels)} entries, but num_images = {num_images}: "
       "pass the labels of the whole training set"
     )
-  ids = np.sort(np.asarray(_read_ids(path, num_images), np.int32))
-  counts = np.bincount(labels[ids], minlength=num_classes)
-  missing = np.flatnonzero(counts == 0).tolist()
-  if missing:
-    listed = ", ".join(
-      _describe_class(c, class_names) for c in missing[:_MAX_LISTED_CLASSES]
-    )
-    more = len(missing) - _MAX_LISTED_CLASSES
+  ids = label_lists.read(path, num_images=num_images, names=names)
+  where = f"data.labels_file = {os.fspath(path)!r}"
+  unlabelled = ids[labels[ids] < 0].tolist()
+  if unlabelled:
+    first = unlabelled[0]
     raise ValueError(
-      f"data.labels_file = {os.fspath(path)!r} labels "
-      f"{num_classes - len(missing)} of {num_classes} classes; add an image "
-      f"of each of these: {listed}" + (f", {more} more" if more > 0 else "")
+      f"{where} lists {len(unlabelled)} images whose class the data do not "
+      f"tell, the first is row {first}"
+      + (f" ({names[first]!r})" if names else "")
+      + ": remove them from the list, or label them in the data"
     )
+  draws.class_counts(
+    where, labels[ids], num_classes=num_classes, class_names=class_names
+  )
   return ids
 
 
@@ -238,65 +225,3 @@ def split_hash(fingerprint: str, labelled_ids: np.ndarray) -> str:
   """Returns hex sha256 of a data set's fingerprint and the sorted ids."""
   ids = ",".join(str(i) for i in np.sort(labelled_ids).tolist())
   return hashlib.sha256(f"{fingerprint}\n{ids}\n".encode()).hexdigest()
-
-
-def _read_ids(path: str | os.PathLike[str], num_images: int) -> list[int]:
-  """Returns the indices of a file in its order; raises as `from_file`."""
-  if not os.path.isfile(path):
-    raise FileNotFoundError(
-      f"data.labels_file = {os.fspath(path)!r} is not a file: give the path "
-      "of a list of training rows, one a line"
-    )
-  first_line: dict[int, int] = {}
-  # A stray byte becomes a character that fails below, with its line number;
-  # utf-8-sig skips the mark that editors on Windows put at the start.
-  with open(path, encoding="utf-8-sig", errors="replace") as lines:
-    for number, line in enumerate(lines, start=1):
-      text = line.partition("#")[0].strip()
-      if not text:
-        continue
-      where = f"data.labels_file = {os.fspath(path)!r}, line {number}"
-      # Stricter than int(), which also takes "1_000" and other digits.
-      if not re.fullmatch(r"-?[0-9]{1,18}", text):
-        raise ValueError(
-          f"{where}: {text[:40]!r} is not an integer: write one row number a "
-          "line"
-        )
-      index = int(text)
-      if not 0 <= index < num_images:
-        raise ValueError(
-          f"{where}: index {index} is out of range for {num_images} training "
-          f"images: rows count from 0 to {num_images - 1}"
-        )
-      if index in first_line:
-        raise ValueError(
-          f"{where}: index {index} already stands in line "
-          f"{first_line[index]}: remove one of the two"
-        )
-      first_line[index] = number
-  return list(first_line)
-
-
-def _checked_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
-  """Returns labels as an array after checking dtype, rank and range."""
-  labels = np.asarray(labels)
-  if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-    raise ValueError(
-      f"labels is {labels.dtype} of rank {labels.ndim}, but must be integers "
-      "of rank 1: pass class numbers, not rows of a one-hot matrix"
-    )
-  bad = (labels < 0) | (labels >= num_classes)
-  if np.any(bad):
-    at = int(np.argmax(bad))
-    raise ValueError(
-      f"labels[{at}] = {labels[at]} is outside [0, {num_classes}), as are "
-      f"{int(bad.sum()) - 1} others: number the classes from 0"
-    )
-  return labels
-
-
-def _describe_class(class_id: int, class_names: Sequence[str] | None) -> str:
-  """Returns e.g. "3 ('cat')"; only the number where there are no names."""
-  return (
-    f"{class_id} ({class_names[class_id]!r})" if class_names else f"{class_id}"
-  )

@@ -1,0 +1,392 @@
+"""What it costs a host to feed a device, per core.
+
+  python benchmarks/input.py --make=400 --dir=/tmp/jpegs
+  python benchmarks/input.py --dir=/data/imagenet/train
+  python benchmarks/input.py --make=400 --dir=/tmp/jpegs --steps=1000
+
+Prints images per second of CPU time, that is per core, of
+
+  tensorflow: reading, decoding (bit-equal to Pillow, as we do), padding to the
+      canvas and batching with tf.data, and nothing else
+  ours: the host pipeline up to batches on the device, supports included
+  pillow: what the reference's loader does to an image: decoding, crops of
+      224 (2) and 96 (6) pixels, flips, colour jitter, grey, blur, normalising,
+      in Pillow and NumPy, without processes around it
+
+All take turns, window by window, since machines are not equally fast all the
+time. The last two lines are ratios of the medians:
+
+  ratio to tensorflow: ours / tensorflow
+  ratio to pillow: ours / pillow
+
+so above 1 ours is faster. CPU time is that of all threads of the process: on a
+machine that does other things, too, it says more than the clock. With `--steps`
+the pipeline then runs that many more steps, and the growth of the process's
+memory is printed. `--make` first writes photographs of 500 x 375 pixels, cut
+from scikit-learn's two with noise on top, if the directory has none.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import pathlib
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from absl import app
+from absl import flags
+from PIL import Image
+from PIL import ImageEnhance
+from PIL import ImageFilter
+from PIL import ImageOps
+
+from paws_jax import config as config_lib
+from paws_jax import sharding
+from paws_jax.data import catalog
+from paws_jax.data import host
+from paws_jax.data import in_memory
+from paws_jax.data import loader
+from paws_jax.data import sampling
+
+_DIR = flags.DEFINE_string("dir", None, "JPEGs, at any depth.", required=True)
+_MAKE = flags.DEFINE_integer(
+  "make", 0, "Photographs to write into an empty --dir.", lower_bound=0
+)
+_IMAGES = flags.DEFINE_integer(
+  "images", 384, "Images in a window; pillow takes a quarter.", lower_bound=4
+)
+_WINDOWS = flags.DEFINE_integer(
+  "windows", 5, "Times that everything is measured.", lower_bound=1
+)
+_BATCH = flags.DEFINE_integer("batch", 32, "Images in a batch.", lower_bound=2)
+_CANVAS = flags.DEFINE_integer(
+  "canvas", 512, "Side of a canvas in pixels.", lower_bound=1
+)
+_STEPS = flags.DEFINE_integer(
+  "steps", 0, "Steps over which memory is watched; 0: none.", lower_bound=0
+)
+
+_MEAN, _STD = (
+  np.float32([0.485, 0.456, 0.406]),
+  np.float32([0.229, 0.224, 0.225]),
+)
+
+
+def main(argv: list[str]) -> int:
+  """Measures; returns the exit status."""
+  if len(argv) > 1:
+    raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+  try:
+    files = _files()
+  except (ValueError, OSError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  _print_setting(files)
+  with _pipeline(files) as pipeline:
+    ours = _Ours(pipeline)
+    sides = {
+      "tensorflow": _TensorFlow(files).run,
+      "ours": ours.run,
+      "pillow": _Pillow(files).run,
+    }
+    rates = _measure(sides)
+    if _STEPS.value:
+      _watch_memory(ours)
+  median = {name: statistics.median(rates[name]) for name in sides}
+  for name, windows in rates.items():
+    print(
+      f"{name}: {median[name]:.4g} images/s per core, windows "
+      f"{min(windows):.4g} to {max(windows):.4g}"
+    )
+  for name in ("tensorflow", "pillow"):
+    print(f"ratio to {name}: {median['ours'] / median[name]:.2f}")
+  return 0
+
+
+def _files() -> catalog.Files:
+  """The JPEGs of --dir, made if need be.
+
+  Raises:
+    ValueError: too few of them.
+  """
+  root = pathlib.Path(_DIR.value)
+
+  def found() -> list[str]:
+    kinds = (".jpg", ".jpeg")
+    paths = (p for p in root.rglob("*") if p.suffix.lower() in kinds)
+    return sorted(str(path.relative_to(root)) for path in paths)
+
+  if _MAKE.value and not found():
+    _make(root, _MAKE.value)
+  paths = found()
+  if len(paths) < _BATCH.value:
+    raise ValueError(
+      f"{root} has {len(paths)} JPEGs but a batch takes {_BATCH.value}: lower "
+      "--batch, or add images (--make writes some into an empty directory)."
+    )
+  return catalog.Files(root=str(root), paths=tuple(paths))
+
+
+def _make(root: pathlib.Path, count: int) -> None:
+  """Writes JPEGs of 500 x 375 pixels and about 100 kB."""
+  from sklearn import datasets
+
+  photographs = datasets.load_sample_images().images
+  rng = np.random.default_rng(0)
+  root.mkdir(parents=True, exist_ok=True)
+  for k in range(count):
+    photograph = Image.fromarray(photographs[k % len(photographs)])
+    width = int(rng.integers(300, 560))
+    height = width * 3 // 4
+    left = int(rng.integers(0, photograph.width - width + 1))
+    top = int(rng.integers(0, photograph.height - height + 1))
+    box = (left, top, left + width, top + height)
+    cut = photograph.resize((500, 375), Image.Resampling.BICUBIC, box=box)
+    if rng.random() < 0.5:
+      cut = ImageOps.mirror(cut)
+    noisy = np.asarray(cut) + rng.normal(0, 7, (375, 500, 3))
+    pixels = np.clip(noisy, 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(root / f"{k:05d}.jpg", quality=94)
+
+
+def _print_setting(files: catalog.Files) -> None:
+  """Everything that a number must be quoted with."""
+  tf = loader.tensorflow()
+  versions = {
+    "python": platform.python_version(),
+    "jax": jax.__version__,
+    "tensorflow": tf.__version__,
+    "pillow": Image.__version__,
+  }
+  print(
+    f"device: {jax.devices()[0].device_kind} ({jax.default_backend()}), "
+    f"{_num_cores()} CPU cores"
+  )
+  print("versions: " + ", ".join(f"{k} {v}" for k, v in versions.items()))
+  count = min(len(files), 100)
+  mean = statistics.mean(files.size(row) for row in range(count))
+  with Image.open(io.BytesIO(files.read(0))) as first:
+    width, height = first.size
+  print(
+    f"data: {len(files)} JPEGs of {mean / 1000:.0f} kB, the first {width} x "
+    f"{height}; canvas {_CANVAS.value}, batch {_BATCH.value}"
+  )
+
+
+def _num_cores() -> int:
+  return len(os.sched_getaffinity(0))
+
+
+class _TensorFlow:
+  """The least that has to be done."""
+
+  def __init__(self, files: catalog.Files):
+    tf = loader.tensorflow()
+    side = _CANVAS.value
+    paths = [os.path.join(files.root, path) for path in files.paths]
+
+    def load(path):
+      image = tf.io.decode_jpeg(
+        tf.io.read_file(path),
+        channels=3,
+        dct_method="INTEGER_ACCURATE",
+        fancy_upscaling=True,
+      )[:side, :side]
+      size = tf.shape(image)[:2]
+      missing = side - size
+      image = tf.pad(image, [[0, missing[0]], [0, missing[1]], [0, 0]])
+      return tf.ensure_shape(image, (side, side, 3)), size
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = _num_cores()
+    options.autotune.enabled = False
+    batches = (
+      tf.data.Dataset.from_tensor_slices(paths)
+      .repeat()
+      .map(load, num_parallel_calls=_num_cores())
+      .batch(_BATCH.value)
+      .prefetch(1)
+      .with_options(options)
+    )
+    self._batches = iter(batches)
+
+  def run(self, num_images: int) -> int:
+    """Takes batches; the number of images in them."""
+    batches = -(-num_images // _BATCH.value)
+    for _ in range(batches):
+      next(self._batches)
+    return batches * _BATCH.value
+
+
+def _pipeline(files: catalog.Files) -> host.HostPipeline:
+  """Half of a batch is unlabelled images, half supports; nothing is cached."""
+  half = _BATCH.value // 2
+  devices = [jax.devices()[0]]
+  settings = dict(config_lib.base().support)
+  support = {"classes_per_step": half, "images_per_class": 1}
+  labels = np.arange(len(files)) % half
+  names = tuple(str(label) for label in range(half))
+  index = sampling.label_index(np.arange(len(files)), labels, class_names=names)
+  return host.HostPipeline(
+    files,
+    index,
+    pool=np.arange(len(files)),
+    support=in_memory.SupportConfig(**settings | support),
+    batch_size=half,
+    seed=0,
+    mesh=sharding.make_mesh(devices),
+    canvas_size=_CANVAS.value,
+    on_bad_image="error",
+    max_pixels=10**8,
+    support_cache_mb=0,
+  )
+
+
+class _Ours:
+  """The pipeline as training uses it."""
+
+  def __init__(self, pipeline: host.HostPipeline):
+    self._pipeline = pipeline
+    self._step = 0
+
+  def run(self, num_images: int) -> int:
+    """Takes steps; the number of images in them."""
+    num_steps = -(-num_images // (_BATCH.value // 2 * 2))
+    for _ in range(num_steps):
+      jax.block_until_ready(self._pipeline.inputs(self._step, 1))
+      self._step += 1
+    return num_steps * (_BATCH.value // 2 * 2)
+
+
+class _Pillow:
+  """Crops and colours of an image, one after another, on one core."""
+
+  def __init__(self, files: catalog.Files):
+    self._files = files
+    self._rng = np.random.default_rng(0)
+    self._row = 0
+
+  def run(self, num_images: int) -> int:
+    """Loads images; how many."""
+    count = -(-num_images // 4)
+    for _ in range(count):
+      content = self._files.read(self._row % len(self._files))
+      self._row += 1
+      image = Image.open(io.BytesIO(content)).convert("RGB")
+      for _ in range(2):
+        self._view(image, 224, (0.14, 1.0))
+      for _ in range(6):
+        self._view(image, 96, (0.05, 0.14))
+    return count
+
+  def _view(
+    self, image: Image.Image, side: int, scale: tuple[float, float]
+  ) -> np.ndarray:
+    rng = self._rng
+    box = self._box(image.size, scale)
+    view = image.crop(box).resize((side, side), Image.Resampling.BILINEAR)
+    if rng.random() < 0.5:
+      view = ImageOps.mirror(view)
+    if rng.random() < 0.8:
+      view = self._jitter(view)
+    if rng.random() < 0.2:
+      view = view.convert("L").convert("RGB")
+    if rng.random() < 0.5:
+      radius = rng.uniform(0.1, 2.0)
+      view = view.filter(ImageFilter.GaussianBlur(radius))
+    pixels = np.asarray(view, np.float32) / 255
+    return ((pixels - _MEAN) / _STD).transpose(2, 0, 1).copy()
+
+  def _box(
+    self, size: tuple[int, int], scale: tuple[float, float]
+  ) -> tuple[int, int, int, int]:
+    rng, (width, height) = self._rng, size
+    for _ in range(10):
+      area = rng.uniform(*scale) * width * height
+      ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+      w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+      if 0 < w <= width and 0 < h <= height:
+        left = int(rng.integers(0, width - w + 1))
+        top = int(rng.integers(0, height - h + 1))
+        return left, top, left + w, top + h
+    return 0, 0, width, height
+
+  def _jitter(self, view: Image.Image) -> Image.Image:
+    rng = self._rng
+    enhancers = (
+      ImageEnhance.Brightness,
+      ImageEnhance.Contrast,
+      ImageEnhance.Color,
+    )
+    for k in rng.permutation(4):
+      if k < 3:
+        view = enhancers[k](view).enhance(rng.uniform(0.2, 1.8))
+        continue
+      hue, saturation, value = view.convert("HSV").split()
+      shift = int(rng.uniform(-0.2, 0.2) * 255) % 256
+      turned = np.asarray(hue) + np.uint8(shift)
+      view = Image.merge("HSV", (Image.fromarray(turned), saturation, value))
+      view = view.convert("RGB")
+    return view
+
+
+def _measure(sides: dict[str, Callable[[int], int]]) -> dict[str, list[float]]:
+  """Images per second of CPU time of every side, one number a window."""
+  rates = {name: [] for name in sides}
+  for window in range(_WINDOWS.value + 1):
+    for name, run in sides.items():
+      start = time.process_time()
+      count = run(_IMAGES.value)
+      # Threads that fill their buffers once more: not on the next one's bill.
+      _settle()
+      rate = count / (time.process_time() - start)
+      # The first window starts everything.
+      if window:
+        rates[name].append(rate)
+  return rates
+
+
+def _settle() -> None:
+  """Waits until no thread of this process works.
+
+  Several times in a row, as threads that wait for a busy core look idle, too.
+  """
+  idle = 0
+  while idle < 8:
+    start = time.process_time()
+    time.sleep(0.05)
+    idle = idle + 1 if time.process_time() - start < 0.005 else 0
+
+
+def _watch_memory(ours: _Ours) -> None:
+  """Prints what many steps add to the memory of the process."""
+  images = _BATCH.value // 2 * 2
+  # Allocators reach their size in the first tenth.
+  warm = max(1, _STEPS.value // 10)
+  ours.run(warm * images)
+  gc.collect()
+  before = _resident_bytes()
+  ours.run((_STEPS.value - warm) * images)
+  gc.collect()
+  after = _resident_bytes()
+  print(
+    f"memory: {before / 2**20:.0f} MB after {warm} steps, "
+    f"{after / 2**20:.0f} MB after {_STEPS.value}"
+  )
+
+
+def _resident_bytes() -> int:
+  """Memory of this process, as Linux tells it."""
+  pages = pathlib.Path("/proc/self/statm").read_text(encoding="ascii").split()
+  return int(pages[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+  app.run(main)

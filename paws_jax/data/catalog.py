@@ -1,0 +1,196 @@
+"""What images there are, encoded, and which class each belongs to.
+
+A catalogue is what a data set on disk looks like before a pixel is read:
+`folders`, `manifest` and `tfds_records` make one, `splits` chooses the labelled
+part of it, and the host pipeline reads and decodes by index.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+from typing import Protocol
+
+import numpy as np
+
+UNLABELLED = -1
+
+
+class Reader(Protocol):
+  """Random access to encoded images; safe to use from several threads."""
+
+  def __len__(self) -> int:
+    """Number of images."""
+    ...
+
+  def name(self, index: int) -> str:
+    """For messages: "cat/1.jpg", "imagenet2012 train: n01_6.JPEG"."""
+    ...
+
+  def key(self, index: int) -> str:
+    """What a list of labelled images calls it: "cat/1.jpg", "n01_6.JPEG"."""
+    ...
+
+  def size(self, index: int) -> int:
+    """Bytes of the encoded image; raises OSError naming it."""
+    ...
+
+  def read(self, index: int) -> bytes:
+    """The encoded image; raises OSError naming it."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Files:
+  """Images that are files of their own: a `Reader`.
+
+  Attributes:
+    root: directory.
+    paths: of each image, relative to `root`; os.path.join(root, path) opens.
+  """
+
+  root: str
+  paths: tuple[str, ...]
+
+  def __len__(self) -> int:
+    """Number of images."""
+    return len(self.paths)
+
+  def name(self, index: int) -> str:
+    """Path relative to `root`."""
+    return self.paths[index]
+
+  def key(self, index: int) -> str:
+    """Path relative to `root`."""
+    return self.paths[index]
+
+  def size(self, index: int) -> int:
+    """Bytes of the file; raises OSError naming it."""
+    return os.stat(os.path.join(self.root, self.paths[index])).st_size
+
+  def read(self, index: int) -> bytes:
+    """Contents of the file; raises OSError naming it."""
+    with open(os.path.join(self.root, self.paths[index]), "rb") as file:
+      return file.read()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+  """Images and their classes.
+
+  Attributes:
+    images: n encoded images.
+    labels: int32 [n]: the class of each, -1 where it has none.
+  """
+
+  images: Reader
+  labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Catalog:
+  """A data set of encoded images; checked when it is made.
+
+  Attributes:
+    name: for readers: the directory's name, "imagenet2012/5.1.0".
+    class_names: one for each class, in the order of the labels.
+    train: the training images, at least one of them labelled.
+    test: images to evaluate on, all labelled; None when there are none.
+    val: likewise, to choose settings on.
+  """
+
+  name: str
+  class_names: tuple[str, ...]
+  train: Part
+  test: Part | None = None
+  val: Part | None = None
+
+  def __post_init__(self):
+    seen: dict[str, int] = {}
+    for class_id, class_name in enumerate(self.class_names):
+      if class_name in seen:
+        raise ValueError(
+          f"{self.name}: classes {seen[class_name]} and {class_id} are both "
+          f"called {class_name!r}: give each class a name of its own"
+        )
+      seen[class_name] = class_id
+    self._check("train", self.train, lowest=UNLABELLED)
+    for field in ("test", "val"):
+      part = getattr(self, field)
+      if part is not None:
+        self._check(field, part, lowest=0)
+    if not np.any(self.train.labels >= 0):
+      raise ValueError(
+        f"{self.name}: none of the {len(self.train.labels)} training images "
+        "has a label: label at least one of each class"
+      )
+
+  def _check(self, field: str, part: Part, *, lowest: int) -> None:
+    """Raises unless labels are int32 [n > 0] in [lowest, num_classes)."""
+    labels = part.labels
+    if labels.dtype != np.int32 or labels.ndim != 1:
+      raise ValueError(
+        f"{self.name}: {field}.labels is {labels.dtype} of rank {labels.ndim},"
+        " but must be int32 of rank 1: pass class numbers, .astype(np.int32)"
+      )
+    if len(labels) != len(part.images) or not len(labels):
+      raise ValueError(
+        f"{self.name}: {field} holds {len(part.images)} images and "
+        f"{len(labels)} labels: give at least one image, and each one label"
+      )
+    bad = (labels < lowest) | (labels >= self.num_classes)
+    if np.any(bad):
+      at = int(np.argmax(bad))
+      raise ValueError(
+        f"{self.name}: {field}.labels[{at}] = {labels[at]} "
+        f"({part.images.name(at)}) is outside [{lowest}, {self.num_classes}), "
+        f"the first of {int(bad.sum())}: number the classes from 0 and name "
+        "each in class_names"
+      )
+
+  @property
+  def num_classes(self) -> int:
+    """Number of classes."""
+    return len(self.class_names)
+
+  @property
+  def train_labels(self) -> np.ndarray:
+    """Int32 [n]: classes of the training images, -1 where unlabelled."""
+    return self.train.labels
+
+  def fingerprint(self) -> str:
+    """Returns hex sha256 of names, sizes in bytes and labels of all images.
+
+    Pixels do not enter, as reading them may take an hour: an image that is
+    replaced by another of the same name and size is not noticed. Nor does the
+    place of the data: a copy has the same fingerprint.
+
+    Raises:
+      OSError: an image is not there; names it.
+    """
+    return self._fingerprint
+
+  @functools.cached_property
+  def _fingerprint(self) -> str:
+    digest = hashlib.sha256()
+    for class_name in self.class_names:
+      digest.update(_line("class", class_name))
+    for field in ("train", "test", "val"):
+      part = getattr(self, field)
+      if part is None:
+        continue
+      digest.update(_line(field, str(len(part.labels))))
+      labels = part.labels.tolist()
+      for index, label in enumerate(labels):
+        size = part.images.size(index)
+        digest.update(_line(f"{label} {size}", part.images.key(index)))
+    return digest.hexdigest()
+
+
+def _line(start: str, name: str) -> bytes:
+  """One line of what is hashed; file names need be neither UTF-8 nor short."""
+  encoded = name.encode("utf-8", "surrogateescape")
+  # The length first: a name may hold anything, line ends too.
+  return f"{start} {len(encoded)} ".encode() + encoded + b"\n"

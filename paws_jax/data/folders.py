@@ -1,0 +1,233 @@
+"""Images in folders named after their classes: root/class_name/*.jpg.
+
+Symbolic links are followed, so that a folder can be put together out of others;
+each real directory is read once below a class, so that loops end.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from paws_jax.data import catalog
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_MAX_LISTED = 10
+_LAYOUT = (
+  f"expected are images ({', '.join(SUFFIXES)}) in one folder per class, as in "
+  "data.dir/cat/1.jpg and data.dir/dog/7.png"
+)
+
+
+def load(
+  directory: str, *, unlabelled_dir: str, test_dir: str
+) -> catalog.Catalog:
+  """Lists a folder of images; opens none of them.
+
+  Images are files that end in one of `SUFFIXES`, in any case. They may lie
+  deeper below their class; what is hidden (".name") and other files are left
+  aside. Classes, and images by their paths, are sorted by name.
+
+  Args:
+    directory: holds one folder per class.
+    unlabelled_dir: holds unlabelled images, in any arrangement; relative to
+      `directory` or absolute, inside it or not. "": there are none.
+    test_dir: holds test images in folders of the same classes, or of some;
+      likewise.
+
+  Returns:
+    The catalogue; unlabelled images come after the labelled ones.
+
+  Raises:
+    FileNotFoundError: a directory that is not there.
+    ValueError: a directory that is not laid out like this; says how.
+  """
+  _check_directory("data.dir", directory)
+  # Outside of the root a path begins with "..", which a link would mislead.
+  root = os.path.realpath(directory)
+  others = {}
+  for field, given in (
+    ("data.unlabelled_dir", unlabelled_dir),
+    ("data.test_dir", test_dir),
+  ):
+    if given:
+      others[field] = os.path.realpath(os.path.join(root, given))
+      _check_directory(field, others[field])
+  apart = _identities(root=root, others=others)
+  class_names, train_paths, labels = _classes("data.dir", root, apart)
+  if unlabelled_dir:
+    found = _unlabelled(root, others["data.unlabelled_dir"], apart)
+    train_paths += found
+    labels += [catalog.UNLABELLED] * len(found)
+  return catalog.Catalog(
+    name=os.path.basename(os.path.abspath(directory)) or directory,
+    class_names=tuple(class_names),
+    train=_part(root, train_paths, labels),
+    test=_test(others["data.test_dir"], class_names, apart)
+    if test_dir
+    else None,
+  )
+
+
+def _check_directory(field: str, directory: str) -> None:
+  """Raises unless it is one."""
+  if not directory or not os.path.isdir(directory):
+    raise FileNotFoundError(
+      f"{field} = {directory!r} is not a directory; {_LAYOUT} "
+      "(data.unlabelled_dir and data.test_dir are relative to data.dir, or "
+      "absolute)"
+    )
+
+
+def _identities(
+  *, root: str, others: dict[str, str]
+) -> frozenset[tuple[int, int]]:
+  """Device and inode of each directory; raises where two are the same."""
+  fields = {_identity(root): "data.dir"}
+  for field, directory in others.items():
+    identity = _identity(directory)
+    if identity in fields:
+      raise ValueError(
+        f"{fields[identity]} and {field} are both {directory!r}: give each a "
+        "directory of its own"
+      )
+    fields[identity] = field
+  return frozenset(fields)
+
+
+def _identity(directory: str) -> tuple[int, int]:
+  status = os.stat(directory)
+  return status.st_dev, status.st_ino
+
+
+def _part(root: str, paths: list[str], labels: list[int]) -> catalog.Part:
+  files = catalog.Files(root=root, paths=tuple(paths))
+  return catalog.Part(images=files, labels=np.asarray(labels, np.int32))
+
+
+def _classes(
+  field: str, root: str, apart: frozenset[tuple[int, int]]
+) -> tuple[list[str], list[str], list[int]]:
+  """Returns class names, paths of all images, and the label of each."""
+  folders, loose, _ = _scan(root)
+  folders = sorted(
+    name for name in folders if _identity(os.path.join(root, name)) not in apart
+  )
+  if loose or not folders:
+    images = f"{len(loose)} images" + (
+      f" (such as {min(loose)!r})" if loose else ""
+    )
+    raise ValueError(
+      f"{field} = {root!r} itself holds {images} and {len(folders)} class "
+      f"folders: {_LAYOUT}. Move images without a label to a folder of their "
+      "own, and name it in data.unlabelled_dir"
+    )
+  paths: list[str] = []
+  labels: list[int] = []
+  first: dict[tuple[int, int], str] = {}
+  empty = []
+  for label, name in enumerate(folders):
+    same = first.setdefault(_identity(os.path.join(root, name)), name)
+    if same != name:
+      raise ValueError(
+        f"{field} = {root!r}: the class folders {same!r} and {name!r} are "
+        "links to the same place: remove one of the two"
+      )
+    found, num_other = _images(os.path.join(root, name), root, apart)
+    if not found:
+      empty.append(f"{name!r} (with {num_other} files of other kinds)")
+    paths += found
+    labels += [label] * len(found)
+  if empty:
+    more = len(empty) - _MAX_LISTED
+    raise ValueError(
+      f"{field} = {root!r}: {len(empty)} of {len(folders)} class folders hold "
+      f"no image: {', '.join(empty[:_MAX_LISTED])}"
+      + (f", {more} more" if more > 0 else "")
+      + f". Add images ({', '.join(SUFFIXES)}), or remove the folder"
+    )
+  return folders, paths, labels
+
+
+def _unlabelled(
+  root: str, directory: str, apart: frozenset[tuple[int, int]]
+) -> list[str]:
+  """Paths of the images below a directory, relative to root."""
+  found, num_other = _images(directory, root, apart)
+  if not found:
+    raise ValueError(
+      f"data.unlabelled_dir = {directory!r} holds no image, and {num_other} "
+      f"files of other kinds: add images ({', '.join(SUFFIXES)}), or set it "
+      'to ""'
+    )
+  return found
+
+
+def _test(
+  directory: str, class_names: list[str], apart: frozenset[tuple[int, int]]
+) -> catalog.Part:
+  """The test images, with labels that count as those of class_names do."""
+  names, paths, labels = _classes("data.test_dir", directory, apart)
+  unknown = [name for name in names if name not in set(class_names)]
+  if unknown:
+    raise ValueError(
+      f"data.test_dir = {directory!r} has {len(unknown)} class folders that "
+      f"data.dir has not: {', '.join(map(repr, unknown[:_MAX_LISTED]))}; "
+      f"data.dir has {', '.join(map(repr, class_names[:_MAX_LISTED]))}"
+      + (", ..." if len(class_names) > _MAX_LISTED else "")
+      + ". Name the folders alike"
+    )
+  to_train = {name: label for label, name in enumerate(class_names)}
+  return _part(directory, paths, [to_train[names[label]] for label in labels])
+
+
+def _images(
+  top: str, root: str, apart: frozenset[tuple[int, int]]
+) -> tuple[list[str], int]:
+  """Images below a directory, as sorted paths relative to root.
+
+  Args:
+    top: where to look.
+    root: where the paths start.
+    apart: directories that are not entered, should `top` lead to them.
+
+  Returns:
+    The paths, and the number of other files.
+  """
+  paths, num_other = [], 0
+  entered = set(apart) - {_identity(top)}
+  waiting = [top]
+  while waiting:
+    folder = waiting.pop()
+    identity = _identity(folder)
+    if identity in entered:
+      continue
+    entered.add(identity)
+    folders, images, others = _scan(folder)
+    num_other += len(others)
+    below = os.path.relpath(folder, root)
+    paths += [os.path.join(below, name) for name in images]
+    # Of two ways to the same place, the first in this order counts.
+    waiting += [
+      os.path.join(folder, name) for name in sorted(folders, reverse=True)
+    ]
+  return sorted(paths), num_other
+
+
+def _scan(directory: str) -> tuple[list[str], list[str], list[str]]:
+  """Names of the folders, images and other files in it, hidden ones aside."""
+  folders, images, others = [], [], []
+  with os.scandir(directory) as entries:
+    for entry in entries:
+      if entry.name.startswith("."):
+        continue
+      # entry.is_dir() raises for a link to itself.
+      is_folder = (
+        os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+      )
+      # A dangling link counts as an image: reading it tells its name.
+      is_image = os.path.splitext(entry.name)[1].lower() in SUFFIXES
+      kind = folders if is_folder else images if is_image else others
+      kind.append(entry.name)
+  return folders, images, others

@@ -1,0 +1,173 @@
+"""Files that list the labelled images of a training set, one a line.
+
+Entries are row numbers, or names as in the lists published with the paper
+("n01440764_10026.JPEG"). They are looked up among the names of the images, and
+never joined to a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import numpy as np
+
+_MAX_LISTED = 10
+# sha256 of the lists of 1 % and 10 % of ImageNet's training images: 12,811 of
+# them (12 or 13 a class) and 128,116. SimCLR published them, and the PAWS
+# reference under the names 99percent.txt and 90percent.txt.
+_KNOWN = {
+  "71e82a48ba78252683ae334c4d019ebd5c6e855b9599c1389fbe83eb9549cf17": "1pct",
+  "6d09de11e7bdaf5b1f3b1f249b6183695f97310cdd20f0c03e7235b6b9392091": "10pct",
+}
+
+
+def known(path: str | os.PathLike[str]) -> str | None:
+  """Returns "1pct" or "10pct" for the paper's lists of ImageNet, else None.
+
+  Raises:
+    OSError: the file cannot be read.
+  """
+  with open(path, "rb") as file:
+    return _KNOWN.get(hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def read(
+  path: str | os.PathLike[str],
+  *,
+  num_images: int,
+  names: Sequence[str] | None = None,
+) -> np.ndarray:
+  """Reads which rows of a training set a file lists.
+
+  One entry a line; blank lines are ignored, and a "#" at the start of a line or
+  after a space starts a comment. If the first entry is an integer, all are row
+  numbers, counted from 0. Else all are names of images: with a "/", the whole
+  path relative to the data directory; without, the last part of it.
+
+  Args:
+    path: the file, in UTF-8.
+    num_images: n, size of the training set.
+    names: n names; None where images have none.
+
+  Returns:
+    int32 [m], increasing.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: names the lines of bad, unknown or repeated entries.
+  """
+  where = f"data.labels_file = {os.fspath(path)!r}"
+  if not os.path.isfile(path):
+    raise FileNotFoundError(
+      f"{where} is not a file: give the path of a list of training rows or "
+      "names, one a line"
+    )
+  entries = _entries(path)
+  by_number = not entries or _is_integer(entries[0][1])
+  if names is None or by_number:
+    find = _by_number(where, num_images, has_names=names is not None)
+  else:
+    find = _by_name(where, names)
+  rows = _unique(where, entries, find)
+  return np.sort(np.asarray(rows, np.int32))
+
+
+def _entries(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
+  """Returns (line number, text) of what is neither blank nor a comment."""
+  # utf-8-sig skips the mark that editors on Windows put at the start. File
+  # names need not be UTF-8.
+  with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
+    texts = (re.sub(r"(^|\s)#.*", "", line).strip() for line in lines)
+    return [(n, text) for n, text in enumerate(texts, start=1) if text]
+
+
+def _is_integer(text: str) -> bool:
+  """Stricter than int(), which also takes "1_000" and other digits."""
+  return re.fullmatch(r"-?[0-9]{1,18}", text) is not None
+
+
+def _unique(
+  where: str,
+  entries: list[tuple[int, str]],
+  find: Callable[[int, str], int | None],
+) -> list[int]:
+  """Returns the row of each entry; raises for unknown and repeated ones."""
+  first_line: dict[int, int] = {}
+  unknown = []
+  for line, text in entries:
+    row = find(line, text)
+    if row is None:
+      unknown.append(f"line {line}: {text!r}")
+    elif row in first_line:
+      kind = "index" if _is_integer(text) else "image"
+      raise ValueError(
+        f"{where}, line {line}: {kind} {text} already stands in line "
+        f"{first_line[row]}: remove one of the two"
+      )
+    else:
+      first_line[row] = line
+  if unknown:
+    more = len(unknown) - _MAX_LISTED
+    raise ValueError(
+      f"{where} names {len(unknown)} of {len(entries)} images that are not in "
+      f"the training set: {'; '.join(unknown[:_MAX_LISTED])}"
+      + (f"; {more} more" if more > 0 else "")
+      + ". Correct them, or check that data.dir and the list belong together"
+    )
+  return list(first_line)
+
+
+def _by_number(
+  where: str, num_images: int, *, has_names: bool
+) -> Callable[[int, str], int]:
+  """Returns the function that checks a row number."""
+
+  def find(line: int, text: str) -> int:
+    if not _is_integer(text):
+      why = (
+        "the first entry is a row number, so write one row number a line, or "
+        "names only"
+        if has_names
+        else "write one row number a line"
+      )
+      raise ValueError(
+        f"{where}, line {line}: {text[:40]!r} is not an integer: {why}"
+      )
+    if not 0 <= int(text) < num_images:
+      raise ValueError(
+        f"{where}, line {line}: index {int(text)} is out of range for "
+        f"{num_images} training images: rows count from 0 to {num_images - 1}"
+      )
+    return int(text)
+
+  return find
+
+
+def _by_name(
+  where: str, names: Sequence[str]
+) -> Callable[[int, str], int | None]:
+  """Returns the function that finds the row of a name, None if unknown."""
+  rows = {name: row for row, name in enumerate(names)}
+  by_last: dict[str, int] = {}
+  several: dict[str, int] = {}
+  for row, name in enumerate(names):
+    last = name.rpartition("/")[2]
+    if by_last.setdefault(last, row) != row:
+      several[last] = row
+
+  def find(line: int, text: str) -> int | None:
+    if "/" in text:
+      return rows.get(text)
+    if text in several:
+      both = f"{names[by_last[text]]!r} and {names[several[text]]!r}"
+      raise ValueError(
+        f"{where}, line {line}: {text!r} may be {both}: write paths "
+        "relative to data.dir"
+      )
+    return by_last.get(text)
+
+  return find

@@ -1,0 +1,262 @@
+"""One process's part of a training run: what the loop's hooks share."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import time
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import orbax.checkpoint as ocp
+
+from paws_jax import checkpoint
+from paws_jax import experiment as experiment_lib
+from paws_jax import figures
+from paws_jax import metrics
+from paws_jax import results
+from paws_jax import terminal
+from paws_jax import train
+from paws_jax import workdir as workdir_lib
+
+TASK = "pretrain"
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+  """A recipe, checked and built, with its directory."""
+
+  config: ml_collections.ConfigDict
+  workdir: pathlib.Path
+  experiment: experiment_lib.Experiment
+
+
+class TrainingRun:
+  """A run from its newest checkpoint to its end, or to a signal.
+
+  Attributes:
+    step: steps taken, those of earlier processes included.
+  """
+
+  def __init__(
+    self,
+    prepared: Prepared,
+    checkpointer: checkpoint.Checkpointer,
+    signals: terminal.Signals,
+  ):
+    """Starts at step 0 or at the newest checkpoint."""
+    self._opened = time.perf_counter()
+    self._prepared = prepared
+    self._experiment = prepared.experiment
+    self._checkpointer = checkpointer
+    self._signals = signals
+    self._compile_seconds = 0.0
+    # Embeddings of the parts of the data at a step, for what comes next.
+    self._embedded: tuple[int, dict[str, np.ndarray]] = (-1, {})
+    self._state = self._experiment.initial_state()
+    self.step, meta = self._restore()
+    self._earlier = results.Spent(**meta["spent"])
+    self._means = metrics.StepMeans(
+      self._experiment.log.every_steps, meta["pending_metrics"]
+    )
+    # Made when training starts.
+    self._progress: metrics.Progress | None = None
+    self._writer: metrics.Writer | None = None
+
+  def _restore(self) -> tuple[int, dict[str, Any]]:
+    """Takes over the newest checkpoint's state; its step and what it says."""
+    like = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+      self._state,
+    )
+    restored = self._checkpointer.restore_latest(like)
+    if restored is None:
+      return 0, {"spent": {}, "pending_metrics": []}
+    step, self._state, meta = restored
+    print(f"resuming from the checkpoint of step {step}")
+    return step, meta
+
+  def train(self) -> None:
+    """Compiles and runs the loop."""
+    experiment = self._experiment
+    steps_per_call = experiment.train.steps_per_call
+    call = train.make_train_call(
+      experiment.trainer, experiment.pipeline, steps_per_call
+    )
+    if self.step < experiment.total_steps:
+      call = self._compile(call)
+    self._writer = metrics.Writer(
+      self._prepared.workdir,
+      first_step=self.step,
+      tensorboard=experiment.log.tensorboard,
+    )
+    self._progress = metrics.Progress(
+      total_steps=experiment.total_steps,
+      first_step=self.step,
+      images_per_step=experiment.images_per_step,
+    )
+    try:
+      self._state = train.loop(
+        call,
+        self._state,
+        experiment.pipeline,
+        first_step=self.step,
+        total_steps=experiment.total_steps,
+        steps_per_call=steps_per_call,
+        eval_every=experiment.eval.every_steps,
+        save_every=experiment.checkpoint.every_steps,
+        hooks=train.Hooks(
+          log=self._log,
+          evaluate=self._evaluate,
+          save=self._save,
+          stopping=lambda: self._signals.received is not None,
+          not_finite=self._not_finite,
+        ),
+      )
+    finally:
+      self._progress.end()
+      self._writer.close()
+      experiment.pipeline.close()
+      self._report_replaced()
+
+  def _report_replaced(self) -> None:
+    """Says which images could not be read, and what was taken instead."""
+    replaced = dict(self._experiment.pipeline.replaced)
+    labelled = self._experiment.dataset.labelled.images
+    replaced |= getattr(labelled, "replaced", {})
+    if not replaced:
+      return
+    path = self._prepared.workdir / "replaced_images.json"
+    if path.exists():
+      replaced = json.loads(path.read_text()) | replaced
+    metrics.replace_text(path, json.dumps(replaced, indent=2) + "\n")
+    print(
+      f"{len(replaced)} images could not be read and were replaced by others; "
+      f"{path} lists them"
+    )
+
+  def _compile(self, call: Any) -> Any:
+    print("compiling the train step ...")
+    start = time.perf_counter()
+    # Shapes are enough, and asking for images would start their reading.
+    inputs = self._experiment.pipeline.input_shapes(
+      self._experiment.train.steps_per_call
+    )
+    compiled = call.lower(self._state, inputs).compile()
+    self._compile_seconds = time.perf_counter() - start
+    print(f"compiled in {self._compile_seconds:.0f} s")
+    return compiled
+
+  def _spent(self) -> results.Spent:
+    training = self._progress.seconds() if self._progress else 0.0
+    earlier = self._earlier
+    return results.Spent(
+      wall_seconds=earlier.wall_seconds + time.perf_counter() - self._opened,
+      compile_seconds=earlier.compile_seconds + self._compile_seconds,
+      train_seconds=earlier.train_seconds + training,
+    )
+
+  def _log(self, step: int, values: dict[str, np.ndarray]) -> None:
+    self.step = step
+    for at, means in self._means.add(step, values):
+      means["steps_per_second"] = self._progress.rate(at)
+      if not self._experiment.dataset.in_memory:
+        means["input_stall"] = self._stall()
+      self._writer.write(at, means)
+      self._progress.show(at, means)
+
+  def _stall(self) -> float:
+    """Share of the training time so far that was spent waiting for images."""
+    waited = self._experiment.pipeline.stall_seconds
+    return waited / max(self._progress.seconds(), 1e-9)
+
+  def _evaluate(self, state: train.TrainState, step: int) -> None:
+    with self._progress.paused():
+      part = self._experiment.dataset.watched
+      queries, supports = self._embed(state, step, part, "labelled")
+      accuracy = results.soft_nn(self._experiment, part, queries, supports)
+      self._progress.accuracy(accuracy["top1"], step)
+      scalars = {f"soft_nn_{k}": v for k, v in accuracy.items()}
+      self._writer.write(step, scalars)
+
+  def _save(self, state: train.TrainState, step: int) -> None:
+    with self._progress.paused():
+      self._checkpointer.save(
+        step,
+        state,
+        {
+          "spent": dataclasses.asdict(self._spent()),
+          "pending_metrics": self._means.pending,
+          "split_hash": self._experiment.dataset.split.hash,
+          "recipe": json.loads(self._prepared.config.to_json()),
+          "version": workdir_lib.version(),
+        },
+      )
+
+  def _not_finite(
+    self, state: train.TrainState, step: int, inputs: Any
+  ) -> None:
+    """Keeps what is needed to look into a number that is not finite."""
+    directory = self._prepared.workdir / "not_finite" / str(step)
+    batch = jax.jit(self._experiment.pipeline.batch)(inputs, step)
+    ids = {"step": step, "support": np.asarray(batch.support.id).tolist()}
+    if batch.unlabelled is not None:
+      ids["unlabelled"] = np.asarray(batch.unlabelled.id).tolist()
+    self._progress.end()
+    try:
+      directory.mkdir(parents=True, exist_ok=True)
+      metrics.replace_text(
+        directory / "sample_ids.json", json.dumps(ids) + "\n"
+      )
+      with ocp.StandardCheckpointer() as writer:
+        writer.save(directory / "state", state, force=True)
+    except (OSError, ValueError) as error:
+      # What was not finite must still be said, by what follows.
+      print(f"state and sample ids could not be kept in {directory}: {error}")
+      return
+    print(f"state, step and sample ids are kept in {directory}")
+
+  def report(self) -> dict[str, Any]:
+    """Evaluates the final state; writes the result row and the figure."""
+    prepared, experiment = self._prepared, self._experiment
+    row = {"task": TASK}
+    row |= results.measure(experiment, prepared.config, self._final())
+    spent = self._spent()
+    row["wall_seconds"] = spent.wall_seconds
+    row["compile_seconds"] = spent.compile_seconds
+    row["steps_per_second"] = experiment.total_steps / spent.train_seconds
+    # Before the figure: if that fails, the result is not lost.
+    metrics.append_result(prepared.workdir, row)
+    self.draw()
+    return row
+
+  def draw(self) -> None:
+    """Draws the figure of a run that has taken all its steps."""
+    workdir = self._prepared.workdir
+    results.draw(
+      workdir / figures.TRAINING,
+      self._experiment,
+      self._final(),
+      metrics.read(workdir / metrics.METRICS),
+    )
+
+  def _final(self) -> dict[str, np.ndarray]:
+    """Embeddings of all parts by the last state."""
+    parts = ("labelled", "validation", "test")
+    rows = self._embed(self._state, self.step, *parts)
+    return dict(zip(parts, rows, strict=True))
+
+  def _embed(
+    self, state: train.TrainState, step: int, *parts: str
+  ) -> list[np.ndarray]:
+    """Embeds parts of the data, each only once at a step."""
+    if self._embedded[0] != step:
+      self._embedded = (step, {})
+    known = self._embedded[1]
+    for part in parts:
+      if part not in known:
+        known[part] = results.embed(self._experiment, state, part)
+    return [known[part] for part in parts]

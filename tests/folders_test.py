@@ -1,0 +1,228 @@
+import os
+import re
+
+import numpy as np
+import pytest
+
+from paws_jax.data import folders
+
+
+def tree(root, *paths):
+  """Writes a file at each path; its contents are the path."""
+  for path in paths:
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(path)
+  return root
+
+
+def load(directory, *, unlabelled="", test=""):
+  return folders.load(
+    str(directory), unlabelled_dir=str(unlabelled), test_dir=str(test)
+  )
+
+
+def rows(part):
+  """(path, label) of each image."""
+  return list(zip(part.images.paths, part.labels.tolist(), strict=True))
+
+
+def test_classes_and_images_are_sorted_by_name(tmp_path):
+  root = tree(tmp_path / "pets", "dog/b.jpg", "cat/2.png", "cat/10.png")
+  pets = load(root)
+  assert pets.name == "pets"
+  assert pets.class_names == ("cat", "dog")
+  assert rows(pets.train) == [
+    ("cat/10.png", 0),
+    ("cat/2.png", 0),
+    ("dog/b.jpg", 1),
+  ]
+  assert pets.train.labels.dtype == np.int32
+  assert pets.test is None
+  assert pets.train.images.read(2) == b"dog/b.jpg"
+
+
+def test_suffixes_in_any_case_nested_and_nothing_hidden(tmp_path):
+  wanted = ["a/1.JPG", "a/2.jpeg", "a/x/y/3.Png", "b/4.webp", "b/5.BMP"]
+  ignored = [".git/1.jpg", "a/.1.jpg", "a/.thumbs/2.jpg", "b/notes.txt"]
+  ignored += ["README.md", "a/jpg", "b/6.jpg.part"]
+  got = load(tree(tmp_path, *wanted, *ignored))
+  assert list(got.train.images.paths) == wanted
+  assert got.class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("place", ["inside", "absolute", "beside"])
+def test_unlabelled_images_follow_the_labelled_ones(tmp_path, place):
+  root = tree(tmp_path / "root", "cat/1.jpg", "dog/2.jpg")
+  other = {
+    "inside": root / "more",
+    "absolute": tmp_path / "more",
+    "beside": tmp_path / "more",
+  }[place]
+  tree(other, "z.jpg", "deep/er/y.jpg")
+  given = {"inside": "more", "absolute": other, "beside": "../more"}[place]
+  got = load(root, unlabelled=given)
+  prefix = "more" if place == "inside" else "../more"
+  assert got.class_names == ("cat", "dog")
+  assert rows(got.train) == [
+    ("cat/1.jpg", 0),
+    ("dog/2.jpg", 1),
+    (f"{prefix}/deep/er/y.jpg", -1),
+    (f"{prefix}/z.jpg", -1),
+  ]
+  assert got.train.images.read(3) == b"z.jpg"
+
+
+def test_paths_out_of_a_root_that_is_a_link_lead_to_the_images(tmp_path):
+  tree(tmp_path / "store/set", "cat/1.jpg")
+  tree(tmp_path / "more", "2.jpg")
+  (tmp_path / "link").symlink_to(tmp_path / "store/set")
+  got = load(tmp_path / "link", unlabelled=tmp_path / "more")
+  assert got.name == "link"
+  assert [got.train.images.read(i) for i in (0, 1)] == [b"cat/1.jpg", b"2.jpg"]
+
+
+def test_fingerprint_moves_with_the_data(tmp_path):
+  for place in ("one", "two/three"):
+    tree(tmp_path / place / "data", "cat/1.jpg", "dog/2.jpg")
+    tree(tmp_path / place / "more", "3.jpg")
+  one, two = (
+    load(tmp_path / place / "data", unlabelled=tmp_path / place / "more")
+    for place in ("one", "two/three")
+  )
+  assert one.fingerprint() == two.fingerprint()
+
+
+def test_test_images_get_the_labels_of_training(tmp_path):
+  tree(tmp_path / "root", "a/1.jpg", "b/2.jpg", "c/3.jpg")
+  tree(tmp_path / "held", "c/4.jpg", "b/5.jpg")
+  got = load(tmp_path / "root", test="../held")
+  assert rows(got.test) == [("b/5.jpg", 1), ("c/4.jpg", 2)]
+  assert got.test.images.read(1) == b"c/4.jpg"
+
+
+def test_test_and_unlabelled_folders_inside_are_no_classes(tmp_path):
+  tree(tmp_path, "a/1.jpg", "held/a/2.jpg", "rest/3.jpg", "rest/held/4.jpg")
+  got = load(tmp_path, test="held", unlabelled="rest")
+  assert got.class_names == ("a",)
+  assert rows(got.train) == [
+    ("a/1.jpg", 0),
+    ("rest/3.jpg", -1),
+    ("rest/held/4.jpg", -1),
+  ]
+
+
+def test_test_images_below_the_unlabelled_ones_are_left_out(tmp_path):
+  tree(tmp_path, "a/1.jpg", "rest/2.jpg", "rest/held/a/3.jpg")
+  got = load(tmp_path, test="rest/held", unlabelled="rest")
+  assert rows(got.train) == [("a/1.jpg", 0), ("rest/2.jpg", -1)]
+  # Likewise the training images, where all lies below one roof.
+  roof = load(tmp_path / "rest/held", unlabelled=tmp_path)
+  assert [path for path, label in rows(roof.train) if label == -1] == [
+    "../../a/1.jpg",
+    "../2.jpg",
+  ]
+
+
+def test_links_are_followed_and_loops_end(tmp_path):
+  tree(tmp_path / "store", "1.jpg", "deep/2.jpg")
+  root = tree(tmp_path / "root", "b/3.jpg")
+  (root / "a").symlink_to(tmp_path / "store")
+  (tmp_path / "store/back").symlink_to(tmp_path / "store")
+  (tmp_path / "store/deep/up").symlink_to(root)
+  (root / "b/self").symlink_to("self")
+  got = load(root)
+  assert rows(got.train) == [
+    ("a/1.jpg", 0),
+    ("a/deep/2.jpg", 0),
+    ("b/3.jpg", 1),
+  ]
+
+
+def test_a_dangling_link_is_named_when_it_is_read(tmp_path):
+  tree(tmp_path, "a/1.jpg")
+  (tmp_path / "a/2.jpg").symlink_to("nowhere")
+  got = load(tmp_path)
+  for attempt in (lambda: got.train.images.read(1), got.fingerprint):
+    with pytest.raises(OSError, match=r"a/2\.jpg"):
+      attempt()
+
+
+@pytest.mark.parametrize(
+  ("paths", "message"),
+  [
+    ((), r"holds 0 images and 0 class folders: expected .* data\.dir/cat/1"),
+    (
+      ("2.png", "1.jpg"),
+      r"holds 2 images \(such as '1.jpg'\) and 0 class folders: expected",
+    ),
+    (
+      ("1.jpg", "cat/2.jpg"),
+      r"holds 1 images \(such as '1.jpg'\) and 1 class .*data\.unlabelled_dir",
+    ),
+    (
+      ("cat/1.jpg", "dog/1.tif", "dog/2.txt", "ox/.3.jpg"),
+      r"2 of 3 class folders hold no image: 'dog' \(with 2 files of other "
+      r"kinds\), 'ox' \(with 0 files",
+    ),
+  ],
+)
+def test_wrong_layouts_are_explained(tmp_path, paths, message):
+  with pytest.raises(ValueError, match=f"data.dir = .*{message}"):
+    load(tree(tmp_path, *paths))
+
+
+def test_hundreds_of_empty_classes_are_not_listed(tmp_path):
+  for number in range(30):
+    (tmp_path / f"{number:02}").mkdir()
+  with pytest.raises(ValueError, match=r"'09' \(.*\), 20 more\. Add images"):
+    load(tmp_path)
+
+
+def test_a_link_to_another_class_is_refused(tmp_path):
+  (tree(tmp_path, "a/1.jpg") / "b").symlink_to("a")
+  with pytest.raises(ValueError, match="folders 'a' and 'b' are links to the"):
+    load(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ("field", "given"),
+  [("unlabelled", "rest"), ("test", "held"), ("unlabelled", "a/1.jpg")],
+)
+def test_directories_that_are_not_there_are_named(tmp_path, field, given):
+  tree(tmp_path, "a/1.jpg")
+  wanted = re.escape(repr(str(tmp_path / given)))
+  with pytest.raises(FileNotFoundError, match=rf"data\.{field}_dir = {wanted}"):
+    load(tmp_path, **{field: given})
+
+
+@pytest.mark.parametrize("directory", ["", "nowhere"])
+def test_data_dir_must_exist(tmp_path, monkeypatch, directory):
+  monkeypatch.chdir(tree(tmp_path, "a/1.jpg"))
+  with pytest.raises(FileNotFoundError, match=f"data.dir = '{directory}' is"):
+    load(directory)
+
+
+@pytest.mark.parametrize("field", ["unlabelled", "test"])
+def test_the_same_directory_twice_is_refused(tmp_path, field):
+  tree(tmp_path, "a/1.jpg")
+  with pytest.raises(ValueError, match=rf"data.dir and data.{field}_dir are"):
+    load(tmp_path, **{field: os.curdir})
+
+
+def test_an_unlabelled_folder_without_images_is_refused(tmp_path):
+  tree(tmp_path, "a/1.jpg", "rest/1.gif")
+  with pytest.raises(
+    ValueError, match=r"unlabelled_dir = .* no image, and 1 files of other"
+  ):
+    load(tmp_path, unlabelled="rest")
+
+
+def test_unknown_test_classes_are_named(tmp_path):
+  tree(
+    tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/a/2.jpg", "test/B/2.jpg"
+  )
+  with pytest.raises(
+    ValueError, match=r"has 1 class folders that .*not: 'B'; data.dir has 'a'"
+  ):
+    load(tmp_path / "train", test="../test")

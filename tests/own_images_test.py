@@ -1,0 +1,251 @@
+"""Whole runs on images of one's own: folders, a manifest, a TFDS data set.
+
+Two classes of real photographs: JPEG files cut from the two pictures that come
+with scikit-learn.
+"""
+
+import functools
+import importlib.util
+import io
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from paws_jax import metrics
+from paws_jax import pretrain
+from paws_jax.data import decode
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+CLASSES = ("china", "flower")
+NUM_LABELLED, NUM_UNLABELLED, NUM_TEST = 3, 12, 5
+
+# What makes a recipe small enough for a test.
+SMALL = {
+  "model.name": "small_resnet",
+  "model.output_dim": 8,
+  "views.large_size": 32,
+  "views.small_size": 16,
+  "views.eval_resize": 36,
+  "support.classes_per_step": 2,
+  "support.images_per_class": 2,
+  "data.canvas_size": 64,
+  "train.batch_size": 8,
+  "train.epochs": 2,
+  "optim.warmup_epochs": 1.0,
+  "eval.every_steps": 3,
+  "checkpoint.every_steps": 3,
+  "checkpoint.keep_every_steps": 0,
+  "log.every_steps": 1,
+}
+
+
+@functools.cache
+def photographs():
+  from sklearn import datasets
+
+  return dict(zip(CLASSES, datasets.load_sample_images().images, strict=True))
+
+
+@functools.cache
+def jpeg(name, number):
+  """A photograph of 70 x 90 pixels, the same for the same number."""
+  rng = np.random.default_rng([CLASSES.index(name), number])
+  picture = photographs()[name]
+  top, left = rng.integers(0, np.subtract(picture.shape[:2], (70, 90)))
+  file = io.BytesIO()
+  Image.fromarray(picture[top : top + 70, left : left + 90]).save(file, "JPEG")
+  return file.getvalue()
+
+
+def write(path, content):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_bytes(content)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """A folder of classes, with unlabelled and test images beside it."""
+  root = tmp_path / "photos"
+  for name in CLASSES:
+    for i in range(NUM_LABELLED):
+      write(root / "labelled" / name / f"{i}.jpg", jpeg(name, i))
+    for i in range(NUM_UNLABELLED):
+      write(root / "unlabelled" / f"{name}{i}.jpg", jpeg(name, 100 + i))
+    for i in range(NUM_TEST):
+      write(root / "test" / name / f"{i}.jpg", jpeg(name, 200 + i))
+  return root
+
+
+def recipe(name, variant, **changes):
+  path = CONFIGS / f"{name}.py"
+  spec = importlib.util.spec_from_file_location(name, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config(variant)
+  changes = {k.replace("__", "."): v for k, v in changes.items()}
+  config.update_from_flattened_dict(SMALL | changes)
+  return config
+
+
+def run(config, workdir):
+  assert pretrain.run(pretrain.prepare(config, str(workdir))) == 0
+  return metrics.read_results(workdir)[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["laptop", "gpu"])
+def test_a_folder_of_images(folder, tmp_path, capsys, variant):
+  config = recipe(
+    "image_folder",
+    variant,
+    data__dir=str(folder / "labelled"),
+    data__unlabelled_dir="../unlabelled",
+    data__test_dir="../test",
+  )
+  row = run(config, tmp_path / "run")
+  assert row["dataset"] == "labelled"
+  assert row["num_labels"] == 2 * NUM_LABELLED
+  assert row["num_test"] == 2 * NUM_TEST
+  # 30 training images make 3 batches of 8.
+  assert row["steps"] == 6
+  assert 0 <= row["top1"] <= row["top5"] == 1
+  assert row["raw_pixel_top1"] is None
+  rows = metrics.read(tmp_path / "run" / metrics.METRICS)
+  stalls = [row["input_stall"] for row in rows if "input_stall" in row]
+  assert len(stalls) == 6
+  assert all(0 <= stall <= 1 for stall in stalls)
+  assert "input stall" in capsys.readouterr().out
+  assert (tmp_path / "run" / "training.png").exists()
+  assert not (tmp_path / "run" / "replaced_images.json").exists()
+
+
+@pytest.mark.slow
+def test_a_manifest_stopped_and_resumed(folder, tmp_path):
+  lines = ["path,label,split"]
+  for path in sorted(folder.rglob("*.jpg")):
+    part, name = path.parent.parent.name, path.parent.name
+    label = name if name in CLASSES else ""
+    # The test images serve to watch the training; one is held out for the end.
+    split = "val" if part == "test" else "train"
+    if part == "test" and path.stem == "0":
+      split = "test"
+    lines.append(f"{path.relative_to(folder)},{label},{split}")
+  (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+  # One epoch of three steps, then two epochs: resumed at the third step. The
+  # schedule is that of the longer run from there on, so it is made constant.
+  changes = {
+    "data__dir": str(folder),
+    "data__manifest": "labels.csv",
+    "optim__start_lr": 1e-3,
+    "optim__final_lr": 1e-3,
+  }
+  straight = run(
+    recipe("image_folder", "laptop", **changes), tmp_path / "straight"
+  )
+  assert straight["num_validation"] == 2 * (NUM_TEST - 1)
+  assert straight["num_test"] == 2
+  short = recipe("image_folder", "laptop", **changes, train__epochs=1)
+  run(short, tmp_path / "resumed")
+  resumed = run(
+    recipe("image_folder", "laptop", **changes), tmp_path / "resumed"
+  )
+  for name in ("top1", "validation_top1", "leave_one_out_top1", "split_hash"):
+    assert resumed[name] == straight[name]
+  losses = [
+    [
+      row["loss"]
+      for row in metrics.read(tmp_path / name / metrics.METRICS)
+      if "loss" in row
+    ]
+    for name in ("straight", "resumed")
+  ]
+  assert len(losses[0]) == 6
+  assert losses[0] == losses[1]
+
+
+@pytest.mark.slow
+def test_bad_images_are_named_or_replaced(folder, tmp_path, capsys):
+  bad = folder / "unlabelled" / "china0.jpg"
+  bad.write_bytes(bad.read_bytes()[:500])
+  label = folder / "labelled" / "flower" / "1.jpg"
+  label.write_text("<html>not found</html>")
+  changes = {
+    "data__dir": str(folder / "labelled"),
+    "data__unlabelled_dir": "../unlabelled",
+  }
+  prepared = pretrain.prepare(
+    recipe("image_folder", "laptop", **changes), str(tmp_path / "stopped")
+  )
+  with pytest.raises(decode.BadImageError, match=r"china0\.jpg|flower/1\.jpg"):
+    pretrain.run(prepared)
+  config = recipe(
+    "image_folder", "laptop", **changes, data__on_bad_image="skip"
+  )
+  row = run(config, tmp_path / "replaced")
+  assert row["num_test"] == 0
+  assert row["top1"] is None
+  assert row["leave_one_out_top1"] is not None
+  path = tmp_path / "replaced" / "replaced_images.json"
+  replaced = json.loads(path.read_text())
+  assert replaced["flower/1.jpg"].startswith("flower/")
+  assert set(replaced) == {"flower/1.jpg", "../unlabelled/china0.jpg"}
+  assert "2 images could not be read" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_imagenets_recipe_on_a_prepared_data_set(tmp_path):
+  import tensorflow_datasets as tfds
+
+  class TinyImagenet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    VERSION = tfds.core.Version("5.1.0")
+
+    def _info(self):
+      features = tfds.features.FeaturesDict(
+        {
+          "image": tfds.features.Image(encoding_format="jpeg"),
+          "label": tfds.features.ClassLabel(names=CLASSES),
+          "file_name": tfds.features.Text(),
+        }
+      )
+      return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager):
+      return {
+        "train": self._generate_examples(0, 12),
+        "validation": self._generate_examples(200, 5),
+      }
+
+    def _generate_examples(self, first, num):
+      for label, name in enumerate(CLASSES):
+        for i in range(first, first + num):
+          file_name = f"{name}_{i}.JPEG"
+          yield (
+            file_name,
+            {
+              "image": io.BytesIO(jpeg(name, i)),
+              "label": label,
+              "file_name": file_name,
+            },
+          )
+
+  builder = TinyImagenet(data_dir=str(tmp_path / "data"))
+  builder.download_and_prepare()
+  labels = tmp_path / "1percent.txt"
+  labels.write_text("".join(f"{n}_{i}.JPEG\n" for n in CLASSES for i in (3, 7)))
+  config = recipe(
+    "imagenet",
+    "1pct,8gpu",
+    data__dir=str(builder.data_path),
+    data__tfds_name="",
+    data__labels_file=str(labels),
+    views__num_small=2,
+  )
+  row = run(config, tmp_path / "run")
+  assert row["num_labels"] == 4
+  assert row["num_test"] == 10
+  assert row["steps"] == 6
+  split = json.loads((tmp_path / "run" / "split.json").read_text())
+  assert split["class_counts"] == [2, 2]
