@@ -175,6 +175,7 @@ def test_picking_a_step_moves_nothing_between_devices(root):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_devices", [1, 2])
 def test_several_steps_a_call(root, num_devices):
   with _pipeline(root, num_devices) as pipeline:
@@ -288,6 +289,7 @@ def _orientation(value):
 # Resuming, timing, processes.
 
 
+@pytest.mark.slow
 def test_a_resumed_run_sees_the_same_batches(root):
   with _pipeline(root) as pipeline:
     straight = [pipeline.inputs(step, 1) for step in range(9)]
@@ -297,6 +299,7 @@ def test_a_resumed_run_sees_the_same_batches(root):
         _assert_equal(pipeline.inputs(step, 1), straight[step])
 
 
+@pytest.mark.slow
 def test_going_elsewhere_starts_anew(root):
   with _pipeline(root) as pipeline:
     for step in (0, 0, 6, 2, 3):
@@ -314,6 +317,7 @@ def test_the_timing_of_threads_changes_nothing(root, seed):
   assert reader.read_rows[:BATCH] != list(pipeline._plan.unlabelled(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("num_processes", "in_order"), [(1, True), (2, True), (2, False), (4, True)]
 )
@@ -374,6 +378,7 @@ def test_a_bad_image_stops_the_run_by_name(root, row):
   assert _num_threads() == 0
 
 
+@pytest.mark.slow
 def test_the_steps_before_a_bad_image_are_handed_out(root):
   row = 20
   at = next(s for s in range(5) if row in _expected(s).unlabelled.id)
@@ -583,6 +588,7 @@ def _resident_bytes():
   return int(pages[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.skipif(
   not os.path.exists("/proc/self/statm"), reason="Linux tells its memory"
