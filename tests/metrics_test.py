@@ -81,10 +81,18 @@ def test_read_without_a_file(tmp_path):
 
 
 def test_writing_metrics_loads_no_tensorflow(tmp_path):
-  assert "tensorflow" not in sys.modules
-  open_writer(tmp_path).close()
-  assert "tensorflow" not in sys.modules
-  assert "clu" not in sys.modules
+  # In a process of its own: other tests load it.
+  program = (
+    "import pathlib, sys\n"
+    "from paws_jax import metrics\n"
+    f"path = pathlib.Path({str(tmp_path)!r})\n"
+    "metrics.Writer(path, first_step=0, tensorboard=False).close()\n"
+    "print([m for m in ('tensorflow', 'clu') if m in sys.modules])"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", program], capture_output=True, text=True, check=True
+  )
+  assert result.stdout == "[]\n"
 
 
 @pytest.mark.slow
@@ -289,6 +297,14 @@ def test_progress_shows_accuracy_and_what_there_is(clock):
   assert line.endswith("cross-entropy 2.000  soft-NN 87.7% @55\n")
   assert "me-max" not in line
   assert "confidence" not in line
+
+
+def test_progress_shows_how_long_was_waited_for_images(clock):
+  stream = io.StringIO()
+  progress = make_progress(stream)
+  clock.now += 1
+  progress.show(60, {"cross_entropy": 2.0, "input_stall": 0.123})
+  assert stream.getvalue().endswith("cross-entropy 2.000  input stall 12%\n")
 
 
 def test_progress_rate_leaves_pauses_and_earlier_steps_out(clock):
