@@ -372,18 +372,22 @@ def _create_peer(
   """
   import torch_peer
 
-  if config.method.name != "paws" or jax.device_count() > 1:
+  # The devices of a CPU are its cores, which PyTorch uses as well.
+  num_devices = 1 if jax.default_backend() == "cpu" else jax.device_count()
+  if config.method.name != "paws" or num_devices > 1:
     raise ValueError(
       "PyTorch is compared with on one device and for paws, but there are "
-      f"{jax.device_count()} and method.name is {config.method.name!r}: use "
+      f"{num_devices} and method.name is {config.method.name!r}: use "
       "--peer=none, or let JAX see one device."
     )
+  # Without padding.
+  supports = views.support[: len(views.support_labels)]
   most = max(_NUM_CHECKED, _WARMUP.value + _WINDOWS.value * _STEPS.value)
   return torch_peer.Peer(
     {name: dict(config[name]) for name in ("model", "method", "optim")},
     torch_names.to_torch({"params": state.params, **state.model_state}),
     torch_peer.Views(
-      support=_numpy(method_lib.fold_views(views.support)),
+      support=_numpy(method_lib.fold_views(supports)),
       label_rows=_numpy(
         method_lib.support_rows(views, smoothing=config.support.label_smoothing)
       ),
