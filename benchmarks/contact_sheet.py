@@ -23,8 +23,7 @@ from PIL import Image
 
 from paws_jax import augment
 from paws_jax import config
-
-_GAP = 4
+from paws_jax import figures
 
 
 def main() -> None:
@@ -112,7 +111,11 @@ def contact_sheet(
       draw = jax.jit(
         functools.partial(augment.multi_views, config=settings, kind=kind)
       )
-      blocks.append(_to_levels(draw(keys, canvases, sizes), settings))
+      blocks.append(
+        figures.to_levels(
+          draw(keys, canvases, sizes), mean=settings.mean, std=settings.std
+        )
+      )
   evaluated = augment.evaluation_view(
     canvases,
     sizes,
@@ -123,8 +126,8 @@ def contact_sheet(
   for index, image in enumerate(images):
     tiles = [image, np.round(np.asarray(evaluated[index])).astype(np.uint8)]
     tiles += [view for block in blocks for view in block[index]]
-    rows.append(_join([_to_rgb(tile) for tile in tiles], axis=1))
-  return _join(rows, axis=0)
+    rows.append(figures.join_tiles([_to_rgb(tile) for tile in tiles], axis=1))
+  return figures.join_tiles(rows, axis=0)
 
 
 def _load_recipe(path):
@@ -138,27 +141,8 @@ def _load_recipe(path):
   return module.get_config(argument) if argument else module.get_config()
 
 
-def _to_levels(views, settings):
-  """Undoes the normalisation, to uint8."""
-  levels = np.asarray(views) * settings.std + np.asarray(settings.mean)
-  return np.round(np.clip(255 * levels, 0, 255)).astype(np.uint8)
-
-
 def _to_rgb(image):
   return np.broadcast_to(image, (*image.shape[:2], 3))
-
-
-def _join(tiles, *, axis):
-  """Puts uint8 RGB tiles of any size in a line, on white."""
-  other = 1 - axis
-  longest = max(tile.shape[other] for tile in tiles)
-  padded = []
-  for tile in tiles:
-    room = [(0, 0), (0, 0), (0, 0)]
-    room[axis] = (0, _GAP)
-    room[other] = (0, longest - tile.shape[other])
-    padded.append(np.pad(tile, room, constant_values=255))
-  return np.concatenate(padded, axis=axis)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ast
 import pathlib
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -31,7 +33,11 @@ _WORKDIR = flags.DEFINE_string(
   "again goes on where it stopped. Default: runs/NAME_OF_THE_RECIPE.",
 )
 _TASK = flags.DEFINE_enum(
-  "task", "pretrain", ["pretrain"], "What to do with the recipe."
+  "task",
+  "pretrain",
+  ["pretrain", "doctor"],
+  "What to do with the recipe: pretrain, or have it and its data examined by "
+  "the doctor.",
 )
 
 
@@ -68,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
   workdir = _WORKDIR.value or str(pathlib.Path("runs") / _recipe_name())
   terminal.protect_output()
   try:
-    return _pretrain(workdir)
+    return {"pretrain": _pretrain, "doctor": _doctor}[_TASK.value](workdir)
   except KeyboardInterrupt:
     return _fail("interrupted; the same command goes on where it can", 130)
 
@@ -78,6 +84,7 @@ def _pretrain(workdir: str) -> int:
   from paws_jax import pretrain
   from paws_jax import sharding
   from paws_jax import train
+  from paws_jax.data import decode
 
   sharding.use_cpu_cores(_CONFIG.value.train.batch_size)
   try:
@@ -89,12 +96,34 @@ def _pretrain(workdir: str) -> int:
   try:
     return pretrain.run(prepared)
   except (
+    decode.BadImageError,
     train.NonFiniteError,
     checkpoint.CheckpointError,
     MemoryError,
     OSError,
   ) as error:
     return _fail(error, 1)
+
+
+def _doctor(workdir: str) -> int:
+  from paws_jax import doctor
+  from paws_jax import sharding
+
+  sharding.use_cpu_cores(_CONFIG.value.train.batch_size)
+  return doctor.run(
+    _CONFIG.value, workdir, train_command=_train_command(sys.argv[1:])
+  )
+
+
+def _train_command(arguments: Sequence[str]) -> str:
+  """The command with these arguments, but --task."""
+  kept, skip = [], False
+  for argument in arguments:
+    if not skip and not re.fullmatch("--?task(=.*)?", argument):
+      kept.append(argument)
+    # "--task doctor" is allowed, too.
+    skip = argument in ("--task", "-task")
+  return f"python -m paws_jax.main {shlex.join(kept)}"
 
 
 def _recipe_name() -> str:

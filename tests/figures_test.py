@@ -129,3 +129,85 @@ def test_names_are_text_not_formulas(tmp_path):
 def test_many_points_are_thinned(tmp_path, monkeypatch):
   monkeypatch.setattr(figures, "_MOST_POINTS", 30)
   draw(tmp_path / "f.png", num_classes=2, labelled_per_class=3, num_queries=500)
+
+
+def _tile(height, width, value, channels=3):
+  return np.full((height, width, channels), value, np.uint8)
+
+
+def test_tiles_are_joined_on_white():
+  tiles = [_tile(2, 3, 0), _tile(4, 1, 7)]
+  line = figures.join_tiles(tiles, axis=1, gap=2)
+  assert line.shape == (4, 6, 3)
+  assert line[:, :, 0].tolist() == [
+    [0, 0, 0, 255, 255, 7],
+    [0, 0, 0, 255, 255, 7],
+    [255, 255, 255, 255, 255, 7],
+    [255, 255, 255, 255, 255, 7],
+  ]
+  assert figures.join_tiles(tiles, axis=0, gap=2).shape == (8, 3, 3)
+
+
+def test_levels_undo_the_normalisation():
+  levels = np.array([[0.0, 12.0, 255.0]])
+  mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+  views = (levels / 255 - mean) / std
+  back = figures.to_levels(views, mean=mean, std=std)
+  assert back.tolist() == [[0, 12, 255]]
+  assert back.dtype == np.uint8
+  # What lies outside is cut, not wrapped.
+  assert figures.to_levels(
+    np.array([[-9.0, 9.0]]), mean=(0, 0), std=(1, 1)
+  ).tolist() == [[0, 255]]
+
+
+def test_a_sheet_of_views(tmp_path):
+  path = tmp_path / "views.png"
+  large, small = _tile(100, 100, 80), _tile(40, 40, 160)
+  # No captions: the edges of letters have all kinds of grey.
+  strip = figures.Strip("", _tile(900, 600, 30), ([large, large], [small] * 5))
+  figures.views_sheet(path, [strip, strip])
+  sheet = (image.imread(path)[..., 0] * 255).round()
+  # The original comes as 171 x 256.
+  assert (sheet == 30).sum() == 2 * 256 * 171
+  assert (sheet == 80).sum() == 2 * 2 * 100 * 100
+  assert (sheet == 160).sum() == 2 * 5 * 40 * 40
+  # Small crops stand two above each other, and a strip below the other one.
+  assert (sheet == 160).any(axis=0).sum() == 3 * 40
+  assert (sheet == 30).any(axis=0).sum() == 171
+
+
+def test_narrow_strips_stand_side_by_side(tmp_path):
+  path = tmp_path / "views.png"
+  strip = figures.Strip("", _tile(96, 96, 70), ([_tile(96, 96, 70)],))
+  figures.views_sheet(path, [strip] * 5)
+  sheet = (image.imread(path)[..., 0] * 255).round()
+  assert (sheet == 70).any(axis=0).sum() == 4 * 2 * 96
+  assert (sheet == 70).any(axis=1).sum() == 2 * 96
+
+
+def test_tiny_grey_crops_are_enlarged(tmp_path):
+  path = tmp_path / "views.png"
+  grey = _tile(8, 8, 70, channels=1)
+  figures.views_sheet(path, [figures.Strip("", grey, ([grey],))])
+  sheet = (image.imread(path)[..., 2] * 255).round()
+  assert (sheet == 70).sum() == 2 * 96 * 96
+
+
+def test_a_strip_has_its_caption_above(tmp_path):
+  path = tmp_path / "views.png"
+  grey = _tile(96, 96, 200)
+  figures.views_sheet(path, [figures.Strip("cat/1.jpg", grey, ([grey],))])
+  sheet = image.imread(path)[..., 0]
+  assert sheet[:22].min() < 0.3
+  assert sheet[22:].min() > 0.7
+
+
+def test_captions_may_be_long_and_in_any_script(tmp_path):
+  path = tmp_path / "views.png"
+  grey = _tile(96, 96, 70)
+  caption = "\u732b\udcff" * 100
+  figures.views_sheet(path, [figures.Strip(caption, grey, ([grey],))])
+  sheet = image.imread(path)[..., 0]
+  # It ends where the strip does, which is 96 + 16 + 96 pixels wide.
+  assert sheet.shape[1] == 4 + 96 + 16 + 96 + 4

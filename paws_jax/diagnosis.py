@@ -1,0 +1,324 @@
+"""What `--task=doctor` says: its findings, one block for each subject."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from paws_jax.data import catalog
+from paws_jax.data import inspection
+
+_MOST_LISTED = 5
+# Of more classes, the extremes are told.
+_MOST_CLASSES_LISTED = 30
+
+
+class Report:
+  """Prints findings, and counts them.
+
+  Attributes:
+    num_problems: findings with which training cannot work.
+    num_warnings: findings to look at.
+  """
+
+  def __init__(self):
+    self.num_problems = 0
+    self.num_warnings = 0
+    self._told: list[str] = []
+
+  def block(self, title: str) -> None:
+    """Begins a subject."""
+    print(f"\n{title}", flush=True)
+
+  def say(self, text: str) -> None:
+    """Prints a line."""
+    # File names need not be text.
+    text = text.encode("utf-8", "backslashreplace").decode()
+    print(f"  {text}", flush=True)
+
+  def problem(self, text: str, *, refused_as: str = "") -> None:
+    """Prints a finding with which training cannot work.
+
+    Args:
+      text: the finding, with a remedy.
+      refused_as: how the message begins with which training would refuse the
+        same: `refused` does not repeat it.
+    """
+    self.num_problems += 1
+    self._told.append(refused_as or text)
+    self.say(f"PROBLEM: {text}")
+
+  def refused(self, message: str) -> None:
+    """Makes a problem of a message, unless it has been told before."""
+    if message.startswith(tuple(self._told)):
+      self.say("it cannot be built, because of a problem told above")
+    else:
+      self.problem(message)
+
+  def warning(self, text: str) -> None:
+    """Prints a finding that does not prevent training."""
+    self.num_warnings += 1
+    self.say(f"warning: {text}")
+
+  def end(self, train_command: str) -> int:
+    """Prints the counts and what to do next; returns the exit status."""
+    problems = count(self.num_problems, "problem")
+    warnings = count(self.num_warnings, "warning")
+    following = f"to train: {train_command}"
+    if self.num_problems:
+      following = "mend the problems, then run this command again"
+    print(f"\n{problems}, {warnings}; {following}", flush=True)
+    return 1 if self.num_problems else 0
+
+
+def labels(
+  report: Report,
+  found: catalog.Catalog,
+  labelled_ids: np.ndarray,
+  support: Any,
+) -> None:
+  """Counts images by class; classes with too few labels for a support.
+
+  Args:
+    report: where it is said.
+    found: the catalogue.
+    labelled_ids: int [m], the training images whose label is used.
+    support: section `support` of the recipe.
+  """
+  report.block("Images of each class")
+  known = found.train.labels[found.train.labels >= 0]
+  counts = {"labelled": _by_class(found, found.train.labels[labelled_ids])}
+  counts["unlabelled"] = _by_class(found, known) - counts["labelled"]
+  for name in ("val", "test"):
+    part = getattr(found, name)
+    if part is not None:
+      counts[name] = _by_class(found, part.labels)
+  if found.num_classes <= _MOST_CLASSES_LISTED:
+    _table(report, found.class_names, counts)
+  else:
+    for name, numbers in counts.items():
+      _extremes(report, name, numbers, found.class_names)
+  num_unknown = len(found.train.labels) - len(known)
+  report.say(f"unlabelled, of no known class: {num_unknown:,}")
+  if found.test is None and found.val is None:
+    report.warning(
+      "there are neither test nor validation images: no accuracy on images "
+      "that were held out can be told. Keep some labelled images for that"
+    )
+  _too_few(report, found.class_names, counts["labelled"], support)
+
+
+def _by_class(found: catalog.Catalog, classes: np.ndarray) -> np.ndarray:
+  return np.bincount(classes, minlength=found.num_classes)
+
+
+def _table(
+  report: Report, class_names: Sequence[str], counts: dict[str, np.ndarray]
+) -> None:
+  width = max(len(repr(name)) for name in class_names)
+  report.say(" " * width + "".join(f"{name:>12}" for name in counts))
+  for k, name in enumerate(class_names):
+    numbers = "".join(f"{column[k]:>12,}" for column in counts.values())
+    report.say(repr(name).ljust(width) + numbers)
+
+
+def _extremes(
+  report: Report, name: str, counts: np.ndarray, class_names: Sequence[str]
+) -> None:
+  least, most = int(counts.argmin()), int(counts.argmax())
+  report.say(
+    f"{name}: {counts.sum():,} images, min {counts[least]:,} "
+    f"({class_names[least]!r}), median {np.median(counts):g}, max "
+    f"{counts[most]:,} ({class_names[most]!r})"
+  )
+
+
+def _too_few(
+  report: Report, class_names: Sequence[str], counts: np.ndarray, support: Any
+) -> None:
+  """Classes that cannot fill their places in a support."""
+  wanted = support.images_per_class
+  few = np.flatnonzero(counts < wanted)
+  if not len(few):
+    return
+  few = few[np.argsort(counts[few], kind="stable")]
+  listed = _listed(f"{class_names[k]!r} ({counts[k]})" for k in few)
+  text = (
+    f"{len(few):,} of {len(class_names):,} classes have fewer labelled images "
+    f"than support.images_per_class = {wanted}: {listed}"
+  )
+  if support.with_replacement:
+    report.say(f"{text}; theirs stand in several times")
+    return
+  worst = class_names[int(counts.argmin())]
+  report.problem(
+    f"{text}. Lower images_per_class, label more, or set "
+    "support.with_replacement",
+    refused_as=f"class {worst!r} has",
+  )
+
+
+def names(report: Report, found: catalog.Catalog) -> None:
+  """Names that suggest a mistake: the wrong folders, or one class as two."""
+  class_names = found.class_names
+  below = inspection.folders_below(found.train.images)
+  suspects = inspection.split_like(class_names)
+  listed = _listed(map(repr, suspects))
+  deeper = f". All images lie deeper, in {_listed(map(repr, below))}"
+  if len(class_names) < 2:
+    report.problem(
+      f"{found.name} has 1 class, {class_names[0]!r}, but needs at least 2: "
+      "give every class a folder (or, in a manifest, a label) of its own"
+      + (
+        f"{deeper}: if these are the classes, add {class_names[0]!r} to "
+        "data.dir"
+        if below
+        else ""
+      ),
+      refused_as=f"{found.name} has 1 class",
+    )
+  elif len(suspects) == len(class_names):
+    report.problem(
+      f"the classes {listed} look like parts of a data set, one level above "
+      "the classes: set data.dir to the folder that holds one folder for every "
+      "class, and name the others in data.test_dir and data.unlabelled_dir"
+      + (deeper if below else "")
+    )
+  elif suspects:
+    report.warning(
+      f"{listed} as the name of a class looks like a part of a data set: move "
+      "unlabelled images out of data.dir and name their folder in "
+      "data.unlabelled_dir, test images in data.test_dir"
+    )
+  for alike in inspection.alike(class_names):
+    report.warning(
+      f"the classes {' and '.join(map(ascii, alike))} differ only in case, "
+      "spaces or Unicode form, but count as different ones: give them one name "
+      "if they are the same"
+    )
+
+
+def files(
+  report: Report,
+  groups: Sequence[inspection.Group],
+  seen: dict[str, list[inspection.Looked]],
+  config: Any,
+  class_names: Sequence[str],
+) -> None:
+  """Images that cannot be read, that are small, or that are reduced."""
+  for group in groups:
+    looked = seen[group.name]
+    some = len(looked) < group.num_images
+    report.say(
+      f"{group.name}: {len(looked):,} images read"
+      + (f" of {group.num_images:,}, evenly spread" if some else "")
+      + _sizes(looked)
+    )
+    _unreadable(report, group, looked, config.data.on_bad_image, class_names)
+  if config.data.pipeline != "host":
+    return
+  everything = [one for group in groups for one in seen[group.name]]
+  sizes = np.array([one[1:3] for one in everything if one.height])
+  sizes = sizes.reshape(-1, 2)
+  crop, canvas = config.views.large_size, config.data.canvas_size
+  num_small = int((sizes.min(axis=1) < crop).sum())
+  num_large = int((sizes.max(axis=1) > canvas).sum())
+  if num_small:
+    report.say(
+      f"{num_small:,} of them have a side shorter than views.large_size = "
+      f"{crop}: their crops are enlarged"
+    )
+  if num_large:
+    report.say(
+      f"{num_large:,} of them have a side longer than data.canvas_size = "
+      f"{canvas}: they are reduced once before crops are cut"
+    )
+
+
+def _sizes(looked: Sequence[inspection.Looked]) -> str:
+  """E.g. ", 500 x 375 pixels in the middle" (the medians)."""
+  sizes = [(one.width, one.height) for one in looked if one.height]
+  if not sizes:
+    return ""
+  width, height = np.median(np.array(sizes), axis=0)
+  return f", median size {width:.0f} x {height:.0f} pixels"
+
+
+def _unreadable(
+  report: Report,
+  group: inspection.Group,
+  looked: Sequence[inspection.Looked],
+  on_bad_image: str,
+  class_names: Sequence[str],
+) -> None:
+  bad = [place for place, one in enumerate(looked) if one.reason]
+  if not bad:
+    return
+  text = f"{count(len(bad), group.name + ' image')} cannot be read: " + _listed(
+    f"{group.images.name(int(group.rows[k]))} ({looked[k].reason})" for k in bad
+  )
+  if group.name in ("val", "test"):
+    report.problem(f"{text}. Repair or remove what cannot be evaluated")
+  elif on_bad_image == "error":
+    report.problem(
+      f"{text}. Repair or remove them, or train without with "
+      "--config.data.on_bad_image=skip"
+    )
+  else:
+    report.warning(f"{text}. data.on_bad_image is 'skip': others stand in")
+    if group.name == "labelled":
+      _lost_classes(report, group, bad, class_names)
+
+
+def _lost_classes(
+  report: Report,
+  group: inspection.Group,
+  bad: Sequence[int],
+  class_names: Sequence[str],
+) -> None:
+  """Classes all of whose labelled images are bad: nothing can stand in."""
+  good = np.setdiff1d(np.arange(len(group.rows)), bad)
+  lost = np.setdiff1d(group.labels, group.labels[good])
+  if len(lost):
+    names = _listed(repr(class_names[k]) for k in lost)
+    report.problem(
+      f"of {count(len(lost), 'class', 'classes')} no labelled image can be "
+      f"read: {names}. Label others"
+    )
+
+
+def repeats(report: Report, shared: Sequence[inspection.Shared]) -> None:
+  """Images that occur where they should not, by the hash of their bytes."""
+  for first, second, pairs in shared:
+    listed = _listed(f"{a!r} = {b!r}" for a, b in pairs)
+    if first == second:
+      report.warning(
+        f"{count(len(pairs), 'labelled image')} occur again under another "
+        f"label: {listed}. Keep the right one"
+      )
+    else:
+      report.warning(
+        f"{count(len(pairs), 'image')} occur both as {first} and as {second}: "
+        f"{listed}. An accuracy on images trained on says little: remove them "
+        "from one of the two"
+      )
+  if not shared:
+    report.say("no image occurs twice where it must not")
+
+
+def count(number: int, one: str, several: str = "") -> str:
+  """E.g. "1 image", "1,200 images"."""
+  word = one if number == 1 else several or f"{one}s"
+  return f"{number:,} {word}"
+
+
+def _listed(texts: Iterable[str]) -> str:
+  """The first few, and how many more there are."""
+  texts = list(texts)
+  more = len(texts) - _MOST_LISTED
+  return ", ".join(texts[:_MOST_LISTED]) + (
+    f" and {more:,} more" if more > 0 else ""
+  )
