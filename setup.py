@@ -42,6 +42,7 @@ setuptools.setup(
     "numpy>=2",
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12",
+    "Pillow>=10.1",
     "scikit-learn>=1.5",
     "tensorflow-datasets>=4.9.10",
     # Used by tensorflow-datasets and by clu, and declared by neither.

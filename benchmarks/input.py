@@ -181,7 +181,7 @@ def _print_setting(files: catalog.Files) -> None:
 
 
 def _num_cores() -> int:
-  return len(os.sched_getaffinity(0))
+  return sharding.num_cores()
 
 
 class _TensorFlow:

@@ -218,7 +218,7 @@ def _print_setting(
   device = jax.devices()[0]
   print(
     f"device: {jax.device_count()} x {device.device_kind} ({device.platform}), "
-    f"{len(os.sched_getaffinity(0))} CPU cores"
+    f"{sharding.num_cores()} CPU cores"
   )
   versions = {
     "python": platform.python_version(),

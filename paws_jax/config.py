@@ -94,8 +94,8 @@ def base() -> ml_collections.ConfigDict:
   # Per channel, in units of the full range; as many values as channels.
   config.views.mean = (0.485, 0.456, 0.406)
   config.views.std = (0.229, 0.224, 0.225)
-  # Evaluation: short side resized to this (0: not resized), then the centre
-  # `large_size` square.
+  # Evaluation: short side resized to this (0: not resized; only where images
+  # are in memory), then the centre `large_size` square.
   config.views.eval_resize = 256
 
   config.support = section()

@@ -193,6 +193,8 @@ def _project(points: np.ndarray) -> np.ndarray:
 
 def _plain(name: str) -> str:
   """A label that matplotlib takes for text, and does not leave out."""
+  # File names need not be UTF-8.
+  name = name.encode("utf-8", "backslashreplace").decode()
   name = name.replace("$", r"\$")
   return f" {name}" if name.startswith("_") else name
 

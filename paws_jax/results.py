@@ -68,11 +68,15 @@ def soft_nn(
     supports: [N, D] labelled images, likewise.
   """
   dataset = experiment.dataset
+  labels = getattr(dataset, part).labels
+  readable = dataset.labelled.readable
+  if part == "labelled":
+    queries, labels = queries[readable], labels[readable]
   return evaluate.soft_nn_accuracy(
     queries,
-    getattr(dataset, part).labels,
-    supports,
-    dataset.labelled.labels,
+    labels,
+    supports[readable],
+    dataset.labelled.labels[readable],
     num_classes=dataset.num_classes,
     temperature=experiment.temperature,
     leave_one_out=part == "labelled",
@@ -105,7 +109,7 @@ def measure(
     "split_seed": dataset.split.split_seed,
     "split_hash": dataset.split.hash,
     "seed": config.seed,
-    "num_labels": len(dataset.labelled),
+    "num_labels": int(dataset.labelled.readable.sum()),
     "steps": experiment.total_steps,
   }
   for part, prefix in (("test", ""), ("validation", "validation_")):
@@ -154,6 +158,11 @@ def _raw_pixels(experiment: experiment_lib.Experiment) -> dict[str, Any]:
   return {f"raw_pixel_{name}": value for name, value in accuracy.items()}
 
 
+def can_leave_one_out(experiment: experiment_lib.Experiment) -> bool:
+  """Whether any labelled image can be judged by another of its class."""
+  return max(experiment.dataset.split.class_counts) > 1
+
+
 def _leave_one_out(
   experiment: experiment_lib.Experiment, supports: np.ndarray
 ) -> float | None:
@@ -161,7 +170,7 @@ def _leave_one_out(
 
   None when no class has two.
   """
-  if max(experiment.dataset.split.class_counts) < 2:
+  if not can_leave_one_out(experiment):
     return None
   return soft_nn(experiment, "labelled", supports, supports)["top1"]
 

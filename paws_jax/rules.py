@@ -159,6 +159,12 @@ def check_together(config: Mapping[str, Mapping[str, Any]]) -> None:
     ValueError: naming the fields, their values, and what to change.
   """
   _check_data(config["data"])
+  views = config["views"]
+  if config["data"]["pipeline"] == "host" and not views["eval_resize"]:
+    raise ValueError(
+      "views.eval_resize is 0 but data.pipeline is 'host', where images differ "
+      f"in size: set it to at least views.large_size, {views['large_size']}."
+    )
   if config["optim"]["warmup_epochs"] > config["train"]["epochs"]:
     raise ValueError(
       f"optim.warmup_epochs is {config['optim']['warmup_epochs']:g} but "

@@ -27,6 +27,15 @@ BATCH = P(AXES)
 
 # More CPU devices than this would get few images each.
 _MOST_CPU_DEVICES = 8
+_COUNT_FLAG = "xla_force_host_platform_device_count"
+
+
+def num_cores() -> int:
+  """CPU cores that this process may use."""
+  # Not on every system.
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 def use_cpu_cores(batch_size: int) -> int | None:
@@ -47,18 +56,19 @@ def use_cpu_cores(batch_size: int) -> int | None:
     The number of CPU devices asked for, None where one had been given.
   """
   flags = os.getenv("XLA_FLAGS", "")
-  given = "xla_force_host_platform_device_count" in flags
-  if given or jax.config.jax_num_cpu_devices >= 0:
-    return None
-  if hasattr(os, "sched_getaffinity"):
-    cores = len(os.sched_getaffinity(0))
+  if "xla_cpu_multi_thread_eigen" not in flags:
+    one_thread = f"{flags} --xla_cpu_multi_thread_eigen=false"
   else:
-    cores = os.cpu_count() or 1
-  candidates = range(1, min(cores, _MOST_CPU_DEVICES) + 1)
+    one_thread = flags
+  if jax.config.jax_num_cpu_devices >= 0 or _COUNT_FLAG in flags:
+    if jax.config.jax_num_cpu_devices != 1:
+      os.environ["XLA_FLAGS"] = one_thread
+    return None
+  candidates = range(1, min(num_cores(), _MOST_CPU_DEVICES) + 1)
   num_devices = max((n for n in candidates if batch_size % n == 0), default=1)
   jax.config.update("jax_num_cpu_devices", num_devices)
-  if num_devices > 1 and "xla_cpu_multi_thread_eigen" not in flags:
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false"
+  if num_devices > 1:
+    os.environ["XLA_FLAGS"] = one_thread
   return num_devices
 
 

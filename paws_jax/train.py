@@ -269,7 +269,14 @@ def loop(
   step = first_step
   stop = hooks.stopping()
   while step < total_steps and not stop:
-    inputs = pipeline.inputs(step, steps_per_call)
+    try:
+      inputs = pipeline.inputs(step, steps_per_call, busy=_busy(pending))
+    except Exception:
+      # An image that cannot be read costs nothing but itself.
+      if pending is not None:
+        _deliver(pending, state, hooks)
+        hooks.save(state, step)
+      raise
     state, metrics = call(state, inputs)
     if pending is not None:
       _deliver(pending, state, hooks)
@@ -284,10 +291,23 @@ def loop(
       _deliver(pending, state, hooks)
       pending = None
     if evaluate:
-      hooks.evaluate(state, step)
+      try:
+        hooks.evaluate(state, step)
+      except Exception:
+        # Whatever it stumbled over, the training is not lost.
+        hooks.save(state, step)
+        raise
     if save:
       hooks.save(state, step)
   return state
+
+
+def _busy(pending: tuple | None) -> Callable[[], bool]:
+  """Whether the device still computes the call whose metrics are pending."""
+  if pending is None:
+    return lambda: False
+  metrics = jax.tree.leaves(pending[1])
+  return lambda: not all(metric.is_ready() for metric in metrics)
 
 
 def _deliver(pending: tuple, state: TrainState, hooks: Hooks) -> None:

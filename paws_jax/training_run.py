@@ -23,6 +23,7 @@ from paws_jax import train
 from paws_jax import workdir as workdir_lib
 
 TASK = "pretrain"
+BAD_IMAGES = "bad_images.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,7 @@ class TrainingRun:
     self._checkpointer = checkpointer
     self._signals = signals
     self._compile_seconds = 0.0
+    self._num_bad_images = 0
     # Embeddings of the parts of the data at a step, for what comes next.
     self._embedded: tuple[int, dict[str, np.ndarray]] = (-1, {})
     self._state = self._experiment.initial_state()
@@ -120,23 +122,29 @@ class TrainingRun:
       self._progress.end()
       self._writer.close()
       experiment.pipeline.close()
-      self._report_replaced()
 
-  def _report_replaced(self) -> None:
-    """Says which images could not be read, and what was taken instead."""
-    replaced = dict(self._experiment.pipeline.replaced)
+  def _report_bad_images(self) -> None:
+    """Lists images that could not be read, and says how many are new."""
     labelled = self._experiment.dataset.labelled.images
-    replaced |= getattr(labelled, "replaced", {})
-    if not replaced:
+    bad = {
+      name: f"left out as a labelled image: {reason}"
+      for name, reason in getattr(labelled, "unreadable", {}).items()
+    }
+    for name, substitute in self._experiment.pipeline.replaced.items():
+      bad[name] = f"replaced by {substitute}"
+    new = len(bad) - self._num_bad_images
+    if not new:
       return
-    path = self._prepared.workdir / "replaced_images.json"
-    if path.exists():
-      replaced = json.loads(path.read_text()) | replaced
-    metrics.replace_text(path, json.dumps(replaced, indent=2) + "\n")
-    print(
-      f"{len(replaced)} images could not be read and were replaced by others; "
-      f"{path} lists them"
-    )
+    self._num_bad_images = len(bad)
+    path = self._prepared.workdir / BAD_IMAGES
+    try:
+      if path.exists():
+        bad = json.loads(path.read_text()) | bad
+      metrics.replace_text(path, json.dumps(bad, indent=2) + "\n")
+    except (OSError, ValueError) as error:
+      print(f"\n{path} could not be written: {error}; unreadable are {bad}")
+      return
+    print(f"\n{new} more images cannot be read; {path} lists all of them")
 
   def _compile(self, call: Any) -> Any:
     print("compiling the train step ...")
@@ -176,6 +184,8 @@ class TrainingRun:
   def _evaluate(self, state: train.TrainState, step: int) -> None:
     with self._progress.paused():
       part = self._experiment.dataset.watched
+      if part == "labelled" and not results.can_leave_one_out(self._experiment):
+        return
       queries, supports = self._embed(state, step, part, "labelled")
       accuracy = results.soft_nn(self._experiment, part, queries, supports)
       self._progress.accuracy(accuracy["top1"], step)
@@ -195,6 +205,7 @@ class TrainingRun:
           "version": workdir_lib.version(),
         },
       )
+    self._report_bad_images()
 
   def _not_finite(
     self, state: train.TrainState, step: int, inputs: Any
@@ -230,6 +241,7 @@ class TrainingRun:
     row["steps_per_second"] = experiment.total_steps / spent.train_seconds
     # Before the figure: if that fails, the result is not lost.
     metrics.append_result(prepared.workdir, row)
+    self._report_bad_images()
     self.draw()
     return row
 

@@ -23,7 +23,15 @@ CHECKPOINTS = "checkpoints"
 # What may change between two commands on one workdir. `train.epochs` may grow:
 # from the step where the run goes on, the learning rate follows the schedule of
 # the longer run.
-_FREE = ("log.", "eval.", "checkpoint.")
+_FREE = (
+  "log.",
+  "eval.",
+  "checkpoint.",
+  # So that a run that a bad image has stopped can go on without it.
+  "data.on_bad_image",
+  "data.max_pixels",
+  "data.support_cache_mb",
+)
 _EPOCHS = "train.epochs"
 
 

@@ -272,6 +272,14 @@ def test_fields_about_data_that_contradict_each_other(changes, message):
     config_lib.validate(config)
 
 
+def test_images_on_disk_are_resized_to_be_evaluated():
+  config = config_lib.base()
+  config.data.update(source="folder", pipeline="host")
+  config.views.eval_resize = 0
+  with pytest.raises(ValueError, match=r"eval_resize is 0 but .* 'host'.* 224"):
+    config_lib.validate(config)
+
+
 def test_data_on_disk_is_taken():
   config = config_lib.base()
   config.data.update(source="folder", pipeline="host", unlabelled_dir="u")

@@ -290,8 +290,17 @@ def test_what_is_no_image_is_refused_by_name(content, message):
 def test_truncated_files_are_refused_wherever_they_end(kind):
   content = _encode(_photograph()[:64, :64], format=kind)
   for end in (10, 40, len(content) // 2, int(0.9 * len(content))):
-    with pytest.raises(decode.BadImageError, match=r"a/b\.jpg: .*Repair or"):
+    with pytest.raises(decode.BadImageError, match=r"a/b\.jpg: .*Repair it"):
       _image(content[:end])
+
+
+def test_too_little_memory_is_no_damage(monkeypatch):
+  def fail(*unused, **options):
+    raise MemoryError("no room")
+
+  monkeypatch.setattr(Image, "open", fail)
+  with pytest.raises(MemoryError):
+    _image(_encode(_photograph()[:8, :8], format="PNG"))
 
 
 def test_damaged_files_raise_nothing_else():

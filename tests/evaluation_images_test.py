@@ -87,16 +87,23 @@ def test_a_bad_test_image_is_an_error_by_name(files):
   _damage(files, 3)
   images = _images(files)
   assert images[:3].shape[0] == 3
-  with pytest.raises(decode.BadImageError, match=r"^3\.jpg: damaged"):
+  message = r"^3\.jpg: damaged.* Repair or remove it: an evaluation counts"
+  with pytest.raises(decode.BadImageError, match=message):
     images[:]
 
 
-def test_a_labelled_image_may_have_substitutes(files):
+def test_bad_labelled_images_may_be_left_out(files):
   want = _images(files)[:]
   _damage(files, 3, 4)
-  images = _images(files, substitutes=lambda row: (4, 5) if row == 3 else (0,))
-  np.testing.assert_array_equal(images[:], want[[0, 1, 2, 5, 0, 5]])
-  assert images.replaced == {"3.jpg": "5.jpg", "4.jpg": "0.jpg"}
+  images = _images(files, leave_out_bad=True)
+  assert images.readable.all()
+  rows = np.array([True, True, True, False, False, True])
+  # In parts, as an evaluation takes them.
+  found = np.concatenate([images[:4], images[4:]])
+  np.testing.assert_array_equal(found, want * rows[:, None, None, None])
+  np.testing.assert_array_equal(images.readable, rows)
+  assert set(images.unreadable) == {"3.jpg", "4.jpg"}
+  assert all("damaged" in reason for reason in images.unreadable.values())
 
 
 def test_too_many_pixels_are_refused(files):

@@ -51,6 +51,17 @@ def test_suffixes_in_any_case_nested_and_nothing_hidden(tmp_path):
   assert got.class_names == ("a", "b")
 
 
+def test_a_copy_has_the_same_fingerprint_wherever_its_parts_lie(tmp_path):
+  prints = set()
+  for place in ("a", "b/deeper"):
+    root = tree(tmp_path / place / "labelled", "cat/1.jpg", "dog/2.jpg")
+    more = tree(tmp_path / place.replace("b", "c") / "more", "x/3.jpg")
+    prints.add(load(root, unlabelled=more).fingerprint())
+  assert len(prints) == 1
+  tree(more, "y/4.jpg")
+  assert load(root, unlabelled=more).fingerprint() not in prints
+
+
 @pytest.mark.parametrize("place", ["inside", "absolute", "beside"])
 def test_unlabelled_images_follow_the_labelled_ones(tmp_path, place):
   root = tree(tmp_path / "root", "cat/1.jpg", "dog/2.jpg")
@@ -161,7 +172,7 @@ def test_a_dangling_link_is_named_when_it_is_read(tmp_path):
       r"holds 1 images \(such as '1.jpg'\) and 1 class .*data\.unlabelled_dir",
     ),
     (
-      ("cat/1.jpg", "dog/1.tif", "dog/2.txt", "ox/.3.jpg"),
+      ("cat/1.jpg", "dog/1.mp4", "dog/2.txt", "ox/.3.jpg"),
       r"2 of 3 class folders hold no image: 'dog' \(with 2 files of other "
       r"kinds\), 'ox' \(with 0 files",
     ),
@@ -211,7 +222,7 @@ def test_the_same_directory_twice_is_refused(tmp_path, field):
 
 
 def test_an_unlabelled_folder_without_images_is_refused(tmp_path):
-  tree(tmp_path, "a/1.jpg", "rest/1.gif")
+  tree(tmp_path, "a/1.jpg", "rest/1.mp4")
   with pytest.raises(
     ValueError, match=r"unlabelled_dir = .* no image, and 1 files of other"
   ):

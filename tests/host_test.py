@@ -554,6 +554,16 @@ def test_waiting_is_counted(root):
     assert pipeline.stall_seconds < stalled + 0.5
 
 
+def test_while_the_devices_work_nothing_stalls(root):
+  with _pipeline(_Bytes(root)) as pipeline:
+    pipeline.inputs(0, 1, busy=lambda: True)
+    assert pipeline.stall_seconds == 0
+    # Waiting counts from when they have nothing left to do.
+    looks = iter([True, True])
+    pipeline.inputs(10, 1, busy=lambda: next(looks, False))
+    assert pipeline.stall_seconds > 0
+
+
 def test_close_ends_the_thread(root):
   pipeline = _pipeline(root)
   pipeline.close()

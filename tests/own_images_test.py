@@ -16,6 +16,7 @@ from PIL import Image
 
 from paws_jax import metrics
 from paws_jax import pretrain
+from paws_jax import training_run
 from paws_jax.data import decode
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -119,7 +120,7 @@ def test_a_folder_of_images(folder, tmp_path, capsys, variant):
   assert all(0 <= stall <= 1 for stall in stalls)
   assert "input stall" in capsys.readouterr().out
   assert (tmp_path / "run" / "training.png").exists()
-  assert not (tmp_path / "run" / "replaced_images.json").exists()
+  assert not (tmp_path / "run" / training_run.BAD_IMAGES).exists()
 
 
 @pytest.mark.slow
@@ -176,23 +177,24 @@ def test_bad_images_are_named_or_replaced(folder, tmp_path, capsys):
     "data__dir": str(folder / "labelled"),
     "data__unlabelled_dir": "../unlabelled",
   }
+  workdir = tmp_path / "run"
   prepared = pretrain.prepare(
-    recipe("image_folder", "laptop", **changes), str(tmp_path / "stopped")
+    recipe("image_folder", "laptop", **changes), str(workdir)
   )
   with pytest.raises(decode.BadImageError, match=r"china0\.jpg|flower/1\.jpg"):
     pretrain.run(prepared)
+  # The same run goes on without them.
   config = recipe(
     "image_folder", "laptop", **changes, data__on_bad_image="skip"
   )
-  row = run(config, tmp_path / "replaced")
+  row = run(config, workdir)
+  assert row["num_labels"] == 2 * NUM_LABELLED - 1
   assert row["num_test"] == 0
   assert row["top1"] is None
   assert row["leave_one_out_top1"] is not None
-  path = tmp_path / "replaced" / "replaced_images.json"
-  replaced = json.loads(path.read_text())
-  assert replaced["flower/1.jpg"].startswith("flower/")
-  assert set(replaced) == {"flower/1.jpg", "../unlabelled/china0.jpg"}
-  assert "2 images could not be read" in capsys.readouterr().out
+  bad = json.loads((workdir / training_run.BAD_IMAGES).read_text())
+  assert set(bad) == {"flower/1.jpg", "../unlabelled/china0.jpg"}
+  assert "more images cannot be read" in capsys.readouterr().out
 
 
 @pytest.mark.slow

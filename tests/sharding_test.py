@@ -63,9 +63,14 @@ def test_every_core_of_a_cpu_is_a_device(
 def test_a_number_of_cpu_devices_given_to_jax_is_kept(asked, monkeypatch):
   monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
   assert sharding.use_cpu_cores(128) is None
-  monkeypatch.undo()
-  # That of the tests.
-  assert sharding.use_cpu_cores(128) is None
+  assert os.environ["XLA_FLAGS"].endswith(
+    "=2 --xla_cpu_multi_thread_eigen=false"
+  )
+  for given, added in ((1, ""), (4, " --xla_cpu_multi_thread_eigen=false")):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(sharding.jax.config, "jax_num_cpu_devices", given)
+    assert sharding.use_cpu_cores(128) is None
+    assert os.environ["XLA_FLAGS"] == added
   assert asked == {}
 
 

@@ -483,14 +483,21 @@ def test_the_state_before_a_number_that_is_not_finite_is_kept(
 
 
 class FakePipeline:
-  def inputs(self, first_step, num_steps):
+  def __init__(self, fails_at=None):
+    self._fails_at = fails_at
+
+  def inputs(self, first_step, num_steps, *, busy):
+    del busy
+    if first_step == self._fails_at:
+      raise ValueError("an image cannot be read")
     return (first_step, num_steps)
 
 
 class Loop:
   """Runs `train.loop` on a program that counts, and notes what happens."""
 
-  def __init__(self, *, bad=None, stop_at=None):
+  def __init__(self, *, bad=None, stop_at=None, fails_at=None):
+    self._pipeline = FakePipeline(fails_at)
     self.events = []
     self.logged = {}
     self._bad = bad
@@ -518,14 +525,21 @@ class Loop:
       assert at not in self.logged
       self.logged[at] = metrics["grad_norm"][i]
 
-  def run(self, total_steps, *, steps_per_call=1, first_step=0, **every):
+  def run(
+    self, total_steps, *, steps_per_call=1, first_step=0, breaks=(), **every
+  ):
     def note(name):
-      return lambda state, step, *_: self.events.append((name, step))
+      def hook(state, step, *_):
+        self.events.append((name, step))
+        if (name, step) in breaks:
+          raise ValueError("an image cannot be read")
+
+      return hook
 
     return train.loop(
       self._call,
       first_step,
-      FakePipeline(),
+      self._pipeline,
       first_step=first_step,
       total_steps=total_steps,
       steps_per_call=steps_per_call,
@@ -588,6 +602,45 @@ def test_a_loop_that_is_asked_to_stop_delivers_saves_and_returns():
   assert run.events[-2:] == [("log", 4), ("save", 4)]
   assert run.steps("evaluate") == []
   assert sorted(run.logged) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("save_every", [0, 4, 6])
+def test_images_that_cannot_be_read_lose_no_step(save_every):
+  run = Loop(fails_at=6)
+  with pytest.raises(ValueError, match="cannot be read"):
+    run.run(12, steps_per_call=2, save_every=save_every)
+  # Saved once, with all metrics, and nothing after it.
+  assert run.events[-1] == ("save", 6)
+  assert run.steps("save").count(6) == 1
+  assert sorted(run.logged) == list(range(6))
+  # At the very start there is nothing to save.
+  run = Loop(fails_at=0)
+  with pytest.raises(ValueError, match="cannot be read"):
+    run.run(12)
+  assert run.events == []
+
+
+@pytest.mark.parametrize("save_every", [0, 4])
+def test_an_evaluation_that_fails_loses_no_step(save_every):
+  run = Loop()
+  with pytest.raises(ValueError, match="cannot be read"):
+    run.run(12, eval_every=4, save_every=save_every, breaks=[("evaluate", 4)])
+  assert run.events[-2:] == [("evaluate", 4), ("save", 4)]
+
+
+def test_whether_the_device_is_busy_is_asked_of_the_last_call():
+  class Metric:
+    ready = False
+
+    def is_ready(self):
+      return self.ready
+
+  metric = Metric()
+  assert not train._busy(None)()
+  busy = train._busy((3, {"loss": metric}, None))
+  assert busy()
+  metric.ready = True
+  assert not busy()
 
 
 def test_a_finished_run_takes_no_step():

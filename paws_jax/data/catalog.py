@@ -49,10 +49,12 @@ class Files:
   Attributes:
     root: directory.
     paths: of each image, relative to `root`; os.path.join(root, path) opens.
+    keys: what lists call them; default their paths.
   """
 
   root: str
   paths: tuple[str, ...]
+  keys: tuple[str, ...] = ()
 
   def __len__(self) -> int:
     """Number of images."""
@@ -63,8 +65,8 @@ class Files:
     return self.paths[index]
 
   def key(self, index: int) -> str:
-    """Path relative to `root`."""
-    return self.paths[index]
+    """Path relative to `root`, or the key given."""
+    return (self.keys or self.paths)[index]
 
   def size(self, index: int) -> int:
     """Bytes of the file; raises OSError naming it."""
@@ -161,8 +163,9 @@ class Catalog:
     return self.train.labels
 
   def fingerprint(self) -> str:
-    """Returns hex sha256 of names, sizes in bytes and labels of all images.
+    """Returns hex sha256 of training images: names, sizes in bytes, labels.
 
+    What a run is trained on: test images may be mended while it goes on.
     Pixels do not enter, as reading them may take an hour: an image that is
     replaced by another of the same name and size is not noticed. Nor does the
     place of the data: a copy has the same fingerprint.
@@ -177,15 +180,11 @@ class Catalog:
     digest = hashlib.sha256()
     for class_name in self.class_names:
       digest.update(_line("class", class_name))
-    for field in ("train", "test", "val"):
-      part = getattr(self, field)
-      if part is None:
-        continue
-      digest.update(_line(field, str(len(part.labels))))
-      labels = part.labels.tolist()
-      for index, label in enumerate(labels):
-        size = part.images.size(index)
-        digest.update(_line(f"{label} {size}", part.images.key(index)))
+    images = self.train.images
+    digest.update(_line("train", str(len(images))))
+    for index, label in enumerate(self.train.labels.tolist()):
+      size = images.size(index)
+      digest.update(_line(f"{label} {size}", images.key(index)))
     return digest.hexdigest()
 
 

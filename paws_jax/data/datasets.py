@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from paws_jax.data import catalog
 from paws_jax.data import evaluation_images
 from paws_jax.data import folders
 from paws_jax.data import host
-from paws_jax.data import image_reader
 from paws_jax.data import in_memory
 from paws_jax.data import manifest
 from paws_jax.data import sampling
@@ -61,6 +59,11 @@ class Labelled:
 
   def __len__(self) -> int:
     return len(self.labels)
+
+  @property
+  def readable(self) -> np.ndarray:
+    """Bool [n]: False for images that turned out to be unreadable."""
+    return getattr(self.images, "readable", np.ones(len(self), bool))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -175,13 +178,10 @@ def _on_disk(config: DataConfig, views: augment.ViewsConfig) -> Dataset:
   labels = found.train.labels
   evaluated = functools.partial(
     evaluation_images.EvaluationImages,
-    resize=views.eval_resize or side,
+    resize=views.eval_resize,
     size=side,
     max_pixels=config.max_pixels,
   )
-
-  def same_class(row: int) -> Iterator[int]:
-    return image_reader.rows_in_turn(row, ids[labels[ids] == labels[row]])
 
   def held_out(part: catalog.Part | None) -> Labelled | None:
     return part and Labelled(evaluated(part.images), part.labels)
@@ -202,7 +202,7 @@ def _on_disk(config: DataConfig, views: augment.ViewsConfig) -> Dataset:
   supports = evaluated(
     found.train.images,
     rows=ids,
-    substitutes=same_class if config.on_bad_image == "skip" else None,
+    leave_out_bad=config.on_bad_image == "skip",
   )
   return Dataset(
     name=found.name,

@@ -33,13 +33,22 @@ _HEADER_BYTES = 4096
 
 
 class BadImageError(ValueError):
-  """An image that cannot be read; the message names it."""
+  """An image that cannot be read; the message names it.
 
-  def __init__(self, name: str, reason: str):
-    super().__init__(
-      f"{name}: {reason}. Repair or remove the image, or set "
-      'data.on_bad_image to "skip" to train without it.'
+  Attributes:
+    name: of the image.
+    reason: why it cannot be read.
+  """
+
+  def __init__(self, name: str, reason: str, *, can_skip: bool = True):
+    """Makes the message; `can_skip` is whether training can do without it."""
+    remedy = (
+      'Repair it, or set data.on_bad_image to "skip" to train without it'
+      if can_skip
+      else "Repair or remove it: an evaluation counts every image once"
     )
+    super().__init__(f"{name}: {reason}. {remedy}.")
+    self.name, self.reason = name, reason
 
 
 def canvas(
@@ -115,7 +124,7 @@ def pillow_image(
         f"data.max_pixels = {max_pixels} (raise that if it is meant)",
       )
     return _upright_rgb(opened, fit)
-  except BadImageError:
+  except (BadImageError, MemoryError):
     raise
   except Image.UnidentifiedImageError as error:
     raise BadImageError(name, _what_it_is(content)) from error
@@ -253,7 +262,10 @@ def _jpeg_if_ordinary(
 
 
 def _stands_upright(content: tf.Tensor) -> tf.Tensor:
-  """Whether metadata surely leave a JPEG as it is; in a graph."""
+  """Whether metadata leave a JPEG as it is; in a graph.
+
+  A search for byte patterns, not a parser: metadata made to mislead it can.
+  """
   import tensorflow as tf
 
   header = tf.strings.substr(content, 0, _HEADER_BYTES)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
-import os
-from collections.abc import Callable
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from paws_jax import sharding
 from paws_jax.data import catalog
 from paws_jax.data import decode
 from paws_jax.data import image_reader
@@ -30,9 +28,8 @@ class EvaluationImages:
   torchvision's Resize and CenterCrop do on Pillow's images, bit for bit.
 
   An evaluation counts every example exactly once, so a bad test image is an
-  error whatever data.on_bad_image says: another in its place would be counted
-  twice, and none would change the test set. Labelled training images, which
-  vote for the others, may be given `substitutes`.
+  error whatever data.on_bad_image says. Labelled training images, which vote
+  for the others, may be left out: they come out black, and `readable` tells.
   """
 
   dtype = np.dtype(np.uint8)
@@ -46,7 +43,7 @@ class EvaluationImages:
     size: int,
     max_pixels: int,
     rows: np.ndarray | None = None,
-    substitutes: Callable[[int], Iterable[int]] | None = None,
+    leave_out_bad: bool = False,
     num_threads: int | None = None,
   ):
     """Keeps the settings; nothing is read yet.
@@ -57,8 +54,8 @@ class EvaluationImages:
       size: side of the square that is cut.
       max_pixels: an image of more is a bad one.
       rows: int [n], the images to take of the reader; default all.
-      substitutes: rows that may stand for a bad one, in the order in which
-        they are tried; default none, a bad image is an error.
+      leave_out_bad: whether a bad one is listed in `unreadable` instead of
+        being an error.
       num_threads: that decode; default one for each core of this process.
 
     Raises:
@@ -72,12 +69,14 @@ class EvaluationImages:
     self._images = image_reader.ImageReader(
       reader,
       max_pixels=max_pixels,
-      on_bad_image="error" if substitutes is None else "skip",
+      on_bad_image="error",
     )
-    self._substitutes = substitutes or (lambda row: ())
+    self._leave_out_bad = leave_out_bad
+    # Why each cannot be read, by place.
+    self._bad: dict[int, decode.BadImageError] = {}
     self._resize, self._size = resize, size
     self._rows = np.arange(len(reader)) if rows is None else np.asarray(rows)
-    self._num_threads = num_threads or len(os.sched_getaffinity(0))
+    self._num_threads = num_threads or sharding.num_cores()
 
   def __len__(self) -> int:
     return len(self._rows)
@@ -88,9 +87,16 @@ class EvaluationImages:
     return (len(self), self._size, self._size, 3)
 
   @property
-  def replaced(self) -> dict[str, str]:
-    """Names of bad images that were met, with their substitutes."""
-    return dict(self._images.replaced)
+  def unreadable(self) -> dict[str, str]:
+    """Names of the bad images among those sliced so far, and the reasons."""
+    return {error.name: error.reason for error in self._bad.values()}
+
+  @property
+  def readable(self) -> np.ndarray:
+    """Bool [n]: False for the bad images among those sliced so far."""
+    readable = np.ones(len(self), bool)
+    readable[list(self._bad)] = False
+    return readable
 
   def __getitem__(self, places: slice | np.ndarray) -> np.ndarray:
     """Decodes images.
@@ -104,28 +110,38 @@ class EvaluationImages:
     Raises:
       BadImageError: naming an image that cannot be read.
     """
-    rows = self._rows[places]
-    if rows.ndim != 1:
+    chosen = np.arange(len(self))[places]
+    if chosen.ndim != 1:
       raise TypeError(f"images[{places!r}]: give a slice or an array of places")
-    cut = np.empty((len(rows), *self.shape[1:]), np.uint8)
+    cut = np.zeros((len(chosen), *self.shape[1:]), np.uint8)
 
-    def read(place: int) -> None:
-      row = int(rows[place])
-      pixels = self._images.image_or_substitute(row, self._substitutes(row))
-      height, width = pixels.shape[:2]
-      if self._resize * max(height, width) > _LONGEST_SIDE * min(height, width):
-        raise decode.BadImageError(
-          self._images.reader.name(row),
-          f"its {height} x {width} pixels are too narrow to be resized to a "
-          f"short side of {self._resize}",
-        )
-      cut[place] = resize_and_crop(pixels, resize=self._resize, size=self._size)
+    def read(i: int) -> None:
+      try:
+        cut[i] = self._read(int(self._rows[chosen[i]]))
+      except decode.BadImageError as error:
+        if not self._leave_out_bad:
+          raise decode.BadImageError(
+            error.name, error.reason, can_skip=False
+          ) from error
+        self._bad[int(chosen[i])] = error
 
     # Pillow lets other threads run while it decodes and resizes.
     with concurrent.futures.ThreadPoolExecutor(self._num_threads) as pool:
-      for _ in pool.map(read, range(len(rows))):
+      for _ in pool.map(read, range(len(chosen))):
         pass
     return cut
+
+  def _read(self, row: int) -> np.ndarray:
+    """Decodes and cuts an image to uint8 [size, size, 3]."""
+    pixels = self._images.image(row)
+    height, width = pixels.shape[:2]
+    if self._resize * max(height, width) > _LONGEST_SIDE * min(height, width):
+      raise decode.BadImageError(
+        self._images.reader.name(row),
+        f"its {height} x {width} pixels are too narrow to be resized to a "
+        f"short side of {self._resize}",
+      )
+    return resize_and_crop(pixels, resize=self._resize, size=self._size)
 
 
 def resize_and_crop(

@@ -12,7 +12,7 @@ import numpy as np
 
 from paws_jax.data import catalog
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _MAX_LISTED = 10
 _LAYOUT = (
   f"expected are images ({', '.join(SUFFIXES)}) in one folder per class, as in "
@@ -56,14 +56,21 @@ def load(
       _check_directory(field, others[field])
   apart = _identities(root=root, others=others)
   class_names, train_paths, labels = _classes("data.dir", root, apart)
+  # Where the unlabelled ones lie must not matter to a copy of the data.
+  keys = list(train_paths)
   if unlabelled_dir:
-    found = _unlabelled(root, others["data.unlabelled_dir"], apart)
+    place = others["data.unlabelled_dir"]
+    found = _unlabelled(root, place, apart)
+    keys += [
+      f"unlabelled/{os.path.relpath(os.path.join(root, path), place)}"
+      for path in found
+    ]
     train_paths += found
     labels += [catalog.UNLABELLED] * len(found)
   return catalog.Catalog(
     name=os.path.basename(os.path.abspath(directory)) or directory,
     class_names=tuple(class_names),
-    train=_part(root, train_paths, labels),
+    train=_part(root, train_paths, labels, keys),
     test=_test(others["data.test_dir"], class_names, apart)
     if test_dir
     else None,
@@ -101,8 +108,12 @@ def _identity(directory: str) -> tuple[int, int]:
   return status.st_dev, status.st_ino
 
 
-def _part(root: str, paths: list[str], labels: list[int]) -> catalog.Part:
-  files = catalog.Files(root=root, paths=tuple(paths))
+def _part(
+  root: str, paths: list[str], labels: list[int], keys: list[str] | None = None
+) -> catalog.Part:
+  files = catalog.Files(
+    root=root, paths=tuple(paths), keys=tuple(keys or paths)
+  )
   return catalog.Part(images=files, labels=np.asarray(labels, np.int32))
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 import time
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -51,7 +51,7 @@ class HostPipeline:
   in the batch itself gets other views.
 
   Attributes:
-    stall_seconds: how long `inputs` has waited for images, in all.
+    stall_seconds: how long the devices have waited for images, in all.
   """
 
   def __init__(
@@ -114,7 +114,7 @@ class HostPipeline:
       self._images,
       canvas_size=canvas_size,
       max_pixels=max_pixels,
-      num_threads=num_threads or len(os.sched_getaffinity(0)),
+      num_threads=num_threads or sharding.num_cores(),
     )
     self._canvas_size = canvas_size
     self._cache = image_reader.Cache(support_cache_mb * 2**20)
@@ -143,11 +143,23 @@ class HostPipeline:
     """Of the decoded supports that are kept."""
     return self._cache.num_bytes
 
-  def inputs(self, first_step: int, num_steps: int) -> Inputs:
+  def inputs(
+    self,
+    first_step: int,
+    num_steps: int,
+    *,
+    busy: Callable[[], bool] | None = None,
+  ) -> Inputs:
     """Batches of `num_steps` steps from `first_step`, which wait on devices.
 
     Reading goes on from there; a call for other steps than the next ones
     starts it anew.
+
+    Args:
+      first_step: from 0.
+      num_steps: of the call.
+      busy: whether the devices have work; while they have, waiting here stalls
+        nothing. Default: they have none.
 
     Raises:
       BadImageError: an image cannot be read, and must not be replaced.
@@ -156,18 +168,31 @@ class HostPipeline:
       self.close()
       batches = self._batches(first_step)
       self._prefetcher = prefetch.Prefetcher(batches)
-    start = time.perf_counter()
     try:
-      batches = tuple(self._prefetcher.get() for _ in range(num_steps))
+      batches = tuple(self._next_batch(busy) for _ in range(num_steps))
     except BaseException:
       self.close()
       raise
-    self.stall_seconds += time.perf_counter() - start
     self._next_step = first_step + num_steps
     return Inputs(
       first_step=_put_whole(np.asarray(first_step, np.int32), self._mesh),
       batches=batches,
     )
+
+  def _next_batch(self, busy: Callable[[], bool] | None) -> data.HostBatch:
+    """Waits for a batch, and counts the time in which the devices idle."""
+    idle_since = None
+
+    def look() -> None:
+      nonlocal idle_since
+      if idle_since is None and not (busy and busy()):
+        idle_since = time.perf_counter()
+
+    look()
+    batch = self._prefetcher.get(while_waiting=look)
+    if idle_since is not None:
+      self.stall_seconds += time.perf_counter() - idle_since
+    return batch
 
   def input_shapes(self, num_steps: int) -> Inputs:
     """Shapes, dtypes and shardings of `inputs`, without reading anything."""

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import types
+from collections.abc import Callable
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -120,11 +121,19 @@ class InMemory:
     """Whole batches in an epoch."""
     return self._num_images // self._batch_size
 
-  def inputs(self, first_step: int, num_steps: int) -> Inputs:
+  def inputs(
+    self,
+    first_step: int,
+    num_steps: int,
+    *,
+    busy: Callable[[], bool] | None = None,
+  ) -> Inputs:
     """Arrays that `batch` needs for `num_steps` steps from `first_step`.
 
-    `first_step` is a multiple of `num_steps`.
+    `first_step` is a multiple of `num_steps`; `busy` is for pipelines that may
+    have to wait.
     """
+    del busy
     # Always as many orders as any call of this length touches, so that the
     # program is compiled once.
     per_epoch = self.steps_per_epoch

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from paws_jax import sharding
 from paws_jax.data import catalog
 from paws_jax.data import decode
 from paws_jax.data import sources
@@ -151,9 +152,8 @@ def look(images: catalog.Reader, row: int, decode_size: Decode) -> Looked:
   try:
     return Looked(digest, *decode_size(content, name), "")
   except decode.BadImageError as error:
-    # The remedy, which it ends with, is said once for all.
-    reason = str(error).removeprefix(f"{name}: ")
-    return Looked(digest, 0, 0, reason.rpartition(". Repair or remove")[0])
+    # Its remedy is said once for all.
+    return Looked(digest, 0, 0, error.reason)
 
 
 def look_at_all(
@@ -176,7 +176,7 @@ def look_at_all(
   """
   seen: dict[str, list[Looked]] = {group.name: [] for group in listed}
   total = sum(len(group.rows) for group in listed)
-  num_threads = num_threads or len(os.sched_getaffinity(0))
+  num_threads = num_threads or sharding.num_cores()
   done = 0
   with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
     for group in listed:

@@ -160,8 +160,8 @@ def _by_name(
       several[last] = row
 
   def find(line: int, text: str) -> int | None:
-    if "/" in text:
-      return rows.get(text)
+    if text in rows:
+      return rows[text]
     if text in several:
       both = f"{names[by_last[text]]!r} and {names[several[text]]!r}"
       raise ValueError(

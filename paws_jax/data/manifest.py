@@ -59,7 +59,7 @@ def load(path: str, *, directory: str) -> catalog.Catalog:
     need a label that occurs in train.
 
   Args:
-    path: of the CSV file, as it is or relative to `directory`.
+    path: of the CSV file, in `directory` or, if it is not there, as it is.
     directory: where the images lie; "": beside the CSV file.
 
   Returns:
@@ -70,9 +70,9 @@ def load(path: str, *, directory: str) -> catalog.Catalog:
       there; lists the first few.
     ValueError: anything else that the file should not hold, with its line.
   """
-  found = path
+  found = os.path.join(directory, path)
   if path and not os.path.isfile(found):
-    found = os.path.join(directory, path)
+    found = path
   if not path or not os.path.isfile(found):
     raise FileNotFoundError(
       f"data.manifest = {path!r} is not a file, nor is it in data.dir = "

@@ -5,11 +5,13 @@ from __future__ import annotations
 import atexit
 import queue
 import threading
+from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
 # How often a thread that waits looks whether it should end.
 _POLL_SECONDS = 0.1
+_LOOK_SECONDS = 0.01
 
 
 class Prefetcher:
@@ -28,8 +30,11 @@ class Prefetcher:
     # A thread in the middle of native code must not see the interpreter end.
     atexit.register(self.close)
 
-  def get(self) -> Any:
+  def get(self, *, while_waiting: Callable[[], None] = lambda: None) -> Any:
     """The next item.
+
+    Args:
+      while_waiting: called now and then until it is there.
 
     Raises:
       Exception: what the iterator raised, as it was.
@@ -38,11 +43,14 @@ class Prefetcher:
     """
     while not self._stopping.is_set():
       try:
-        return self._ready.get(timeout=_POLL_SECONDS)
+        return self._ready.get(timeout=_LOOK_SECONDS)
       except queue.Empty:
+        while_waiting()
         if self._thread.is_alive() or not self._ready.empty():
           continue
-        raise self._error or StopIteration from None
+      if self._error is not None:
+        raise self._error
+      raise StopIteration
     raise RuntimeError("the prefetcher has been closed")
 
   def close(self) -> None:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -209,17 +210,26 @@ def _parse(record: bytes) -> _Row:
     raise ValueError("has no label")
   image = features["image"].bytes_list.value[0]
   texts = {
-    key: features[key].bytes_list.value[0]
+    key: _text(features[key])
     for key in _KEY_FEATURES
-    if key in features and features[key].bytes_list.value
+    if key in features and _text(features[key])
   }
+  is_number = "id" in texts and features["id"].int64_list.value
   return _Row(
     start=_find(record, image),
     size=len(image),
     label=features["label"].int64_list.value[0],
     key=next(iter(texts.values()), b""),
-    id=texts.get("id", b""),
+    # Numbers sort as numbers.
+    id=texts["id"].rjust(20, b"0") if is_number else texts.get("id", b""),
   )
+
+
+def _text(feature: Any) -> bytes:
+  """A name, or a number in figures; empty if it is neither."""
+  if feature.int64_list.value:
+    return b"%d" % feature.int64_list.value[0]
+  return next(iter(feature.bytes_list.value), b"")
 
 
 def _find(record: bytes, image: bytes) -> int:
@@ -281,7 +291,15 @@ def load(path: str, shards: Sequence[tuple[str, int]]) -> RecordIndex | None:
       ends = np.cumsum(stored["key_sizes"]).tolist()
       names = [field.name for field in dataclasses.fields(RecordIndex)]
       arrays = {name: stored[name] for name in names if name != "keys"}
-  except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+  except (
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    # What zipfile says of some damaged bytes.
+    RuntimeError,
+    zipfile.BadZipFile,
+  ):
     return None
   return RecordIndex(
     keys=tuple(

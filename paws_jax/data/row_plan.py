@@ -78,6 +78,8 @@ class RowPlan:
     self._shuffle = functools.partial(_draw_order, len(self._pool), seed=seed)
     # Two epochs are in use where one ends.
     self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
+    # Each is asked for when its images are read, and when they are handed out.
+    self._supports = functools.lru_cache(maxsize=16)(self._draw_supports)
 
   @property
   def steps_per_epoch(self) -> int:
@@ -92,6 +94,9 @@ class RowPlan:
 
   def supports(self, step: int) -> Supports:
     """The supports of a step, padded as the in-memory pipeline does."""
+    return self._supports(step)
+
+  def _draw_supports(self, step: int) -> Supports:
     with jax.default_device(self._cpu):
       drawn = self._drawn(self._index, step=np.int32(step))
     ids, labels, class_ids = map(np.asarray, drawn)

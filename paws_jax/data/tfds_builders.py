@@ -34,7 +34,7 @@ def open_builder(directory: str, tfds_name: str) -> Any:
     _check_asked(builder, directory, tfds_name)
     return builder
   # "namespace:name" would fetch and run somebody's code.
-  if not tfds_name or re.match(r"\w+:[a-zA-Z]", tfds_name):
+  if not tfds_name or re.match(r"[\w-]+:[a-zA-Z]", tfds_name):
     raise ValueError(
       f"data.tfds_name = {tfds_name!r} and data.dir = {directory!r} name no "
       'data set: give tfds_name as "name" or "name/config:version", or the '

@@ -119,7 +119,7 @@ def load(
   info = builder.info
   tfds_builders.check_features(info.full_name, info.features)
   _check_dtype(builder)
-  splits = list(info.splits)
+  splits = [name for name, split in info.splits.items() if split.num_examples]
   if not splits:
     raise FileNotFoundError(tfds_builders.not_prepared(builder))
   if "train" not in splits:
