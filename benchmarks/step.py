@@ -15,7 +15,8 @@ so above 1 ours is faster. All take turns, window by window, since machines are
 not equally fast all the time. `--check` compares losses instead of times.
 
 Data that are not at hand are replaced by random images of the same shape, and
-always with `--synthetic`; crops and supports are what they are in the recipe.
+always with `--synthetic` or where a recipe reads images on the host (canvases
+then); crops and supports are what they are in the recipe.
 """
 
 from __future__ import annotations
@@ -167,7 +168,13 @@ def _peer_wanted() -> bool:
 def _experiment(
   config: ml_collections.ConfigDict,
 ) -> experiment_lib.Experiment:
-  if _SYNTHETIC.value:
+  if config.data.pipeline == "host":
+    # Reading is measured by benchmarks/input.py: here the device alone.
+    config.data.pipeline = "memory"
+    config.data.labels_per_class = config.support.images_per_class
+    config.support.classes_per_step = config.support.classes_per_step or 10
+    arrays = _random_arrays(config, side=config.data.canvas_size)
+  elif _SYNTHETIC.value:
     arrays = _random_arrays(config)
   else:
     try:
@@ -185,14 +192,16 @@ def _experiment(
   return experiment_lib.create(config, arrays=arrays)
 
 
-def _random_arrays(config: ml_collections.ConfigDict) -> sources.Arrays:
+def _random_arrays(
+  config: ml_collections.ConfigDict, *, side: int = 0
+) -> sources.Arrays:
   """Random images and labels that a recipe can be run on, as few as will do."""
   classes = config.support.classes_per_step
   labels = max(config.data.labels_per_class, config.support.images_per_class)
   # Whole calls, so that intervals fit whatever the batch size.
   per_call = config.train.batch_size * config.train.steps_per_call
   num_images = math.ceil(classes * labels / per_call) * per_call
-  side = max(config.data.image_size, config.views.eval_resize)
+  side = side or max(config.data.image_size, config.views.eval_resize)
   side = side or config.views.large_size
   rng = np.random.default_rng(0)
 

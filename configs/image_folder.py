@@ -17,7 +17,7 @@ to test on as unlabelled ones.
 The default is for one GPU: ResNet-50 on crops of 224 pixels, the paper's views
 and 256 images a step (its recipe for 8 GPUs: LARS, peak rate 1.2). Variants:
 
-  :laptop   a small residual network on crops of 64 pixels, without small crops,
+  :laptop   a small residual network on crops of 48 pixels, without small crops,
             with AdamW and the cross-entropy of the labelled images added
             (configs/quickstart.py says why); for a CPU and a few thousand
             images.
@@ -67,12 +67,12 @@ def _gpu(config):
 def _laptop(config):
   config.data.canvas_size = 96
 
-  config.views.large_size = 64
+  config.views.large_size = 48
   config.views.large_scale = (0.4, 1.0)
   config.views.num_small = 0
   config.views.blur_probability = 0.0
   config.views.jitter_strength = 0.5
-  config.views.eval_resize = 72
+  config.views.eval_resize = 54
 
   config.support.images_per_class = 8
 
