@@ -164,6 +164,19 @@ def test_supports_are_padded_and_masked_to_fill_the_devices(
     assert batch.support_mask is None
 
 
+@pytest.mark.parametrize("num_steps", [1, 3, 5, 7])
+def test_the_shapes_of_inputs_are_known_beforehand(num_steps):
+  pipeline, _ = _pipeline(2)
+  inputs = pipeline.inputs(0, num_steps)
+  for struct, array in zip(
+    jax.tree.leaves(pipeline.input_shapes(num_steps)),
+    jax.tree.leaves(inputs),
+    strict=True,
+  ):
+    assert (struct.shape, struct.dtype) == (array.shape, array.dtype)
+    assert struct.sharding.is_equivalent_to(array.sharding, array.ndim)
+
+
 def test_images_are_spread_and_labels_whole():
   batch = _batch(4, 13)
   mesh = sharding.make_mesh(jax.devices()[:4])

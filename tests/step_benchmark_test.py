@@ -55,7 +55,7 @@ def test_prints_rates_of_the_step_and_of_its_model_part():
   result = _run(_QUICKSTART, *_TINY, "--peer=none")
   assert result.returncode == 0, result.stderr
   for line in (
-    r"^device: 1 x .+ \(cpu\), \d+ CPU cores$",
+    r"^device: \d+ x .+ \(cpu\), \d+ CPU cores$",
     r"^versions: python [\d.]+, jax [\d.]+, flax [\d.]+$",
     r"^recipe: small_resnet x1 in float32, 8 unlabelled images as "
     r"2 x 12 and 1 x 8 pixels, 10 x 2 x 1 supports$",

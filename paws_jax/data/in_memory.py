@@ -8,6 +8,7 @@ import math
 import types
 from collections.abc import Callable
 from collections.abc import Mapping
+from typing import Any
 from typing import NamedTuple
 
 import jax
@@ -134,13 +135,8 @@ class InMemory:
     have to wait.
     """
     del busy
-    # Always as many orders as any call of this length touches, so that the
-    # program is compiled once.
-    per_epoch = self.steps_per_epoch
-    latest_start = per_epoch - math.gcd(num_steps, per_epoch)
-    most = (latest_start + num_steps - 1) // per_epoch + 1
-    first = first_step // per_epoch
-    epochs = range(first, first + most)
+    first = first_step // self.steps_per_epoch
+    epochs = range(first, first + self._num_orders(num_steps))
     self._orders = {
       epoch: self._orders[epoch]
       if epoch in self._orders
@@ -156,10 +152,27 @@ class InMemory:
 
   def input_shapes(self, num_steps: int) -> Inputs:
     """Shapes, dtypes and shardings of `inputs`."""
-    return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-      self.inputs(0, num_steps),
+    whole = sharding.replicated(self._mesh)
+
+    def struct(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+      return jax.ShapeDtypeStruct(shape, dtype, sharding=whole)
+
+    orders = (self._num_orders(num_steps), self._num_images)
+    return Inputs(
+      images=struct(self._images.shape, self._images.dtype),
+      index=jax.tree.map(lambda x: struct(x.shape, x.dtype), self._index),
+      orders=struct(orders, np.int32),
+      first_epoch=struct((), np.int32),
     )
+
+  def _num_orders(self, num_steps: int) -> int:
+    """The most epochs that any call of so many steps touches.
+
+    Always as many, so that the program is compiled once.
+    """
+    per_epoch = self.steps_per_epoch
+    latest_start = per_epoch - math.gcd(num_steps, per_epoch)
+    return (latest_start + num_steps - 1) // per_epoch + 1
 
   def close(self) -> None:
     """Nothing to end; a pipeline that reads on the host has a thread."""
