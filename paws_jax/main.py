@@ -1,7 +1,9 @@
-"""The command line: `python -m paws_jax.main --config=configs/quickstart.py`.
+"""Semi-supervised image classification with PAWS.
 
-Tasks import what they need when they run, so that `--help` answers at once.
+python -m paws_jax.main --config=configs/quickstart.py
 """
+
+# Tasks import what they need when they run, so that `--help` answers at once.
 
 from __future__ import annotations
 
@@ -47,19 +49,34 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   Exits with status 2 and one line when it is wrong. Libraries log warnings
   only, unless --verbosity asks for more.
   """
+  recipe = _recipe_in(argv)
+  if recipe and not pathlib.Path(recipe.partition(":")[0]).is_file():
+    sys.exit(_fail(f"--config={recipe}: there is no such file", 2))
   try:
     rest = flags.FLAGS(argv)
     # ml_collections puts the error of a missing file off until this is used.
     _ = _CONFIG.value is None or _CONFIG.value.keys
   except flags.Error as error:
-    sys.exit(_fail(error, 2))
+    # Of an error in a recipe, such as an unknown variant, a whole traceback.
+    lines = str(error).splitlines()
+    short = "Traceback" in str(error)
+    sys.exit(_fail(f"--config={recipe}: {lines[-1]}" if short else error, 2))
   except OSError:
-    sys.exit(_fail(f"--config={_config_path()} cannot be read", 2))
+    sys.exit(_fail(f"--config={recipe} cannot be read", 2))
   except (AttributeError, KeyError) as error:
     sys.exit(_fail(f"a recipe has no such field: {_no_field(error)}", 2))
   if flags.FLAGS["verbosity"].using_default_value:
     flags.FLAGS.verbosity = logging.WARNING
   return rest
+
+
+def _recipe_in(argv: Sequence[str]) -> str:
+  """What --config names on a command line; "" without."""
+  for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+    found = re.fullmatch("--?config(?:=(.*))?", argument)
+    if found:
+      return following if found[1] is None else found[1]
+  return ""
 
 
 def main(argv: Sequence[str]) -> int:

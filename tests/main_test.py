@@ -42,7 +42,15 @@ def assert_refused(result, *words):
   ("args", "words"),
   [
     ([], ["--config", "configs/quickstart.py"]),
-    (["--config=nowhere.py"], ["--config=nowhere.py", "cannot be read"]),
+    (["--config=nowhere.py"], ["--config=nowhere.py", "no such file"]),
+    (
+      ["--config", "nowhere.py:x", "--config.train.epochs=1"],
+      ["--config=nowhere.py:x", "no such file"],
+    ),
+    (
+      ["--config=configs/image_folder.py:labtop", "--config.train.epochs=1"],
+      ["image_folder.py:labtop: ValueError", "known are gpu, laptop"],
+    ),
     (["--config", RECIPE, "more"], ["unknown arguments", "more"]),
     (["--config", RECIPE, "--workdri=x"], ["workdri", "workdir"]),
     (["--config", RECIPE, "--task=fly"], ["task", "pretrain"]),
