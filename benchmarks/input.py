@@ -1,8 +1,8 @@
 """What it costs a host to feed a device, per core.
 
-  python benchmarks/input.py --make=400 --dir=/tmp/jpegs
+  python benchmarks/input.py --make=400 --dir=jpegs
   python benchmarks/input.py --dir=/data/imagenet/train
-  python benchmarks/input.py --make=400 --dir=/tmp/jpegs --steps=1000
+  python benchmarks/input.py --make=400 --dir=jpegs --steps=1000
 
 Prints images per second of CPU time, that is per core, of
 
