@@ -116,6 +116,11 @@ def run(
         f"{path} shows crops of a few images: if you cannot tell the class by "
         "them, raise the scales in section views"
       )
+      if config.views.flip_probability:
+        report.say(
+          "some are mirrored: set views.flip_probability to 0 where left and "
+          "right matter, as in writing"
+        )
   return report.end(train_command)
 
 

@@ -101,6 +101,7 @@ def _pretrain(workdir: str) -> int:
   from paws_jax import pretrain
   from paws_jax import sharding
   from paws_jax import train
+  from paws_jax import workdir as workdir_lib
   from paws_jax.data import decode
 
   sharding.use_cpu_cores(_CONFIG.value.train.batch_size)
@@ -116,6 +117,7 @@ def _pretrain(workdir: str) -> int:
     decode.BadImageError,
     train.NonFiniteError,
     checkpoint.CheckpointError,
+    workdir_lib.WorkdirError,
     MemoryError,
     OSError,
   ) as error:

@@ -61,10 +61,12 @@ def run(prepared: training_run.Prepared) -> int:
     train.NonFiniteError: when a number is not finite; the run stops.
     checkpoint.CheckpointError: when a checkpoint cannot be written or read.
     MemoryError: when the devices' memory does not suffice.
+    workdir.WorkdirError: when another process is using the directory.
   """
   total = prepared.experiment.total_steps
   with _memory_advice(prepared.config):
     with (
+      workdir_lib.lock(prepared.workdir),
       terminal.Signals() as signals,
       checkpoint.Checkpointer(
         prepared.workdir / workdir_lib.CHECKPOINTS,

@@ -38,7 +38,8 @@ class Signals:
       self.received = signal.Signals(number)
       # Not `print`: the signal may have come in the middle of one, and Python's
       # streams do not allow a second inside.
-      text = f"\n{self.received.name}: finishing the step under way ...\n"
+      name = self.received.name
+      text = f"\n{name}: finishing the step under way, then saving ...\n"
       # A reader that has gone must not cost the save.
       with contextlib.suppress(OSError):
         os.write(2, text.encode())

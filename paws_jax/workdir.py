@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -9,6 +11,7 @@ import pathlib
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +22,7 @@ from paws_jax import metrics
 
 RECIPE = "config.json"
 CHECKPOINTS = "checkpoints"
+_LOCK = ".lock"
 
 # What may change between two commands on one workdir. `train.epochs` may grow:
 # from the step where the run goes on, the learning rate follows the schedule of
@@ -37,6 +41,35 @@ _EPOCHS = "train.epochs"
 
 class WorkdirError(ValueError):
   """The directory cannot be used for this run."""
+
+
+@contextlib.contextmanager
+def lock(workdir: pathlib.Path) -> Iterator[None]:
+  """Keeps other processes on this machine from using a run's directory.
+
+  The system lets go of the lock when the process ends, however it ends. Where
+  the file system knows no locks there is none.
+
+  Raises:
+    WorkdirError: when another process has it.
+  """
+  descriptor = os.open(workdir / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+  try:
+    try:
+      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      other = os.read(descriptor, 99).decode().strip()
+      raise WorkdirError(
+        f"{workdir} is in use by {other or 'another process'}: let it end, "
+        "stop it, or choose another --workdir."
+      ) from None
+    except OSError:
+      pass
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+    yield
+  finally:
+    os.close(descriptor)
 
 
 def prepare(
@@ -63,14 +96,15 @@ def prepare(
   recipe = json.loads(config.to_json())
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    stored = _read(workdir / RECIPE)
-    if stored is not None and _holds_run(workdir):
-      _check_same(stored, recipe, workdir)
-    # A command that is refused must leave the recipe as it was.
-    metrics.read_results(workdir)
-    if split is not None:
-      _check_split(workdir, split)
-    metrics.replace_text(workdir / RECIPE, _json(recipe))
+    with lock(workdir):
+      stored = _read(workdir / RECIPE)
+      if stored is not None and _holds_run(workdir):
+        _check_same(stored, recipe, workdir)
+      # A command that is refused must leave the recipe as it was.
+      metrics.read_results(workdir)
+      if split is not None:
+        _check_split(workdir, split)
+      metrics.replace_text(workdir / RECIPE, _json(recipe))
   except OSError as error:
     raise WorkdirError(
       f"--workdir={workdir} cannot be written ({error.strerror}): choose "

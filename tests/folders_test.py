@@ -62,6 +62,30 @@ def test_a_copy_has_the_same_fingerprint_wherever_its_parts_lie(tmp_path):
   assert load(root, unlabelled=more).fingerprint() not in prints
 
 
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"directory": ""}, "data.dir is not set: give --config.data.dir=DIR"),
+    (
+      {"unlabelled": "more"},
+      r"data.unlabelled_dir = '.*more' is not a directory \(relative to "
+      r"data.dir, or absolute\); expected are images, nested as you like",
+    ),
+    (
+      {"test": "tests"},
+      r"data.test_dir = '.*tests' is not a directory \(relative .* one folder "
+      "per class",
+    ),
+  ],
+)
+def test_a_directory_that_is_not_there_says_what_is_expected(
+  tmp_path, fields, message
+):
+  root = tree(tmp_path, "cat/1.jpg", "dog/2.jpg")
+  with pytest.raises(FileNotFoundError, match=message):
+    load(**{"directory": root} | fields)
+
+
 @pytest.mark.parametrize("place", ["inside", "absolute", "beside"])
 def test_unlabelled_images_follow_the_labelled_ones(tmp_path, place):
   root = tree(tmp_path / "root", "cat/1.jpg", "dog/2.jpg")
@@ -207,11 +231,10 @@ def test_directories_that_are_not_there_are_named(tmp_path, field, given):
     load(tmp_path, **{field: given})
 
 
-@pytest.mark.parametrize("directory", ["", "nowhere"])
-def test_data_dir_must_exist(tmp_path, monkeypatch, directory):
+def test_data_dir_must_exist(tmp_path, monkeypatch):
   monkeypatch.chdir(tree(tmp_path, "a/1.jpg"))
-  with pytest.raises(FileNotFoundError, match=f"data.dir = '{directory}' is"):
-    load(directory)
+  with pytest.raises(FileNotFoundError, match="data.dir = 'nowhere' is not"):
+    load("nowhere")
 
 
 @pytest.mark.parametrize("field", ["unlabelled", "test"])

@@ -131,7 +131,8 @@ def test_signals_are_noted_and_handlers_put_back(capfd):
   after = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
   assert after == before
   assert (
-    capfd.readouterr().err == "\nSIGTERM: finishing the step under way ...\n"
+    capfd.readouterr().err
+    == "\nSIGTERM: finishing the step under way, then saving ...\n"
   )
 
 

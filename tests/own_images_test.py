@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from paws_jax import doctor
 from paws_jax import metrics
 from paws_jax import pretrain
 from paws_jax import training_run
@@ -198,7 +199,7 @@ def test_bad_images_are_named_or_replaced(folder, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_imagenets_recipe_on_a_prepared_data_set(tmp_path):
+def test_imagenets_recipe_on_a_prepared_data_set(tmp_path, capsys):
   import tensorflow_datasets as tfds
 
   class TinyImagenet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -251,3 +252,10 @@ def test_imagenets_recipe_on_a_prepared_data_set(tmp_path):
   assert row["steps"] == 6
   split = json.loads((tmp_path / "run" / "split.json").read_text())
   assert split["class_counts"] == [2, 2]
+  capsys.readouterr()
+  sheet = tmp_path / "sheet"
+  assert doctor.run(config, str(sheet), train_command="train") == 0
+  told = capsys.readouterr().out
+  assert "24 training images, 2 classes" in told
+  assert "labels of 4 of them are used" in told
+  assert (sheet / "views.png").exists()

@@ -1,7 +1,10 @@
 """What may be done with the directory of a run."""
 
+import errno
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -189,3 +192,41 @@ def test_a_refused_command_leaves_the_recipe_as_it_was(tmp_path):
   with pytest.raises(workdir.WorkdirError, match="labelled images"):
     workdir.prepare(tmp_path, recipe(train__epochs=140), {"hash": "b" * 64})
   assert (tmp_path / workdir.RECIPE).read_text() == before
+
+
+def test_one_process_at_a_time_uses_a_directory(tmp_path):
+  holder = (
+    "import pathlib, sys\n"
+    "from paws_jax import workdir\n"
+    "with workdir.lock(pathlib.Path(sys.argv[1])):\n"
+    "  print('locked', flush=True)\n"
+    "  sys.stdin.read()\n"
+  )
+  path = workdir.prepare(tmp_path, recipe())
+  with subprocess.Popen(
+    [sys.executable, "-c", holder, str(path)],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  ) as other:
+    assert other.stdout.readline() == "locked\n"
+    before = (path / workdir.RECIPE).read_text()
+    with pytest.raises(
+      workdir.WorkdirError, match=f"in use by process {other.pid} on "
+    ):
+      workdir.prepare(tmp_path, recipe(seed=1))
+    assert (path / workdir.RECIPE).read_text() == before
+    # However it ends, its lock is gone.
+    other.kill()
+    other.wait()
+    workdir.prepare(tmp_path, recipe(seed=1))
+    assert (path / workdir.RECIPE).read_text() != before
+
+
+def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
+  def no_locks(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+  monkeypatch.setattr(workdir.fcntl, "flock", no_locks)
+  with workdir.lock(tmp_path), workdir.lock(tmp_path):
+    pass

@@ -79,12 +79,17 @@ def load(
 
 def _check_directory(field: str, directory: str) -> None:
   """Raises unless it is one."""
-  if not directory or not os.path.isdir(directory):
-    raise FileNotFoundError(
-      f"{field} = {directory!r} is not a directory; {_LAYOUT} "
-      "(data.unlabelled_dir and data.test_dir are relative to data.dir, or "
-      "absolute)"
-    )
+  if not directory:
+    raise FileNotFoundError(f"{field} is not set: give --config.{field}=DIR")
+  if os.path.isdir(directory):
+    return
+  layout = _LAYOUT
+  if field == "data.unlabelled_dir":
+    layout = "expected are images, nested as you like"
+  place = "" if field == "data.dir" else " (relative to data.dir, or absolute)"
+  raise FileNotFoundError(
+    f"{field} = {directory!r} is not a directory{place}; {layout}"
+  )
 
 
 def _identities(

@@ -214,9 +214,13 @@ class Loader:
 def tensorflow():
   """TensorFlow, kept off the GPUs, whose memory it would take whole.
 
+  Its kernels of oneDNN, which decoding does not use, are left off where nobody
+  has asked for them: they announce themselves on every start.
+
   Raises:
     RuntimeError: something else in this process has made it take them already.
   """
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   import tensorflow as tf
 
   if tf.config.get_visible_devices("GPU"):
