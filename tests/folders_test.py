@@ -233,7 +233,7 @@ def test_directories_that_are_not_there_are_named(tmp_path, field, given):
 
 def test_data_dir_must_exist(tmp_path, monkeypatch):
   monkeypatch.chdir(tree(tmp_path, "a/1.jpg"))
-  with pytest.raises(FileNotFoundError, match="data.dir = 'nowhere' is not"):
+  with pytest.raises(FileNotFoundError, match=r"data\.dir = 'nowhere' is not"):
     load("nowhere")
 
 
