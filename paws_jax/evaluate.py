@@ -55,8 +55,11 @@ def make_embedder(
   """
   batch_size = sharding.padded_size(batch_size, mesh)
   whole, spread = sharding.replicated(mesh), sharding.batch_sharded(mesh)
+  # Of every batch a process looks only at the images of its own devices.
+  mine = sharding.local_rows(batch_size, mesh, sharding.local_devices(mesh))
 
-  @jax.jit(in_shardings=(whole, whole, spread), out_shardings=spread)
+  # Every process gets all embeddings.
+  @jax.jit(in_shardings=(whole, whole, spread), out_shardings=whole)
   def embed_batch(params, model_state, images):
     size = jnp.asarray(images.shape[1:3], jnp.int32)
     crops = augment.evaluation_view(
@@ -70,13 +73,15 @@ def make_embedder(
     return z
 
   def embed(params, model_state, images):
-    images = resize(images)
-    rows = [
-      embed_batch(
-        params, model_state, _pad(images[i : i + batch_size], batch_size)
-      )
-      for i in range(0, len(images), batch_size)
-    ]
+    rows = []
+    for first in range(0, len(images), batch_size):
+      places = mine + first
+      there = places < len(images)
+      chosen = images[places[there]]
+      local = np.zeros((len(mine), *chosen.shape[1:]), chosen.dtype)
+      local[there] = chosen
+      batch = sharding.from_local_rows(resize(local), mesh)
+      rows.append(embed_batch(params, model_state, batch))
     return np.concatenate([np.asarray(row) for row in rows])[: len(images)]
 
   return embed

@@ -106,8 +106,55 @@ def batch_sharded(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 
 def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-  """Puts a pytree of host arrays on every device of the mesh."""
-  return jax.device_put(tree, replicated(mesh))
+  """Puts a pytree of host arrays on every device of the mesh.
+
+  Every process gives the same. Not `jax.device_put`, by which processes compare
+  what they put: that makes them wait for each other.
+  """
+  whole = replicated(mesh)
+
+  def put(leaf: Any) -> jax.Array:
+    array = np.asarray(leaf)
+    return jax.make_array_from_callback(array.shape, whole, array.__getitem__)
+
+  return jax.tree.map(put, tree)
+
+
+def local_devices(mesh: jax.sharding.Mesh) -> list[jax.Device]:
+  """This process's devices in the mesh, in an order of our own: by id."""
+  mine = replicated(mesh).addressable_devices
+  return sorted(mine, key=lambda device: device.id)
+
+
+def local_rows(
+  num_rows: int, mesh: jax.sharding.Mesh, devices: Sequence[jax.Device]
+) -> np.ndarray:
+  """Which of `num_rows` rows lie on these devices, in their order: int [m].
+
+  Taken from the sharding: on some machines the rows of a process are not
+  contiguous.
+  """
+  places = batch_sharded(mesh).devices_indices_map((num_rows,))
+  rows = [np.arange(num_rows)[places[device]] for device in devices]
+  return np.concatenate(rows)
+
+
+def from_local_rows(rows: np.ndarray, mesh: jax.sharding.Mesh) -> jax.Array:
+  """A global array, spread over the mesh, out of this process's rows.
+
+  Args:
+    rows: [m, ...], in the order of `local_rows(..., local_devices(mesh))`.
+    mesh: devices.
+  """
+  devices = local_devices(mesh)
+  shards = [
+    jax.device_put(part, device)
+    for part, device in zip(np.split(rows, len(devices)), devices, strict=True)
+  ]
+  num_rows = len(shards[0]) * mesh.size
+  return jax.make_array_from_single_device_arrays(
+    (num_rows, *rows.shape[1:]), batch_sharded(mesh), shards
+  )
 
 
 def constrain(tree: Any, sharding: NamedSharding) -> Any:

@@ -235,8 +235,10 @@ class Hooks:
   log: Callable[[int, Mapping[str, np.ndarray]], None]
   evaluate: Callable[[TrainState, int], None]
   save: Callable[[TrainState, int], None]
-  # Whether the run has been asked to stop.
-  stopping: Callable[[], bool]
+  # Whether the run, at a given step, has been asked to stop.
+  stopping: Callable[[int], bool]
+  # Saves before an error that other processes may not have.
+  rescue: Callable[[TrainState, int], None]
   # Called with the state, step and inputs when a number is not finite.
   not_finite: Callable[[TrainState, int, Any], None]
 
@@ -267,7 +269,7 @@ def loop(
   """
   pending = None
   step = first_step
-  stop = hooks.stopping()
+  stop = hooks.stopping(step)
   while step < total_steps and not stop:
     try:
       inputs = pipeline.inputs(step, steps_per_call, busy=_busy(pending))
@@ -275,14 +277,14 @@ def loop(
       # An image that cannot be read costs nothing but itself.
       if pending is not None:
         _deliver(pending, state, hooks)
-        hooks.save(state, step)
+        hooks.rescue(state, step)
       raise
     state, metrics = call(state, inputs)
     if pending is not None:
       _deliver(pending, state, hooks)
     step += steps_per_call
     pending = (step, metrics, inputs)
-    stop = hooks.stopping()
+    stop = hooks.stopping(step)
     last = stop or step >= total_steps
     save = last or (save_every and step % save_every == 0)
     evaluate = step >= total_steps or (eval_every and step % eval_every == 0)
@@ -295,7 +297,7 @@ def loop(
         hooks.evaluate(state, step)
       except Exception:
         # Whatever it stumbled over, the training is not lost.
-        hooks.save(state, step)
+        hooks.rescue(state, step)
         raise
     if save:
       hooks.save(state, step)

@@ -336,7 +336,7 @@ def test_processes_together_read_the_global_batch(
         want = _expected(step, 8)
         wholes = (want.unlabelled, want.support)
         for got, whole in zip(parts, wholes, strict=True):
-          rows = pipeline._plan.local_rows(8, own)
+          rows = sharding.local_rows(8, pipeline._mesh, own)
           assert len(rows) == 8 // num_processes
           _assert_equal(got, jax.tree.map(lambda x, r=rows: x[r], whole))
 
@@ -359,7 +359,10 @@ def test_rows_of_all_processes_are_all_rows():
   devices = jax.devices()[:8]
   mesh = sharding.make_mesh([devices[k] for k in (0, 4, 1, 5, 2, 6, 3, 7)])
   with _pipeline(pathlib.Path("nowhere"), mesh=mesh) as pipeline:
-    halves = [pipeline._plan.local_rows(16, devices[k : k + 4]) for k in (0, 4)]
+    halves = [
+      sharding.local_rows(16, pipeline._mesh, devices[k : k + 4])
+      for k in (0, 4)
+    ]
   assert halves[0].tolist() == [0, 1, 4, 5, 8, 9, 12, 13]
   assert sorted(np.concatenate(halves)) == list(range(16))
 

@@ -549,8 +549,9 @@ class Loop:
         log=self._log,
         evaluate=note("evaluate"),
         save=note("save"),
-        stopping=lambda: (
-          self._stop_at is not None and self._step >= self._stop_at
+        rescue=note("rescue"),
+        stopping=lambda step: (
+          self._stop_at is not None and step >= self._stop_at
         ),
         not_finite=note("not_finite"),
       ),
@@ -610,8 +611,9 @@ def test_images_that_cannot_be_read_lose_no_step(save_every):
   with pytest.raises(ValueError, match="cannot be read"):
     run.run(12, steps_per_call=2, save_every=save_every)
   # Saved once, with all metrics, and nothing after it.
-  assert run.events[-1] == ("save", 6)
-  assert run.steps("save").count(6) == 1
+  kind = "save" if save_every == 6 else "rescue"
+  assert run.events[-1] == (kind, 6)
+  assert (run.steps("save") + run.steps("rescue")).count(6) == 1
   assert sorted(run.logged) == list(range(6))
   # At the very start there is nothing to save.
   run = Loop(fails_at=0)
@@ -625,7 +627,7 @@ def test_an_evaluation_that_fails_loses_no_step(save_every):
   run = Loop()
   with pytest.raises(ValueError, match="cannot be read"):
     run.run(12, eval_every=4, save_every=save_every, breaks=[("evaluate", 4)])
-  assert run.events[-2:] == [("evaluate", 4), ("save", 4)]
+  assert run.events[-2:] == [("evaluate", 4), ("rescue", 4)]
 
 
 def test_whether_the_device_is_busy_is_asked_of_the_last_call():

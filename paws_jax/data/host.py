@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from typing import Any
 from typing import NamedTuple
 
 import jax
@@ -175,7 +176,7 @@ class HostPipeline:
       raise
     self._next_step = first_step + num_steps
     return Inputs(
-      first_step=_put_whole(np.asarray(first_step, np.int32), self._mesh),
+      first_step=sharding.replicate(np.int32(first_step), self._mesh),
       batches=batches,
     )
 
@@ -253,11 +254,11 @@ class HostPipeline:
 
     Yields:
       Unlabelled images (or None) and supports: the rows of these devices, in
-      the order of `RowPlan.local_rows`, as NumPy arrays.
+      the order of `sharding.local_rows`, as NumPy arrays.
     """
     tf = loader.tensorflow()
     num_supports = len(self._plan.supports(first_step).ids)
-    support_rows = self._plan.local_rows(num_supports, devices)
+    support_rows = sharding.local_rows(num_supports, self._mesh, devices)
     streams = [
       self._loader.stream(
         lambda step: self._plan.supports(step).ids[support_rows],
@@ -269,7 +270,7 @@ class HostPipeline:
     if self._with_unlabelled:
       # Compiled here, and not in a thread of TensorFlow's.
       self._plan.unlabelled(first_step)
-      rows = self._plan.local_rows(self._batch_size, devices)
+      rows = sharding.local_rows(self._batch_size, self._mesh, devices)
       unlabelled = self._loader.stream(
         lambda step: self._plan.unlabelled(step)[rows],
         num_rows=len(rows),
@@ -287,27 +288,29 @@ class HostPipeline:
 
   def _batches(self, first_step: int) -> Iterator[data.HostBatch]:
     """Global batches from a step on, as arrays on this process's devices."""
-    spread = sharding.batch_sharded(self._mesh)
-    # In an order of our own, to know which rows are whose.
-    devices = sorted(spread.addressable_devices, key=lambda d: d.id)
+    devices = sharding.local_devices(self._mesh)
     local = self.local_canvases(first_step, devices)
     for step, (unlabelled, support) in zip(
       itertools.count(first_step), local, strict=False
     ):
       drawn = self._plan.supports(step)
-      rows = self._plan.local_rows(len(drawn.ids), devices)
-
-      def put(array, devices=devices):
-        return None if array is None else _put(array, spread, devices)
+      rows = sharding.local_rows(len(drawn.ids), self._mesh, devices)
 
       yield data.HostBatch(
-        unlabelled=jax.tree.map(put, unlabelled),
-        support=jax.tree.map(put, support),
-        support_slot=put(drawn.slots[rows]),
-        support_mask=put(None if drawn.mask is None else drawn.mask[rows]),
-        support_labels=_put_whole(drawn.labels, self._mesh),
-        class_ids=_put_whole(drawn.class_ids, self._mesh),
+        unlabelled=self._spread(unlabelled),
+        support=self._spread(support),
+        support_slot=self._spread(drawn.slots[rows]),
+        support_mask=self._spread(
+          None if drawn.mask is None else drawn.mask[rows]
+        ),
+        support_labels=sharding.replicate(drawn.labels, self._mesh),
+        class_ids=sharding.replicate(drawn.class_ids, self._mesh),
       )
+
+  def _spread(self, rows: Any) -> Any:
+    """Global arrays out of a pytree of this process's rows."""
+    put = functools.partial(sharding.from_local_rows, mesh=self._mesh)
+    return jax.tree.map(put, rows)
 
   def _canvases(self, batch, candidates) -> data.Canvases:
     """A batch of TensorFlow's as NumPy arrays, its bad images replaced."""
@@ -321,31 +324,3 @@ class HostPipeline:
 
 def _pick(place: int, batches: tuple[data.HostBatch, ...]) -> data.HostBatch:
   return batches[place]
-
-
-def _put(
-  array: np.ndarray,
-  spread: jax.sharding.Sharding,
-  devices: Sequence[jax.Device],
-) -> jax.Array:
-  """A global array out of this process's rows, equally many a device."""
-  parts = np.split(array, len(devices))
-  shards = [
-    jax.device_put(part, device)
-    for part, device in zip(parts, devices, strict=True)
-  ]
-  num_rows = len(parts[0]) * len(spread.device_set)
-  return jax.make_array_from_single_device_arrays(
-    (num_rows, *array.shape[1:]), spread, shards
-  )
-
-
-def _put_whole(array: np.ndarray, mesh: jax.sharding.Mesh) -> jax.Array:
-  """An array that every device holds.
-
-  Not `jax.device_put`, by which processes compare what they put: that makes
-  them wait for each other in every step.
-  """
-  return jax.make_array_from_callback(
-    array.shape, sharding.replicated(mesh), lambda index: array[index]
-  )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -112,19 +111,6 @@ class RowPlan:
       labels=labels,
       class_ids=class_ids,
     )
-
-  def local_rows(
-    self, num_rows: int, devices: Sequence[jax.Device]
-  ) -> np.ndarray:
-    """Which of `num_rows` rows lie on these devices, in their order: int [m].
-
-    Taken from the sharding: on some machines the rows of a process are not
-    contiguous.
-    """
-    spread = sharding.batch_sharded(self._mesh)
-    places = spread.devices_indices_map((num_rows,))
-    rows = [np.arange(num_rows)[places[device]] for device in devices]
-    return np.concatenate(rows)
 
   def same_class(self, row: int) -> Iterator[int]:
     """The other labelled images of a labelled image's class, in turn."""
