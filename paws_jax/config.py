@@ -163,6 +163,9 @@ def base() -> ml_collections.ConfigDict:
   # Recompute activations in the backward pass to save memory: "none", "dots"
   # (keep convolutions and matrix products) or "all".
   config.train.remat = "none"
+  # Devices that share BatchNorm statistics. 0: all, whatever their number;
+  # anything else makes results depend on the number of devices.
+  config.train.bn_group_size = 0
 
   config.eval = section()
   # Steps between soft nearest-neighbour evaluations; 0: at the end only.

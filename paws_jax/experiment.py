@@ -70,18 +70,15 @@ def create(
     ValueError: whatever the data and the recipe disagree on.
     FileNotFoundError: data that is not there.
   """
-  sections = {
-    name: dict(section)
-    for name, section in config.items()
-    if isinstance(section, ml_collections.ConfigDict)
-  }
+  sections = _sections(config)
   views = augment.ViewsConfig(**sections["views"])
   data_config = datasets.DataConfig(**sections["data"])
   dataset = datasets.load(data_config, views, arrays=arrays)
-  mesh = sharding.make_mesh(devices)
   train_config = train.TrainConfig(**sections["train"])
-  support = _support_config(sections["support"], dataset)
-  method, encoder = _create_method(sections, support, train_config)
+  mesh = sharding.make_mesh(devices, bn_group_size=train_config.bn_group_size)
+  method, encoder, support = create_method(
+    config, dataset_name=dataset.name, num_classes=dataset.num_classes
+  )
   method_views = method.views(views)
   pipeline = dataset.make_pipeline(
     support=support,
@@ -90,22 +87,14 @@ def create(
     mesh=mesh,
     with_unlabelled=method_views.num_large > 0,
   )
-  total_steps = train_config.epochs * pipeline.steps_per_epoch
-  optimizer, schedule = optim.create(
-    sections["optim"],
-    steps_per_epoch=pipeline.steps_per_epoch,
-    total_steps=total_steps,
-  )
   experiment = Experiment(
     dataset=dataset,
     pipeline=pipeline,
-    trainer=train.Trainer(
-      method=method,
-      optimizer=optimizer,
-      schedule=schedule,
-      views=method_views,
-      num_support_views=support.num_views,
-      seed=config.seed,
+    trainer=create_trainer(
+      config,
+      method,
+      support,
+      steps_per_epoch=pipeline.steps_per_epoch,
       mesh=mesh,
     ),
     embed=evaluate.make_embedder(
@@ -120,7 +109,7 @@ def create(
     checkpoint=checkpoint.CheckpointConfig(**sections["checkpoint"]),
     log=metrics.LogConfig(**sections["log"]),
     temperature=config.method.temperature,
-    total_steps=total_steps,
+    total_steps=train_config.epochs * pipeline.steps_per_epoch,
     images_per_step=train_config.batch_size
     if method_views.num_large
     else support.classes_per_step * support.images_per_class,
@@ -129,35 +118,96 @@ def create(
   return experiment
 
 
-def _create_method(
-  sections: Mapping[str, Mapping[str, Any]],
-  support: in_memory.SupportConfig,
-  train_config: train.TrainConfig,
-) -> tuple[Any, models.Encoder]:
-  """The method with its encoder for training, and one for evaluation."""
+def create_method(
+  config: ml_collections.ConfigDict, *, dataset_name: str, num_classes: int
+) -> tuple[Any, models.Encoder, in_memory.SupportConfig]:
+  """Builds what does not depend on the images themselves.
+
+  Args:
+    config: as of `create`.
+    dataset_name: for messages.
+    num_classes: of the data.
+
+  Returns:
+    The method with its encoder for training, an encoder for evaluation, and
+    section `support`.
+
+  Raises:
+    TypeError, ValueError: as `create`.
+  """
+  sections = _sections(config)
+  train_config = train.TrainConfig(**sections["train"])
+  support = _support_config(sections["support"], dataset_name, num_classes)
   method = methods.create(
     sections["method"],
-    encoder=models.create(sections["model"], axis_name=sharding.AXES),
+    encoder=models.create(
+      sections["model"],
+      **sharding.batch_norm_axes(train_config.bn_group_size),
+    ),
     label_smoothing=support.label_smoothing,
     remat=train_config.remat,
     axis_name=sharding.AXES,
   )
-  return method, models.create(sections["model"])
+  return method, models.create(sections["model"]), support
+
+
+def create_trainer(
+  config: ml_collections.ConfigDict,
+  method: Any,
+  support: in_memory.SupportConfig,
+  *,
+  steps_per_epoch: int,
+  mesh: jax.sharding.Mesh,
+) -> train.Trainer:
+  """Builds what a train step needs besides state and data.
+
+  Args:
+    config: as of `create`.
+    method: of `create_method`.
+    support: likewise.
+    steps_per_epoch: of the schedule.
+    mesh: devices, or descriptions of devices to compile for.
+
+  Raises:
+    TypeError, ValueError: as `create`.
+  """
+  sections = _sections(config)
+  optimizer, schedule = optim.create(
+    sections["optim"],
+    steps_per_epoch=steps_per_epoch,
+    total_steps=config.train.epochs * steps_per_epoch,
+  )
+  return train.Trainer(
+    method=method,
+    optimizer=optimizer,
+    schedule=schedule,
+    views=method.views(augment.ViewsConfig(**sections["views"])),
+    num_support_views=support.num_views,
+    seed=config.seed,
+    mesh=mesh,
+  )
+
+
+def _sections(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
+  return {
+    name: dict(section)
+    for name, section in config.items()
+    if isinstance(section, ml_collections.ConfigDict)
+  }
 
 
 def _support_config(
-  section: Mapping[str, Any], dataset: datasets.Dataset
+  section: Mapping[str, Any], dataset_name: str, num_classes: int
 ) -> in_memory.SupportConfig:
   """Section `support`, with the number of classes where it asks for all."""
-  if dataset.num_classes < 2:
+  if num_classes < 2:
     raise ValueError(
-      f"{dataset.name} has {dataset.num_classes} class: a soft label needs at "
-      "least 2."
+      f"{dataset_name} has {num_classes} class: a soft label needs at least 2."
     )
   support = in_memory.SupportConfig(**section)
   if support.classes_per_step:
     return support
-  return dataclasses.replace(support, classes_per_step=dataset.num_classes)
+  return dataclasses.replace(support, classes_per_step=num_classes)
 
 
 def _check_intervals(experiment: Experiment) -> None:

@@ -98,6 +98,7 @@ FIELDS: Mapping[str, _Rule] = {
   "train.epochs": _AT_LEAST_ONE,
   "train.steps_per_call": _AT_LEAST_ONE,
   "train.remat": _one_of("none", "dots", "all"),
+  "train.bn_group_size": _NOT_NEGATIVE,
   "eval.every_steps": _NOT_NEGATIVE,
   "eval.batch_size": _AT_LEAST_ONE,
   "checkpoint.every_steps": _NOT_NEGATIVE,

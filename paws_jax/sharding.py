@@ -73,26 +73,42 @@ def use_cpu_cores(batch_size: int) -> int | None:
 
 
 def make_mesh(
-  devices: Sequence[jax.Device] | None = None, *, num_groups: int = 1
+  devices: Sequence[jax.Device] | None = None, *, bn_group_size: int = 0
 ) -> jax.sharding.Mesh:
-  """Arranges devices as [num_groups, devices per group].
+  """Arranges devices as [BatchNorm groups, devices of a group].
 
   Args:
     devices: default all devices of all processes, in JAX's order.
-    num_groups: number of BatchNorm groups; 1 shares statistics globally.
+    bn_group_size: devices that share BatchNorm statistics; 0: all of them.
 
   Raises:
     ValueError: when the devices do not divide into the groups.
   """
   devices = jax.devices() if devices is None else list(devices)
-  if num_groups < 1 or len(devices) % num_groups:
+  group_size = bn_group_size or len(devices)
+  if group_size < 0 or len(devices) % group_size:
     raise ValueError(
-      f"{len(devices)} devices do not divide into {num_groups} groups."
+      f"train.bn_group_size is {group_size}, which does not divide the "
+      f"{len(devices)} devices: choose a divisor, or 0 for one group."
     )
-  grid = np.asarray(devices).reshape(num_groups, -1)
+  grid = np.asarray(devices).reshape(-1, group_size)
   # Auto: explicit axes, the default of jax.make_mesh, refuse `q @ s.T`.
   types = (jax.sharding.AxisType.Auto,) * 2
   return jax.sharding.Mesh(grid, AXES, axis_types=types)
+
+
+def batch_norm_axes(bn_group_size: int) -> dict[str, Any]:
+  """Axes over which BatchNorm shares statistics, and those that part groups.
+
+  Args:
+    bn_group_size: as `make_mesh` takes it.
+
+  Returns:
+    Keyword arguments of `models.create`.
+  """
+  if bn_group_size == 0:
+    return {"axis_name": AXES, "group_axis_name": None}
+  return {"axis_name": DATA_AXIS, "group_axis_name": GROUP_AXIS}
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:

@@ -50,6 +50,7 @@ class TrainConfig:
   epochs: int
   steps_per_call: int
   remat: str
+  bn_group_size: int
 
 
 @dataclasses.dataclass(frozen=True)

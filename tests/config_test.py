@@ -100,6 +100,7 @@ REFUSED = {
   "train.epochs": ([0], "at least 1"),
   "train.steps_per_call": ([0], "at least 1"),
   "train.remat": (["some", ""], "none, dots, all"),
+  "train.bn_group_size": ([-1], "at least 0"),
   "eval.every_steps": ([-1], "at least 0"),
   "eval.batch_size": ([0], "at least 1"),
   "checkpoint.every_steps": ([-1], "at least 0"),

@@ -106,8 +106,8 @@ def test_paws_loss_and_gradients_equal_the_reference(name, x64):
 # --- PAWS and SuNCEt, four devices -------------------------------------------
 
 
-def _four_devices(num_groups=1):
-  return sharding.make_mesh(jax.devices()[:4], num_groups=num_groups)
+def _four_devices(group_size=0):
+  return sharding.make_mesh(jax.devices()[:4], bn_group_size=group_size)
 
 
 def _toy_net(weights, x):
@@ -156,7 +156,7 @@ def _sharded_paws(mesh, config):
 def test_paws_on_four_devices_is_the_mean_of_the_references_ranks(name, x64):
   arrays, config = golden_reference.load(name)
   x, labels = arrays["x"], arrays["labels"]
-  loss = _sharded_paws(_four_devices(num_groups=2), config)
+  loss = _sharded_paws(_four_devices(group_size=2), config)
   dim, dim_in = config["D"], x.shape[-1]
   shapes = {
     "fc.weight": (dim, dim_in),
@@ -223,7 +223,7 @@ def _sharded_suncet(mesh, temperature):
 @pytest.mark.parametrize("name", _names("dist_suncet_w4_*"))
 def test_suncet_on_four_devices_is_the_mean_of_the_references_ranks(name, x64):
   arrays, config = golden_reference.load(name)
-  loss = _sharded_suncet(_four_devices(num_groups=2), config["tau"])
+  loss = _sharded_suncet(_four_devices(group_size=2), config["tau"])
   with jax.enable_x64(x64):
     z, labels = _cast(arrays, ("z", "labels"), x64)
     value, grad = jax.jit(jax.value_and_grad(loss))(

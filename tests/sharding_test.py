@@ -13,7 +13,7 @@ from paws_jax import sharding
 
 
 def test_the_mesh_has_groups_of_devices_in_order():
-  mesh = sharding.make_mesh(num_groups=2)
+  mesh = sharding.make_mesh(bn_group_size=4)
   assert mesh.shape == {"group": 2, "data": 4}
   assert mesh.axis_names == sharding.AXES
   assert list(mesh.devices.ravel()) == jax.devices()
@@ -21,10 +21,39 @@ def test_the_mesh_has_groups_of_devices_in_order():
   assert sharding.make_mesh().shape == {"group": 1, "data": 8}
 
 
-@pytest.mark.parametrize("num_groups", [0, 3, 16])
-def test_devices_that_do_not_divide_into_the_groups_are_refused(num_groups):
-  with pytest.raises(ValueError, match=f"8 devices .* {num_groups} groups"):
-    sharding.make_mesh(num_groups=num_groups)
+@pytest.mark.parametrize("size", [3, 16])
+def test_devices_that_do_not_divide_into_the_groups_are_refused(size):
+  with pytest.raises(
+    ValueError, match=f"bn_group_size is {size}, .* the 8 devices"
+  ):
+    sharding.make_mesh(bn_group_size=size)
+
+
+def test_batch_norm_shares_within_a_group():
+  assert sharding.batch_norm_axes(0) == {
+    "axis_name": ("group", "data"),
+    "group_axis_name": None,
+  }
+  assert sharding.batch_norm_axes(2) == {
+    "axis_name": "data",
+    "group_axis_name": "group",
+  }
+
+
+def test_rows_of_a_process_come_back_as_one_array():
+  mesh = sharding.make_mesh(bn_group_size=4)
+  rows = sharding.local_rows(16, mesh, sharding.local_devices(mesh))
+  assert sorted(rows) == list(range(16))
+  images = np.arange(32).reshape(16, 2)
+  spread = sharding.from_local_rows(images[rows], mesh)
+  assert spread.sharding == sharding.batch_sharded(mesh)
+  np.testing.assert_array_equal(spread, images)
+  # Devices in another order hold other rows.
+  turned = sharding.make_mesh(jax.devices()[::-1])
+  rows = sharding.local_rows(16, turned, sharding.local_devices(turned))
+  assert rows[:4].tolist() == [14, 15, 12, 13]
+  spread = sharding.from_local_rows(images[rows], turned)
+  np.testing.assert_array_equal(spread, images)
 
 
 @pytest.fixture
@@ -91,18 +120,18 @@ def test_replicate_puts_everything_on_every_device():
     assert len(leaf.sharding.device_set) == 4
 
 
-@pytest.mark.parametrize("num_groups", [1, 2])
-def test_rows_are_spread_in_the_order_of_the_devices(num_groups):
-  mesh = sharding.make_mesh(jax.devices()[:4], num_groups=num_groups)
+@pytest.mark.parametrize("group_size", [0, 2])
+def test_rows_are_spread_in_the_order_of_the_devices(group_size):
+  mesh = sharding.make_mesh(jax.devices()[:4], bn_group_size=group_size)
   array = jax.device_put(jnp.arange(8), sharding.batch_sharded(mesh))
   for i, shard in enumerate(array.addressable_shards):
     assert shard.device == jax.devices()[i]
     np.testing.assert_array_equal(shard.data, [2 * i, 2 * i + 1])
 
 
-@pytest.mark.parametrize("num_groups", [1, 2])
-def test_a_gradient_outside_shard_map_is_that_of_the_global_mean(num_groups):
-  mesh = sharding.make_mesh(jax.devices()[:4], num_groups=num_groups)
+@pytest.mark.parametrize("group_size", [0, 2])
+def test_a_gradient_outside_shard_map_is_that_of_the_global_mean(group_size):
+  mesh = sharding.make_mesh(jax.devices()[:4], bn_group_size=group_size)
   x = np.linspace(-1, 2, 12, dtype=np.float32).reshape(4, 3)
 
   def local(w, x):

@@ -201,7 +201,10 @@ def make_setup(
   quick=True,
 ):
   """A run on the first devices; 10 supports by default."""
-  mesh = sharding.make_mesh(jax.devices()[:num_devices], num_groups=num_groups)
+  group_size = num_devices // num_groups
+  mesh = sharding.make_mesh(
+    jax.devices()[:num_devices], bn_group_size=group_size
+  )
   images, labels = _images()
   index = sampling.label_index(
     np.arange(20), labels, class_names=tuple("abcde")
@@ -210,8 +213,7 @@ def make_setup(
     prediction=prediction,
     conv=conv,
     dtype=dtype,
-    axis_name=sharding.AXES if num_groups == 1 else sharding.DATA_AXIS,
-    group_axis_name=None if num_groups == 1 else sharding.GROUP_AXIS,
+    **sharding.batch_norm_axes(0 if num_groups == 1 else group_size),
   )
   method = methods.create(
     METHOD,
