@@ -72,6 +72,25 @@ def test_without_splits_all_is_for_training(root):
   assert table.val is None
 
 
+@pytest.mark.parametrize(
+  ("name", "meant"),
+  [
+    ("Split", "split"),
+    ("SPLIT", "split"),
+    ("splits", "split"),
+    ("Labels", "label"),
+    ("PATHS", "path"),
+  ],
+)
+def test_a_column_whose_name_is_nearly_one_of_ours_is_refused(
+  root, name, meant
+):
+  with pytest.raises(
+    ValueError, match=f"a column '{name}', which is not read, but '{meant}'"
+  ):
+    load(root, f"path,label,{name}\n4.jpg,x,\n5.jpg,y,test\n")
+
+
 def test_integers_are_class_numbers_in_numeric_order(root):
   lines = [
     f"{path},{label}" for path, label in zip(IMAGES, "01210", strict=True)

@@ -22,6 +22,7 @@ import numpy as np
 
 from paws_jax.data import catalog
 
+_COLUMNS = ("path", "label", "split")
 _SPLITS = ("train", "val", "test")
 _MAX_LISTED = 5
 
@@ -45,7 +46,8 @@ def load(path: str, *, directory: str) -> catalog.Catalog:
 
   The file is a comma-separated table in UTF-8, with or without a byte order
   mark, whose first line names the columns, in any order; others than these
-  are ignored. Spaces after a comma do not count; other spaces do.
+  are ignored, but for names that differ from these in case or a plural s only.
+  Spaces after a comma do not count; other spaces do.
 
   - path: relative to `directory`, with "/". It must not be absolute, nor
     contain "..". Symbolic links may lead out of the directory: whoever can
@@ -179,9 +181,15 @@ def _columns(where: str, fields: list[str]) -> dict[str, int]:
         "columns path, label and (optional) split in the first line, "
         "separated by commas"
       )
-  columns = {
-    n: names.index(n) for n in ("path", "label", "split") if n in names
-  }
+  for name in names:
+    # Else test images would be trained on for a capital letter.
+    meant = next((c for c in _COLUMNS if name.casefold() in (c, f"{c}s")), name)
+    if name != meant:
+      raise ValueError(
+        f"{where} has a column {name!r}, which is not read, but {meant!r} is: "
+        "rename or remove it"
+      )
+  columns = {n: names.index(n) for n in _COLUMNS if n in names}
   for name in columns:
     if names.count(name) > 1:
       raise ValueError(
