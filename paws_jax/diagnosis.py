@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from paws_jax.data import catalog
+from paws_jax.data import folders
 from paws_jax.data import inspection
 
 _MOST_LISTED = 5
+_MOST_PAIRS_LISTED = 20
 # Of more classes, the extremes are told.
 _MOST_CLASSES_LISTED = 30
 
@@ -201,6 +203,22 @@ def names(report: Report, found: catalog.Catalog) -> None:
     )
 
 
+def left_aside(report: Report, found: catalog.Catalog) -> None:
+  """Files among the images that are not read, by their suffix."""
+  if not found.left_aside:
+    return
+  kinds = sorted(found.left_aside.items(), key=lambda one: (-one[1], one[0]))
+  total = count(sum(found.left_aside.values()), "file")
+  report.say(
+    f"{total} of other kinds among the images: "
+    + _listed(
+      f"{number:,} {suffix or 'without a suffix'}" for suffix, number in kinds
+    )
+  )
+  for notice in folders.notices(found.left_aside):
+    report.warning(notice)
+
+
 def files(
   report: Report,
   groups: Sequence[inspection.Group],
@@ -232,10 +250,17 @@ def files(
       f"{crop}: their crops are enlarged"
     )
   if num_large:
-    report.say(
+    text = (
       f"{num_large:,} of them have a side longer than data.canvas_size = "
       f"{canvas}: they are reduced once before crops are cut"
     )
+    if canvas < crop:
+      report.warning(
+        f"{text}, and crops enlarged again to views.large_size = {crop}: raise "
+        f"canvas_size, best to {2 * crop}"
+      )
+    else:
+      report.say(text)
 
 
 def _sizes(looked: Sequence[inspection.Looked]) -> str:
@@ -257,9 +282,12 @@ def _unreadable(
   bad = [place for place, one in enumerate(looked) if one.reason]
   if not bad:
     return
-  text = f"{count(len(bad), group.name + ' image')} cannot be read: " + _listed(
+  named = [
     f"{group.images.name(int(group.rows[k]))} ({looked[k].reason})" for k in bad
-  )
+  ]
+  in_one_line = len(named) <= _MOST_LISTED
+  text = f"{count(len(bad), group.name + ' image')} cannot be read"
+  text += f": {', '.join(named)}" if in_one_line else ", as listed below"
   if group.name in ("val", "test"):
     report.problem(f"{text}. Repair or remove what cannot be evaluated")
   elif on_bad_image == "error":
@@ -271,6 +299,8 @@ def _unreadable(
     report.warning(f"{text}. data.on_bad_image is 'skip': others stand in")
     if group.name == "labelled":
       _lost_classes(report, group, bad, class_names)
+  for name in () if in_one_line else named:
+    report.say(f"  {name}")
 
 
 def _lost_classes(
@@ -293,7 +323,9 @@ def _lost_classes(
 def repeats(report: Report, shared: Sequence[inspection.Shared]) -> None:
   """Images that occur where they should not, by the hash of their bytes."""
   for first, second, pairs in shared:
-    listed = _listed(f"{a!r} = {b!r}" for a, b in pairs)
+    listed = _listed(
+      (f"{a!r} = {b!r}" for a, b in pairs), most=_MOST_PAIRS_LISTED
+    )
     if first == second:
       report.warning(
         f"{count(len(pairs), 'labelled image')} occur again under another "
@@ -315,10 +347,8 @@ def count(number: int, one: str, several: str = "") -> str:
   return f"{number:,} {word}"
 
 
-def _listed(texts: Iterable[str]) -> str:
+def _listed(texts: Iterable[str], most: int = _MOST_LISTED) -> str:
   """The first few, and how many more there are."""
   texts = list(texts)
-  more = len(texts) - _MOST_LISTED
-  return ", ".join(texts[:_MOST_LISTED]) + (
-    f" and {more:,} more" if more > 0 else ""
-  )
+  more = len(texts) - most
+  return ", ".join(texts[:most]) + (f" and {more:,} more" if more > 0 else "")

@@ -37,8 +37,6 @@ _REFUSALS = (
   MemoryError,
   jax.errors.JaxRuntimeError,
 )
-# Images of each kind on the sheet of views.
-_MOST_SHOWN = 4
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -171,7 +169,13 @@ def _examine(
   groups = inspection.groups(found, labelled_ids)
   report.block("Files")
   with Progress() as progress:
-    seen = inspection.look_at_all(groups, decode_size, progress=progress.show)
+    seen = inspection.look_at_all(
+      groups,
+      decode_size,
+      progress=progress.show,
+      eval_resize=config.views.eval_resize if found is whole else 0,
+    )
+  diagnosis.left_aside(report, found)
   diagnosis.files(report, groups, seen, config, found.class_names)
   diagnosis.repeats(report, inspection.duplicates(groups, seen))
   return Examined(found, labelled_ids, groups, seen)

@@ -1,5 +1,7 @@
 """From section `data` to images: labelled, unlabelled, held out."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -102,3 +104,36 @@ def test_too_few_images_without_the_labelled_ones(arrays):
   dataset = load(arrays, include_labelled=False)
   with pytest.raises(ValueError, match=r"is 32 but the data has 29 training"):
     pipeline(dataset, batch_size=32)
+
+
+def test_the_home_directory_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  names = ("dir", "manifest", "labels_file", "unlabelled_dir", "test_dir")
+  section = dict(config_lib.base().data) | dict.fromkeys(names, "~/x")
+  config = datasets.DataConfig(**section)
+  for name in names:
+    assert getattr(config, name) == str(tmp_path / "x")
+  # Only at the start, and of a user who exists.
+  other = dataclasses.replace(config, dir="x/~", manifest="~nobody!/x")
+  assert (other.dir, other.manifest) == ("x/~", "~nobody!/x")
+
+
+def test_images_that_are_left_aside_are_told(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  for name in ("a/1.png", "b/2.png", "a/3.heic", "a/4.txt"):
+    path = tmp_path / "photos" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+  changes = {"source": "folder", "pipeline": "host", "labels_per_class": 1}
+  section = dict(config_lib.base().data) | changes | {"dir": "~/photos"}
+  dataset = datasets.load(
+    datasets.DataConfig(**section),
+    augment.ViewsConfig(**config_lib.base().views),
+  )
+  assert len(dataset.labelled) == 2
+  (notice,) = dataset.notices
+  assert notice.startswith("1 .heic file is left aside")
+
+
+def test_data_in_memory_have_no_notices(arrays):
+  assert load(arrays).notices == ()

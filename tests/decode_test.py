@@ -141,6 +141,37 @@ def test_sixteen_bits_are_scaled_not_cut():
   assert half.tolist() == [[[1, 1, 1]]]
 
 
+def test_transparency_of_sixteen_bits_shows_white():
+  ramp = np.arange(0, 65536, 257, dtype=np.uint16).reshape(1, -1)
+  got = _image(_encode(ramp, format="PNG", transparency=257 * 10))
+  want = np.arange(256)
+  want[10] = 255
+  np.testing.assert_array_equal(got[0, :, 0], want)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int16])
+def test_integers_of_unknown_range_are_refused(dtype):
+  # As 16 bits nearly all of them would be white, or black.
+  values = np.array([[0, 30000]], dtype)
+  stream = io.BytesIO()
+  if dtype == np.int32:
+    Image.fromarray(values * 60000).save(stream, "TIFF")
+  else:
+    tags = {339: 2}
+    Image.fromarray(values.astype(np.uint16)).save(
+      stream, "TIFF", tiffinfo=tags
+    )
+  assert Image.open(stream).mode == "I"
+  with pytest.raises(decode.BadImageError, match=r"a/b\.jpg: .*range unknown"):
+    _image(stream.getvalue())
+
+
+def test_sixteen_bits_in_a_tiff_are_those_in_a_png():
+  ramp = np.arange(0, 65536, 257, dtype=np.uint16).reshape(1, -1)
+  got = _image(_encode(ramp, format="TIFF"))
+  np.testing.assert_array_equal(got[0, :, 0], np.arange(256))
+
+
 def test_transparent_pixels_show_white():
   pixels = np.zeros((2, 2, 4), np.uint8)
   pixels[0, 0] = [10, 20, 30, 255]

@@ -205,6 +205,45 @@ def test_a_test_image_cannot_be_skipped(root, examine):
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("part", ["cat", "held_out/dog"])
+def test_an_image_too_narrow_to_be_evaluated(root, examine, part):
+  (root / part / "1.png").write_bytes(_image(1, height=1, width=9000))
+  finding = "1.png (its 1 x 9000 pixels are too narrow to be resized to a short"
+  _only(examine(root), 1, finding)
+  # An unlabelled one is only trained on.
+  (root / part / "1.png").write_bytes(_image(1))
+  (root / "more" / "1.png").write_bytes(_image(2, height=1, width=9000))
+  assert examine(root)[0] == 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_all_unreadable_images_are_named(root, examine):
+  for k in range(7):
+    (root / "more" / f"{k}.png").write_bytes(b"<html>")
+  result = examine(root)
+  _only(result, 1, "7 unlabelled images cannot be read, as listed below. Rep")
+  lines = [line.strip() for line in result[1].splitlines()]
+  for k in range(7):
+    name = f"more/{k}.png"
+    assert [line.startswith(f"{name} (it is text") for line in lines].count(1)
+
+
+@pytest.mark.usefixtures("quick")
+def test_files_of_formats_that_are_not_read(root, examine):
+  (root / "cat" / "notes.txt").write_text("")
+  status, text = examine(root)
+  assert (status, _findings(text)) == (0, [])
+  assert "1 file of other kinds among the images: 1 .txt\n" in text
+  for k in range(50):
+    (root / "cat" / f"{k}.HEIC").write_bytes(b"")
+  (root / "held_out" / "cat" / "README").write_bytes(b"")
+  result = examine(root)
+  _only(result, 0, "50 .heic files are left aside: to use them, convert")
+  listed = "52 files of other kinds among the images: 50 .heic, 1 without a "
+  assert listed + "suffix, 1 .txt\n" in result[1]
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_class_without_a_readable_image(root, examine):
   for k in range(3):
     (root / "dog" / f"{k}.png").write_bytes(b"")
@@ -224,6 +263,17 @@ def test_small_and_large_images_are_counted(root, examine):
   assert status == 0
   assert "1 of them have a side shorter than views.large_size = 16" in text
   assert "1 of them have a side longer than data.canvas_size = 32" in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_canvases_smaller_than_crops(root, examine):
+  # They do no harm to images that fit.
+  changes = {"data.canvas_size": 24, "views.large_size": 30}
+  changes["views.eval_resize"] = 30
+  assert _findings(examine(root, changes)[1]) == []
+  (root / "more" / "0.png").write_bytes(_image(8, width=33))
+  words = "views.large_size = 30: raise canvas_size, best to 60"
+  _only(examine(root, changes), 0, words)
 
 
 @pytest.mark.usefixtures("quick")
@@ -302,6 +352,16 @@ def test_images_that_are_trained_and_tested_on(root, examine):
     0,
     "2 images occur both as labelled and as test: 'cat/0.png' = 'cat/0.png', ",
   )
+
+
+@pytest.mark.usefixtures("quick")
+def test_many_duplicates_are_listed(root, examine):
+  _write(root, *(f"cat/x{k:02}.png" for k in range(22)), first_seed=600)
+  for k in range(22):
+    name = f"cat/x{k:02}.png"
+    shutil.copy(root / name, root / "held_out" / name)
+  result = examine(root)
+  _only(result, 0, "'cat/x19.png' = 'cat/x19.png' and 2 more. An accuracy")
 
 
 @pytest.mark.usefixtures("quick")

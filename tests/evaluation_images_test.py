@@ -106,6 +106,22 @@ def test_bad_labelled_images_may_be_left_out(files):
   assert all("damaged" in reason for reason in images.unreadable.values())
 
 
+def test_an_image_that_can_be_read_again_counts_again(files):
+  with open(f"{files.root}/3.jpg", "rb") as file:
+    whole = file.read()
+  _damage(files, 3)
+  images = _images(files, leave_out_bad=True)
+  images[2:5]
+  assert images.readable.tolist() == [True] * 3 + [False] + [True] * 2
+  with open(f"{files.root}/3.jpg", "wb") as file:
+    file.write(whole)
+  images[:3]
+  assert not images.readable[3]
+  images[3:]
+  assert images.readable.all()
+  assert images.unreadable == {}
+
+
 def test_too_many_pixels_are_refused(files):
   with pytest.raises(decode.BadImageError, match="more than data"):
     _images(files, max_pixels=1000)[:1]

@@ -44,6 +44,7 @@ def test_classes_and_images_are_sorted_by_name(tmp_path):
 
 def test_suffixes_in_any_case_nested_and_nothing_hidden(tmp_path):
   wanted = ["a/1.JPG", "a/2.jpeg", "a/x/y/3.Png", "b/4.webp", "b/5.BMP"]
+  wanted += ["b/6.jfif", "b/7.jpe"]
   ignored = [".git/1.jpg", "a/.1.jpg", "a/.thumbs/2.jpg", "b/notes.txt"]
   ignored += ["README.md", "a/jpg", "b/6.jpg.part"]
   got = load(tree(tmp_path, *wanted, *ignored))
@@ -178,9 +179,56 @@ def test_a_dangling_link_is_named_when_it_is_read(tmp_path):
   tree(tmp_path, "a/1.jpg")
   (tmp_path / "a/2.jpg").symlink_to("nowhere")
   got = load(tmp_path)
-  for attempt in (lambda: got.train.images.read(1), got.fingerprint):
-    with pytest.raises(OSError, match=r"a/2\.jpg"):
-      attempt()
+  with pytest.raises(OSError, match=r"a/2\.jpg"):
+    got.train.images.read(1)
+  # Nor does it matter to what a run is trained on, whether it can be read.
+  before = got.fingerprint()
+  (tmp_path / "a/2.jpg").unlink()
+  tree(tmp_path, "a/2.jpg")
+  assert load(tmp_path).fingerprint() == before
+
+
+def test_files_of_other_kinds_are_counted(tmp_path):
+  root = tree(tmp_path / "root", "a/1.jpg", "a/2.HEIC", "a/x/3.heic", "4.heic")
+  tree(tmp_path / "root", "a/.5.heic", "a/notes.txt", "README")
+  tree(tmp_path / "more", "1.jpg", "2.AVIF", "3.avif")
+  tree(tmp_path / "held", "a/1.jpg", "a/2.cr2", "a/3.heif")
+  got = load(root, unlabelled="../more", test="../held")
+  assert got.left_aside == {
+    ".heic": 3,
+    ".txt": 1,
+    "": 1,
+    ".avif": 2,
+    ".cr2": 1,
+    ".heif": 1,
+  }
+  assert folders.notices(got.left_aside) == [
+    "3 .heic files are left aside: to use them, convert to JPEG or PNG",
+    "2 .avif files are left aside: to use them, convert to JPEG or PNG",
+    "1 .cr2 file is left aside: to use it, convert to JPEG or PNG",
+    "1 .heif file is left aside: to use it, convert to JPEG or PNG",
+  ]
+  assert load(tree(tmp_path / "plain", "a/1.jpg")).left_aside == {}
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_folder_that_belongs_to_two_classes_is_refused(tmp_path, back):
+  tree(tmp_path, "a/1.jpg", "b/2.jpg", "b/deep/3.jpg")
+  if back:
+    (tmp_path / "b/more").symlink_to(tmp_path / "a")
+  else:
+    (tmp_path / "a/more").symlink_to(tmp_path / "b/deep")
+  with pytest.raises(
+    ValueError, match=r"folders 'a' and 'b' are links .* give its images two"
+  ):
+    load(tmp_path)
+
+
+def test_a_class_may_be_called_like_the_unlabelled_folder(tmp_path):
+  tree(tmp_path / "root", "cat/1.jpg", "unlabelled/1.jpg")
+  tree(tmp_path / "more", "1.jpg")
+  images = load(tmp_path / "root", unlabelled="../more").train.images
+  assert len({images.key(row) for row in range(3)}) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What reading the files of a data set finds."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from PIL import Image
 
 from paws_jax.data import catalog
+from paws_jax.data import decode
+from paws_jax.data import evaluation_images
 from paws_jax.data import inspection
 from paws_jax.data import sources
 
@@ -95,6 +98,36 @@ def test_what_cannot_be_read_has_a_reason(found):
   assert [bool(reason) for reason in reasons] == [1, 0, 1, 0, 1, 1, 0, 0]
   assert seen["labelled"][0].digest == b""
   assert seen["labelled"][2].height == 0
+
+
+def test_what_cannot_be_evaluated_has_the_reason_of_evaluation(tmp_path):
+  line = _png(0, 1, 90)
+  part = _part(tmp_path, {"a": line, "b": _png(1)}, [0, 1])
+  unlabelled = inspection.Group(
+    "unlabelled", part.images, np.arange(2), part.labels, 2
+  )
+  listed = [unlabelled]
+  for name in ("labelled", "val", "test"):
+    listed.append(dataclasses.replace(unlabelled, name=name))
+  resize = 2**17 // 90 + 1
+  decode_size = inspection.file_size_in_pixels(max_pixels=100, canvas_size=4)
+  seen = inspection.look_at_all(
+    listed, decode_size, progress=lambda *_: None, eval_resize=resize
+  )
+  images = evaluation_images.EvaluationImages(
+    part.images, resize=resize, size=8, max_pixels=100
+  )
+  with pytest.raises(decode.BadImageError) as caught:
+    images[:1]
+  for group in listed:
+    reason = "" if group is unlabelled else caught.value.reason
+    assert seen[group.name][0][1:] == (1, 90, reason)
+    assert not seen[group.name][1].reason
+  # One pixel less is still resized.
+  seen = inspection.look_at_all(
+    listed, decode_size, progress=lambda *_: None, eval_resize=resize - 1
+  )
+  assert not any(one.reason for looked in seen.values() for one in looked)
 
 
 def test_an_image_of_too_many_pixels_is_not_decoded(found):

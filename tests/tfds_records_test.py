@@ -3,6 +3,7 @@ import functools
 import hashlib
 import io
 import os
+import pathlib
 import shutil
 import struct
 
@@ -34,11 +35,12 @@ def prepare(
   text="file_name",
   unlabelled=(),
   dtype=np.uint8,
+  shift=0,
 ):
   """Builds a data set of JPEG files; returns its directory.
 
-  Image i of `train` is jpeg(i) of class i % 3, called image_{i}.jpg; those of
-  other splits count from 20. The order on disk is another.
+  Image i of `train` is jpeg(i) of class (i + shift) % 3, called image_{i}.jpg;
+  those of other splits count from 20. The order on disk is another.
   """
   import tensorflow_datasets as tfds
 
@@ -71,7 +73,7 @@ def prepare(
           image = np.zeros((2, 2, 1), dtype)
         row = {
           "image": image,
-          "label": -1 if split in unlabelled else i % 3,
+          "label": -1 if split in unlabelled else (i + shift) % 3,
           text: f"image_{i:03}.jpg",
         }
         yield i, {key: row[key] for key in features}
@@ -207,6 +209,23 @@ def test_an_index_that_is_damaged_or_of_other_files_is_rebuilt(
   told = capsys.readouterr().out
   assert told.count("indexing tiny_photos/1.2.0 train") == 1
   assert "indexing tiny_photos/1.2.0 test" not in told
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_data_prepared_anew_at_equal_size_are_indexed_anew(
+  tmp_path, file_format
+):
+  place = pathlib.Path(prepare(tmp_path / "one", file_format))
+  before = tfds_records.load(str(place), "").train
+  other = pathlib.Path(prepare(tmp_path / "two", file_format, shift=1))
+  for path in other.iterdir():
+    assert path.name.endswith("json") or (
+      path.stat().st_size == (place / path.name).stat().st_size
+    )
+    shutil.copyfile(path, place / path.name)
+  after = tfds_records.load(str(place), "").train
+  assert after.images.index.keys == before.images.index.keys
+  np.testing.assert_array_equal(after.labels, (before.labels + 1) % 3)
 
 
 def test_where_the_data_cannot_be_written_the_index_lies_in_the_cache(

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -101,6 +102,8 @@ class Catalog:
     train: the training images, at least one of them labelled.
     test: images to evaluate on, all labelled; None when there are none.
     val: likewise, to choose settings on.
+    left_aside: how many files of other kinds lie among the images, by their
+      suffix in lower case: {".heic": 50, ".txt": 1, "": 2}.
   """
 
   name: str
@@ -108,6 +111,7 @@ class Catalog:
   train: Part
   test: Part | None = None
   val: Part | None = None
+  left_aside: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     seen: dict[str, int] = {}
@@ -163,15 +167,12 @@ class Catalog:
     return self.train.labels
 
   def fingerprint(self) -> str:
-    """Returns hex sha256 of training images: names, sizes in bytes, labels.
+    """Returns hex sha256 of the training images: their names and labels.
 
     What a run is trained on: test images may be mended while it goes on.
-    Pixels do not enter, as reading them may take an hour: an image that is
-    replaced by another of the same name and size is not noticed. Nor does the
-    place of the data: a copy has the same fingerprint.
-
-    Raises:
-      OSError: an image is not there; names it.
+    Neither sizes nor pixels enter, so that a damaged or missing image may be
+    mended, too; one that is replaced by another of the same name is not
+    noticed. Nor does the place of the data: a copy has the same fingerprint.
     """
     return self._fingerprint
 
@@ -183,8 +184,7 @@ class Catalog:
     images = self.train.images
     digest.update(_line("train", str(len(images))))
     for index, label in enumerate(self.train.labels.tolist()):
-      size = images.size(index)
-      digest.update(_line(f"{label} {size}", images.key(index)))
+      digest.update(_line(str(label), images.key(index)))
     return digest.hexdigest()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,8 @@ from paws_jax.data import manifest
 from paws_jax.data import sampling
 from paws_jax.data import sources
 from paws_jax.data import splits
+
+_PATHS = ("dir", "manifest", "labels_file", "unlabelled_dir", "test_dir")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +45,12 @@ class DataConfig:
   on_bad_image: str
   max_pixels: int
   support_cache_mb: int
+
+  def __post_init__(self):
+    """Makes "~" at the start of a path the home directory."""
+    for name in _PATHS:
+      path = os.path.expanduser(getattr(self, name))
+      object.__setattr__(self, name, path)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,6 +91,8 @@ class Dataset:
     resize: what is done to a batch [n, H, W, Ch] uint8 of them before that.
     make_pipeline: of (support, batch_size, seed, mesh, with_unlabelled), all by
       name; gives a pipeline as `in_memory.InMemory` is one.
+    notices: lines that a user should see before training, such as how many
+      images are left aside because their format is not read.
   """
 
   name: str
@@ -94,6 +105,7 @@ class Dataset:
   eval_views: augment.ViewsConfig
   resize: Callable[[np.ndarray], np.ndarray]
   make_pipeline: Callable[..., Any]
+  notices: tuple[str, ...] = ()
 
   @property
   def num_classes(self) -> int:
@@ -216,6 +228,7 @@ def _on_disk(config: DataConfig, views: augment.ViewsConfig) -> Dataset:
     eval_views=dataclasses.replace(views, eval_resize=0),
     resize=lambda images: images,
     make_pipeline=make_pipeline,
+    notices=tuple(folders.notices(found.left_aside)),
   )
 
 

@@ -10,7 +10,8 @@ data sets consist of, and leaves all others to `image`.
 - EXIF orientation is applied. Of an animation the first frame is taken.
 - Transparent pixels show white: that is what drawings with a transparent
   ground are made for, and black would swallow their lines.
-- 16-bit grey becomes round(value / 257), so that 65,535 is 255.
+- 16-bit grey becomes round(value / 257), so that 65,535 is 255. Integers of
+  another range, as TIFF may hold them, are refused: what is white is not known.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from paws_jax.data import tf_runtime
+
 if TYPE_CHECKING:
   import PIL.Image
   import tensorflow as tf
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 _ORIENTATION = 0x0112
+_REMEDY = 'Repair it, or set data.on_bad_image to "skip" to train without it'
 # Metadata of a JPEG that `plain_jpeg` looks at; beyond it, Pillow looks.
 _HEADER_BYTES = 4096
 
@@ -40,13 +44,8 @@ class BadImageError(ValueError):
     reason: why it cannot be read.
   """
 
-  def __init__(self, name: str, reason: str, *, can_skip: bool = True):
-    """Makes the message; `can_skip` is whether training can do without it."""
-    remedy = (
-      'Repair it, or set data.on_bad_image to "skip" to train without it'
-      if can_skip
-      else "Repair or remove it: an evaluation counts every image once"
-    )
+  def __init__(self, name: str, reason: str, *, remedy: str = _REMEDY):
+    """Makes the message, which ends with the remedy."""
     super().__init__(f"{name}: {reason}. {remedy}.")
     self.name, self.reason = name, reason
 
@@ -192,10 +191,7 @@ def _rgb(opened: PIL.Image.Image) -> PIL.Image.Image:
   from PIL import Image
 
   if opened.mode.startswith("I"):
-    # 16 bits a pixel, however they are stored.
-    values = np.clip(np.asarray(opened).astype(np.int64), 0, 65535)
-    grey = ((values + 128) // 257).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")
+    return Image.fromarray(_grey(opened)).convert("RGB")
   if opened.mode == "F":
     raise ValueError("its pixels are floating-point numbers of unknown range")
   if opened.has_transparency_data:
@@ -207,6 +203,22 @@ def _rgb(opened: PIL.Image.Image) -> PIL.Image.Image:
     white.paste(image, mask=image.getchannel("A"))
     return white
   return opened if opened.mode == "RGB" else opened.convert("RGB")
+
+
+def _grey(opened: PIL.Image.Image) -> np.ndarray:
+  """uint8 [h, w] of 16 bits a pixel, however they are stored."""
+  values = np.asarray(opened).astype(np.int64)
+  # Mode "I" has 32 bits; Pillow up to version 11 opened 16-bit PNG with it.
+  if opened.mode == "I" and opened.format != "PNG":
+    raise ValueError("its pixels are signed or 32-bit integers, range unknown")
+  grey = ((np.clip(values, 0, 65535) + 128) // 257).astype(np.uint8)
+  # The value that a PNG declares transparent.
+  transparent = opened.info.get("transparency")
+  return (
+    grey
+    if transparent is None
+    else np.where(values == transparent, np.uint8(255), grey)
+  )
 
 
 def plain_jpeg(
@@ -230,7 +242,7 @@ def plain_jpeg(
     tf.errors.InvalidArgumentError: when run, for some of what is no whole
       JPEG; also left to `image`.
   """
-  import tensorflow as tf
+  tf = tf_runtime.load()
 
   # Asked first, since TensorFlow prints a line for each file that is none.
   return tf.cond(
@@ -243,7 +255,7 @@ def plain_jpeg(
 def _jpeg_if_ordinary(
   content: tf.Tensor, canvas_size: int, max_pixels: int
 ) -> tf.Tensor:
-  import tensorflow as tf
+  tf = tf_runtime.load()
 
   # [height, width, components], from the header alone.
   shape = tf.io.extract_jpeg_shape(content, output_type=tf.int64)
@@ -266,7 +278,7 @@ def _stands_upright(content: tf.Tensor) -> tf.Tensor:
 
   A search for byte patterns, not a parser: metadata made to mislead it can.
   """
-  import tensorflow as tf
+  tf = tf_runtime.load()
 
   header = tf.strings.substr(content, 0, _HEADER_BYTES)
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 # Longest side that resizing may lead to: a line of one pixel by millions would
 # take all memory.
 _LONGEST_SIDE = 2**17
+_REMEDY = "Repair or remove it: an evaluation counts every image once"
 
 
 class EvaluationImages:
@@ -44,7 +49,6 @@ class EvaluationImages:
     max_pixels: int,
     rows: np.ndarray | None = None,
     leave_out_bad: bool = False,
-    num_threads: int | None = None,
   ):
     """Keeps the settings; nothing is read yet.
 
@@ -56,7 +60,6 @@ class EvaluationImages:
       rows: int [n], the images to take of the reader; default all.
       leave_out_bad: whether a bad one is listed in `unreadable` instead of
         being an error.
-      num_threads: that decode; default one for each core of this process.
 
     Raises:
       ValueError: `resize` smaller than `size`.
@@ -74,9 +77,9 @@ class EvaluationImages:
     self._leave_out_bad = leave_out_bad
     # Why each cannot be read, by place.
     self._bad: dict[int, decode.BadImageError] = {}
+    self._others: dict[int, tuple[str, str]] = {}
     self._resize, self._size = resize, size
     self._rows = np.arange(len(reader)) if rows is None else np.asarray(rows)
-    self._num_threads = num_threads or sharding.num_cores()
 
   def __len__(self) -> int:
     return len(self._rows)
@@ -89,14 +92,38 @@ class EvaluationImages:
   @property
   def unreadable(self) -> dict[str, str]:
     """Names of the bad images among those sliced so far, and the reasons."""
-    return {error.name: error.reason for error in self._bad.values()}
+    return dict(self._all_bad().values())
 
   @property
   def readable(self) -> np.ndarray:
-    """Bool [n]: False for the bad images among those sliced so far."""
+    """Bool [n]: False for images that were bad when last sliced."""
     readable = np.ones(len(self), bool)
-    readable[list(self._bad)] = False
+    readable[list(self._all_bad())] = False
     return readable
+
+  def share_unreadable(self, gather: Callable[[Any], list[Any]]) -> None:
+    """Learns of the bad images that other processes have met.
+
+    Args:
+      gather: gives what every process gives, as `agreement.gather` does.
+    """
+    own = [[place, *told] for place, told in self._told(self._bad)]
+    self._others = {
+      place: (name, reason)
+      for each in gather(own)
+      for place, name, reason in each
+    }
+
+  def _all_bad(self) -> dict[int, tuple[str, str]]:
+    """(name, reason) of the bad images that are known, by place."""
+    return self._others | dict(self._told(self._bad))
+
+  @staticmethod
+  def _told(
+    bad: Mapping[int, decode.BadImageError],
+  ) -> Iterator[tuple[int, tuple[str, str]]]:
+    for place, error in bad.items():
+      yield place, (error.name, error.reason)
 
   def __getitem__(self, places: slice | np.ndarray) -> np.ndarray:
     """Decodes images.
@@ -121,12 +148,15 @@ class EvaluationImages:
       except decode.BadImageError as error:
         if not self._leave_out_bad:
           raise decode.BadImageError(
-            error.name, error.reason, can_skip=False
+            error.name, error.reason, remedy=_REMEDY
           ) from error
         self._bad[int(chosen[i])] = error
+      else:
+        # A disk that failed once need not fail again.
+        self._bad.pop(int(chosen[i]), None)
 
     # Pillow lets other threads run while it decodes and resizes.
-    with concurrent.futures.ThreadPoolExecutor(self._num_threads) as pool:
+    with concurrent.futures.ThreadPoolExecutor(sharding.num_cores()) as pool:
       for _ in pool.map(read, range(len(chosen))):
         pass
     return cut
@@ -134,14 +164,26 @@ class EvaluationImages:
   def _read(self, row: int) -> np.ndarray:
     """Decodes and cuts an image to uint8 [size, size, 3]."""
     pixels = self._images.image(row)
-    height, width = pixels.shape[:2]
-    if self._resize * max(height, width) > _LONGEST_SIDE * min(height, width):
-      raise decode.BadImageError(
-        self._images.reader.name(row),
-        f"its {height} x {width} pixels are too narrow to be resized to a "
-        f"short side of {self._resize}",
-      )
+    reason = too_narrow(*pixels.shape[:2], resize=self._resize)
+    if reason:
+      raise decode.BadImageError(self._images.reader.name(row), reason)
     return resize_and_crop(pixels, resize=self._resize, size=self._size)
+
+
+def too_narrow(height: int, width: int, *, resize: int) -> str:
+  """Why an image cannot be evaluated though it can be read; "": it can.
+
+  Args:
+    height: of the whole image, in pixels.
+    width: likewise.
+    resize: pixels of the short side before cutting.
+  """
+  if resize * max(height, width) <= _LONGEST_SIDE * min(height, width):
+    return ""
+  return (
+    f"its {height} x {width} pixels are too narrow to be resized to a short "
+    f"side of {resize}"
+  )
 
 
 def resize_and_crop(

@@ -6,14 +6,32 @@ each real directory is read once below a class, so that loops end.
 
 from __future__ import annotations
 
+import collections
 import os
+from collections.abc import Mapping
+from typing import NamedTuple
+from typing import TypeAlias
 
 import numpy as np
 
 from paws_jax.data import catalog
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SUFFIXES = (
+  *(".jpg", ".jpeg", ".jpe", ".jfif"),
+  *(".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+)
+# Images that are not read: of phones, of cameras, and of some programs.
+_UNREAD = frozenset(
+  (
+    *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx"),
+    *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+    *(".psd", ".svg", ".ico", ".tga", ".ppm", ".pgm", ".pnm", ".exr", ".dcm"),
+  )
+)
 _MAX_LISTED = 10
+# Device and inode of a directory, and numbers of files by their suffix.
+_Place: TypeAlias = tuple[int, int]
+_Counts: TypeAlias = collections.Counter[str]
 _LAYOUT = (
   f"expected are images ({', '.join(SUFFIXES)}) in one folder per class, as in "
   "data.dir/cat/1.jpg and data.dir/dog/7.png"
@@ -27,7 +45,8 @@ def load(
 
   Images are files that end in one of `SUFFIXES`, in any case. They may lie
   deeper below their class; what is hidden (".name") and other files are left
-  aside. Classes, and images by their paths, are sorted by name.
+  aside, the latter counted. Classes, and images by their paths, are sorted by
+  name.
 
   Args:
     directory: holds one folder per class.
@@ -41,7 +60,8 @@ def load(
 
   Raises:
     FileNotFoundError: a directory that is not there.
-    ValueError: a directory that is not laid out like this; says how.
+    ValueError: a directory that is not laid out like this; says how. Or a
+      folder that belongs to two classes.
   """
   _check_directory("data.dir", directory)
   # Outside of the root a path begins with "..", which a link would mislead.
@@ -55,26 +75,47 @@ def load(
       others[field] = os.path.realpath(os.path.join(root, given))
       _check_directory(field, others[field])
   apart = _identities(root=root, others=others)
-  class_names, train_paths, labels = _classes("data.dir", root, apart)
-  # Where the unlabelled ones lie must not matter to a copy of the data.
-  keys = list(train_paths)
+  left_aside: _Counts = collections.Counter()
+  train = _classes("data.dir", root, apart, left_aside)
+  # Where the unlabelled ones lie must not matter to a copy of the data; nor
+  # may they be taken for those of a class called "unlabelled".
+  keys = list(train.paths)
   if unlabelled_dir:
     place = others["data.unlabelled_dir"]
-    found = _unlabelled(root, place, apart)
+    found = _unlabelled(root, place, apart, left_aside)
     keys += [
-      f"unlabelled/{os.path.relpath(os.path.join(root, path), place)}"
+      f"../unlabelled/{os.path.relpath(os.path.join(root, path), place)}"
       for path in found
     ]
-    train_paths += found
-    labels += [catalog.UNLABELLED] * len(found)
+    train.paths.extend(found)
+    train.labels.extend([catalog.UNLABELLED] * len(found))
+  test = None
+  if test_dir:
+    place = others["data.test_dir"]
+    test = _test(place, train.names, apart, left_aside)
   return catalog.Catalog(
     name=os.path.basename(os.path.abspath(directory)) or directory,
-    class_names=tuple(class_names),
-    train=_part(root, train_paths, labels, keys),
-    test=_test(others["data.test_dir"], class_names, apart)
-    if test_dir
-    else None,
+    class_names=tuple(train.names),
+    train=_part(root, train.paths, train.labels, keys),
+    test=test,
+    left_aside=dict(left_aside),
   )
+
+
+def notices(left_aside: Mapping[str, int]) -> list[str]:
+  """Lines about images in formats that are not read, the most frequent first.
+
+  Args:
+    left_aside: of a `catalog.Catalog`.
+  """
+  unread = [
+    (n, suffix) for suffix, n in left_aside.items() if suffix in _UNREAD
+  ]
+  return [
+    f"{number:,} {suffix} {'file is' if number == 1 else 'files are'} left "
+    f"aside: to use {'it' if number == 1 else 'them'}, convert to JPEG or PNG"
+    for number, suffix in sorted(unread, key=lambda one: (-one[0], one[1]))
+  ]
 
 
 def _check_directory(field: str, directory: str) -> None:
@@ -92,9 +133,7 @@ def _check_directory(field: str, directory: str) -> None:
   )
 
 
-def _identities(
-  *, root: str, others: dict[str, str]
-) -> frozenset[tuple[int, int]]:
+def _identities(*, root: str, others: dict[str, str]) -> frozenset[_Place]:
   """Device and inode of each directory; raises where two are the same."""
   fields = {_identity(root): "data.dir"}
   for field, directory in others.items():
@@ -108,7 +147,7 @@ def _identities(
   return frozenset(fields)
 
 
-def _identity(directory: str) -> tuple[int, int]:
+def _identity(directory: str) -> _Place:
   status = os.stat(directory)
   return status.st_dev, status.st_ino
 
@@ -122,11 +161,20 @@ def _part(
   return catalog.Part(images=files, labels=np.asarray(labels, np.int32))
 
 
+class _Classes(NamedTuple):
+  """Class names in order, the paths of all images, and the label of each."""
+
+  names: list[str]
+  paths: list[str]
+  labels: list[int]
+
+
 def _classes(
-  field: str, root: str, apart: frozenset[tuple[int, int]]
-) -> tuple[list[str], list[str], list[int]]:
-  """Returns class names, paths of all images, and the label of each."""
-  folders, loose, _ = _scan(root)
+  field: str, root: str, apart: frozenset[_Place], left_aside: _Counts
+) -> _Classes:
+  """Lists the class folders in a directory; counts what is left aside."""
+  folders, loose, others = _scan(root)
+  left_aside.update(map(_suffix, others))
   folders = sorted(
     name for name in folders if _identity(os.path.join(root, name)) not in apart
   )
@@ -139,22 +187,24 @@ def _classes(
       f"folders: {_LAYOUT}. Move images without a label to a folder of their "
       "own, and name it in data.unlabelled_dir"
     )
-  paths: list[str] = []
-  labels: list[int] = []
-  first: dict[tuple[int, int], str] = {}
+  found = _Classes(folders, [], [])
+  owner: dict[_Place, str] = {}
   empty = []
   for label, name in enumerate(folders):
-    same = first.setdefault(_identity(os.path.join(root, name)), name)
-    if same != name:
-      raise ValueError(
-        f"{field} = {root!r}: the class folders {same!r} and {name!r} are "
-        "links to the same place: remove one of the two"
-      )
-    found, num_other = _images(os.path.join(root, name), root, apart)
-    if not found:
-      empty.append(f"{name!r} (with {num_other} files of other kinds)")
-    paths += found
-    labels += [label] * len(found)
+    images, others, entered = _images(os.path.join(root, name), root, apart)
+    for place, folder in entered.items():
+      same = owner.setdefault(place, name)
+      if same != name:
+        raise ValueError(
+          f"{field} = {root!r}: the class folders {same!r} and {name!r} are "
+          f"links to the same place, or lead to it ({folder!r}), which would "
+          "give its images two labels: remove one of the links"
+        )
+    if not images:
+      empty.append(f"{name!r} (with {others.total()} files of other kinds)")
+    left_aside.update(others)
+    found.paths.extend(images)
+    found.labels.extend([label] * len(images))
   if empty:
     more = len(empty) - _MAX_LISTED
     raise ValueError(
@@ -163,29 +213,33 @@ def _classes(
       + (f", {more} more" if more > 0 else "")
       + f". Add images ({', '.join(SUFFIXES)}), or remove the folder"
     )
-  return folders, paths, labels
+  return found
 
 
 def _unlabelled(
-  root: str, directory: str, apart: frozenset[tuple[int, int]]
+  root: str, directory: str, apart: frozenset[_Place], left_aside: _Counts
 ) -> list[str]:
   """Paths of the images below a directory, relative to root."""
-  found, num_other = _images(directory, root, apart)
+  found, others, _ = _images(directory, root, apart)
   if not found:
     raise ValueError(
-      f"data.unlabelled_dir = {directory!r} holds no image, and {num_other} "
-      f"files of other kinds: add images ({', '.join(SUFFIXES)}), or set it "
-      'to ""'
+      f"data.unlabelled_dir = {directory!r} holds no image, and "
+      f"{others.total()} files of other kinds: add images "
+      f'({", ".join(SUFFIXES)}), or set it to ""'
     )
+  left_aside.update(others)
   return found
 
 
 def _test(
-  directory: str, class_names: list[str], apart: frozenset[tuple[int, int]]
+  directory: str,
+  class_names: list[str],
+  apart: frozenset[_Place],
+  left_aside: _Counts,
 ) -> catalog.Part:
   """The test images, with labels that count as those of class_names do."""
-  names, paths, labels = _classes("data.test_dir", directory, apart)
-  unknown = [name for name in names if name not in set(class_names)]
+  found = _classes("data.test_dir", directory, apart, left_aside)
+  unknown = [name for name in found.names if name not in set(class_names)]
   if unknown:
     raise ValueError(
       f"data.test_dir = {directory!r} has {len(unknown)} class folders that "
@@ -195,12 +249,13 @@ def _test(
       + ". Name the folders alike"
     )
   to_train = {name: label for label, name in enumerate(class_names)}
-  return _part(directory, paths, [to_train[names[label]] for label in labels])
+  labels = [to_train[found.names[label]] for label in found.labels]
+  return _part(directory, found.paths, labels)
 
 
 def _images(
-  top: str, root: str, apart: frozenset[tuple[int, int]]
-) -> tuple[list[str], int]:
+  top: str, root: str, apart: frozenset[_Place]
+) -> tuple[list[str], _Counts, dict[_Place, str]]:
   """Images below a directory, as sorted paths relative to root.
 
   Args:
@@ -209,26 +264,32 @@ def _images(
     apart: directories that are not entered, should `top` lead to them.
 
   Returns:
-    The paths, and the number of other files.
+    The paths; the number of other files, by suffix; and the directories that
+    were entered.
   """
-  paths, num_other = [], 0
-  entered = set(apart) - {_identity(top)}
+  paths: list[str] = []
+  left_aside: _Counts = collections.Counter()
+  entered: dict[_Place, str] = {}
+  closed = apart - {_identity(top)}
   waiting = [top]
   while waiting:
     folder = waiting.pop()
     identity = _identity(folder)
-    if identity in entered:
+    if identity in closed or identity in entered:
       continue
-    entered.add(identity)
     folders, images, others = _scan(folder)
-    num_other += len(others)
-    below = os.path.relpath(folder, root)
+    left_aside.update(map(_suffix, others))
+    below = entered[identity] = os.path.relpath(folder, root)
     paths += [os.path.join(below, name) for name in images]
     # Of two ways to the same place, the first in this order counts.
     waiting += [
       os.path.join(folder, name) for name in sorted(folders, reverse=True)
     ]
-  return sorted(paths), num_other
+  return sorted(paths), left_aside, entered
+
+
+def _suffix(name: str) -> str:
+  return os.path.splitext(name)[1].lower()
 
 
 def _scan(directory: str) -> tuple[list[str], list[str], list[str]]:
@@ -243,7 +304,7 @@ def _scan(directory: str) -> tuple[list[str], list[str], list[str]]:
         os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
       )
       # A dangling link counts as an image: reading it tells its name.
-      is_image = os.path.splitext(entry.name)[1].lower() in SUFFIXES
+      is_image = _suffix(entry.name) in SUFFIXES
       kind = folders if is_folder else images if is_image else others
       kind.append(entry.name)
   return folders, images, others

@@ -97,7 +97,12 @@ class ImageReader:
         continue
       self.replaced[self.reader.name(row)] = self.reader.name(candidate)
       return pixels
-    raise first
+    raise decode.BadImageError(
+      first.name,
+      first.reason,
+      remedy="No image that may stand in for it (a labelled one of its class, "
+      "or else an unlabelled one) can be read either: repair one, or remove it",
+    ) from first
 
 
 class Cache:
@@ -125,7 +130,11 @@ class Cache:
 
 def rows_in_turn(row: int, others: np.ndarray) -> Iterator[int]:
   """All of the sorted rows `others` but `row`: those after it, then before."""
-  start = int(np.searchsorted(others, row, side="right"))
-  for other in (*others[start:].tolist(), *others[:start].tolist()):
+  # Of the same type, or NumPy would convert all of them.
+  at = np.asarray(row, others.dtype)
+  start = int(np.searchsorted(others, at, side="right"))
+  for k in range(len(others)):
+    # No list of them: a pool may hold millions, of which the first will do.
+    other = int(others[(start + k) % len(others)])
     if other != row:
       yield other

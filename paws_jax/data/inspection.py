@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import io
 import os
@@ -21,6 +22,7 @@ import numpy as np
 from paws_jax import sharding
 from paws_jax.data import catalog
 from paws_jax.data import decode
+from paws_jax.data import evaluation_images
 from paws_jax.data import sources
 
 # Of more unlabelled images than this, so many are read, evenly spread.
@@ -135,14 +137,17 @@ class Looked(NamedTuple):
 
   # Of its bytes; empty where they could not be read.
   digest: bytes
-  # In pixels; 0 where it could not be decoded, and the reason.
+  # In pixels; 0 where it could not be decoded.
   height: int
   width: int
+  # Why it cannot be used; "": it can.
   reason: str
 
 
-def look(images: catalog.Reader, row: int, decode_size: Decode) -> Looked:
-  """Reads and decodes one image."""
+def look(
+  images: catalog.Reader, row: int, decode_size: Decode, *, eval_resize: int = 0
+) -> Looked:
+  """Reads and decodes one image; `eval_resize` as of `look_at_all`."""
   try:
     content = images.read(row)
   except OSError as error:
@@ -150,10 +155,12 @@ def look(images: catalog.Reader, row: int, decode_size: Decode) -> Looked:
   digest = hashlib.blake2b(content, digest_size=16).digest()
   name = images.name(row)
   try:
-    return Looked(digest, *decode_size(content, name), "")
+    height, width = decode_size(content, name)
   except decode.BadImageError as error:
     # Its remedy is said once for all.
     return Looked(digest, 0, 0, error.reason)
+  reason = evaluation_images.too_narrow(height, width, resize=eval_resize)
+  return Looked(digest, height, width, reason)
 
 
 def look_at_all(
@@ -161,7 +168,7 @@ def look_at_all(
   decode_size: Decode,
   *,
   progress: Callable[[int, int], None],
-  num_threads: int | None = None,
+  eval_resize: int = 0,
 ) -> dict[str, list[Looked]]:
   """Reads all images of all groups, each once, several at a time.
 
@@ -169,22 +176,26 @@ def look_at_all(
     listed: the groups.
     decode_size: see `Decode`.
     progress: called with how many are done, and of how many.
-    num_threads: default one for each core of this process.
+    eval_resize: pixels of the short side to which images are resized that are
+      evaluated (all but unlabelled ones); 0: none are.
 
   Returns:
     By the name of the group: what was seen, in the order of its rows.
   """
   seen: dict[str, list[Looked]] = {group.name: [] for group in listed}
   total = sum(len(group.rows) for group in listed)
-  num_threads = num_threads or sharding.num_cores()
   done = 0
-  with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+  with concurrent.futures.ThreadPoolExecutor(sharding.num_cores()) as pool:
     for group in listed:
+      look_at = functools.partial(
+        look,
+        group.images,
+        decode_size=decode_size,
+        eval_resize=0 if group.name == "unlabelled" else eval_resize,
+      )
       # Not all at once: the pool would hold a million promises.
       for rows in _portions(group.rows):
-        images = group.images
-        found = pool.map(lambda row, i=images: look(i, row, decode_size), rows)
-        for looked in found:
+        for looked in pool.map(look_at, rows):
           seen[group.name].append(looked)
           done += 1
           progress(done, total)

@@ -18,9 +18,13 @@ import numpy as np
 from paws_jax.data import catalog
 from paws_jax.data import decode
 from paws_jax.data import image_reader
+from paws_jax.data import tf_runtime
 
 if TYPE_CHECKING:
   import tensorflow as tf
+
+# What `host` calls it.
+tensorflow = tf_runtime.load
 
 
 class Loader:
@@ -60,7 +64,7 @@ class Loader:
       A data set of (uint8 [n, S, S, 3], int32 [n, 2] sizes, int32 [n] rows).
       A bad image has size [0, 0]: `mend` sees to it.
     """
-    tf = tensorflow()
+    tf = tf_runtime.load()
     endless = np.iinfo(np.int64).max
     steps = tf.data.Dataset.range(first_step, endless)
 
@@ -96,7 +100,7 @@ class Loader:
 
   def options(self) -> tf.data.Options:
     """Of the whole pipeline: as many threads as asked for."""
-    tf = tensorflow()
+    tf = tf_runtime.load()
     options = tf.data.Options()
     options.deterministic = True
     options.threading.private_threadpool_size = self._num_threads
@@ -163,7 +167,7 @@ class Loader:
 
   def _decoded(self, row: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
     """In the graph if possible: there no thread waits for Python's lock."""
-    tf = tensorflow()
+    tf = tf_runtime.load()
 
     @tf.autograph.experimental.do_not_convert
     def plain(row: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
@@ -187,7 +191,7 @@ class Loader:
     return self._unless_there(image, lambda: _in_python(self._by_pillow, row))
 
   def _content(self, row: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
-    tf = tensorflow()
+    tf = tf_runtime.load()
     if isinstance(self._images.reader, catalog.Files):
       return tf.io.read_file(path)
     content = tf.numpy_function(
@@ -205,33 +209,16 @@ class Loader:
   def _unless_there(
     self, image: tf.Tensor, otherwise: Callable[[], tf.Tensor]
   ) -> tf.Tensor:
-    tf = tensorflow()
+    tf = tf_runtime.load()
     there = tf.size(image) > 0
     image = tf.cond(there, lambda: image, otherwise)
     return tf.ensure_shape(image, (None, None, 3))
-
-
-def tensorflow():
-  """TensorFlow, kept off the GPUs, whose memory it would take whole.
-
-  Its kernels of oneDNN, which decoding does not use, are left off where nobody
-  has asked for them: they announce themselves on every start.
-
-  Raises:
-    RuntimeError: something else in this process has made it take them already.
-  """
-  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-  import tensorflow as tf
-
-  if tf.config.get_visible_devices("GPU"):
-    tf.config.set_visible_devices([], "GPU")
-  return tf
 
 
 def _in_python(
   function: Callable[..., np.ndarray], *arguments: tf.Tensor
 ) -> tf.Tensor:
   """An image that a Python function gives, as a node of a graph."""
-  tf = tensorflow()
+  tf = tf_runtime.load()
   image = tf.numpy_function(function, arguments, tf.uint8)
   return tf.ensure_shape(image, (None, None, 3))

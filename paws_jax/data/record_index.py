@@ -25,8 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from paws_jax.data import tf_runtime
+
 # Raised when the meaning of a field changes; older files are then rebuilt.
-_FORMAT = 1
+_FORMAT = 2
 _KEY_FEATURES = ("file_name", "id")
 _SECONDS_BETWEEN_LINES = 10.0
 # Reading waits for the disk or the network, which several readers share well.
@@ -34,6 +36,9 @@ _NUM_READERS = 8
 
 # Yields (offset of the record in its file, or 0; the record).
 Records = Iterable[tuple[int, bytes]]
+# Of a file of records: its name, its size in bytes, and when it was last
+# changed, in nanoseconds. Data prepared anew may have the same sizes.
+Shard = tuple[str, int, int]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -197,9 +202,9 @@ def _from_rows(found: list[list[_Row]]) -> RecordIndex:
 
 def _parse(record: bytes) -> _Row:
   """Reads a serialised tf.train.Example; offsets count from its beginning."""
-  import tensorflow as tf
   from google.protobuf import message
 
+  tf = tf_runtime.load()
   try:
     features = tf.train.Example.FromString(record).features.feature
   except message.DecodeError as error:
@@ -244,9 +249,7 @@ def _find(record: bytes, image: bytes) -> int:
   return start
 
 
-def save(
-  path: str, index: RecordIndex, shards: Sequence[tuple[str, int]]
-) -> None:
+def save(path: str, index: RecordIndex, shards: Sequence[Shard]) -> None:
   """Writes an index, all at once; raises OSError where it cannot."""
   keys = [key.encode("utf-8", "surrogateescape") for key in index.keys]
   fields = {
@@ -274,12 +277,12 @@ def save(
     raise
 
 
-def load(path: str, shards: Sequence[tuple[str, int]]) -> RecordIndex | None:
+def load(path: str, shards: Sequence[Shard]) -> RecordIndex | None:
   """Reads an index; None if there is none of these shards, or it is damaged.
 
   Args:
     path: of the file that `save` wrote.
-    shards: name and size in bytes of each file of records, as they are now.
+    shards: each file of records, as it is now.
   """
   try:
     with np.load(path, allow_pickle=False) as stored:
@@ -310,7 +313,7 @@ def load(path: str, shards: Sequence[tuple[str, int]]) -> RecordIndex | None:
   )
 
 
-def _shard_lines(shards: Sequence[tuple[str, int]]) -> np.ndarray:
+def _shard_lines(shards: Sequence[Shard]) -> np.ndarray:
   """uint8: what identifies the files that an index was made of."""
-  lines = "".join(f"{size} {name}\n" for name, size in shards)
+  lines = "".join(f"{size} {time} {name}\n" for name, size, time in shards)
   return np.frombuffer(lines.encode("utf-8", "surrogateescape"), np.uint8)

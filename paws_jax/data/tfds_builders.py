@@ -6,6 +6,8 @@ import difflib
 import re
 from typing import Any
 
+from paws_jax.data import tf_runtime
+
 
 def open_builder(directory: str, tfds_name: str) -> Any:
   """Opens a builder, from its files where it can.
@@ -23,12 +25,11 @@ def open_builder(directory: str, tfds_name: str) -> Any:
     ValueError: an unknown name or version, or one that the directory does not
       hold.
   """
-  import tensorflow as tf
+  # First, since TFDS imports TensorFlow without our settings.
+  tf_runtime.load()
   import tensorflow_datasets as tfds
   from etils import epath
 
-  # Before TensorFlow's first use: it would take the memory of every GPU.
-  tf.config.set_visible_devices([], "GPU")
   if directory and (epath.Path(directory) / "dataset_info.json").exists():
     builder = tfds.builder_from_directory(directory)
     _check_asked(builder, directory, tfds_name)

@@ -101,7 +101,8 @@ def load(
   in imagenet2012) its labels are not public. Else validation is the val part.
 
   The first time, all records are read, and an index of them is kept beside the
-  data; where that cannot be written, in ~/.cache/paws_jax.
+  data; where that cannot be written, in ~/.cache/paws_jax. It counts for files
+  of these names, sizes and times of change, so that a copy is read once more.
 
   Args:
     directory: a prepared data set, or a TFDS data_dir ("" for TFDS' own).
@@ -164,23 +165,23 @@ def _part(builder: Any, split: str, *, index_dir: str) -> catalog.Part:
   """Opens a split, with the index that is kept of it or a new one."""
   full_name = builder.info.full_name
   shards = _shards(builder, split)
-  sizes = [(os.path.basename(path), os.path.getsize(path)) for path in shards]
+  files = [_described(path) for path in shards]
+  sizes = [size for _, size, _ in files]
   places = _index_paths(os.fspath(builder.data_path), split, index_dir)
-  found = (record_index.load(place, sizes) for place in places)
+  found = (record_index.load(place, files) for place in places)
   index = next((index for index in found if index is not None), None)
   if index is None:
     chunks, source = _chunks(builder, split)
-    total = sum(size for _, size in sizes)
     index = record_index.build(
       chunks,
       name=f"{full_name} {split}",
       # The chunks of a data source are not its files.
-      num_bytes=[s for _, s in sizes]
+      num_bytes=sizes
       if source is None
-      else [total // len(chunks)] * len(chunks),
+      else [sum(sizes) // len(chunks)] * len(chunks),
       num_records=builder.info.splits[split].num_examples,
     )
-    _keep(places, index, sizes)
+    _keep(places, index, files)
   else:
     source = _source(builder, split)
   title = f"{full_name.rpartition('/')[0]} {split}"
@@ -190,6 +191,11 @@ def _part(builder: Any, split: str, *, index_dir: str) -> catalog.Part:
     else Source(title=title, index=index, source=source)
   )
   return catalog.Part(images=reader, labels=index.labels)
+
+
+def _described(path: str) -> record_index.Shard:
+  status = os.stat(path)
+  return os.path.basename(path), status.st_size, status.st_mtime_ns
 
 
 def _shards(builder: Any, split: str) -> list[str]:
@@ -264,13 +270,13 @@ def _index_paths(place: str, split: str, index_dir: str) -> list[str]:
 def _keep(
   places: list[str],
   index: record_index.RecordIndex,
-  sizes: list[tuple[str, int]],
+  files: list[record_index.Shard],
 ) -> None:
   """Saves an index in the first place that can be written."""
   for place in places:
     with contextlib.suppress(OSError):
       os.makedirs(os.path.dirname(place), exist_ok=True)
-      record_index.save(place, index, sizes)
+      record_index.save(place, index, files)
       print(f"kept the index in {place}", flush=True)
       return
   print(
