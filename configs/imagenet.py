@@ -18,8 +18,9 @@ Variants, which combine: `1pct`, `10pct` (labels); `100ep`, `200ep`, `300ep`;
 `width2`, `width4`; `8gpu` (256 images and 560 × 3 supports a step, peak 1.2,
 without me-max, 100 epochs: the recipe for one machine of 8 GPUs).
 
-Data: imagenet2012 prepared by TensorFlow Datasets, or another copy with
---config.data.source=folder (README.md). The lists of labelled images are those
+Data: imagenet2012 prepared by TensorFlow Datasets, or another copy, in a folder
+for every class, with --config.data.source=folder --config.data.tfds_name=
+--config.data.dir=DIR (docs/own_data.md). The lists of labelled images are those
 of SimCLR, which TFDS' imagenet2012_subset and the paper's reference use as
 well: fetch 1percent.txt or 10percent.txt from
 https://github.com/google-research/simclr/tree/master/imagenet_subsets and
@@ -45,13 +46,23 @@ def get_config(variants: str = "10pct"):
   config.data.pipeline = "host"
   config.data.tfds_name = "imagenet2012"
   config.data.labels_file = _LABELS["10pct"]
+  # The list tells all of them.
+  config.data.labels_per_class = 0
 
   config.eval.every_steps = 10 * _STEPS_PER_EPOCH
   config.checkpoint.every_steps = _STEPS_PER_EPOCH
   config.checkpoint.keep_every_steps = 50 * _STEPS_PER_EPOCH
   config.log.every_steps = 8
 
-  for variant in variants.split(","):
+  asked = variants.split(",")
+  for group in (_LABELS, _EPOCHS, _WIDTHS):
+    rivals = [variant for variant in asked if variant in group]
+    if len(rivals) > 1:
+      raise ValueError(
+        f"variants {', '.join(rivals)} of imagenet.py exclude each other: give "
+        "one of them."
+      )
+  for variant in asked:
     if variant in _LABELS:
       config.data.labels_file = _LABELS[variant]
     elif variant in _EPOCHS:

@@ -131,6 +131,18 @@ def _check_data(section: Mapping[str, Any]) -> None:
       f"data.labels_fraction is {section['labels_fraction']:g}: set one of "
       "them to 0."
     )
+  for name in ("labels_per_class", "labels_fraction"):
+    if section["labels_file"] and section[name]:
+      raise ValueError(
+        f"data.labels_file is {section['labels_file']!r} but data.{name} is "
+        f"{section[name]:g}: the file tells all labelled images; set {name} to "
+        "0, or labels_file to ''."
+      )
+  if section["tfds_name"] and source != "tfds":
+    raise ValueError(
+      f"data.tfds_name is {section['tfds_name']!r} but data.source is "
+      f"{source!r}: only 'tfds' reads it; set it to ''."
+    )
   if pipeline == "host" and section["image_size"]:
     raise ValueError(
       f"data.image_size is {section['image_size']} but data.pipeline is "

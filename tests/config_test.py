@@ -243,6 +243,18 @@ def test_a_warm_up_longer_than_the_run_is_refused_with_both_numbers():
       "labels_per_class is 4 and data.labels_fraction is 0.1: set one",
     ),
     (
+      {"labels_file": "a.txt"},
+      "labels_file is 'a.txt' but data.labels_per_class is 4: the file tells",
+    ),
+    (
+      {"labels_file": "a", "labels_per_class": 0, "labels_fraction": 0.1},
+      "set labels_fraction to 0, or labels_file to ''",
+    ),
+    (
+      {"source": "folder", "pipeline": "host", "tfds_name": "cifar10"},
+      "data.tfds_name is 'cifar10' but data.source is 'folder': only 'tfds'",
+    ),
+    (
       {"source": "folder", "pipeline": "host", "image_size": 16},
       "data.image_size is 16 but data.pipeline is 'host': leave it 0",
     ),
@@ -287,6 +299,8 @@ def test_data_on_disk_is_taken():
   config_lib.validate(config)
   config.data.update(source="tfds", unlabelled_dir="", labels_per_class=0)
   config.data.labels_fraction = 0.1
+  config_lib.validate(config)
+  config.data.update(labels_fraction=0.0, labels_file="list.txt")
   config_lib.validate(config)
 
 

@@ -57,6 +57,14 @@ def test_names_may_hold_a_hash_and_need_not_be_utf8(tmp_path):
   assert ids.tolist() == [0, 1, 2]
 
 
+def test_a_name_goes_before_a_comment(tmp_path):
+  names = ("cat/photo", "cat/photo #1.jpg", "2 #3.jpg", "x.jpg", "#.jpg")
+  text = "cat/photo #1.jpg\n2 #3.jpg \nx.jpg #1.jpg\n#.jpg\n"
+  assert read(tmp_path, text, names).tolist() == [1, 2, 3]
+  # What is no name is a comment still.
+  assert read(tmp_path, "cat/photo #1.JPG\n", names).tolist() == [0]
+
+
 def test_the_first_entry_decides_what_the_others_are(tmp_path):
   assert read(tmp_path, "3\n0\n", NAMES).tolist() == [0, 3]
   with pytest.raises(

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from paws_jax import config as config_lib
 from paws_jax import doctor
 from paws_jax import metrics
 from paws_jax import pretrain
 from paws_jax import training_run
+from paws_jax import workdir as workdir_lib
 from paws_jax.data import decode
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -199,7 +201,55 @@ def test_bad_images_are_named_or_replaced(folder, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_imagenets_recipe_on_a_prepared_data_set(tmp_path, capsys):
+def test_a_run_goes_on_after_an_image_has_been_repaired(folder, tmp_path):
+  config = recipe(
+    "image_folder",
+    "laptop",
+    data__dir=str(folder / "labelled"),
+    data__unlabelled_dir="../unlabelled",
+  )
+  bad = folder / "unlabelled" / "china0.jpg"
+  whole = bad.read_bytes()
+  workdir = tmp_path / "run"
+
+  def prepare():
+    return pretrain.prepare(config, str(workdir)).experiment.dataset.split.hash
+
+  bad.write_bytes(whole[:500])
+  damaged = prepare()
+  # What a run has left that a bad image has stopped.
+  (workdir / workdir_lib.CHECKPOINTS / "3").mkdir(parents=True)
+  bad.unlink()
+  assert prepare() == damaged
+  bad.write_bytes(whole)
+  assert prepare() == damaged
+  # Another image is another data set.
+  bad.rename(bad.with_name("china_0.jpg"))
+  with pytest.raises(
+    workdir_lib.WorkdirError, match="or the data have changed"
+  ):
+    prepare()
+
+
+@pytest.mark.parametrize("rivals", ["1pct,10pct", "width2,8gpu,width4"])
+def test_variants_that_exclude_each_other_are_refused(rivals):
+  names = rivals.replace("8gpu,", "").replace(",", ", ")
+  with pytest.raises(ValueError, match=f"variants {names} of imagenet.py excl"):
+    recipe("imagenet", rivals)
+
+
+def test_imagenets_recipe_takes_its_labels_from_the_list():
+  assert recipe("imagenet", "1pct").data.labels_per_class == 0
+  # Other labels must be asked for instead of the list.
+  with pytest.raises(ValueError, match="the file tells all labelled images"):
+    config_lib.validate(recipe("imagenet", "1pct", data__labels_per_class=50))
+  other = {"data__labels_per_class": 50, "data__labels_file": ""}
+  config_lib.validate(recipe("imagenet", "1pct", **other))
+
+
+@pytest.fixture(scope="module")
+def tiny_imagenet(tmp_path_factory):
+  """Directory of a data set that TFDS has prepared."""
   import tensorflow_datasets as tfds
 
   class TinyImagenet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -234,25 +284,42 @@ def test_imagenets_recipe_on_a_prepared_data_set(tmp_path, capsys):
             },
           )
 
-  builder = TinyImagenet(data_dir=str(tmp_path / "data"))
+  builder = TinyImagenet(data_dir=str(tmp_path_factory.mktemp("tfds")))
   builder.download_and_prepare()
-  labels = tmp_path / "1percent.txt"
+  return str(builder.data_path)
+
+
+def imagenet_recipe(tiny_imagenet, tmp_path, variant, **changes):
+  labels = tmp_path / "labels.txt"
   labels.write_text("".join(f"{n}_{i}.JPEG\n" for n in CLASSES for i in (3, 7)))
-  config = recipe(
+  return recipe(
     "imagenet",
-    "1pct,8gpu",
-    data__dir=str(builder.data_path),
+    variant,
+    data__dir=tiny_imagenet,
     data__tfds_name="",
     data__labels_file=str(labels),
-    views__num_small=2,
+    **changes,
   )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["1pct,8gpu", "10pct,100ep"])
+def test_imagenets_recipe_on_a_prepared_data_set(
+  tiny_imagenet, tmp_path, variant
+):
+  config = imagenet_recipe(tiny_imagenet, tmp_path, variant, views__num_small=1)
+  assert config.method.me_max == (variant == "10pct,100ep")
   row = run(config, tmp_path / "run")
   assert row["num_labels"] == 4
   assert row["num_test"] == 10
   assert row["steps"] == 6
   split = json.loads((tmp_path / "run" / "split.json").read_text())
   assert split["class_counts"] == [2, 2]
-  capsys.readouterr()
+
+
+@pytest.mark.slow
+def test_the_doctor_on_a_prepared_data_set(tiny_imagenet, tmp_path, capsys):
+  config = imagenet_recipe(tiny_imagenet, tmp_path, "1pct")
   sheet = tmp_path / "sheet"
   assert doctor.run(config, str(sheet), train_command="train") == 0
   told = capsys.readouterr().out

@@ -44,9 +44,10 @@ def read(
   """Reads which rows of a training set a file lists.
 
   One entry a line; blank lines are ignored, and a "#" at the start of a line or
-  after a space starts a comment. If the first entry is an integer, all are row
-  numbers, counted from 0. Else all are names of images: with a "/", the whole
-  path relative to the data directory; without, the last part of it.
+  after a space starts a comment, unless the whole line is a name. If the first
+  entry is an integer, all are row numbers, counted from 0. Else all are names
+  of images: with a "/", the whole path relative to the data directory; without,
+  the last part of it.
 
   Args:
     path: the file, in UTF-8.
@@ -66,7 +67,7 @@ def read(
       f"{where} is not a file: give the path of a list of training rows or "
       "names, one a line"
     )
-  entries = _entries(path)
+  entries = _entries(path, names or ())
   by_number = not entries or _is_integer(entries[0][1])
   if names is None or by_number:
     find = _by_number(where, num_images, has_names=names is not None)
@@ -76,13 +77,24 @@ def read(
   return np.sort(np.asarray(rows, np.int32))
 
 
-def _entries(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
+def _entries(
+  path: str | os.PathLike[str], names: Sequence[str]
+) -> list[tuple[int, str]]:
   """Returns (line number, text) of what is neither blank nor a comment."""
   # utf-8-sig skips the mark that editors on Windows put at the start. File
   # names need not be UTF-8.
-  with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
-    texts = (re.sub(r"(^|\s)#.*", "", line).strip() for line in lines)
-    return [(n, text) for n, text in enumerate(texts, start=1) if text]
+  with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+    lines = [line.strip() for line in file]
+  # "photo #1.jpg" is one name.
+  whole = {line for line in lines if re.search(r"\s#", line)}
+  if whole:
+    known = {part for n in names for part in (n, n.rpartition("/")[2])}
+    whole &= known
+  texts = (
+    line if line in whole else re.sub(r"(^|\s)#.*", "", line).strip()
+    for line in lines
+  )
+  return [(n, text) for n, text in enumerate(texts, start=1) if text]
 
 
 def _is_integer(text: str) -> bool:
