@@ -52,8 +52,8 @@ from paws_jax import sharding
 from paws_jax.data import catalog
 from paws_jax.data import host
 from paws_jax.data import in_memory
-from paws_jax.data import loader
 from paws_jax.data import sampling
+from paws_jax.data import tf_runtime
 
 _DIR = flags.DEFINE_string("dir", None, "JPEGs, at any depth.", required=True)
 _MAKE = flags.DEFINE_integer(
@@ -65,7 +65,7 @@ _IMAGES = flags.DEFINE_integer(
 _WINDOWS = flags.DEFINE_integer(
   "windows", 5, "Times that everything is measured.", lower_bound=1
 )
-_BATCH = flags.DEFINE_integer("batch", 32, "Images in a batch.", lower_bound=2)
+_BATCH = flags.DEFINE_integer("batch", 64, "Images in a batch.", lower_bound=2)
 _CANVAS = flags.DEFINE_integer(
   "canvas", 512, "Side of a canvas in pixels.", lower_bound=1
 )
@@ -158,7 +158,7 @@ def _make(root: pathlib.Path, count: int) -> None:
 
 def _print_setting(files: catalog.Files) -> None:
   """Everything that a number must be quoted with."""
-  tf = loader.tensorflow()
+  tf = tf_runtime.load()
   versions = {
     "python": platform.python_version(),
     "jax": jax.__version__,
@@ -167,7 +167,7 @@ def _print_setting(files: catalog.Files) -> None:
   }
   print(
     f"device: {jax.devices()[0].device_kind} ({jax.default_backend()}), "
-    f"{_num_cores()} CPU cores"
+    f"{sharding.num_cores()} CPU cores"
   )
   print("versions: " + ", ".join(f"{k} {v}" for k, v in versions.items()))
   count = min(len(files), 100)
@@ -180,15 +180,11 @@ def _print_setting(files: catalog.Files) -> None:
   )
 
 
-def _num_cores() -> int:
-  return sharding.num_cores()
-
-
 class _TensorFlow:
   """The least that has to be done."""
 
   def __init__(self, files: catalog.Files):
-    tf = loader.tensorflow()
+    tf = tf_runtime.load()
     side = _CANVAS.value
     paths = [os.path.join(files.root, path) for path in files.paths]
 
@@ -205,12 +201,12 @@ class _TensorFlow:
       return tf.ensure_shape(image, (side, side, 3)), size
 
     options = tf.data.Options()
-    options.threading.private_threadpool_size = _num_cores()
+    options.threading.private_threadpool_size = sharding.num_cores()
     options.autotune.enabled = False
     batches = (
       tf.data.Dataset.from_tensor_slices(paths)
       .repeat()
-      .map(load, num_parallel_calls=_num_cores())
+      .map(load, num_parallel_calls=sharding.num_cores())
       .batch(_BATCH.value)
       .prefetch(1)
       .with_options(options)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
 import os
+import pathlib
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +18,7 @@ import jax.numpy as jnp
 from paws_jax import experiment as experiment_lib
 from paws_jax import train
 
-# Batches that the host pipeline has ready beside the one in use.
+# Batches that the host pipeline has ready beside those in use.
 _PREFETCHED = 2
 _KEPT = ("conv_general_dilated", "dot_general")
 
@@ -83,7 +85,7 @@ def memory(experiment: experiment_lib.Experiment) -> Memory:
   if experiment.dataset.in_memory:
     images = num_bytes(inputs) + share
   else:
-    images = share * (experiment.train.steps_per_call + _PREFETCHED)
+    images = share * _host_batches(experiment.train.steps_per_call)
   loss = jax.make_jaxpr(functools.partial(train.global_loss, trainer))(
     state.params, state.model_state, views, step
   )
@@ -94,6 +96,14 @@ def memory(experiment: experiment_lib.Experiment) -> Memory:
     views=-(-num_bytes(views) // mesh.size),
     activations=_activations(loss.jaxpr, experiment.train.remat),
   )
+
+
+def _host_batches(steps_per_call: int) -> int:
+  """Batches of the host pipeline that lie on the devices at once."""
+  # Those of the call that runs and, as `train.loop` keeps them until its
+  # metrics are there, of the one before; of several, one is copied to be used.
+  in_use = 2 * steps_per_call + (steps_per_call > 1)
+  return in_use + _PREFETCHED
 
 
 def num_bytes(tree: Any) -> int:
@@ -133,12 +143,38 @@ def _inner(equation: Any) -> Iterator[Any]:
 def device_memory(devices: Sequence[jax.Device]) -> int | None:
   """Bytes that each device has; None where nothing tells.
 
-  The devices of a CPU share what the machine has.
+  The devices of a CPU share what the machine has, or what Linux grants the
+  container that this process runs in.
   """
   if devices[0].platform == "cpu":
     names = ("SC_PAGE_SIZE", "SC_PHYS_PAGES")
     if any(name not in os.sysconf_names for name in names):
       return None
-    return math.prod(map(os.sysconf, names)) // len(devices)
+    machine = math.prod(map(os.sysconf, names))
+    return min([machine, *_granted()]) // len(devices)
   stats = devices[0].memory_stats() or {}
   return stats.get("bytes_limit")
+
+
+def _granted(
+  membership: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup"
+) -> Iterator[int]:
+  """Limits in bytes of the control groups (version 2) that hold this process.
+
+  Args:
+    membership: the file in which Linux tells the group.
+    root: where the groups are mounted.
+  """
+  try:
+    lines = pathlib.Path(membership).read_text().splitlines()
+  except OSError:
+    return
+  group = next((line[3:] for line in lines if line.startswith("0::")), "/")
+  top = pathlib.PurePosixPath("/")
+  place = top / group
+  # A container may see its own group as the root.
+  for folder in (place, *place.parents):
+    limit = pathlib.Path(root, folder.relative_to(top), "memory.max")
+    with contextlib.suppress(OSError, ValueError):
+      # Or "max", which is none.
+      yield int(limit.read_text())

@@ -149,3 +149,30 @@ def test_memory_of_a_device():
 
   assert estimates.device_memory([Other({"bytes_limit": 7})]) == 7
   assert estimates.device_memory([Other(None)]) is None
+
+
+def test_memory_that_a_container_is_granted(tmp_path, monkeypatch):
+  membership = tmp_path / "cgroup"
+  groups = tmp_path / "groups"
+  (groups / "a" / "b").mkdir(parents=True)
+  (groups / "a" / "memory.max").write_text("5000\n")
+  (groups / "a" / "b" / "memory.max").write_text("max\n")
+  membership.write_text("4:memory:/c\n0::/a/b\n")
+
+  def granted():
+    return list(estimates._granted(str(membership), str(groups)))
+
+  # The root has no limit of its own on a machine, but in a container.
+  assert granted() == [5000]
+  (groups / "memory.max").write_text("4000\n")
+  assert granted() == [5000, 4000]
+  membership.unlink()
+  assert granted() == []
+  monkeypatch.setattr(estimates, "_granted", lambda: iter([8000, 10**18]))
+  assert estimates.device_memory(jax.devices()[:4]) == 2000
+
+
+@pytest.mark.parametrize(("steps_per_call", "batches"), [(1, 4), (4, 11)])
+def test_batches_on_the_devices(steps_per_call, batches):
+  # Of two calls, two that wait, and of several in a call a copy.
+  assert estimates._host_batches(steps_per_call) == batches

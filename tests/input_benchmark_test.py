@@ -27,7 +27,6 @@ def _run(*arguments):
   )
 
 
-@pytest.mark.slow
 def test_prints_rates_ratios_and_memory(tmp_path):
   result = _run(f"--dir={tmp_path}", "--make=6", "--steps=20", *_TINY)
   assert result.returncode == 0, result.stderr
