@@ -1,5 +1,6 @@
 """The host pipeline: the in-memory pipeline's batches, out of files."""
 
+import collections
 import contextlib
 import functools
 import gc
@@ -513,8 +514,19 @@ def test_supports_are_read_once_when_they_are_cached(root):
     # The first rows may be read by several threads at once. Nothing is kept
     # of the canvas around an image.
     assert pipeline.cached_bytes == 12 * SIDE * SIDE * 3
-  # Pillow reads again what is no JPEG.
   assert len(reader.read_rows) < 60
+
+
+def test_what_pillow_decodes_is_read_once(root):
+  # PNG files, which the graph leaves to Pillow.
+  reader = _Bytes(root)
+  pool = np.arange(12, NUM_IMAGES, dtype=np.int32)
+  # Small batches, so that what is read ahead ends within the epoch.
+  with _pipeline(reader, pool=pool, batch_size=2) as pipeline:
+    batches = pipeline.inputs(0, 2).batches
+    times = collections.Counter(reader.read_rows)
+  taken = np.concatenate([batch.unlabelled.id for batch in batches])
+  assert [times[row] for row in taken.tolist()] == [1] * 4
 
 
 def test_the_cache_keeps_to_its_budget():

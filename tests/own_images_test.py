@@ -220,7 +220,9 @@ def test_a_run_goes_on_after_an_image_has_been_repaired(folder, tmp_path):
   # What a run has left that a bad image has stopped.
   (workdir / workdir_lib.CHECKPOINTS / "3").mkdir(parents=True)
   bad.unlink()
+  bad.symlink_to("nowhere")
   assert prepare() == damaged
+  bad.unlink()
   bad.write_bytes(whole)
   assert prepare() == damaged
   # Another image is another data set.

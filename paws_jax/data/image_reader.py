@@ -52,10 +52,15 @@ class ImageReader:
     self._skip = on_bad_image == "skip"
     self._fit = fit
 
-  def image(self, row: int) -> np.ndarray:
-    """Decodes a row to uint8 [h, w, 3]; raises BadImageError."""
+  def image(self, row: int, content: bytes = b"") -> np.ndarray:
+    """Decodes a row to uint8 [h, w, 3]; raises BadImageError.
+
+    Args:
+      row: of the reader.
+      content: what the reader gives for it, if it is at hand.
+    """
     return decode.image(
-      self.content(row),
+      content or self.content(row),
       name=self.reader.name(row),
       max_pixels=self._max_pixels,
       fit=self._fit,

@@ -170,17 +170,19 @@ class Loader:
     tf = tf_runtime.load()
 
     @tf.autograph.experimental.do_not_convert
-    def plain(row: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
-      return decode.plain_jpeg(
-        self._content(row, path),
-        canvas_size=self._canvas_size,
-        max_pixels=self._max_pixels,
+    def plain(row: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+      content = self._content(row, path)
+      image = decode.plain_jpeg(
+        content, canvas_size=self._canvas_size, max_pixels=self._max_pixels
       )
+      return image, content
 
     # An error ends a data set: hence a data set for each image, which is empty
     # after one.
-    nothing = tf.data.Dataset.from_tensors(tf.constant(image_reader.NOTHING))
-    image = (
+    nothing = tf.data.Dataset.from_tensors(
+      (tf.constant(image_reader.NOTHING), tf.constant(b""))
+    )
+    image, content = (
       tf.data.Dataset.from_tensors((row, path))
       .map(plain)
       .ignore_errors()
@@ -188,7 +190,9 @@ class Loader:
       .take(1)
       .get_single_element()
     )
-    return self._unless_there(image, lambda: _in_python(self._by_pillow, row))
+    return self._unless_there(
+      image, lambda: _in_python(self._by_pillow, row, content)
+    )
 
   def _content(self, row: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
     tf = tf_runtime.load()
@@ -199,9 +203,10 @@ class Loader:
     )
     return tf.ensure_shape(content, ())
 
-  def _by_pillow(self, row: np.ndarray) -> np.ndarray:
+  def _by_pillow(self, row: np.ndarray, content: bytes) -> np.ndarray:
+    """Decodes `content`; where it is empty, since that failed, reads it."""
     try:
-      return self._images.image(int(row))
+      return self._images.image(int(row), content)
     except decode.BadImageError:
       # Found again, with its reason, where it can be dealt with.
       return image_reader.NOTHING
