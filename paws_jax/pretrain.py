@@ -13,9 +13,12 @@ from typing import Any
 
 import jax
 import ml_collections
+from etils import epath
 
+from paws_jax import agreement
 from paws_jax import checkpoint
 from paws_jax import config as config_lib
+from paws_jax import distributed
 from paws_jax import experiment as experiment_lib
 from paws_jax import figures
 from paws_jax import metrics
@@ -37,14 +40,26 @@ def prepare(
   Raises:
     ValueError, TypeError, FileNotFoundError: with a message for the user.
     MemoryError: when the data do not fit on the devices.
+    distributed.DistributedError: when the processes do not agree.
   """
   config_lib.validate(config)
   with _memory_advice(config):
     experiment = experiment_lib.create(config)
   split = experiment.dataset.split.as_json()
-  path = workdir_lib.prepare(workdir, config, split)
-  workdir_lib.write_environment(path)
-  workdir_lib.write_split(path, split)
+  agreement.agree(
+    recipe=config.to_json(sort_keys=True),
+    split_hash=split["hash"],
+    **{name: str(v) for name, v in workdir_lib.versions().items()},
+  )
+
+  def write() -> None:
+    path = workdir_lib.prepare(workdir, config, split)
+    workdir_lib.write_environment(path)
+    workdir_lib.write_split(path, split)
+
+  agreement.on_main(write)
+  path = workdir_lib.resolve(workdir)
+  workdir_lib.check_shared(path, config)
   return training_run.Prepared(
     config=config, workdir=path, experiment=experiment
   )
@@ -66,8 +81,8 @@ def run(prepared: training_run.Prepared) -> int:
   total = prepared.experiment.total_steps
   with _memory_advice(prepared.config):
     with (
-      workdir_lib.lock(prepared.workdir),
-      terminal.Signals() as signals,
+      _lock(prepared.workdir),
+      terminal.Signals(several=jax.process_count() > 1) as signals,
       checkpoint.Checkpointer(
         prepared.workdir / workdir_lib.CHECKPOINTS,
         keep_every_steps=prepared.experiment.checkpoint.keep_every_steps,
@@ -89,6 +104,13 @@ def run(prepared: training_run.Prepared) -> int:
   next_command = prepared.experiment.log.next_command
   print(results.footer(prepared.workdir, next_command))
   return 0
+
+
+def _lock(workdir: epath.Path) -> contextlib.AbstractContextManager:
+  """Locks the directory for a run, of whose processes the first has it."""
+  if distributed.is_main():
+    return workdir_lib.lock(workdir)
+  return contextlib.nullcontext()
 
 
 def _stopped(step: int, total: int, by: signal.Signals) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 import numpy as np
+from etils import epath
 
+from paws_jax import agreement
 from paws_jax import evaluate
 from paws_jax import experiment as experiment_lib
 from paws_jax import figures
@@ -43,6 +44,9 @@ def embed(
   if images is None:
     return np.zeros((0, 1), np.float32)
   rows = experiment.embed(state.params, state.model_state, images.images)
+  if hasattr(images.images, "share_unreadable"):
+    # Each process has looked at its own images only.
+    images.images.share_unreadable(agreement.gather)
   bad = int((~np.isfinite(rows)).any(axis=-1).sum())
   if bad:
     raise train.NonFiniteError(
@@ -160,7 +164,9 @@ def _raw_pixels(experiment: experiment_lib.Experiment) -> dict[str, Any]:
 
 def can_leave_one_out(experiment: experiment_lib.Experiment) -> bool:
   """Whether any labelled image can be judged by another of its class."""
-  return max(experiment.dataset.split.class_counts) > 1
+  labelled = experiment.dataset.labelled
+  _, counts = np.unique(labelled.labels[labelled.readable], return_counts=True)
+  return counts.max(initial=0) > 1
 
 
 def _leave_one_out(
@@ -180,7 +186,7 @@ def _pixels(images: np.ndarray) -> np.ndarray:
 
 
 def draw(
-  path: pathlib.Path,
+  path: epath.Path,
   experiment: experiment_lib.Experiment,
   embeddings: Mapping[str, np.ndarray],
   rows: list[dict[str, Any]],
@@ -188,13 +194,14 @@ def draw(
   """Draws the figure of a run into `path`; `rows` are its metrics."""
   dataset = experiment.dataset
   test = dataset.test
+  readable = dataset.labelled.readable
   figures.training_figure(
     path,
     rows,
     queries=embeddings["test"],
     query_labels=np.zeros(0, np.int32) if test is None else test.labels,
-    supports=embeddings["labelled"],
-    support_labels=dataset.labelled.labels,
+    supports=embeddings["labelled"][readable],
+    support_labels=dataset.labelled.labels[readable],
     class_names=dataset.class_names,
   )
 
@@ -238,7 +245,7 @@ def _line(
   return [f"{title:26}{''.join(cells)}".rstrip()]
 
 
-def footer(workdir: pathlib.Path, next_command: str) -> str:
+def footer(workdir: epath.Path, next_command: str) -> str:
   """Where everything lies, and what to try next."""
   lines = [
     f"checkpoint  {workdir / workdir_lib.CHECKPOINTS}",

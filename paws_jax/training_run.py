@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-import pathlib
+import signal
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
+from paws_jax import agreement
 from paws_jax import checkpoint
+from paws_jax import distributed
 from paws_jax import experiment as experiment_lib
 from paws_jax import figures
 from paws_jax import metrics
 from paws_jax import results
+from paws_jax import sharding
 from paws_jax import terminal
 from paws_jax import train
 from paws_jax import workdir as workdir_lib
@@ -31,7 +37,7 @@ class Prepared:
   """A recipe, checked and built, with its directory."""
 
   config: ml_collections.ConfigDict
-  workdir: pathlib.Path
+  workdir: epath.Path
   experiment: experiment_lib.Experiment
 
 
@@ -90,11 +96,12 @@ class TrainingRun:
     )
     if self.step < experiment.total_steps:
       call = self._compile(call)
-    self._writer = metrics.Writer(
-      self._prepared.workdir,
-      first_step=self.step,
-      tensorboard=experiment.log.tensorboard,
-    )
+    if distributed.is_main():
+      self._writer = metrics.Writer(
+        self._prepared.workdir,
+        first_step=self.step,
+        tensorboard=experiment.log.tensorboard,
+      )
     self._progress = metrics.Progress(
       total_steps=experiment.total_steps,
       first_step=self.step,
@@ -114,14 +121,23 @@ class TrainingRun:
           log=self._log,
           evaluate=self._evaluate,
           save=self._save,
-          stopping=lambda: self._signals.received is not None,
+          rescue=self._rescue,
+          stopping=self._stopping,
           not_finite=self._not_finite,
         ),
       )
     finally:
       self._progress.end()
-      self._writer.close()
+      if self._writer is not None:
+        self._writer.close()
       experiment.pipeline.close()
+
+  def _stopping(self, step: int) -> bool:
+    """Whether this process, or with several any of them, is asked to stop."""
+    every = self._experiment.train.steps_per_call
+    if distributed.should_stop(step, every=every):
+      self._signals.received = signal.SIGTERM
+    return self._signals.received is not None
 
   def _report_bad_images(self) -> None:
     """Lists images that could not be read, and says how many are new."""
@@ -132,8 +148,10 @@ class TrainingRun:
     }
     for name, substitute in self._experiment.pipeline.replaced.items():
       bad[name] = f"replaced by {substitute}"
+    # Each process tells of the images that it has read.
+    bad = dict(item for each in agreement.gather(bad) for item in each.items())
     new = len(bad) - self._num_bad_images
-    if not new:
+    if not new or not distributed.is_main():
       return
     self._num_bad_images = len(bad)
     path = self._prepared.workdir / BAD_IMAGES
@@ -173,8 +191,12 @@ class TrainingRun:
       means["steps_per_second"] = self._progress.rate(at)
       if not self._experiment.dataset.in_memory:
         means["input_stall"] = self._stall()
-      self._writer.write(at, means)
+      self._write(at, means)
       self._progress.show(at, means)
+
+  def _write(self, step: int, scalars: Mapping[str, float]) -> None:
+    if self._writer is not None:
+      self._writer.write(step, scalars)
 
   def _stall(self) -> float:
     """Share of the training time so far that was spent waiting for images."""
@@ -190,7 +212,12 @@ class TrainingRun:
       accuracy = results.soft_nn(self._experiment, part, queries, supports)
       self._progress.accuracy(accuracy["top1"], step)
       scalars = {f"soft_nn_{k}": v for k, v in accuracy.items()}
-      self._writer.write(step, scalars)
+      self._write(step, scalars)
+
+  def _rescue(self, state: train.TrainState, step: int) -> None:
+    """Saves before an error; but of several processes one alone cannot."""
+    if jax.process_count() == 1:
+      self._save(state, step)
 
   def _save(self, state: train.TrainState, step: int) -> None:
     with self._progress.paused():
@@ -212,16 +239,14 @@ class TrainingRun:
   ) -> None:
     """Keeps what is needed to look into a number that is not finite."""
     directory = self._prepared.workdir / "not_finite" / str(step)
-    batch = jax.jit(self._experiment.pipeline.batch)(inputs, step)
-    ids = {"step": step, "support": np.asarray(batch.support.id).tolist()}
-    if batch.unlabelled is not None:
-      ids["unlabelled"] = np.asarray(batch.unlabelled.id).tolist()
+    ids = {"step": step} | self._ids(inputs, step)
     self._progress.end()
     try:
       directory.mkdir(parents=True, exist_ok=True)
-      metrics.replace_text(
-        directory / "sample_ids.json", json.dumps(ids) + "\n"
-      )
+      if distributed.is_main():
+        metrics.replace_text(
+          directory / "sample_ids.json", json.dumps(ids) + "\n"
+        )
       with ocp.StandardCheckpointer() as writer:
         writer.save(directory / "state", state, force=True)
     except (OSError, ValueError) as error:
@@ -229,6 +254,19 @@ class TrainingRun:
       print(f"state and sample ids could not be kept in {directory}: {error}")
       return
     print(f"state, step and sample ids are kept in {directory}")
+
+  def _ids(self, inputs: Any, step: int) -> dict[str, list[int]]:
+    """Images of a step, of all devices."""
+    pipeline = self._experiment.pipeline
+
+    def ids(inputs):
+      batch = pipeline.batch(inputs, step)
+      parts = {"support": batch.support, "unlabelled": batch.unlabelled}
+      return {name: part.id for name, part in parts.items() if part is not None}
+
+    whole = sharding.replicated(self._experiment.trainer.mesh)
+    found = jax.jit(ids, out_shardings=whole)(inputs)
+    return {name: np.asarray(rows).tolist() for name, rows in found.items()}
 
   def report(self) -> dict[str, Any]:
     """Evaluates the final state; writes the result row and the figure."""
@@ -240,7 +278,9 @@ class TrainingRun:
     row["compile_seconds"] = spent.compile_seconds
     row["steps_per_second"] = experiment.total_steps / spent.train_seconds
     # Before the figure: if that fails, the result is not lost.
-    metrics.append_result(prepared.workdir, row)
+    agreement.on_main(
+      functools.partial(metrics.append_result, prepared.workdir, row)
+    )
     self._report_bad_images()
     self.draw()
     return row
@@ -248,12 +288,14 @@ class TrainingRun:
   def draw(self) -> None:
     """Draws the figure of a run that has taken all its steps."""
     workdir = self._prepared.workdir
-    results.draw(
-      workdir / figures.TRAINING,
-      self._experiment,
-      self._final(),
-      metrics.read(workdir / metrics.METRICS),
-    )
+    embeddings = self._final()
+    if distributed.is_main():
+      results.draw(
+        workdir / figures.TRAINING,
+        self._experiment,
+        embeddings,
+        metrics.read(workdir / metrics.METRICS),
+      )
 
   def _final(self) -> dict[str, np.ndarray]:
     """Embeddings of all parts by the last state."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import ml_collections
+from etils import epath
 
 from paws_jax import metrics
 
@@ -43,8 +44,24 @@ class WorkdirError(ValueError):
   """The directory cannot be used for this run."""
 
 
+def check_shared(
+  workdir: epath.Path, config: ml_collections.ConfigDict
+) -> None:
+  """Makes sure that this process sees what process 0 has written.
+
+  Raises:
+    WorkdirError: when the directory is another one here.
+  """
+  if _read(workdir / RECIPE) != json.loads(config.to_json()):
+    raise WorkdirError(
+      f"--workdir={workdir} is not the directory that process 0 writes to: "
+      "all processes need one that they share, on a network drive or in a "
+      "bucket."
+    )
+
+
 @contextlib.contextmanager
-def lock(workdir: pathlib.Path) -> Iterator[None]:
+def lock(workdir: epath.Path) -> Iterator[None]:
   """Keeps other processes on this machine from using a run's directory.
 
   The system lets go of the lock when the process ends, however it ends. Where
@@ -53,6 +70,10 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
   Raises:
     WorkdirError: when another process has it.
   """
+  if not isinstance(workdir, pathlib.Path):
+    # Nor does a bucket.
+    yield
+    return
   descriptor = os.open(workdir / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
   try:
     try:
@@ -72,11 +93,18 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
     os.close(descriptor)
 
 
+def resolve(path: str | os.PathLike[str]) -> epath.Path:
+  """The absolute path of a directory as a user writes it, or "gs://..."."""
+  if "://" in os.fspath(path):
+    return epath.Path(path)
+  return pathlib.Path(path).expanduser().absolute()
+
+
 def prepare(
   path: str | os.PathLike[str],
   config: ml_collections.ConfigDict,
   split: Mapping[str, Any] | None = None,
-) -> pathlib.Path:
+) -> epath.Path:
   """Makes or re-opens a run's directory and writes the recipe into it.
 
   Args:
@@ -92,7 +120,7 @@ def prepare(
       A run that has left neither checkpoint nor result does not count: one
       that did not fit into memory, say.
   """
-  workdir = pathlib.Path(path).expanduser().absolute()
+  workdir = resolve(path)
   recipe = json.loads(config.to_json())
   try:
     workdir.mkdir(parents=True, exist_ok=True)
@@ -107,19 +135,18 @@ def prepare(
       metrics.replace_text(workdir / RECIPE, _json(recipe))
   except OSError as error:
     raise WorkdirError(
-      f"--workdir={workdir} cannot be written ({error.strerror}): choose "
-      "another directory."
+      f"--workdir={workdir} cannot be written ({error.strerror or error}): "
+      "choose another directory."
     ) from None
   return workdir
 
 
-def write_environment(workdir: pathlib.Path) -> None:
+def write_environment(workdir: epath.Path) -> None:
   """Writes environment.json: versions, devices, git hash, command."""
-  packages = ("paws_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
   environment = {
     "python": platform.python_version(),
     "platform": platform.platform(),
-    "packages": {name: _version(name) for name in packages},
+    "packages": versions(),
     "devices": [f"{d.platform}: {d.device_kind}" for d in jax.devices()],
     "processes": jax.process_count(),
     "git_hash": _git_hash(),
@@ -128,7 +155,7 @@ def write_environment(workdir: pathlib.Path) -> None:
   metrics.replace_text(workdir / "environment.json", _json(environment))
 
 
-def write_split(workdir: pathlib.Path, split: Mapping[str, Any]) -> None:
+def write_split(workdir: epath.Path, split: Mapping[str, Any]) -> None:
   """Writes split.json, the labelled images and their hash.
 
   Raises:
@@ -138,7 +165,7 @@ def write_split(workdir: pathlib.Path, split: Mapping[str, Any]) -> None:
   metrics.replace_text(workdir / "split.json", _json(split))
 
 
-def _check_split(workdir: pathlib.Path, split: Mapping[str, Any]) -> None:
+def _check_split(workdir: epath.Path, split: Mapping[str, Any]) -> None:
   """Refuses other labelled images than those the run was started with."""
   stored = _read(workdir / "split.json")
   before, now = (stored or split).get("hash", "none"), split["hash"]
@@ -150,7 +177,7 @@ def _check_split(workdir: pathlib.Path, split: Mapping[str, Any]) -> None:
     )
 
 
-def _holds_run(workdir: pathlib.Path) -> bool:
+def _holds_run(workdir: epath.Path) -> bool:
   """Whether there is anything that another recipe would spoil."""
   names = [path.name for path in (workdir / CHECKPOINTS).glob("*")]
   complete = any(name.isdigit() for name in names)
@@ -158,7 +185,7 @@ def _holds_run(workdir: pathlib.Path) -> bool:
 
 
 def _check_same(
-  stored: Mapping[str, Any], recipe: Mapping[str, Any], workdir: pathlib.Path
+  stored: Mapping[str, Any], recipe: Mapping[str, Any], workdir: epath.Path
 ) -> None:
   old, new = _flatten(stored), _flatten(recipe)
   absent = "(absent)"
@@ -188,7 +215,7 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   return flat
 
 
-def _read(path: pathlib.Path) -> dict[str, Any] | None:
+def _read(path: epath.Path) -> dict[str, Any] | None:
   if not path.exists():
     return None
   try:
@@ -202,6 +229,12 @@ def _read(path: pathlib.Path) -> dict[str, Any] | None:
 
 def _json(value: Any) -> str:
   return json.dumps(value, indent=2) + "\n"
+
+
+def versions() -> dict[str, str | None]:
+  """Versions of the packages that results depend on."""
+  packages = ("paws_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+  return {name: _version(name) for name in packages}
 
 
 def version() -> str | None:

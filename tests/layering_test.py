@@ -22,6 +22,13 @@ ALLOWED = {
   "resample": {"colour"},
   "augment": {"colour", "resample"},
   "data": {"augment", "resample", "sharding"},
+  "chips": set(),
+  "cloud_tpu": set(),
+  "cluster": {"cloud_tpu"},
+  "rendezvous": set(),
+  "watch": {"rendezvous"},
+  "distributed": {"cluster", "rendezvous", "watch"},
+  "agreement": {"distributed", "rendezvous"},
   "methods": {"augment", "data", "losses", "sharding"},
 }
 # What only loads with the host pipeline, or when it is asked for.
@@ -33,6 +40,7 @@ CORE = (
   "data.datasets",
   "data.in_memory",
   "data.sources",
+  "distributed",
   "evaluate",
   "experiment",
   "losses",

@@ -154,6 +154,7 @@ def assert_same_run(workdir, whole):
 def test_a_whole_run_leaves_everything(whole):
   workdir, _ = whole
   assert {path.name for path in workdir.iterdir()} == {
+    ".lock",
     "checkpoints",
     "config.json",
     "environment.json",
@@ -367,7 +368,7 @@ def test_prepare_writes_recipe_environment_and_split(tmp_path):
   prepared = pretrain.prepare(tiny(), str(tmp_path / "run"))
   assert prepared.experiment.total_steps == STEPS
   names = sorted(path.name for path in prepared.workdir.iterdir())
-  assert names == ["config.json", "environment.json", "split.json"]
+  assert names == [".lock", "config.json", "environment.json", "split.json"]
   split = json.loads((prepared.workdir / "split.json").read_text())
   assert split["hash"] == prepared.experiment.dataset.split.hash
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import pytest
+from etils.epath import gpath
+from etils.epath import testing as epath_testing
 
 from paws_jax import config as config_lib
 from paws_jax import metrics
@@ -230,3 +232,63 @@ def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
   monkeypatch.setattr(workdir.fcntl, "flock", no_locks)
   with workdir.lock(tmp_path), workdir.lock(tmp_path):
     pass
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+  """Makes gs://bucket a directory of this machine."""
+
+  def local(path):
+    return os.fspath(path).replace("gs://bucket", str(tmp_path / "bucket"))
+
+  def moved(original, path, *others, **options):
+    return original(local(path), *map(local, others), **options)
+
+  def globbed(original, path):
+    found = original(local(path))
+    return [
+      name.replace(str(tmp_path / "bucket"), "gs://bucket") for name in found
+    ]
+
+  def opened(original, path, mode):
+    return original(local(path), mode)
+
+  # It would be asked in place of what follows.
+  monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
+  names = ("exists", "isdir", "listdir", "makedirs", "mkdir", "replace")
+  with epath_testing.mock_epath(
+    glob=globbed, open=opened, **dict.fromkeys(names, moved)
+  ):
+    yield tmp_path / "bucket"
+
+
+def test_a_directory_may_lie_in_a_bucket(bucket, monkeypatch):
+  path = workdir.prepare("gs://bucket/run", recipe(), {"hash": "abc"})
+  assert os.fspath(path) == "gs://bucket/run"
+  workdir.write_split(path, {"hash": "abc"})
+  workdir.write_environment(path)
+  writer = metrics.Writer(path, first_step=0, tensorboard=False)
+  writer.write(1, {"loss": 2})
+  # An object cannot grow, and is not written anew for every line.
+  assert metrics.read(path / metrics.METRICS) == []
+  monkeypatch.setattr(metrics, "_OBJECT_SECONDS", 0)
+  writer.write(2, {"loss": 1})
+  assert len(metrics.read(path / metrics.METRICS)) == 2
+  writer.close()
+  metrics.append_result(path, {"task": "pretrain"})
+  # What is there is found again, and compared.
+  workdir.prepare("gs://bucket/run", recipe(), {"hash": "abc"})
+  with pytest.raises(workdir.WorkdirError, match="seed: 0 there, 1 now"):
+    workdir.prepare("gs://bucket/run", recipe(seed=1), {"hash": "abc"})
+  writer = metrics.Writer(path, first_step=1, tensorboard=False)
+  writer.write(2, {"loss": 3})
+  writer.close()
+  rows = metrics.read(path / metrics.METRICS)
+  assert rows == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 3.0}]
+  assert sorted(file.name for file in (bucket / "run").iterdir()) == [
+    "config.json",
+    "environment.json",
+    "metrics.jsonl",
+    "results.json",
+    "split.json",
+  ]
