@@ -180,6 +180,17 @@ def constrain(tree: Any, sharding: NamedSharding) -> Any:
   )
 
 
+def varying(tree: Any) -> Any:
+  """Replicated arrays inside `shard_map`, as if each device had its own.
+
+  Gradients with respect to them are then summed up on each device, and over the
+  devices once, in the arrays' own dtype; where a replicated array is cast and
+  used in several places each use brings a sum of its own, in the dtype it was
+  cast to.
+  """
+  return jax.tree.map(lambda x: jax.lax.pcast(x, AXES, to="varying"), tree)
+
+
 def padded_size(num_rows: int, mesh: jax.sharding.Mesh) -> int:
   """Smallest multiple of the number of devices that is at least `num_rows`."""
   return -(-num_rows // mesh.size) * mesh.size

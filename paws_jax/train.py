@@ -172,6 +172,7 @@ def global_loss(
   def local(params, model_state, views, step):
     key = sampling.stream_key(trainer.seed, sampling.METHOD)
     key = jax.random.fold_in(key, step)
+    params = sharding.varying(params)
     return trainer.method.loss(params, model_state, views, step=step, key=key)
 
   whole = sharding.REPLICATED

@@ -15,6 +15,7 @@ A method is a frozen dataclass with
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -131,6 +132,59 @@ def gather_supports(
   if axis_name is not None:
     # The step's one all-gather; its transpose is a reduce-scatter.
     embeddings = jax.lax.all_gather(embeddings, axis_name, tiled=True)
-  # Padding is at the end.
+  return _without_padding(embeddings, batch)
+
+
+def gather_supports_beside(
+  embeddings: jax.Array,
+  constants: jax.Array,
+  batch: data.Views,
+  axis_name: Any,
+) -> tuple[jax.Array, jax.Array]:
+  """`gather_supports` of two arrays at once, of which one needs no gradient.
+
+  Args:
+    embeddings: [n_local·V, D].
+    constants: [n_local·V, D]; no gradient goes through it.
+    batch: the step's views.
+    axis_name: mesh axes, or None outside `shard_map`.
+
+  Returns:
+    Two arrays [N·V, D].
+  """
+  constants = jax.lax.stop_gradient(constants)
+  if axis_name is not None:
+    embeddings, constants = _gather_both(axis_name, embeddings, constants)
+  return (
+    _without_padding(embeddings, batch),
+    _without_padding(constants, batch),
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _gather_both(
+  axis_name: Any, embeddings: jax.Array, constants: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Side by side, so that it is one all-gather."""
+  both = jnp.concatenate([embeddings, constants], axis=-1)
+  both = jax.lax.all_gather(both, axis_name, tiled=True)
+  return tuple(jnp.split(both, 2, axis=-1))
+
+
+def _gather_both_forward(axis_name, embeddings, constants):
+  return _gather_both(axis_name, embeddings, constants), None
+
+
+def _gather_both_backward(axis_name, unused_residual, gradients):
+  """The transpose, but for the half that would carry zeros back."""
+  gradient = jax.lax.psum_scatter(gradients[0], axis_name, tiled=True)
+  return gradient, jnp.zeros_like(gradient)
+
+
+_gather_both.defvjp(_gather_both_forward, _gather_both_backward)
+
+
+def _without_padding(rows: jax.Array, batch: data.Views) -> jax.Array:
+  """Padding is at the end."""
   num_views = batch.support.shape[1]
-  return embeddings[: batch.support_labels.shape[0] * num_views]
+  return rows[: batch.support_labels.shape[0] * num_views]

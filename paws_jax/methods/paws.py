@@ -169,8 +169,7 @@ class Paws:
       # z is h.
       both = [method.gather_supports(z, batch, self.axis_name)] * 2
     else:
-      # h and z travel together so that it is one gather.
-      both = jnp.concatenate([h, z], axis=-1)
-      both = method.gather_supports(both, batch, self.axis_name)
-      both = jnp.split(both, 2, axis=-1)
+      # z with gradient, h without.
+      z, h = method.gather_supports_beside(z, h, batch, self.axis_name)
+      both = [h, z]
     return h_large, z_all, *both, model_state
