@@ -1,0 +1,261 @@
+"""Reads what the compiler made of a program: collectives, arrays, memory.
+
+The text is that of `jax.stages.Compiled.as_text()`: one instruction a line,
+`%name = shape operation(operands), attributes`, for one of the devices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+COLLECTIVES = (
+  "all-reduce",
+  "all-gather",
+  "reduce-scatter",
+  "all-to-all",
+  "collective-permute",
+)
+
+# Bits of an element.
+_BITS = {
+  **{"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16},
+  **{"s32": 32, "u32": 32, "s64": 64, "u64": 64, "f16": 16, "bf16": 16},
+  **{"f32": 32, "f64": 64, "c64": 64, "c128": 128, "f8e4m3fn": 8, "f8e5m2": 8},
+}
+_ARRAY = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\]")
+_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?(\S+) = (.*?) ([a-z][a-z0-9-]*)\(")
+_OP_NAME = re.compile(r'op_name="([^"]*)"')
+_GROUP = re.compile(r"replica_groups=\{\{([0-9,]*)\}")
+_IOTA_GROUP = re.compile(r"replica_groups=\[([0-9]+),([0-9]+)\]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+  """One instruction by which devices talk to each other.
+
+  Attributes:
+    kind: one of COLLECTIVES.
+    num_bytes: of the whole array: what an all-reduce sums, what an all-gather
+      gives, what a reduce-scatter takes. Several arrays may share one.
+    bytes_by_dtype: the same, by dtype.
+    group_size: devices that take part.
+    source: the operation it was made for, as JAX names it.
+  """
+
+  kind: str
+  num_bytes: int
+  bytes_by_dtype: Mapping[str, int]
+  group_size: int
+  source: str
+
+  @property
+  def sent_bytes(self) -> float:
+    """What each device sends when devices pass parts around a ring.
+
+    n devices: (n − 1)/n of the array, twice that for an all-reduce, which is a
+    reduce-scatter and an all-gather; all of it for a permutation.
+    """
+    if self.kind == "collective-permute":
+      return self.num_bytes
+    share = (self.group_size - 1) / self.group_size
+    return self.num_bytes * share * (2 if self.kind == "all-reduce" else 1)
+
+
+def collectives(text: str, *, num_devices: int) -> list[Collective]:
+  """All collectives of a program; one inside a loop counts once.
+
+  Args:
+    text: of the compiled program.
+    num_devices: that take part where the text does not say.
+  """
+  found = []
+  for line in text.splitlines():
+    match = _INSTRUCTION.match(line)
+    kind = match and match[3].removesuffix("-start")
+    if kind in COLLECTIVES:
+      found.append(_collective(kind, match, line, num_devices))
+  return found
+
+
+def _collective(
+  kind: str, match: re.Match, line: str, num_devices: int
+) -> Collective:
+  arrays = _ARRAY.findall(match[2])
+  if match[3].endswith("-start") and kind != "all-reduce":
+    # These give (operands, results, and sometimes numbers of the hardware).
+    arrays = [a for a in arrays if a[1]]
+    half = len(arrays) // 2
+    arrays = max(arrays[:half], arrays[half:], key=_total)
+  group = _group_size(line) or num_devices
+  # Only of this one is the result smaller than what goes in.
+  factor = group if match[3] == "reduce-scatter" else 1
+  by_dtype: dict[str, int] = {}
+  for dtype, shape in arrays:
+    num_bytes = factor * array_bytes(dtype, shape)
+    by_dtype[dtype] = by_dtype.get(dtype, 0) + num_bytes
+  source = _OP_NAME.search(line)
+  return Collective(
+    kind=kind,
+    num_bytes=sum(by_dtype.values()),
+    bytes_by_dtype=by_dtype,
+    group_size=group,
+    source=source[1] if source else "",
+  )
+
+
+def _group_size(line: str) -> int | None:
+  """Devices in a replica group, written out or as [groups, size]<=[n]."""
+  iota = _IOTA_GROUP.search(line)
+  if iota:
+    return int(iota[2])
+  group = _GROUP.search(line)
+  return len(group[1].split(",")) if group and group[1] else None
+
+
+def _total(arrays: Sequence[tuple[str, str]]) -> int:
+  return sum(array_bytes(*array) for array in arrays)
+
+
+def array_bytes(dtype: str, shape: str) -> int:
+  """Bytes of ("bf16", "64,7,7,512"); 0 for what is no array (token)."""
+  return math.prod(_sides(shape)) * _BITS.get(dtype, 0) // 8
+
+
+def _sides(shape: str) -> tuple[int, ...]:
+  return tuple(int(side) for side in shape.split(",") if side)
+
+
+def summary(found: Sequence[Collective]) -> dict[str, dict[str, int]]:
+  """Of each kind that occurs, {"count", "bytes"}."""
+  result = {}
+  for kind in COLLECTIVES:
+    of_kind = [c for c in found if c.kind == kind]
+    if of_kind:
+      result[kind] = {
+        "count": len(of_kind),
+        "bytes": sum(c.num_bytes for c in of_kind),
+      }
+  return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+  """What the main program does in one go; inside a fusion nothing is stored.
+
+  Attributes:
+    operation: "fusion", "copy", "all-reduce".
+    results: (dtype, shape) of each array it writes, one device's part.
+    written_bytes: of them, without the padding of their layout.
+    read_bytes: of its operands; too much where it reads a part of one.
+    source: the operation it was made for, as JAX names it.
+  """
+
+  operation: str
+  results: tuple[tuple[str, tuple[int, ...]], ...]
+  written_bytes: int
+  read_bytes: int
+  source: str
+
+
+# What renames arrays, or ends what another instruction began.
+_NO_TRAFFIC = (
+  *("parameter", "constant", "bitcast", "tuple", "get-tuple-element"),
+  *("all-reduce-done", "all-gather-done", "copy-start", "async-done"),
+  *("async-start", "slice-start", "slice-done", "collective-permute-done"),
+)
+
+
+def instructions(text: str) -> list[Instruction]:
+  """What the main program reads and writes, most bytes first.
+
+  Their bytes come to within a few per cent of the compiler's own "bytes
+  accessed", and tell which part of the program they are for.
+  """
+  sizes: dict[str, int] = {}
+  found = []
+  for line in _entry(text):
+    match = _INSTRUCTION.match(line)
+    if not match:
+      continue
+    arrays = _ARRAY.findall(match[2])
+    sizes[match[1]] = _total(arrays)
+    if match[3] in _NO_TRAFFIC:
+      continue
+    operands = re.findall(r"%([\w.-]+)", line[match.end() :].split(")")[0])
+    source = _OP_NAME.search(line)
+    found.append(
+      Instruction(
+        operation=match[3],
+        results=tuple((dtype, _sides(shape)) for dtype, shape in arrays),
+        written_bytes=sizes[match[1]],
+        read_bytes=sum(sizes.get(name, 0) for name in operands),
+        source=source[1] if source else "",
+      )
+    )
+  found.sort(key=lambda i: i.written_bytes + i.read_bytes, reverse=True)
+  return found
+
+
+def _entry(text: str) -> list[str]:
+  """Lines of the main computation."""
+  start = text.find("\nENTRY ")
+  if start < 0:
+    return []
+  return text[start : text.find("\n}", start)].splitlines()
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+  """Bytes of one device's memory that a program takes.
+
+  Attributes:
+    peak: at the fullest moment, all of the others included.
+    arguments: state and inputs.
+    temporaries: what the program itself allocates.
+    aliased: arguments whose place results take.
+  """
+
+  peak: int
+  arguments: int
+  temporaries: int
+  aliased: int
+
+
+def memory(compiled: Any) -> Memory:
+  """What the compiler says of a `jax.stages.Compiled`'s memory."""
+  stats = compiled.memory_analysis()
+  arguments = stats.argument_size_in_bytes
+  outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes
+  # Not every version tells the peak; all together are a bound of it.
+  everything = arguments + outputs + stats.temp_size_in_bytes
+  return Memory(
+    peak=getattr(stats, "peak_memory_in_bytes", 0) or everything,
+    arguments=arguments,
+    temporaries=stats.temp_size_in_bytes,
+    aliased=stats.alias_size_in_bytes,
+  )
+
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_NEEDS = (
+  re.compile(r"[Uu]sed ([0-9.]+)([KMGT]?) of [0-9.]+[KMGT]? hbm"),
+  re.compile(r"required for HLO temporaries \(([0-9.]+)([KMGT]?)\)"),
+)
+
+
+def needed_bytes(message: str) -> int | None:
+  """Bytes that a program would need, out of XLA's "out of memory" message.
+
+  Returns:
+    None where the message does not tell.
+  """
+  for pattern in _NEEDS:
+    match = pattern.search(message)
+    if match:
+      return int(float(match[1]) * _UNITS[match[2]])
+  return None
