@@ -1,0 +1,61 @@
+"""Tells whether the run in a workdir is finished or was only stopped.
+
+A run that is told to stop saves and exits with status 0, as a finished one
+does. Whoever restarts jobs needs to know which it was:
+
+  python launch/finished.py gs://bucket/run   # 0: finished; 3: not finished
+
+A finished run has a result that is at least as old, in steps, as its last
+checkpoint: a run that was finished, was given more `train.epochs` and was
+stopped on the way has a younger one.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from etils import epath
+
+FINISHED, USAGE, UNFINISHED = 0, 2, 3
+
+
+def is_finished(workdir: str) -> bool:
+  """Whether pre-training in this directory, local or gs://, came to its end.
+
+  Raises:
+    ValueError: when results.json is not a list of objects.
+    OSError: when the directory cannot be read.
+  """
+  directory = epath.Path(workdir)
+  results = directory / "results.json"
+  if not results.exists():
+    return False
+  rows = json.loads(results.read_text())
+  if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+    raise ValueError(f"{results} is not a JSON list of objects: move it away.")
+  steps = [row["steps"] for row in rows if row.get("task") == "pretrain"]
+  return bool(steps) and max(steps) >= _last_checkpoint(directory)
+
+
+def _last_checkpoint(directory: epath.Path) -> int:
+  checkpoints = directory / "checkpoints"
+  if not checkpoints.exists():
+    return 0
+  names = [path.name for path in checkpoints.iterdir()]
+  return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Returns the exit status."""
+  if len(argv) != 2 or argv[1].startswith("-"):
+    print("usage: python launch/finished.py WORKDIR", file=sys.stderr)
+    return USAGE
+  finished = is_finished(argv[1])
+  print(f"{argv[1]}: {'finished' if finished else 'not finished yet'}")
+  return FINISHED if finished else UNFINISHED
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv))
