@@ -53,7 +53,8 @@ def base() -> ml_collections.ConfigDict:
   config.data.labels_per_class = 4
   config.data.labels_fraction = 0.0
   config.data.split_seed = 0
-  # ... or those whose rows or file names stand in this file, one a line.
+  # ... or those whose rows or file names stand in this file, one a line; then
+  # labels_per_class is 0.
   config.data.labels_file = ""
   # Labelled images are unlabelled images as well, as in the paper.
   config.data.include_labelled = True

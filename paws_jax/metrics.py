@@ -19,6 +19,8 @@ from typing import TextIO
 import numpy as np
 from etils import epath
 
+from paws_jax.data import tf_runtime
+
 
 @dataclasses.dataclass(frozen=True)
 class LogConfig:
@@ -85,11 +87,9 @@ class Writer:
     self._tensorboard = None
     if tensorboard:
       # Imported here: they take seconds.
-      import tensorflow as tf
+      tf_runtime.load()
       from clu import metric_writers
 
-      # It would take the memory of every GPU it sees.
-      tf.config.set_visible_devices([], "GPU")
       self._tensorboard = metric_writers.SummaryWriter(str(workdir))
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:

@@ -45,6 +45,8 @@ def prepare(
   config_lib.validate(config)
   with _memory_advice(config):
     experiment = experiment_lib.create(config)
+  for notice in experiment.dataset.notices:
+    print(notice)
   split = experiment.dataset.split.as_json()
   agreement.agree(
     recipe=config.to_json(sort_keys=True),

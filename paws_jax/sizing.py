@@ -13,6 +13,7 @@ from paws_jax import estimates
 from paws_jax import experiment as experiment_lib
 from paws_jax import sharding
 from paws_jax.data import catalog
+from paws_jax.data import in_memory
 
 
 def steps(
@@ -47,18 +48,10 @@ def steps(
     "in each epoch, are left over)"
   )
   report.say(f"in all: {epochs:,} epochs, {epochs * per_epoch:,} steps")
-  if not per_epoch:
-    report.problem(
-      f"train.batch_size is {batch_size} but there are {pool} images to train "
-      "on: lower batch_size to at most that",
-      refused_as=f"train.batch_size is {batch_size} but ",
-    )
-  if batch_size % mesh.size:
-    report.problem(
-      f"train.batch_size is {batch_size}, which {mesh.size} devices do not "
-      "divide: make it a multiple",
-      refused_as=f"train.batch_size is {batch_size}, which",
-    )
+  for problem in in_memory.batch_problems(
+    batch_size, num_images=pool, mesh=mesh
+  ):
+    report.problem(problem)
   if views.num_large:
     report.say(
       f"unlabelled images in a step: {batch_size:,}, each device "

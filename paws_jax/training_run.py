@@ -62,6 +62,8 @@ class TrainingRun:
     self._signals = signals
     self._compile_seconds = 0.0
     self._num_bad_images = 0
+    # Seconds spent waiting for images, and training, when last asked.
+    self._stall_asked = (0.0, 0.0)
     # Embeddings of the parts of the data at a step, for what comes next.
     self._embedded: tuple[int, dict[str, np.ndarray]] = (-1, {})
     self._state = self._experiment.initial_state()
@@ -199,9 +201,11 @@ class TrainingRun:
       self._writer.write(step, scalars)
 
   def _stall(self) -> float:
-    """Share of the training time so far that was spent waiting for images."""
-    waited = self._experiment.pipeline.stall_seconds
-    return waited / max(self._progress.seconds(), 1e-9)
+    """Share of the time since it was last asked that was spent waiting."""
+    now = (self._experiment.pipeline.stall_seconds, self._progress.seconds())
+    waited, passed = np.subtract(now, self._stall_asked)
+    self._stall_asked = now
+    return float(min(max(waited / max(passed, 1e-9), 0.0), 1.0))
 
   def _evaluate(self, state: train.TrainState, step: int) -> None:
     with self._progress.paused():

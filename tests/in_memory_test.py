@@ -205,8 +205,13 @@ def test_methods_without_unlabelled_images_get_none():
   assert batch.support.image.shape == (6, 3, 4, 1)
 
 
+def test_labelled_images_alone_leave_nothing_to_draw():
+  with pytest.raises(ValueError, match=r"every image is labelled, and data\."):
+    _pipeline.__wrapped__(1, pool=np.zeros(0, np.int32))
+
+
 def test_fewer_images_than_a_batch_are_refused():
-  with pytest.raises(ValueError, match=r"train.batch_size is 46 .*45 training"):
+  with pytest.raises(ValueError, match=r"train.batch_size is 46 .*45 images"):
     _pipeline(1, batch_size=46)
 
 

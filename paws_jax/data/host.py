@@ -28,6 +28,7 @@ from paws_jax.data import loader
 from paws_jax.data import prefetch
 from paws_jax.data import row_plan
 from paws_jax.data import sampling
+from paws_jax.data import tf_runtime
 
 
 class Inputs(NamedTuple):
@@ -256,7 +257,7 @@ class HostPipeline:
       Unlabelled images (or None) and supports: the rows of these devices, in
       the order of `sharding.local_rows`, as NumPy arrays.
     """
-    tf = loader.tensorflow()
+    tf = tf_runtime.load()
     num_supports = len(self._plan.supports(first_step).ids)
     support_rows = sharding.local_rows(num_supports, self._mesh, devices)
     streams = [

@@ -89,16 +89,7 @@ class InMemory:
         over the devices.
     """
     pool = np.arange(len(images), dtype=np.int32) if pool is None else pool
-    if len(pool) < batch_size:
-      raise ValueError(
-        f"train.batch_size is {batch_size} but the data has {len(pool)} "
-        "training images to draw from: lower batch_size to at most that."
-      )
-    if batch_size % mesh.size:
-      raise ValueError(
-        f"train.batch_size is {batch_size}, which {mesh.size} devices do not "
-        "divide: make it a multiple."
-      )
+    check_batch(batch_size, num_images=len(pool), mesh=mesh)
     self._support = support
     self._batch_size = batch_size
     self._seed = seed
@@ -232,6 +223,42 @@ class InMemory:
 
   def _spread(self, array: jax.Array) -> jax.Array:
     return sharding.constrain(array, sharding.batch_sharded(self._mesh))
+
+
+def batch_problems(
+  batch_size: int, *, num_images: int, mesh: jax.sharding.Mesh
+) -> list[str]:
+  """Why a batch cannot be made of the images, or spread over the devices."""
+  problems = []
+  if not num_images:
+    problems.append(
+      "there are no unlabelled images to train on: every image is labelled, "
+      "and data.include_labelled is False. Set it to True, or name more images "
+      "(data.unlabelled_dir)."
+    )
+  elif num_images < batch_size:
+    problems.append(
+      f"train.batch_size is {batch_size} but there are {num_images} images to "
+      "train on: lower batch_size to at most that."
+    )
+  if batch_size % mesh.size:
+    problems.append(
+      f"train.batch_size is {batch_size}, which {mesh.size} devices do not "
+      "divide: make it a multiple."
+    )
+  return problems
+
+
+def check_batch(
+  batch_size: int, *, num_images: int, mesh: jax.sharding.Mesh
+) -> None:
+  """Refuses a batch that has `batch_problems`.
+
+  Raises:
+    ValueError: the first of them.
+  """
+  for problem in batch_problems(batch_size, num_images=num_images, mesh=mesh):
+    raise ValueError(problem)
 
 
 def resize(images: np.ndarray, *, side: int) -> np.ndarray:

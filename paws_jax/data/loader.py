@@ -23,9 +23,6 @@ from paws_jax.data import tf_runtime
 if TYPE_CHECKING:
   import tensorflow as tf
 
-# What `host` calls it.
-tensorflow = tf_runtime.load
-
 
 class Loader:
   """Streams of canvases, a batch for every step."""

@@ -60,14 +60,14 @@ class RowPlan:
         the devices, or rows that do not exist.
     """
     self._pool = np.asarray(pool, np.int32)
-    _check(self._pool, num_images, batch_size, mesh)
+    in_memory.check_batch(batch_size, num_images=len(self._pool), mesh=mesh)
+    _check_rows(self._pool, num_images)
     self._index = sampling.LabelIndex(*map(np.asarray, index))
     self._sorted_pool = np.sort(self._pool)
     self._images_per_class = support.images_per_class
     self._batch_size = batch_size
     self._mesh = mesh
-    # Of this process: another's CPU cannot be used.
-    self._cpu = jax.local_devices(backend="cpu")[0]
+    self._cpu = _own_cpu()
     self._drawn = functools.partial(
       _draw_supports,
       seed=seed,
@@ -127,20 +127,20 @@ class RowPlan:
       return np.asarray(self._shuffle(epoch=np.int32(epoch)))
 
 
-def _check(
-  pool: np.ndarray, num_images: int, batch_size: int, mesh: jax.sharding.Mesh
-) -> None:
-  """Refuses a pool and a batch that do not fit."""
-  if len(pool) < batch_size:
+def _own_cpu() -> jax.Device:
+  """The CPU of this process: another's cannot be used."""
+  try:
+    return jax.local_devices(backend="cpu")[0]
+  except RuntimeError as error:
+    platforms = jax.config.jax_platforms
     raise ValueError(
-      f"train.batch_size is {batch_size} but there are {len(pool)} images to "
-      "train on: lower batch_size to at most that."
-    )
-  if batch_size % mesh.size:
-    raise ValueError(
-      f"train.batch_size is {batch_size}, which {mesh.size} devices do not "
-      "divide: make it a multiple."
-    )
+      f"JAX_PLATFORMS is {platforms!r} and leaves out the CPU, on which the "
+      f"images of a step are drawn: set it to '{platforms},cpu'."
+    ) from error
+
+
+def _check_rows(pool: np.ndarray, num_images: int) -> None:
+  """Refuses rows that do not exist."""
   if pool.ndim != 1 or pool.min() < 0 or pool.max() >= num_images:
     raise ValueError(
       f"pool has rows {pool.min()} to {pool.max()} (rank {pool.ndim}), but "
