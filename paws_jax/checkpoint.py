@@ -162,6 +162,12 @@ class Checkpointer:
     text = json.dumps({"arrays": _describe(state), "meta": dict(meta)})
     sealed = {"text": text, "sha256": _sha256(text)}
     self.wait()
+    if not self._directory.exists():
+      # orbax would make it anew, and nobody would notice.
+      raise CheckpointError(
+        f"checkpoint {step} could not be written: {self._directory} has "
+        "vanished."
+      )
     try:
       saved = self._manager.save(
         step,

@@ -411,6 +411,18 @@ def test_a_failed_write_is_an_error(tmp_path, request):
     assert checkpointer.restore_latest(like(make_state()))[0] == 2
 
 
+def test_a_directory_that_vanishes_is_not_made_anew(tmp_path):
+  with checkpoint.Checkpointer(tmp_path / "c") as checkpointer:
+    checkpointer.save(2, make_state(2), {})
+    checkpointer.wait()
+    (tmp_path / "c").rename(tmp_path / "elsewhere")
+    with pytest.raises(checkpoint.CheckpointError, match="4 .* has vanished"):
+      checkpointer.save(4, make_state(4), {})
+  assert not (tmp_path / "c").exists()
+  with checkpoint.Checkpointer(tmp_path / "elsewhere") as checkpointer:
+    assert checkpointer.steps() == [2]
+
+
 def test_a_failed_write_does_not_hide_the_error_inside(tmp_path, small_files):
   def use():
     with checkpoint.Checkpointer(tmp_path / "c") as checkpointer:

@@ -1,5 +1,6 @@
 """The mesh and its few helpers."""
 
+import collections
 import os
 import types
 
@@ -172,3 +173,32 @@ def test_labels_of_a_batch_are_whole_and_all_else_is_spread():
     assert getattr(specs, name) == sharding.REPLICATED
   for name in ("large", "support", "support_mask"):
     assert getattr(specs, name) == sharding.BATCH
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["v5e:4x4", "v4:2x2x4"])
+def test_hosts_of_a_tpu_share_the_rows_of_a_batch(name):
+  pytest.importorskip("libtpu")
+  from jax.experimental import topologies
+
+  devices = topologies.get_topology_desc(
+    platform="tpu", topology_name=name
+  ).devices
+  mesh = sharding.make_mesh(devices)
+  hosts = collections.defaultdict(list)
+  for device in devices:
+    hosts[device.process_index].append(device)
+  assert len(hosts) > 1
+  rows = {
+    host: sharding.local_rows(6 * len(devices), mesh, own)
+    for host, own in hosts.items()
+  }
+  everywhere = np.concatenate(list(rows.values()))
+  assert sorted(everywhere) == list(range(6 * len(devices)))
+  # Placed where the sharding has them, they are the global batch.
+  placed = np.full(6 * len(devices), -1)
+  places = sharding.batch_sharded(mesh).devices_indices_map((len(placed),))
+  for host, own in hosts.items():
+    for device, part in zip(own, np.split(rows[host], len(own)), strict=True):
+      placed[places[device]] = part
+  np.testing.assert_array_equal(placed, np.arange(len(placed)))
