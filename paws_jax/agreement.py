@@ -47,28 +47,39 @@ def gather(value: Any) -> list[Any]:
   ]
 
 
-def on_main(function: Callable[[], _Result]) -> _Result | None:
-  """Calls a function on process 0, and waits for it; every process calls it.
+def on_all(function: Callable[[], _Result]) -> _Result:
+  """Calls a function on every process; where it fails on one, all fail.
+
+  It must not wait for other processes.
 
   Returns:
-    What it has returned; None on the others.
+    What it has returned on this process.
 
   Raises:
-    Exception: on process 0, what the function has raised.
-    DistributedError: on the others, when it has.
+    Exception: what the function has raised here.
+    ValueError, DistributedError: when it has raised elsewhere; the former when
+      that was a ValueError or TypeError, something that a user gave.
   """
   result, trouble = None, None
-  if distributed.is_main():
-    try:
-      result = function()
-    except Exception as error:
-      trouble = error
-  told = gather(str(trouble) if trouble else "")[0]
+  try:
+    result = function()
+  except Exception as error:
+    trouble = error
+  refused = isinstance(trouble, (ValueError, TypeError, FileNotFoundError))
+  told = str(trouble) or type(trouble).__name__ if trouble else ""
+  everyone = gather([told, refused])
   if trouble is not None:
     raise trouble
-  if told:
-    raise distributed.DistributedError(f"process 0: {told}")
+  for number, (told, refused) in enumerate(everyone):
+    if told:
+      kind = ValueError if refused else distributed.DistributedError
+      raise kind(f"process {number}: {told}")
   return result
+
+
+def on_main(function: Callable[[], _Result]) -> _Result | None:
+  """`on_all`, but the function is called on process 0 alone; else None."""
+  return on_all(function if distributed.is_main() else lambda: None)
 
 
 def agree(**values: str) -> None:

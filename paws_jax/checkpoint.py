@@ -27,6 +27,15 @@ from paws_jax import agreement
 
 _KEPT = 2
 
+# In errors that a disk, a network or a server may get over.
+_PASSING = (
+  "Input/output error",
+  "Stale file handle",
+  "timed out",
+  "DEADLINE_EXCEEDED",
+  "UNAVAILABLE",
+)
+
 # Differing arrays named in an error; a whole model would fill the screen.
 _LISTED = 8
 
@@ -87,6 +96,18 @@ def _scramble(words: jax.Array) -> jax.Array:
   return words ^ (words >> 16)
 
 
+class _Manager(ocp.CheckpointManager):
+  """orbax's, but it leaves JAX's notice of pre-emption to the training loop.
+
+  It would ask for it by the number of the step, and so move the number at which
+  all have agreed to stop (`distributed.StopNotice`).
+  """
+
+  def reached_preemption(self, step: int) -> bool:
+    del step
+    return False
+
+
 class _DamagedError(Exception):
   """What is wrong with one checkpoint; it stays inside this module."""
 
@@ -120,7 +141,7 @@ class Checkpointer:
     try:
       # orbax would notice a file in the way only when it writes.
       self._directory.mkdir(parents=True, exist_ok=True)
-      self._manager = ocp.CheckpointManager(
+      self._manager = _Manager(
         self._directory,
         options=ocp.CheckpointManagerOptions(
           preservation_policy=managers.AnyPreservationPolicy(policies),
@@ -162,7 +183,8 @@ class Checkpointer:
     text = json.dumps({"arrays": _describe(state), "meta": dict(meta)})
     sealed = {"text": text, "sha256": _sha256(text)}
     self.wait()
-    if not self._directory.exists():
+    # In a bucket a directory need not exist by itself.
+    if "://" not in str(self._directory) and not self._directory.exists():
       # orbax would make it anew, and nobody would notice.
       raise CheckpointError(
         f"checkpoint {step} could not be written: {self._directory} has "
@@ -204,7 +226,7 @@ class Checkpointer:
     """Restores the newest checkpoint that is whole.
 
     Damaged ones after it are renamed to `damaged-STEP`: the run goes on before
-    them, and will write these steps again.
+    them, and will write these steps again. Of several processes all call it.
 
     Args:
       like: the state, or ShapeDtypeStructs with shardings, to restore into.
@@ -218,6 +240,7 @@ class Checkpointer:
       MemoryError, jax.errors.JaxRuntimeError: when there is no room for one.
     """
     steps = self.steps()
+    agreement.agree(checkpoints=str(steps))
     damaged = []
     for step in reversed(steps):
       restored, trouble = None, ""
@@ -225,7 +248,8 @@ class Checkpointer:
         restored = self._restore(step, like)
       except _DamagedError as error:
         trouble = str(error)
-      # All go on from the same step, whoever has found damage.
+      # Damage shows in all processes: a digest is computed by all, and a file
+      # that is cut off is so for each.
       trouble = next(filter(None, agreement.gather(trouble)), "")
       if trouble:
         self._warn(f"checkpoint {step} is damaged: {trouble}")
@@ -293,6 +317,12 @@ class Checkpointer:
       return CheckpointError(
         f"checkpoint {step} in {self._directory} may not be read: "
         f"{_first_line(error)}"
+      )
+    if any(word in text for word in _PASSING):
+      return CheckpointError(
+        f"checkpoint {step} in {self._directory} cannot be read now: "
+        f"{_first_line(error)}. Try again; if it stays so, move it away, and "
+        "the run goes on from the one before."
       )
     return _DamagedError(_first_line(error))
 

@@ -10,11 +10,12 @@ while they wait for it; `initialize` sees to errors that nobody catches.
 *Pre-emption.* With several processes a handler of our own must not decide when
 to stop: each process would at its own step, and the others would hang in the
 next collective. The rule: from `initialize` on SIGTERM belongs to JAX, which
-tells all processes; `should_stop`, asked at every step that can be stopped at,
-is True at the same step everywhere. A handler for SIGTERM that is installed
-before is replaced by JAX's and notices nothing; one that is installed later
-(`terminal.Signals`) hides the notice from JAX, and nobody stops. A handler for
-SIGINT may make the same of Ctrl-C: `os.kill(os.getpid(), signal.SIGTERM)`.
+tells all processes; `StopNotice`, asked wherever it is possible to stop, says
+so at the same step everywhere, and nothing else may ask JAX. A handler for
+SIGTERM that is installed before is replaced by JAX's and notices nothing; one
+that is installed later (`terminal.Signals`) hides the notice from JAX, and
+nobody stops. A handler for SIGINT may make the same of Ctrl-C:
+`os.kill(os.getpid(), signal.SIGTERM)`.
 """
 
 from __future__ import annotations
@@ -143,29 +144,29 @@ def barrier(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
-def should_stop(step: int, *, every: int) -> bool:
-  """Whether all processes stop after this step, since one got a SIGTERM.
+class StopNotice:
+  """Tells all processes at once to stop, when one of them got a SIGTERM.
 
-  Every process calls it once at every `every`-th step, in order and without a
-  gap. When SIGTERM reaches any of them, all get True at one step, which is the
-  first at which none has been yet. Near the end of a run there may be none.
-
-  Always False with a single process, whose own handler decides
-  (`terminal.Signals`).
-
-  Args:
-    step: steps taken, a multiple of `every`.
-    every: steps between two calls. JAX agrees on the latest number seen plus
-      one, and would never stop where numbers are further apart.
-
-  Raises:
-    ValueError: a step between two calls.
+  Every process makes one for a run, and asks it equally often, each time at the
+  same step. JAX agrees on the largest number of any process's last question
+  plus one, and waits for that very number: questions are therefore counted,
+  from 1, and not numbered by step, of which several lie between two questions,
+  and of which a resumed run has many behind it.
   """
-  if step % every:
-    raise ValueError(f"step is {step}: it must be a multiple of {every}.")
-  if jax.process_count() == 1:
-    return False
-  return multihost_utils.reached_preemption_sync_point(step // every)
+
+  def __init__(self):
+    self._num_asked = 0
+
+  def reached(self) -> bool:
+    """Whether to stop now; the same in every process.
+
+    Always False with a single process, whose own handler decides
+    (`terminal.Signals`).
+    """
+    if jax.process_count() == 1:
+      return False
+    self._num_asked += 1
+    return multihost_utils.reached_preemption_sync_point(self._num_asked)
 
 
 def exit_now(status: int) -> None:

@@ -125,10 +125,10 @@ def _together(workdir: str) -> int:
   """Runs a task that may have several processes."""
   from paws_jax import distributed
 
-  status = _start()
-  if status:
-    return status
   try:
+    status = _start()
+    if status:
+      return status
     status = {"pretrain": _pretrain, "topology": _topology}[_TASK.value](
       workdir
     )
@@ -142,6 +142,7 @@ def _together(workdir: str) -> int:
 
 def _start() -> int:
   """Joins the other processes of the run, if there are any; exit status."""
+  from paws_jax import agreement
   from paws_jax import distributed
   from paws_jax import sharding
 
@@ -159,6 +160,9 @@ def _start() -> int:
   )
   try:
     distributed.initialize(launch, timeout_seconds=_TIMEOUT.value)
+    agreement.agree(task=_TASK.value)
+  except agreement.DisagreementError as error:
+    return _fail(error, 2)
   except distributed.DistributedError as error:
     return _fail(error, 1)
   if not distributed.is_main():
@@ -171,7 +175,7 @@ def _topology(workdir: str) -> int:
   from paws_jax import topology
 
   try:
-    return topology.run(_CONFIG.value, workdir)
+    return topology.run(_CONFIG.value)
   except (ValueError, TypeError, agreement.DisagreementError) as error:
     return _fail(error, 2)
 
@@ -183,6 +187,7 @@ def _plan(workdir: str) -> int:
 
 
 def _pretrain(workdir: str) -> int:
+  from paws_jax import agreement
   from paws_jax import checkpoint
   from paws_jax import distributed
   from paws_jax import pretrain
@@ -195,11 +200,19 @@ def _pretrain(workdir: str) -> int:
   except (
     ValueError,
     TypeError,
-    OSError,
-    distributed.DistributedError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+    agreement.DisagreementError,
   ) as error:
     return _fail(error, 2)
-  except MemoryError as error:
+  except (
+    MemoryError,
+    distributed.DistributedError,
+    *workdir_lib.storage_errors(),
+  ) as error:
+    # Nothing to refuse: another time it may work.
     return _fail(error, 1)
   try:
     return pretrain.run(prepared)
@@ -210,7 +223,7 @@ def _pretrain(workdir: str) -> int:
     workdir_lib.WorkdirError,
     distributed.DistributedError,
     MemoryError,
-    OSError,
+    *workdir_lib.storage_errors(),
   ) as error:
     return _fail(error, 1)
 

@@ -100,6 +100,11 @@ class Writer:
     if self._tensorboard is not None:
       self._tensorboard.write_scalars(int(step), dict(scalars))
 
+  def flush(self) -> None:
+    """Makes sure that all lines are there, in a bucket, too."""
+    if isinstance(self._file, _Object):
+      self._file.close()
+
   def close(self) -> None:
     """Closes the files."""
     self._file.close()

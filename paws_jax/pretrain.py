@@ -42,26 +42,31 @@ def prepare(
     MemoryError: when the data do not fit on the devices.
     distributed.DistributedError: when the processes do not agree.
   """
-  config_lib.validate(config)
-  with _memory_advice(config):
-    experiment = experiment_lib.create(config)
+
+  def build() -> experiment_lib.Experiment:
+    config_lib.validate(config)
+    with _memory_advice(config):
+      return experiment_lib.create(config)
+
+  experiment = agreement.on_all(build)
   for notice in experiment.dataset.notices:
     print(notice)
   split = experiment.dataset.split.as_json()
   agreement.agree(
     recipe=config.to_json(sort_keys=True),
     split_hash=split["hash"],
+    code=workdir_lib.code_hash(),
     **{name: str(v) for name, v in workdir_lib.versions().items()},
   )
 
-  def write() -> None:
+  def write() -> str:
     path = workdir_lib.prepare(workdir, config, split)
-    workdir_lib.write_environment(path)
     workdir_lib.write_split(path, split)
+    return workdir_lib.write_environment(path)
 
-  agreement.on_main(write)
+  start = agreement.gather(agreement.on_main(write))[0]
   path = workdir_lib.resolve(workdir)
-  workdir_lib.check_shared(path, config)
+  agreement.on_all(lambda: workdir_lib.check_shared(path, start))
   return training_run.Prepared(
     config=config, workdir=path, experiment=experiment
   )
@@ -91,12 +96,13 @@ def run(prepared: training_run.Prepared) -> int:
       ) as checkpointer,
     ):
       process = training_run.TrainingRun(prepared, checkpointer, signals)
-      row = _finished_row(prepared) if process.step >= total else None
+      # A directory may look different from elsewhere: process 0 decides.
+      row, drawn = agreement.gather(_found(prepared, process.step))[0]
       if row is None:
         process.train()
     if row is not None:
       print(f"this run is finished ({total} steps); its result:")
-      if not (prepared.workdir / figures.TRAINING).exists():
+      if not drawn:
         process.draw()
     elif process.step < total:
       return _stopped(process.step, total, signals.received)
@@ -125,15 +131,23 @@ def _stopped(step: int, total: int, by: signal.Signals) -> int:
   return 130 if by == signal.SIGINT else 0
 
 
-def _finished_row(prepared: training_run.Prepared) -> dict[str, Any] | None:
-  """The result that an earlier run of this workdir has written, if any."""
+def _found(
+  prepared: training_run.Prepared, step: int
+) -> tuple[dict[str, Any] | None, bool]:
+  """The result that an earlier run has written, and whether the figure is.
+
+  None at a step before the last.
+  """
+  if step < prepared.experiment.total_steps:
+    return None, False
   done = [
     row
     for row in metrics.read_results(prepared.workdir)
     if row.get("task") == training_run.TASK
     and row.get("steps") == prepared.experiment.total_steps
   ]
-  return done[-1] if done else None
+  drawn = (prepared.workdir / figures.TRAINING).exists()
+  return done[-1] if done else None, drawn
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ class Signals:
 
   SIGTERM, SIGINT, and SIGHUP (a closed terminal) unless it is ignored already.
   Of several processes none decides by itself: SIGTERM is JAX's there
-  (`distributed.should_stop`), and the other signals are sent on as it.
+  (`distributed.StopNotice`), and the other signals are sent on as it.
 
   Attributes:
     received: the first of them that came, or None; with several processes to

@@ -237,8 +237,8 @@ class Hooks:
   log: Callable[[int, Mapping[str, np.ndarray]], None]
   evaluate: Callable[[TrainState, int], None]
   save: Callable[[TrainState, int], None]
-  # Whether the run, at a given step, has been asked to stop.
-  stopping: Callable[[int], bool]
+  # Whether the run has been asked to stop; asked once before and after a call.
+  stopping: Callable[[], bool]
   # Saves before an error that other processes may not have.
   rescue: Callable[[TrainState, int], None]
   # Called with the state, step and inputs when a number is not finite.
@@ -271,7 +271,7 @@ def loop(
   """
   pending = None
   step = first_step
-  stop = hooks.stopping(step)
+  stop = hooks.stopping()
   while step < total_steps and not stop:
     try:
       inputs = pipeline.inputs(step, steps_per_call, busy=_busy(pending))
@@ -286,7 +286,7 @@ def loop(
       _deliver(pending, state, hooks)
     step += steps_per_call
     pending = (step, metrics, inputs)
-    stop = hooks.stopping(step)
+    stop = hooks.stopping()
     last = stop or step >= total_steps
     save = last or (save_every and step % save_every == 0)
     evaluate = step >= total_steps or (eval_every and step % eval_every == 0)

@@ -60,6 +60,7 @@ class TrainingRun:
     self._experiment = prepared.experiment
     self._checkpointer = checkpointer
     self._signals = signals
+    self._stop_notice = distributed.StopNotice()
     self._compile_seconds = 0.0
     self._num_bad_images = 0
     # Seconds spent waiting for images, and training, when last asked.
@@ -134,10 +135,9 @@ class TrainingRun:
         self._writer.close()
       experiment.pipeline.close()
 
-  def _stopping(self, step: int) -> bool:
+  def _stopping(self) -> bool:
     """Whether this process, or with several any of them, is asked to stop."""
-    every = self._experiment.train.steps_per_call
-    if distributed.should_stop(step, every=every):
+    if self._stop_notice.reached():
       self._signals.received = signal.SIGTERM
     return self._signals.received is not None
 
@@ -225,6 +225,9 @@ class TrainingRun:
 
   def _save(self, state: train.TrainState, step: int) -> None:
     with self._progress.paused():
+      if self._writer is not None:
+        # A run that goes on from here does not write them again.
+        self._writer.flush()
       self._checkpointer.save(
         step,
         state,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -11,6 +12,7 @@ import pathlib
 import platform
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +25,7 @@ from paws_jax import metrics
 
 RECIPE = "config.json"
 CHECKPOINTS = "checkpoints"
+_ENVIRONMENT = "environment.json"
 _LOCK = ".lock"
 
 # What may change between two commands on one workdir. `train.epochs` may grow:
@@ -44,20 +47,30 @@ class WorkdirError(ValueError):
   """The directory cannot be used for this run."""
 
 
-def check_shared(
-  workdir: epath.Path, config: ml_collections.ConfigDict
-) -> None:
+def check_shared(workdir: epath.Path, start: str) -> None:
   """Makes sure that this process sees what process 0 has written.
+
+  Args:
+    workdir: the directory.
+    start: what `write_environment` has returned there.
 
   Raises:
     WorkdirError: when the directory is another one here.
   """
-  if _read(workdir / RECIPE) != json.loads(config.to_json()):
+  if (_read(workdir / _ENVIRONMENT) or {}).get("start") != start:
     raise WorkdirError(
       f"--workdir={workdir} is not the directory that process 0 writes to: "
       "all processes need one that they share, on a network drive or in a "
       "bucket."
     )
+
+
+def storage_errors() -> tuple[type[Exception], ...]:
+  """What a directory's file system may raise: a bucket's are TensorFlow's."""
+  tensorflow = sys.modules.get("tensorflow")
+  if tensorflow is None:
+    return (OSError,)
+  return (OSError, tensorflow.errors.OpError)
 
 
 @contextlib.contextmanager
@@ -133,16 +146,22 @@ def prepare(
       if split is not None:
         _check_split(workdir, split)
       metrics.replace_text(workdir / RECIPE, _json(recipe))
-  except OSError as error:
+  except storage_errors() as error:
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
     raise WorkdirError(
-      f"--workdir={workdir} cannot be written ({error.strerror or error}): "
-      "choose another directory."
+      f"--workdir={workdir} cannot be written ({reason}): choose another "
+      "directory."
     ) from None
   return workdir
 
 
-def write_environment(workdir: epath.Path) -> None:
-  """Writes environment.json: versions, devices, git hash, command."""
+def write_environment(workdir: epath.Path) -> str:
+  """Writes environment.json: versions, devices, git hash, command.
+
+  Returns:
+    A text that no other start has.
+  """
+  start = uuid.uuid4().hex
   environment = {
     "python": platform.python_version(),
     "platform": platform.platform(),
@@ -151,8 +170,11 @@ def write_environment(workdir: epath.Path) -> None:
     "processes": jax.process_count(),
     "git_hash": _git_hash(),
     "command": sys.argv,
+    "code_hash": code_hash(),
+    "start": start,
   }
-  metrics.replace_text(workdir / "environment.json", _json(environment))
+  metrics.replace_text(workdir / _ENVIRONMENT, _json(environment))
+  return start
 
 
 def write_split(workdir: epath.Path, split: Mapping[str, Any]) -> None:
@@ -235,6 +257,15 @@ def versions() -> dict[str, str | None]:
   """Versions of the packages that results depend on."""
   packages = ("paws_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
   return {name: _version(name) for name in packages}
+
+
+def code_hash() -> str:
+  """Of the package's source files: a sha256, in hex."""
+  root = pathlib.Path(__file__).parent
+  digest = hashlib.sha256()
+  for path in sorted(root.rglob("*.py")):
+    digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+  return digest.hexdigest()
 
 
 def version() -> str | None:

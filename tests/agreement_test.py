@@ -50,14 +50,31 @@ print(agreement.on_main(lambda: print("done") or 7))
 def fail():
   raise ValueError("no room")
 caught(agreement.on_main, fail)
+def break_down():
+  raise OSError("disk full")
+caught(agreement.on_main, break_down)
+def missing():
+  if process:
+    raise FileNotFoundError("no such data")
+  return 3
+caught(agreement.on_all, missing)
 """
   first, other = _run(code, 2)
   gathered = "[{'number': 0, 'text': ''}, {'number': 1, 'text': 'ä'}]"
-  assert processes.lines(first) == [gathered, "done", "7", "ValueError no room"]
+  assert processes.lines(first) == [
+    gathered,
+    "done",
+    "7",
+    "ValueError no room",
+    "OSError disk full",
+    "ValueError process 1: no such data",
+  ]
   assert processes.lines(other) == [
     gathered,
     "None",
-    "DistributedError process 0: no room",
+    "ValueError process 0: no room",
+    "DistributedError process 0: disk full",
+    "FileNotFoundError no such data",
   ]
 
 

@@ -334,6 +334,8 @@ def test_nothing_whole_is_an_error(tmp_path):
     (RuntimeError("RESOURCE_EXHAUSTED: no room"), RuntimeError),
     (PermissionError(13, "not yours"), checkpoint.CheckpointError),
     (ValueError("PERMISSION_DENIED: not yours"), checkpoint.CheckpointError),
+    (OSError(5, "Input/output error"), checkpoint.CheckpointError),
+    (ValueError("UNAVAILABLE: try later"), checkpoint.CheckpointError),
   ],
 )
 def test_trouble_with_the_machine_sets_no_checkpoint_aside(
@@ -349,7 +351,7 @@ def test_trouble_with_the_machine_sets_no_checkpoint_aside(
     tmp_path / "c", warn=said.append
   ) as checkpointer:
     monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
-    with pytest.raises(raised, match=r"no room|may not be read.*not yours"):
+    with pytest.raises(raised, match=r"no room|not be read.*not yours|cannot be read now"):
       checkpointer.restore_latest(like(make_state()))
     assert checkpointer.steps() == [2, 4]
   assert said == []

@@ -52,9 +52,7 @@ def test_alone():
   assert not jax.distributed.is_initialized()
   assert distributed.is_main()
   distributed.barrier("x")
-  assert not distributed.should_stop(4, every=2)
-  with pytest.raises(ValueError, match=r"is 3: .* multiple of 2"):
-    distributed.should_stop(3, every=2)
+  assert not distributed.StopNotice().reached()
   with pytest.raises(SystemExit) as exit_info:
     distributed.exit_now(3)
   assert exit_info.value.code == 3
@@ -186,9 +184,10 @@ time.sleep(60)
 
 
 STOP = """
+notice = distributed.StopNotice()
 for step in range(0, 4000, 2):
   multihost_utils.process_allgather(step)
-  if distributed.should_stop(step, every=2):
+  if notice.reached():
     print("stopped at", step, flush=True)
     break
   if step == 10:
@@ -201,6 +200,50 @@ signal.signal(
   signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM)
 )
 """
+
+
+# Steps far apart, of which a resumed run has many behind it, and checkpoints.
+RESUMED = """
+import jax.numpy as jnp
+from paws_jax import checkpoint, sharding
+if early and process == 1:
+  os.kill(os.getpid(), signal.SIGTERM)
+  time.sleep(3)
+multihost_utils.process_allgather(1)
+notice = distributed.StopNotice()
+state = sharding.replicate({"w": np.zeros(3)}, sharding.make_mesh())
+with checkpoint.Checkpointer(directory) as checkpointer:
+  for step in range(3900, 7800, 39):
+    multihost_utils.process_allgather(step)
+    if notice.reached():
+      print("stopped at", step, flush=True)
+      break
+    if step == 3978:
+      checkpointer.save(step, state, {})
+      checkpointer.wait()
+      if process == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("early", "step"), [(True, 3900), (False, 4017)])
+def test_neither_checkpoints_nor_earlier_steps_hide_the_notice(
+  tmp_path, early, step
+):
+  values = (
+    f"early, directory = {early}, {str(tmp_path / 'c')!r}\nimport numpy as np\n"
+  )
+  for each in _run(f"{GO}{values}{RESUMED}", seconds=60):
+    assert each.status == 0, each.err
+    [(stopped, at)] = [
+      (line, int(line.split()[-1]))
+      for line in processes.lines(each)
+      if line.startswith("stopped at")
+    ]
+    # The one after, if the notice was still on its way.
+    assert at in (step, step + 39), stopped
 
 
 @pytest.mark.slow

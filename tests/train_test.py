@@ -553,8 +553,8 @@ class Loop:
         evaluate=note("evaluate"),
         save=note("save"),
         rescue=note("rescue"),
-        stopping=lambda step: (
-          self._stop_at is not None and step >= self._stop_at
+        stopping=lambda: (
+          self._stop_at is not None and self._step >= self._stop_at
         ),
         not_finite=note("not_finite"),
       ),

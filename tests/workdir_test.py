@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 from etils.epath import gpath
@@ -234,6 +235,37 @@ def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
     pass
 
 
+def test_a_directory_that_others_do_not_see_is_refused(tmp_path):
+  path = workdir.prepare(tmp_path / "a", recipe())
+  start = workdir.write_environment(path)
+  workdir.check_shared(path, start)
+  # The same recipe, in a directory of the same name on another machine.
+  other = workdir.prepare(tmp_path / "b", recipe())
+  for write in (lambda: None, lambda: workdir.write_environment(other)):
+    write()
+    with pytest.raises(workdir.WorkdirError, match="all processes need one"):
+      workdir.check_shared(other, start)
+
+
+def test_errors_of_a_bucket_are_those_of_tensorflow(bucket, monkeypatch):
+  class OpError(Exception):
+    pass
+
+  errors = types.SimpleNamespace(OpError=OpError)
+  fake = types.SimpleNamespace(errors=errors)
+  monkeypatch.setitem(sys.modules, "tensorflow", fake)
+  assert workdir.storage_errors() == (OSError, OpError)
+
+  def denied(*_):
+    raise OpError("403: no access\nand more")
+
+  monkeypatch.setattr(metrics, "replace_text", denied)
+  with pytest.raises(
+    workdir.WorkdirError, match=r"cannot be written \(403: no access\): choose"
+  ):
+    workdir.prepare("gs://bucket/run", recipe())
+
+
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
   """Makes gs://bucket a directory of this machine."""
@@ -271,6 +303,9 @@ def test_a_directory_may_lie_in_a_bucket(bucket, monkeypatch):
   writer.write(1, {"loss": 2})
   # An object cannot grow, and is not written anew for every line.
   assert metrics.read(path / metrics.METRICS) == []
+  # Before a checkpoint it is.
+  writer.flush()
+  assert len(metrics.read(path / metrics.METRICS)) == 1
   monkeypatch.setattr(metrics, "_OBJECT_SECONDS", 0)
   writer.write(2, {"loss": 1})
   assert len(metrics.read(path / metrics.METRICS)) == 2
