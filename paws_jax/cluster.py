@@ -39,6 +39,8 @@ class Launch:
     source: who told, for messages: "SLURM", "flags".
     local_device_ids: the GPUs of the machine that are this process's; None:
       all that it sees.
+    run_id: names the run where its launcher does, alike for all processes, so
+      that two runs on one port are not taken for one; else "".
   """
 
   coordinator_address: str | None
@@ -46,6 +48,7 @@ class Launch:
   process_id: int | None
   source: str
   local_device_ids: tuple[int, ...] | None = None
+  run_id: str = ""
 
 
 def detect(
@@ -114,6 +117,7 @@ def _launch(
   *,
   names: tuple[str, str],
   local_device_ids: tuple[int, ...] | None = None,
+  run_id: str = "",
 ) -> Launch | None:
   """Checks the numbers, called `names`; None for a single process."""
   if num_processes < 1 or not 0 <= process_id < num_processes:
@@ -130,7 +134,9 @@ def _launch(
     )
   if num_processes == 1:
     return None
-  return Launch(address, num_processes, process_id, source, local_device_ids)
+  return Launch(
+    address, num_processes, process_id, source, local_device_ids, run_id
+  )
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:
@@ -164,13 +170,24 @@ def _torchrun(environ: Mapping[str, str]) -> Launch | None:
       f"is not: set it to the machine of process 0, {_BY_FLAGS}."
     )
   return _launch(
-    _join(host, _number(environ, "MASTER_PORT")),
+    _join(host, _torchrun_port(environ)),
     _number(environ, "WORLD_SIZE"),
     _number(environ, "RANK"),
     "RANK and WORLD_SIZE",
     names=("WORLD_SIZE", "RANK"),
     local_device_ids=_gpus(environ, "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    run_id=environ.get("TORCHELASTIC_RUN_ID", ""),
   )
+
+
+def _torchrun_port(environ: Mapping[str, str]) -> int:
+  """MASTER_PORT, or another one where torchrun itself listens on that."""
+  port = _number(environ, "MASTER_PORT")
+  if environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    return port
+  name = f"{environ.get('TORCHELASTIC_RUN_ID', '')}:{port}"
+  number = zlib.crc32(name.encode())
+  return _port(number) if _port(number) != port else _port(number + 1)
 
 
 def _refuse_half_a_torchrun(environ: Mapping[str, str]) -> None:
@@ -214,6 +231,7 @@ def _open_mpi(environ: Mapping[str, str]) -> Launch | None:
     local_device_ids=_gpus(
       environ, "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"
     ),
+    run_id=found[1] if found else environ.get("PMIX_NAMESPACE", ""),
   )
 
 
@@ -242,6 +260,7 @@ def _slurm(environ: Mapping[str, str]) -> Launch | None:
     "SLURM",
     names=(total, "SLURM_PROCID"),
     local_device_ids=_slurm_gpus(environ),
+    run_id=f"{environ['SLURM_JOB_ID']}.{environ['SLURM_STEP_ID']}",
   )
 
 

@@ -94,7 +94,9 @@ def test_wrong_flags(flags, words):
 
 def test_srun():
   launch = detect(SRUN)
-  assert launch == cluster.Launch("node003:61444", 4, 3, "SLURM", (1,))
+  assert launch == cluster.Launch(
+    "node003:61444", 4, 3, "SLURM", (1,), "4100.0"
+  )
   other = detect(SRUN | {"SLURM_JOB_ID": "4101"})
   assert other.coordinator_address == "node003:61445"
 
@@ -190,6 +192,35 @@ def test_torchrun():
   assert detect(TORCHRUN | {"WORLD_SIZE": "1", "RANK": "0"}) is None
 
 
+def test_torchrun_that_listens_itself():
+  environ = TORCHRUN | {
+    "TORCHELASTIC_USE_AGENT_STORE": "True",
+    "TORCHELASTIC_RUN_ID": "none",
+  }
+  launch = detect(environ)
+  host, port = launch.coordinator_address.split(":")
+  assert host == "first"
+  assert 61440 <= int(port) < 65536
+  assert launch.run_id == "none"
+  # The same for all processes of a run, seldom for two runs of a machine.
+  assert detect(environ | {"RANK": "0"}).coordinator_address == (
+    launch.coordinator_address
+  )
+  for change in ({"MASTER_PORT": "29501"}, {"TORCHELASTIC_RUN_ID": "mine"}):
+    other = detect(environ | change)
+    assert other.coordinator_address != launch.coordinator_address
+  # PyTorch on its own, as in a script that sets the variables.
+  environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
+  assert detect(environ).coordinator_address == "first:29500"
+
+
+def test_torchrun_that_listens_on_any_port():
+  environ = TORCHRUN | {"TORCHELASTIC_USE_AGENT_STORE": "True"}
+  for port in range(61440, 65536):
+    launch = detect(environ | {"MASTER_PORT": str(port)})
+    assert launch.coordinator_address != f"first:{port}"
+
+
 def test_incomplete_torchrun():
   with pytest.raises(ValueError, match="MASTER_ADDR is not"):
     detect(without(TORCHRUN, "MASTER_ADDR"))
@@ -204,7 +235,9 @@ def test_incomplete_torchrun():
 
 def test_open_mpi():
   launch = detect(ORTE)
-  assert launch == cluster.Launch("10.96.0.1:61442", 2, 1, "Open MPI")
+  assert launch == cluster.Launch(
+    "10.96.0.1:61442", 2, 1, "Open MPI", run_id="8192"
+  )
   # mpirun starts its daemons by srun.
   assert detect(SRUN | ORTE) == launch
   uri = "4096.0;tcp6://[fe80::b9b,2620:10d::2]:43370"
@@ -226,6 +259,7 @@ def test_open_mpi_that_tells_no_address():
   launch = detect(both_here | {"PMIX_NAMESPACE": "prterun-a-1@1"})
   assert launch.coordinator_address.startswith("localhost:6")
   assert launch.local_device_ids == (0,)
+  assert launch.run_id == "prterun-a-1@1"
 
 
 def test_gke():
