@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -90,6 +91,14 @@ class Step:
   def inputs(self) -> Any:
     """What waits on the devices for one call, as shapes with shardings."""
     return self.pipeline.input_shapes(self.train.steps_per_call)
+
+  @property
+  def argument_bytes(self) -> int:
+    """Bytes on each device of the state and of what waits for one call."""
+    return sum(
+      math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+      for leaf in jax.tree.leaves((self.state, self.inputs))
+    )
 
   @functools.cached_property
   def batch(self) -> Any:
@@ -176,11 +185,8 @@ def _make_pipeline(
   """The pipeline for a mesh that may consist of descriptions."""
   if not source.in_memory:
     return source.make_pipeline(mesh=mesh, batch_size=batch_size, **options)
-  if batch_size % mesh.size:
-    raise ValueError(
-      f"train.batch_size is {batch_size}, which {mesh.size} devices do not "
-      "divide: make it a multiple."
-    )
+  # Whether there are as many images is seen when it is made.
+  in_memory.check_batch(batch_size, num_images=batch_size, mesh=mesh)
   # It puts its images on devices when it is made, which descriptions cannot
   # take; `batch` and `input_shapes` only look at their shapes, and at the mesh.
   cpu = sharding.make_mesh(jax.local_devices(backend="cpu")[:1])

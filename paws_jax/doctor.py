@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import pathlib
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from paws_jax import diagnosis
 from paws_jax import experiment as experiment_lib
 from paws_jax import sizing
 from paws_jax import view_sheet
+from paws_jax import workdir as workdir_lib
 from paws_jax.data import catalog
 from paws_jax.data import datasets
 from paws_jax.data import inspection
@@ -64,7 +64,7 @@ def run(
 
   Args:
     config: the recipe, with overrides.
-    workdir: views.png is written there, and nothing else.
+    workdir: views.png is written there, and nothing else; a bucket will do.
     train_command: what to type to train; printed at the end.
 
   Returns:
@@ -108,7 +108,7 @@ def run(
         examined.catalog,
         examined.groups,
         examined.seen,
-        pathlib.Path(workdir).expanduser(),
+        workdir_lib.resolve(workdir),
       )
       report.say(
         f"{path} shows crops of a few images: if you cannot tell the class by "

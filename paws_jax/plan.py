@@ -11,7 +11,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import pathlib
 import sys
 import time
 from collections.abc import Iterator
@@ -20,14 +19,17 @@ from typing import Any
 
 import jax
 import ml_collections
+from etils import epath
 from jax.experimental import topologies
 
 from paws_jax import abstract_step
 from paws_jax import chips
 from paws_jax import config as config_lib
+from paws_jax import metrics
 from paws_jax import program_audit
 from paws_jax import roofline
 from paws_jax import step_model
+from paws_jax import workdir as workdir_lib
 
 _FILE = "plan.json"
 # How much the compiler tries; read by JAX from the environment.
@@ -46,7 +48,7 @@ def run(
 
   Args:
     config: the recipe, with overrides.
-    workdir: plan.json is written there.
+    workdir: plan.json is written there; a bucket will do.
     topology: "v5e:2x4", or "h100:8".
 
   Returns:
@@ -172,7 +174,9 @@ def _too_large(
     raise error
   return roofline.Costs(
     method=method,
-    peak_bytes=program_audit.needed_bytes(message),
+    peak_bytes=program_audit.needed_bytes(
+      message, argument_bytes=step.argument_bytes
+    ),
     flops=step_model.flops(traced.jaxpr.jaxpr),
     too_large=True,
   )
@@ -194,11 +198,12 @@ def _model(step: abstract_step.Step) -> roofline.Costs:
   )
 
 
-def _write(plan: dict[str, Any], workdir: str) -> pathlib.Path:
+def _write(plan: dict[str, Any], workdir: str) -> epath.Path:
   """Writes plan.json; raises OSError."""
-  path = pathlib.Path(workdir).expanduser() / _FILE
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+  directory = workdir_lib.resolve(workdir)
+  directory.mkdir(parents=True, exist_ok=True)
+  path = directory / _FILE
+  metrics.replace_text(path, json.dumps(plan, indent=2) + "\n")
   return path
 
 

@@ -1,4 +1,4 @@
-"""Reads what the compiler made of a program: collectives, arrays, memory.
+"""Reads what the compiler made of a program: collectives and memory.
 
 The text is that of `jax.stages.Compiled.as_text()`: one instruction a line,
 `%name = shape operation(operands), attributes`, for one of the devices.
@@ -21,11 +21,13 @@ COLLECTIVES = (
   "collective-permute",
 )
 
-# Bits of an element.
+# Bits of an element, by XLA's name of its type.
 _BITS = {
   **{"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16},
   **{"s32": 32, "u32": 32, "s64": 64, "u64": 64, "f16": 16, "bf16": 16},
   **{"f32": 32, "f64": 64, "c64": 64, "c128": 128, "f8e4m3fn": 8, "f8e5m2": 8},
+  # Of what is no array.
+  **{"token": 0, "opaque": 0},
 }
 _ARRAY = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\]")
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?(\S+) = (.*?) ([a-z][a-z0-9-]*)\(")
@@ -72,6 +74,9 @@ def collectives(text: str, *, num_devices: int) -> list[Collective]:
   Args:
     text: of the compiled program.
     num_devices: that take part where the text does not say.
+
+  Raises:
+    ValueError: one carries an array of unknown dtype.
   """
   found = []
   for line in text.splitlines():
@@ -122,12 +127,17 @@ def _total(arrays: Sequence[tuple[str, str]]) -> int:
 
 
 def array_bytes(dtype: str, shape: str) -> int:
-  """Bytes of ("bf16", "64,7,7,512"); 0 for what is no array (token)."""
-  return math.prod(_sides(shape)) * _BITS.get(dtype, 0) // 8
+  """Bytes of ("bf16", "64,7,7,512"); 0 for what is no array (token).
 
-
-def _sides(shape: str) -> tuple[int, ...]:
-  return tuple(int(side) for side in shape.split(",") if side)
+  Raises:
+    ValueError: a dtype whose size is not known.
+  """
+  if dtype not in _BITS:
+    raise ValueError(
+      f"the compiled program has an array {dtype}[{shape}], and how large a "
+      f"{dtype!r} is is not known: add it to program_audit._BITS."
+    )
+  return math.prod(int(s) for s in shape.split(",") if s) * _BITS[dtype] // 8
 
 
 def summary(found: Sequence[Collective]) -> dict[str, dict[str, int]]:
@@ -144,72 +154,6 @@ def summary(found: Sequence[Collective]) -> dict[str, dict[str, int]]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Instruction:
-  """What the main program does in one go; inside a fusion nothing is stored.
-
-  Attributes:
-    operation: "fusion", "copy", "all-reduce".
-    results: (dtype, shape) of each array it writes, one device's part.
-    written_bytes: of them, without the padding of their layout.
-    read_bytes: of its operands; too much where it reads a part of one.
-    source: the operation it was made for, as JAX names it.
-  """
-
-  operation: str
-  results: tuple[tuple[str, tuple[int, ...]], ...]
-  written_bytes: int
-  read_bytes: int
-  source: str
-
-
-# What renames arrays, or ends what another instruction began.
-_NO_TRAFFIC = (
-  *("parameter", "constant", "bitcast", "tuple", "get-tuple-element"),
-  *("all-reduce-done", "all-gather-done", "copy-start", "async-done"),
-  *("async-start", "slice-start", "slice-done", "collective-permute-done"),
-)
-
-
-def instructions(text: str) -> list[Instruction]:
-  """What the main program reads and writes, most bytes first.
-
-  Their bytes come to within a few per cent of the compiler's own "bytes
-  accessed", and tell which part of the program they are for.
-  """
-  sizes: dict[str, int] = {}
-  found = []
-  for line in _entry(text):
-    match = _INSTRUCTION.match(line)
-    if not match:
-      continue
-    arrays = _ARRAY.findall(match[2])
-    sizes[match[1]] = _total(arrays)
-    if match[3] in _NO_TRAFFIC:
-      continue
-    operands = re.findall(r"%([\w.-]+)", line[match.end() :].split(")")[0])
-    source = _OP_NAME.search(line)
-    found.append(
-      Instruction(
-        operation=match[3],
-        results=tuple((dtype, _sides(shape)) for dtype, shape in arrays),
-        written_bytes=sizes[match[1]],
-        read_bytes=sum(sizes.get(name, 0) for name in operands),
-        source=source[1] if source else "",
-      )
-    )
-  found.sort(key=lambda i: i.written_bytes + i.read_bytes, reverse=True)
-  return found
-
-
-def _entry(text: str) -> list[str]:
-  """Lines of the main computation."""
-  start = text.find("\nENTRY ")
-  if start < 0:
-    return []
-  return text[start : text.find("\n}", start)].splitlines()
-
-
-@dataclasses.dataclass(frozen=True)
 class Memory:
   """Bytes of one device's memory that a program takes.
 
@@ -217,13 +161,11 @@ class Memory:
     peak: at the fullest moment, all of the others included.
     arguments: state and inputs.
     temporaries: what the program itself allocates.
-    aliased: arguments whose place results take.
   """
 
   peak: int
   arguments: int
   temporaries: int
-  aliased: int
 
 
 def memory(compiled: Any) -> Memory:
@@ -237,25 +179,32 @@ def memory(compiled: Any) -> Memory:
     peak=getattr(stats, "peak_memory_in_bytes", 0) or everything,
     arguments=arguments,
     temporaries=stats.temp_size_in_bytes,
-    aliased=stats.alias_size_in_bytes,
   )
 
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_NEEDS = (
-  re.compile(r"[Uu]sed ([0-9.]+)([KMGT]?) of [0-9.]+[KMGT]? hbm"),
-  re.compile(r"required for HLO temporaries \(([0-9.]+)([KMGT]?)\)"),
+_NEEDS = re.compile(r"[Uu]sed ([0-9.]+)([KMGT]?) of [0-9.]+[KMGT]? hbm")
+_TEMPORARIES = re.compile(
+  r"required for HLO temporaries \(([0-9.]+)([KMGT]?)\)"
 )
 
 
-def needed_bytes(message: str) -> int | None:
+def needed_bytes(message: str, *, argument_bytes: int) -> int | None:
   """Bytes that a program would need, out of XLA's "out of memory" message.
+
+  Args:
+    message: of the compiler.
+    argument_bytes: of state and inputs, which some messages leave out.
 
   Returns:
     None where the message does not tell.
   """
-  for pattern in _NEEDS:
-    match = pattern.search(message)
-    if match:
-      return int(float(match[1]) * _UNITS[match[2]])
-  return None
+  match = _NEEDS.search(message)
+  if match:
+    return _bytes(match)
+  match = _TEMPORARIES.search(message)
+  return _bytes(match) + argument_bytes if match else None
+
+
+def _bytes(match: re.Match) -> int:
+  return int(float(match[1]) * _UNITS[match[2]])

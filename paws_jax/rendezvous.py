@@ -15,9 +15,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import select
+import selectors
 import socket
 import time
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +28,9 @@ _MOST_BYTES = 4096
 _MOST_CHARACTERS = 80
 # A message that has begun, and the first one, come within this.
 LINE_SECONDS = 5.0
+# No run has more processes, and none waits for more seconds than a week.
+_MOST_PROCESSES = 2**20
+_MOST_SECONDS = 7 * 24 * 3600
 # Processes wait longer than process 0, to be told by it what was missing.
 _EXTRA_SECONDS = 15.0
 # An idle connection is examined after so many seconds, and then so often.
@@ -74,13 +78,19 @@ class Peer:
     self.socket = connection
     self.name = name
     self._received = b""
-    # A process whose machine has lost its power closes nothing.
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEPALIVE.items():
-      if hasattr(socket, option):
-        connection.setsockopt(
-          socket.IPPROTO_TCP, getattr(socket, option), value
-        )
+    # A process whose machine has lost its power closes nothing. Nor can that be
+    # asked of a connection that has been closed already.
+    with contextlib.suppress(OSError):
+      connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+      for option, value in _KEEPALIVE.items():
+        if hasattr(socket, option):
+          connection.setsockopt(
+            socket.IPPROTO_TCP, getattr(socket, option), value
+          )
+
+  def fileno(self) -> int:
+    """For `ready`."""
+    return self.socket.fileno()
 
   def say(self, **message: Any) -> None:
     """Sends a message; to one that has gone, nothing."""
@@ -90,36 +100,42 @@ class Peer:
   def hear(self, seconds: float | None) -> dict[str, Any] | None:
     """The next message; None when there will be none.
 
+    Args:
+      seconds: how long to wait; 0: for nothing but what has come, which is kept
+        for the next time where it is the beginning of a message; None: for
+        ever.
+
     Raises:
-      TimeoutError: nothing has come within `seconds`.
+      TimeoutError: no whole message has come within `seconds`.
       ValueError: what comes is no message of ours.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
     while b"\n" not in self._received:
       if len(self._received) > _MOST_BYTES:
         raise ValueError("too long")
-      left = None if deadline is None else deadline - time.monotonic()
-      if left is not None and left <= 0:
-        raise TimeoutError
-      self.socket.settimeout(left)
+      left = None if deadline is None else max(deadline - time.monotonic(), 0)
       try:
+        self.socket.settimeout(left)
         more = self.socket.recv(_MOST_BYTES)
-      except TimeoutError:
-        raise
+      except (TimeoutError, BlockingIOError):
+        raise TimeoutError from None
       except OSError:
         more = b""
       if not more:
         return None
       self._received += more
     line, _, self._received = self._received.partition(b"\n")
-    message = json.loads(line)
+    try:
+      message = json.loads(line)
+    except RecursionError as error:
+      raise ValueError("nested too deeply") from error
     if not isinstance(message, dict):
       raise ValueError("not a message")
     return message
 
   def has_gone(self) -> bool:
     """Whether the other side has closed the connection."""
-    if not select.select([self.socket], [], [], 0)[0]:
+    if not ready([self], 0):
       return False
     try:
       return not self.socket.recv(1, socket.MSG_PEEK)
@@ -127,8 +143,28 @@ class Peer:
       return True
 
 
+def ready(readers: Iterable[Any], seconds: float | None) -> list[Any]:
+  """Those of some sockets or peers that have something to read, or have gone.
+
+  Args:
+    readers: what to look at; of more than 1,024, too, unlike `select.select`.
+    seconds: how long to wait for the first; None: for ever.
+  """
+  with selectors.DefaultSelector() as selector:
+    for reader in readers:
+      selector.register(reader, selectors.EVENT_READ)
+    if seconds is not None:
+      seconds = max(seconds, 0)
+    return [key.fileobj for key, _ in selector.select(seconds)]
+
+
 def meet(
-  address: str, num_processes: int, process_id: int, *, timeout_seconds: float
+  address: str,
+  num_processes: int,
+  process_id: int,
+  *,
+  timeout_seconds: float,
+  run_id: str = "",
 ) -> list[Peer]:
   """Waits until all processes are there.
 
@@ -136,7 +172,10 @@ def meet(
     address: "host:port" where process 0 listens; free again afterwards.
     num_processes: how many there are to be.
     process_id: which of them this is.
-    timeout_seconds: how long to wait.
+    timeout_seconds: how long to wait; one that has reached process 0 waits as
+      long as that does.
+    run_id: what all processes of this run, and of no other, were told; "" where
+      there is no such thing.
 
   Returns:
     For process 0 connections to all others, for the others that to process 0.
@@ -149,43 +188,158 @@ def meet(
     "process_id": process_id,
     "num_processes": num_processes,
     "host": socket.gethostname(),
+    "run_id": run_id,
   }
-  deadline = time.monotonic() + timeout_seconds
   if process_id:
-    return [_join(address, me, deadline, timeout_seconds)]
-  return _gather(address, me, deadline, timeout_seconds)
+    return [_join(address, me, timeout_seconds)]
+  return _Gathering(address, me, timeout_seconds).wait()
 
 
-def _gather(
-  address: str, me: Mapping[str, Any], deadline: float, timeout_seconds: float
-) -> list[Peer]:
+class _Gathering:
   """What process 0 does in `meet`."""
-  port = int(address.rpartition(":")[2])
-  peers: dict[int, Peer] = {}
-  wanted = range(1, me["num_processes"])
-  with _listener(port) as listener:
+
+  def __init__(
+    self, address: str, me: Mapping[str, Any], timeout_seconds: float
+  ):
+    """Takes what `meet` was told."""
+    self._address = address
+    self._me = me
+    self._seconds = timeout_seconds
+    self._deadline = time.monotonic() + timeout_seconds
+    # Those that have said who they are, by their numbers; the others, and until
+    # when they may.
+    self._peers: dict[int, Peer] = {}
+    self._strangers: dict[Peer, float] = {}
+
+  def wait(self) -> list[Peer]:
+    """Connections to all others, which may go on then."""
+    wanted = range(1, self._me["num_processes"])
+    port = int(self._address.rpartition(":")[2])
+    with _listener(port) as listener:
+      listener.setblocking(False)
+      try:
+        while len(self._peers) < len(wanted):
+          if time.monotonic() >= self._deadline:
+            raise self._nobody_else(port)
+          self._attend(listener)
+      except BaseException:
+        # An error that the others have not been told of.
+        for peer in self._peers.values():
+          peer.socket.close()
+        raise
+      finally:
+        for stranger in self._strangers:
+          stranger.socket.close()
+    for peer in self._peers.values():
+      peer.say(go=True)
+    return [self._peers[number] for number in wanted]
+
+  def _nobody_else(self, port: int) -> DistributedError:
+    num = self._me["num_processes"]
+    missing = sorted(set(range(1, num)) - set(self._peers))
+    return self._refusal(
+      f"process 0 ({self._me['host']}) has waited {self._seconds:g} s for "
+      f"{name_processes(missing)}, of {num}, on port {port}. Look whether all "
+      "were started, with the same coordinator address and number of "
+      f"processes, and can reach {self._address} (its name, a firewall)."
+    )
+
+  def _attend(self, listener: socket.socket) -> None:
+    """Waits until something happens, and sees to it."""
+    until = min([self._deadline, *self._strangers.values()])
+    numbers = {peer: number for number, peer in self._peers.items()}
+    for each in ready(
+      [listener, *self._strangers, *numbers], until - time.monotonic()
+    ):
+      if each is listener:
+        # It may have gone in the meantime.
+        with contextlib.suppress(OSError):
+          stranger = Peer(listener.accept()[0])
+          self._strangers[stranger] = time.monotonic() + LINE_SECONDS
+      elif each in self._strangers:
+        self._listen_to(each)
+      elif self._peers.get(numbers[each]) is each:
+        # None has anything to say now: it has gone, and may be started again.
+        each.socket.close()
+        del self._peers[numbers[each]]
+    for stranger, until in list(self._strangers.items()):
+      if time.monotonic() >= until:
+        self._turn_away(stranger)
+
+  def _listen_to(self, stranger: Peer) -> None:
+    """Takes in one more process, if what has connected is one."""
     try:
-      while len(peers) < len(wanted):
-        left = deadline - time.monotonic()
-        if left <= 0:
-          missing = name_processes(sorted(set(wanted) - set(peers)))
-          raise _refusal(
-            peers,
-            f"process 0 ({me['host']}) has waited {timeout_seconds:g} s for "
-            f"{missing}, of {me['num_processes']}, on port {port}. Look "
-            "whether all were started, with the same coordinator address and "
-            f"number of processes, and can reach {address} (its name, a "
-            "firewall).",
-          )
-        _admit(listener, me, peers, left)
-    except BaseException:
-      # An error that the others have not been told of.
-      for peer in peers.values():
-        peer.socket.close()
-      raise
-  for peer in peers.values():
-    peer.say(go=True)
-  return [peers[number] for number in wanted]
+      hello = _hello(stranger.hear(0))
+    except TimeoutError:
+      return
+    except ValueError:
+      # A scanner of ports, or a check of health.
+      self._turn_away(stranger)
+      return
+    number, run_id = hello["process_id"], hello["run_id"]
+    stranger.name = f"process {number} ({hello['host']})"
+    if run_id != self._me["run_id"]:
+      stranger.say(
+        refused=f"{stranger.name} of the run {run_id!r} has reached process 0 "
+        f"({self._me['host']}) of another, {self._me['run_id']!r}, at "
+        f"{self._address}: start all processes of a run in the same way, or, "
+        "if these are two runs, give one of them another port."
+      )
+      self._turn_away(stranger)
+      return
+    self._check(stranger, hello)
+    del self._strangers[stranger]
+    if number in self._peers:
+      self._peers[number].socket.close()
+    self._peers[number] = stranger
+    # Also says that this is process 0, which nothing else would.
+    stranger.say(waiting=max(self._deadline - time.monotonic(), 0))
+
+  def _check(self, peer: Peer, hello: Mapping[str, Any]) -> None:
+    """Refuses all when this one was told something else."""
+    number, num = hello["process_id"], hello["num_processes"]
+    if num != self._me["num_processes"]:
+      raise self._refusal(
+        f"{peer.name} was told that there are {num} processes, process 0 "
+        f"({self._me['host']}) that there are {self._me['num_processes']}: "
+        "start all with the same number of processes.",
+        peer,
+      )
+    if number in self._peers and not self._peers[number].has_gone():
+      other = self._peers[number].name.partition("(")[2].rstrip(")")
+      raise self._refusal(
+        f"two processes are number {number}, on {hello['host']} and on "
+        f"{other}: give each its own number from 0 to {num - 1}.",
+        peer,
+      )
+
+  def _turn_away(self, stranger: Peer) -> None:
+    stranger.socket.close()
+    del self._strangers[stranger]
+
+  def _refusal(self, reason: str, *others: Peer) -> DistributedError:
+    """Tells all that are there, and lets them go; the error to raise here."""
+    for peer in (*self._peers.values(), *others):
+      peer.say(refused=reason)
+      peer.socket.close()
+    return DistributedError(reason)
+
+
+def _hello(message: dict[str, Any] | None) -> dict[str, Any]:
+  """Checks what a process says first.
+
+  Raises:
+    ValueError: when no process of ours says this.
+  """
+  kinds = {"process_id": int, "num_processes": int, "host": str, "run_id": str}
+  hello = message or {}
+  if (
+    any(type(hello.get(name)) is not kind for name, kind in kinds.items())
+    or not 0 < hello["process_id"] < hello["num_processes"] <= _MOST_PROCESSES
+    or not (hello["host"] + hello["run_id"]).isprintable()
+  ):
+    raise ValueError("not a process of a run")
+  return hello
 
 
 def _listener(port: int) -> socket.socket:
@@ -204,107 +358,67 @@ def _listener(port: int) -> socket.socket:
     ) from error
 
 
-def _admit(
-  listener: socket.socket,
-  me: Mapping[str, Any],
-  peers: dict[int, Peer],
-  seconds: float,
-) -> None:
-  """Takes in one more process, if what connects is one."""
-  listener.settimeout(seconds)
-  try:
-    connection, _ = listener.accept()
-  except TimeoutError:
-    return
-  peer = Peer(connection)
-  try:
-    hello = peer.hear(LINE_SECONDS) or {}
-    number, num = int(hello["process_id"]), int(hello["num_processes"])
-    host = str(hello["host"])
-  except (TimeoutError, ValueError, KeyError, TypeError):
-    # A scanner of ports, or a check of health.
-    connection.close()
-    return
-  peer.name = f"process {number} ({host})"
-  everybody = {**peers, -1: peer}
-  if num != me["num_processes"]:
-    raise _refusal(
-      everybody,
-      f"{peer.name} was told that there are {num} processes, process 0 "
-      f"({me['host']}) that there are {me['num_processes']}: start all with "
-      "the same number of processes.",
-    )
-  if number in peers and not peers[number].has_gone():
-    raise _refusal(
-      everybody,
-      f"two processes are number {number}, on {host} and on "
-      f"{peers[number].name.partition('(')[2].rstrip(')')}: give each its own "
-      f"number from 0 to {num - 1}.",
-    )
-  if not 0 < number < num:
-    raise _refusal(
-      everybody,
-      f"two processes are number {number}, on {host} and on {me['host']}: give "
-      f"each its own number from 0 to {num - 1}.",
-    )
-  if number in peers:
-    peers[number].socket.close()
-  peers[number] = peer
-
-
-def _refusal(peers: Mapping[int, Peer], reason: str) -> DistributedError:
-  """Tells all that are there, and lets them go; the error to raise here."""
-  for peer in peers.values():
-    peer.say(refused=reason)
-    peer.socket.close()
-  return DistributedError(reason)
-
-
-def _join(
-  address: str, me: Mapping[str, Any], deadline: float, timeout_seconds: float
-) -> Peer:
+def _join(address: str, me: Mapping[str, Any], timeout_seconds: float) -> Peer:
   """What the others do in `meet`."""
   who = f"process {me['process_id']} ({me['host']})"
-  host, _, port = address.rpartition(":")
-  failure = None
+  deadline = time.monotonic() + timeout_seconds
   while True:
     try:
       # One that does not answer, as behind a firewall, may do so later.
+      host, _, port = address.rpartition(":")
       connection = socket.create_connection(
         (host.strip("[]"), int(port)), timeout=5
       )
     except OSError as error:
-      failure = error.strerror or str(error)
       if time.monotonic() > deadline:
         raise DistributedError(
           f"{who} has tried for {timeout_seconds:g} s to reach process 0 at "
-          f"{address} ({failure}). Look whether process 0 was started, whether "
-          "the address is that of its machine, and whether a firewall closes "
-          "the port."
+          f"{address} ({error.strerror or error}). Look whether process 0 was "
+          "started, whether the address is that of its machine, and whether a "
+          "firewall closes the port."
         ) from error
       time.sleep(min(0.2, timeout_seconds / 10))
       continue
     peer = Peer(connection)
     peer.say(**me)
-    try:
-      answer = peer.hear(deadline - time.monotonic() + _EXTRA_SECONDS)
-    except (TimeoutError, ValueError):
-      answer = {
-        "refused": f"{who} has reached {address}, but what answers there is "
-        "not process 0 of a run that is starting. Another program, or an "
-        "earlier run, may use the port: end that, or choose another port, the "
-        "same for all processes."
-      }
+    answer, deadline = _answer(peer, deadline)
+    if answer is not None and answer.get("go") is True:
+      return peer
+    connection.close()
     if answer is None and time.monotonic() < deadline:
       # It was there but has gone, and may be started again.
-      connection.close()
       time.sleep(0.2)
       continue
-    if answer is None or not answer.get("go"):
-      connection.close()
-      raise DistributedError(
-        (answer or {}).get("refused")
-        or f"{who} has reached {address}, but process 0 went away: see its "
-        "output."
+    if answer is None:
+      reason = "process 0 went away: see its output."
+    elif type(answer.get("refused")) is str:
+      raise DistributedError(answer["refused"])
+    else:
+      reason = (
+        "what answers there is not process 0 of a run that is starting. "
+        "Another program, or an earlier run, may use the port: end that, or "
+        "choose another port, the same for all processes."
       )
-    return peer
+    raise DistributedError(f"{who} has reached {address}, but {reason}")
+
+
+def _answer(peer: Peer, deadline: float) -> tuple[dict[str, Any] | None, float]:
+  """What process 0 decides, and until when it waits.
+
+  Returns:
+    Its message, None where it has gone, {} where it is something else, and the
+    time (of time.monotonic) at which process 0 gives up, `deadline` where it
+    has not said.
+  """
+  try:
+    answer = peer.hear(max(deadline - time.monotonic(), 0) + _EXTRA_SECONDS)
+    if answer is not None and "waiting" in answer:
+      # May have been started later than this one.
+      left = answer["waiting"]
+      if type(left) not in (int, float) or not 0 <= left <= _MOST_SECONDS:
+        return {}, deadline
+      deadline = time.monotonic() + left
+      answer = peer.hear(left + _EXTRA_SECONDS)
+  except (TimeoutError, ValueError):
+    return {}, deadline
+  return answer, deadline

@@ -19,6 +19,7 @@ from paws_jax import methods
 from paws_jax import models
 from paws_jax import sharding
 from paws_jax import workdir as workdir_lib
+from paws_jax.data import in_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Share:
   padding: int = 0
 
 
-def run(config: ml_collections.ConfigDict, workdir: str) -> int:
+def run(config: ml_collections.ConfigDict) -> int:
   """Prints devices, mesh and sizes of a recipe, on process 0.
 
   Every process of the run calls it, and learns whether all have the same recipe
@@ -44,7 +45,6 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> int:
 
   Args:
     config: the recipe, with overrides.
-    workdir: not used.
 
   Returns:
     The exit status, 0.
@@ -54,7 +54,6 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> int:
       devices, in the same words.
     agreement.DisagreementError: processes with different recipes or versions.
   """
-  del workdir
   agreement.agree(
     recipe=config.to_json(sort_keys=True),
     paws_jax=str(workdir_lib.version()),
@@ -87,30 +86,13 @@ def describe(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> str:
     label_smoothing=config.support.label_smoothing,
   )
   views = method.views(augment.ViewsConfig(**config.views))
-  check_batch_size(config.train.batch_size, mesh)
+  batch_size = config.train.batch_size
+  # Whether there are as many images, only the data tells.
+  in_memory.check_batch(batch_size, num_images=batch_size, mesh=mesh)
   lines = ["Devices", *(f"  {line}" for line in _devices(mesh))]
   lines += ["", "A step", *_table(_shares(config, views, mesh), mesh)]
   lines += [f"  {line}" for line in _notes(config, views)]
   return "\n".join(lines)
-
-
-def check_batch_size(batch_size: int, mesh: jax.sharding.Mesh) -> None:
-  """Refuses a batch that the devices cannot share.
-
-  Raises:
-    ValueError: naming field and numbers.
-  """
-  if batch_size < mesh.size:
-    raise ValueError(
-      f"train.batch_size is {batch_size}, which {mesh.size} devices do not "
-      f"divide: make it a multiple, at least {mesh.size}, or use fewer devices."
-    )
-  if batch_size % mesh.size:
-    below = batch_size // mesh.size * mesh.size
-    raise ValueError(
-      f"train.batch_size is {batch_size}, which {mesh.size} devices do not "
-      f"divide: make it a multiple, such as {below} or {below + mesh.size}."
-    )
 
 
 def _devices(mesh: jax.sharding.Mesh) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import pathlib
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from etils import epath
 
 from paws_jax import augment
 from paws_jax import data
@@ -29,8 +29,8 @@ def draw(
   found: catalog.Catalog,
   groups: Sequence[inspection.Group],
   seen: dict[str, list[inspection.Looked]],
-  workdir: pathlib.Path,
-) -> pathlib.Path:
+  workdir: epath.Path,
+) -> epath.Path:
   """Draws what the first step makes of a few images, if it draws them.
 
   Args:

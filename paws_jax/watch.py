@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import socket
 import sys
 import threading
@@ -77,16 +76,15 @@ class Watch:
     self._let_others_go_first()
 
   def _watch(self) -> None:
-    watched = {peer.socket: peer for peer in self._peers}
+    watched = list(self._peers)
     while watched:
-      for ready in select.select(list(watched), [], [])[0]:
-        peer = watched[ready]
+      for peer in rendezvous.ready(watched, None):
         try:
           message = peer.hear(rendezvous.LINE_SECONDS)
         except (TimeoutError, ValueError):
           message = None
         if message is not None and message.get("bye"):
-          del watched[ready]
+          watched.remove(peer)
           continue
         self._stop(peer, message)
         return
@@ -106,7 +104,7 @@ class Watch:
       if other is not peer:
         other.say(failed=reason)
     text = (
-      f"\nerror: {reason}; see its output. {self._me.capitalize()} "
+      f"\nerror: {reason}; see its output. P{self._me[1:]} "
       "stops, too: the same command, given to all, goes on from the last "
       "checkpoint.\n"
     )
@@ -132,13 +130,13 @@ class Watch:
     for each in left:
       each.setblocking(False)
     while left and time.monotonic() < deadline:
-      for ready in select.select(left, [], [], 0.1)[0]:
+      for each in rendezvous.ready(left, 0.1):
         try:
-          gone = not ready.recv(4096)
+          gone = not each.recv(4096)
         except BlockingIOError:
           # The other thread of this process has read it.
           gone = False
         except OSError:
           gone = True
         if gone:
-          left.remove(ready)
+          left.remove(each)

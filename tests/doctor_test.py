@@ -147,6 +147,20 @@ def test_a_healthy_folder(root, examine, tmp_path):
   assert [p.name for p in (tmp_path / "work").iterdir()] == ["views.png"]
 
 
+@pytest.mark.usefixtures("quick")
+def test_views_in_a_bucket(root, monkeypatch):
+  asked = []
+
+  def draw(*arguments):
+    asked.append(arguments[-1])
+    return asked[0] / "views.png"
+
+  monkeypatch.setattr(view_sheet, "draw", draw)
+  assert doctor.run(_recipe(root), "gs://bucket/run", train_command=TRAIN) == 0
+  # pathlib would make it "gs:/bucket/run", a directory of this machine.
+  assert list(map(str, asked)) == ["gs://bucket/run"]
+
+
 @pytest.mark.slow
 def test_images_in_memory(root, examine):
   changes = {

@@ -12,6 +12,8 @@ import types
 import jax
 import jax.numpy as jnp
 import pytest
+from etils.epath import gpath
+from etils.epath import testing as epath_testing
 
 from paws_jax import abstract_step
 from paws_jax import estimates
@@ -77,6 +79,24 @@ def test_a_plan_that_fits(quick, tmp_path, capsys):
   assert written["flops"] == 10**9
   assert written["collectives"] == {"all-reduce": {"count": 1, "bytes": 80}}
   assert written["versions"]["jax"] == jax.__version__
+
+
+def test_a_plan_in_a_bucket(quick, tmp_path, capsys, monkeypatch):
+  bucket = tmp_path / "bucket"
+
+  def moved(original, path, *others, **options):
+    there = os.fspath(path).replace("gs://bucket", str(bucket))
+    return original(there, *others, **options)
+
+  # It would be asked in place of what follows.
+  monkeypatch.setattr(gpath, "_is_tf_installed", lambda: False)
+  monkeypatch.chdir(tmp_path)
+  names = ("exists", "isdir", "makedirs", "mkdir", "open")
+  with epath_testing.mock_epath(**dict.fromkeys(names, moved)):
+    assert plan.run(_recipe(), "gs://bucket/run", topology="h100:2") == 0
+  assert "written: gs://bucket/run/plan.json" in capsys.readouterr().out
+  assert json.loads((bucket / "run" / "plan.json").read_text())["fits"] is True
+  assert list(tmp_path.iterdir()) == [bucket]
 
 
 def test_a_plan_that_does_not_fit(quick, tmp_path, capsys):
@@ -191,6 +211,7 @@ class _Lowered:
 
   def __init__(self, message):
     self._message = message
+    self.argument_bytes = 500
     self.trainer = types.SimpleNamespace(mesh=types.SimpleNamespace(size=4))
     self.jaxpr = jax.make_jaxpr(jnp.matmul)(jnp.ones((2, 3)), jnp.ones((3, 5)))
 
@@ -211,7 +232,7 @@ def test_running_out_of_memory_while_compiling_is_an_answer():
   )
   costs = plan._compile(_Lowered(message))
   assert costs.too_large
-  assert costs.peak_bytes == int(29.29 * 2**30)
+  assert costs.peak_bytes == int(29.29 * 2**30) + 500
   assert costs.flops == 2 * 2 * 3 * 5
   assert costs.collectives is None
 

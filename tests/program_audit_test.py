@@ -11,6 +11,8 @@ from paws_jax import abstract_step
 from paws_jax import program_audit
 
 _TINY = pathlib.Path(__file__).parent / "tiny_recipe.py"
+# With 11 BatchNorms.
+_MOST_ALL_REDUCES = 30
 
 # Lines as XLA prints them for TPUs and CPUs.
 _TEXT = """\
@@ -73,23 +75,6 @@ def test_what_a_device_sends_around_a_ring():
   assert permuted.sent_bytes == 16
 
 
-def test_what_the_main_program_reads_and_writes():
-  found = program_audit.instructions(_TEXT)
-  by_name = {i.operation: i for i in found}
-  fusion = by_name["fusion"]
-  assert fusion.results == (("bf16", (4, 8)),)
-  assert fusion.written_bytes == 64
-  # Its operands: the parameter, and what came out of the reduce-scatter.
-  assert fusion.read_bytes == 128 + 32
-  assert fusion.source == "jit(call)/encoder/add"
-  assert "parameter" not in by_name
-  # Of another computation than the main one.
-  assert "add" not in by_name
-  totals = [i.written_bytes + i.read_bytes for i in found]
-  assert totals == sorted(totals, reverse=True)
-  assert program_audit.instructions("HloModule empty") == []
-
-
 @pytest.mark.parametrize(
   ("dtype", "shape", "num_bytes"),
   [("f32", "2,3", 24), ("bf16", "", 2), ("s4", "16", 8), ("token", "", 0)],
@@ -98,26 +83,33 @@ def test_bytes_of_an_array(dtype, shape, num_bytes):
   assert program_audit.array_bytes(dtype, shape) == num_bytes
 
 
+def test_a_dtype_of_unknown_size_is_refused():
+  text = _TEXT.replace("f32[129]", "f6e3m2[129]")
+  with pytest.raises(ValueError, match=r"array f6e3m2\[129\], .*: add it to"):
+    program_audit.collectives(text, num_devices=8)
+
+
 @pytest.mark.parametrize(
-  ("message", "gib"),
+  ("message", "needed"),
   [
     (
       "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required "
       "for HLO temporaries (29.29G) exceeds available HBM (15.75G).",
-      29.29,
+      # Beside them, what is there before the program starts.
+      29.29 * 2**30 + 500,
     ),
     (
       "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory "
       "in memory space hbm. Used 20.52G of 15.75G hbm. Exceeds hbm capacity by "
       "4.77G.",
-      20.52,
+      20.52 * 2**30,
     ),
     ("RESOURCE_EXHAUSTED: something else", None),
   ],
 )
-def test_bytes_that_were_missing(message, gib):
-  found = program_audit.needed_bytes(message)
-  assert found == (None if gib is None else int(gib * 2**30))
+def test_bytes_that_were_missing(message, needed):
+  found = program_audit.needed_bytes(message, argument_bytes=500)
+  assert found == (None if needed is None else int(needed))
 
 
 def tiny_recipe(**changes):
@@ -148,17 +140,17 @@ def test_the_collectives_of_the_real_step():
   found = program_audit.collectives(compiled.as_text(), num_devices=4)
   summary = program_audit.summary(found)
   assert set(summary) == {"all-gather", "reduce-scatter", "all-reduce"}
-  # h and z of the supports, and the way back of the gradients.
-  rows = step.num_supports + -step.num_supports % 4
-  embeddings = rows * 2 * 8 * 4
-  for kind in ("all-gather", "reduce-scatter"):
-    assert summary[kind]["bytes"] <= embeddings
-    assert summary[kind]["count"] == 1
-  # Gradients, of each of the two passes at most, and BatchNorm's sums.
-  params = sum(leaf.size for leaf in jax.tree.leaves(step.state.params))
-  assert 4 * params <= summary["all-reduce"]["bytes"] < 2.1 * 4 * params
-  num_norms = len(jax.tree.leaves(step.state.model_state)) // 2
-  assert summary["all-reduce"]["count"] <= 4 * num_norms
+  # h and z of the supports; of z alone, a gradient comes back.
+  embeddings = 4 * 8 * (step.num_supports + -step.num_supports % 4)
+  assert summary["all-gather"] == {"count": 1, "bytes": 2 * embeddings}
+  assert summary["reduce-scatter"] == {"count": 1, "bytes": embeddings}
+  # Gradients, once and in float32; the sums of BatchNorm, forward and backward
+  # in each of two passes; numbers of rows and metrics.
+  gradients = sum(4 * x.size for x in jax.tree.leaves(step.state.params))
+  norms = sum(4 * x.size for x in jax.tree.leaves(step.state.model_state))
+  reduced = summary["all-reduce"]
+  assert gradients < reduced["bytes"] <= gradients + 4 * norms + 4 * 100
+  assert reduced["count"] <= _MOST_ALL_REDUCES
 
 
 @pytest.mark.slow
@@ -167,15 +159,4 @@ def test_the_memory_of_the_real_step():
   memory = program_audit.memory(compiled)
   assert memory.arguments < memory.peak
   assert memory.temporaries > 0
-  # The state that goes in makes room for the one that comes out.
-  state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(step.state))
-  assert memory.aliased == pytest.approx(state, rel=0.01)
-
-
-@pytest.mark.slow
-def test_instructions_account_for_what_is_accessed():
-  _, compiled = compiled_step()
-  found = program_audit.instructions(compiled.as_text())
-  told = compiled.cost_analysis()["bytes accessed"]
-  ours = sum(i.written_bytes + i.read_bytes for i in found)
-  assert 0.3 * told < ours < 3 * told
+  assert memory.arguments == pytest.approx(step.argument_bytes, rel=0.01)

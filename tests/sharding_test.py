@@ -11,6 +11,9 @@ import pytest
 
 from paws_jax import data
 from paws_jax import sharding
+from paws_jax.data import in_memory
+from paws_jax.data import row_plan
+from paws_jax.data import sampling
 
 
 def test_the_mesh_has_groups_of_devices_in_order():
@@ -175,9 +178,46 @@ def test_labels_of_a_batch_are_whole_and_all_else_is_spread():
     assert getattr(specs, name) == sharding.BATCH
 
 
+def _row_plan(mesh):
+  """Batches of 96 of 400 images, with 35 supports."""
+  labels = np.arange(400, dtype=np.int32) % 10
+  index = sampling.label_index(
+    np.arange(100), labels, class_names=tuple("abcdefghij")
+  )
+  support = dict.fromkeys(in_memory.SupportConfig.__dataclass_fields__, 1)
+  return row_plan.RowPlan(
+    index,
+    num_images=400,
+    pool=np.arange(400, dtype=np.int32),
+    support=in_memory.SupportConfig(
+      **support | {"classes_per_step": 5, "images_per_class": 7}
+    ),
+    batch_size=96,
+    seed=3,
+    mesh=mesh,
+  )
+
+
+def _placed(rows, mesh):
+  """Rows as the hosts of the devices read them, where the devices have them."""
+  hosts = collections.defaultdict(list)
+  for device in sorted(mesh.devices.flat, key=lambda device: device.id):
+    hosts[device.process_index].append(device)
+  assert len(hosts) > 1
+  places = sharding.batch_sharded(mesh).devices_indices_map(rows.shape)
+  placed = np.full_like(rows, -1)
+  for own in hosts.values():
+    read = rows[sharding.local_rows(len(rows), mesh, own)]
+    assert len(read) == len(rows) // len(hosts)
+    for device, part in zip(own, np.split(read, len(own)), strict=True):
+      assert (placed[places[device]] == -1).all()
+      placed[places[device]] = part
+  return placed
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["v5e:4x4", "v4:2x2x4"])
-def test_hosts_of_a_tpu_share_the_rows_of_a_batch(name):
+def test_hosts_of_a_tpu_make_the_batch_of_one_device(name):
   pytest.importorskip("libtpu")
   from jax.experimental import topologies
 
@@ -185,20 +225,18 @@ def test_hosts_of_a_tpu_share_the_rows_of_a_batch(name):
     platform="tpu", topology_name=name
   ).devices
   mesh = sharding.make_mesh(devices)
-  hosts = collections.defaultdict(list)
-  for device in devices:
-    hosts[device.process_index].append(device)
-  assert len(hosts) > 1
-  rows = {
-    host: sharding.local_rows(6 * len(devices), mesh, own)
-    for host, own in hosts.items()
-  }
-  everywhere = np.concatenate(list(rows.values()))
-  assert sorted(everywhere) == list(range(6 * len(devices)))
-  # Placed where the sharding has them, they are the global batch.
-  placed = np.full(6 * len(devices), -1)
-  places = sharding.batch_sharded(mesh).devices_indices_map((len(placed),))
-  for host, own in hosts.items():
-    for device, part in zip(own, np.split(rows[host], len(own)), strict=True):
-      placed[places[device]] = part
-  np.testing.assert_array_equal(placed, np.arange(len(placed)))
+  hosts = _row_plan(mesh)
+  one = _row_plan(sharding.make_mesh(jax.devices()[:1]))
+  # The second epoch begins with step 4.
+  for step in (0, 1, 5):
+    expected = one.supports(step)
+    unlabelled = _placed(hosts.unlabelled(step), mesh)
+    np.testing.assert_array_equal(unlabelled, one.unlabelled(step))
+    supports = hosts.supports(step)
+    for field in ("ids", "slots"):
+      padded = _placed(getattr(supports, field), mesh)
+      np.testing.assert_array_equal(padded[:35], getattr(expected, field))
+    mask = _placed(supports.mask.astype(np.int32), mesh)
+    assert mask.tolist() == [1] * 35 + [0] * (len(mask) - 35)
+    np.testing.assert_array_equal(supports.labels, expected.labels)
+    np.testing.assert_array_equal(supports.class_ids, expected.class_ids)

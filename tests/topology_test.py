@@ -85,34 +85,33 @@ def test_without_unlabelled_images():
 @pytest.mark.parametrize(
   ("changes", "words"),
   [
-    ({"train.batch_size": 4}, "is 4, which 8 devices .*: .* at least 8"),
-    ({"train.batch_size": 30}, "is 30, which 8 devices .* such as 24 or 32"),
+    ({"train.batch_size": 4}, "is 4, which 8 devices do not divide: make it"),
+    ({"train.batch_size": 30}, "is 30, which 8 devices do not divide: make it"),
     ({"train.batch_size": 0}, "train.batch_size is 0: .* at least 1"),
     ({"method.name": "pows"}, "method.name is 'pows'"),
     ({"model.name": "resnet"}, "'resnet'"),
     ({"views.num_large": 1}, "views.num_large is 1"),
   ],
 )
-def test_what_training_would_refuse(changes, words, tmp_path, capsys):
+def test_what_training_would_refuse(changes, words, capsys):
   assert jax.device_count() == 8
   with pytest.raises(ValueError, match=words):
-    topology.run(_recipe(changes), str(tmp_path))
+    topology.run(_recipe(changes))
   assert capsys.readouterr().out == ""
 
 
-def test_on_these_devices(tmp_path, capsys):
-  assert topology.run(_recipe(), str(tmp_path / "work")) == 0
+def test_on_these_devices(capsys):
+  assert topology.run(_recipe()) == 0
   out = capsys.readouterr().out
   assert "devices: 8 (cpu, " in out
   assert _rows(out)["unlabelled images"] == ["256", "-", "256", "32"]
-  assert not (tmp_path / "work").exists()
 
 
 def test_no_image_is_opened(monkeypatch):
   for name in ("datasets", "sources"):
     monkeypatch.setattr(f"paws_jax.data.{name}.load", None)
   recipe = _recipe({"data.source": "idx", "data.dir": "nowhere"})
-  assert topology.run(recipe, "") == 0
+  assert topology.run(recipe) == 0
 
 
 CODE = """
@@ -138,7 +137,7 @@ def _run(code):
 
 @pytest.mark.slow
 def test_process_0_prints():
-  first, other = _run("print(topology.run(config, ''))")
+  first, other = _run("print(topology.run(config))")
   assert first.status == other.status == 0, first.err + other.err
   assert "processes: 2\n" in first.out
   assert _rows(first.out)["unlabelled images"] == ["256", "-", "128", "64"]
@@ -152,7 +151,7 @@ def test_processes_with_different_recipes():
 if process:
   config.train.batch_size = 512
 try:
-  topology.run(config, "")
+  topology.run(config)
 except agreement.DisagreementError as error:
   print(error)
 """

@@ -347,6 +347,17 @@ def test_three_steps_do_not_depend_on_the_devices_in_float64(num_devices):
   _assert_close(many, one, 1e-9)
 
 
+@pytest.mark.slow
+def test_half_a_row_of_padding_for_each_device_changes_nothing():
+  # 105 supports on 2 devices are 52.5 for each, as 6,720 are on 128.
+  settings = {"images_per_class": 21, "dtype": jnp.float64}
+  with jax.enable_x64(True):
+    expected, one = make_setup(1, **settings).run(3)
+    actual, two = make_setup(2, **settings).run(3)
+  _assert_close(actual[-1], expected[-1], 1e-9)
+  _assert_close(two, one, 1e-9)
+
+
 def _float64_run(num_devices):
   return make_setup(num_devices, prediction=True, dtype=jnp.float64).run(3)
 
