@@ -145,17 +145,23 @@ def test_a_process_is_killed(victim):
 
 
 @pytest.mark.slow
-def test_a_process_goes_while_jax_starts():
-  code = """
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_goes_while_jax_starts(victim):
+  # Before JAX could notice, also of process 0.
+  code = f"""
 import jax
-if process == 1:
+if process == {victim}:
   jax.distributed.initialize = lambda **_: os._exit(5)
 start()
 """
-  first, other = _run(code, seconds=20)
-  assert other.status == 5
-  assert first.status == 1, first.err
-  assert "error: process 1 (" in first.err
+  finished = _run(code, seconds=20)
+  gone, other = finished[victim], finished[1 - victim]
+  assert gone.status == 5
+  assert other.status == 1, other.err
+  name = ["process 0 has", "process 1 ("][victim]
+  assert f"error: {name}" in other.err
+  assert "gone without a word" in other.err
+  assert f"Process {1 - victim} (" in other.err
 
 
 @pytest.mark.slow
