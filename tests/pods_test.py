@@ -283,3 +283,48 @@ def test_other_recipes_on_other_hosts_are_refused_before_the_first_step(
     )
     assert "Traceback" not in process.err
   assert not list(tmp_path.iterdir())
+
+
+def test_other_code_on_another_host_is_refused(tmp_path):
+  shutil.copytree(processes.ROOT / "paws_jax", tmp_path / "paws_jax")
+  with (tmp_path / "paws_jax" / "losses.py").open("a") as file:
+    file.write("# Changed on one machine only.\n")
+  other = (
+    f"import runpy, sys; sys.path.insert(0, {str(tmp_path)!r}); "
+    "runpy.run_module('paws_jax.main', run_name='__main__', alter_sys=True)"
+  )
+  port = processes.free_port()
+  commands = [
+    [*start, *arguments(tmp_path / "run"), *processes.flags(number, 2, port)]
+    for number, start in enumerate((["-m", "paws_jax.main"], ["-c", other]))
+  ]
+  with processes.Group(commands, devices=1, environ={}) as group:
+    ended = group.wait(seconds=120)
+  assert [process.status for process in ended] == [2, 2], ended
+  for process in ended:
+    assert "the processes do not agree: code is " in process.err
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_that_process_0_cannot_use_is_told_by_all(tmp_path):
+  (tmp_path / "file").write_text("in the way")
+  ended = run(tmp_path / "file", num_processes=2, devices=1)
+  assert [process.status for process in ended] == [2, 2], ended
+  assert f"--workdir={tmp_path}/file cannot be written" in ended[0].err
+  assert "process 0: --workdir=" in ended[1].err
+
+
+def test_nobody_there_is_said_when_the_time_is_up(tmp_path):
+  command = [
+    "-m",
+    "paws_jax.main",
+    *arguments(tmp_path / "run"),
+    *processes.flags(1, 2, processes.free_port()),
+    "--startup_timeout=2",
+  ]
+  with processes.Group([command], devices=1, environ={}) as group:
+    [alone] = group.wait(seconds=60)
+  assert alone.status == 1
+  assert "error: process 1 " in alone.err
+  assert "Traceback" not in alone.err
+  assert not (tmp_path / "run").exists()
