@@ -87,6 +87,7 @@ def initialize(
       launch.num_processes,
       launch.process_id,
       timeout_seconds=timeout_seconds,
+      run_id=launch.run_id,
     )
     # From here on a process that goes is noticed, also while JAX starts.
     _watches.append(watch.Watch(peers, process_id=launch.process_id))

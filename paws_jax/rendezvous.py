@@ -14,27 +14,21 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
-import selectors
 import socket
 import time
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
-_MOST_BYTES = 4096
+from paws_jax import peers
+
 # Of a value in a message.
 _MOST_CHARACTERS = 80
-# A message that has begun, and the first one, come within this.
-LINE_SECONDS = 5.0
 # No run has more processes, and none waits for more seconds than a week.
 _MOST_PROCESSES = 2**20
 _MOST_SECONDS = 7 * 24 * 3600
 # Processes wait longer than process 0, to be told by it what was missing.
 _EXTRA_SECONDS = 15.0
-# An idle connection is examined after so many seconds, and then so often.
-_KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4}
 
 
 class DistributedError(RuntimeError):
@@ -70,94 +64,6 @@ def _short(value: str, others: list[str]) -> str:
   return f"{'...' if start else ''}{cut}..."
 
 
-class Peer:
-  """A connection to another process."""
-
-  def __init__(self, connection: socket.socket, name: str = "process 0"):
-    """Takes over a connection; `name` says who is there, once known."""
-    self.socket = connection
-    self.name = name
-    self._received = b""
-    # A process whose machine has lost its power closes nothing. Nor can that be
-    # asked of a connection that has been closed already.
-    with contextlib.suppress(OSError):
-      connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-      for option, value in _KEEPALIVE.items():
-        if hasattr(socket, option):
-          connection.setsockopt(
-            socket.IPPROTO_TCP, getattr(socket, option), value
-          )
-
-  def fileno(self) -> int:
-    """For `ready`."""
-    return self.socket.fileno()
-
-  def say(self, **message: Any) -> None:
-    """Sends a message; to one that has gone, nothing."""
-    with contextlib.suppress(OSError):
-      self.socket.sendall(json.dumps(message).encode() + b"\n")
-
-  def hear(self, seconds: float | None) -> dict[str, Any] | None:
-    """The next message; None when there will be none.
-
-    Args:
-      seconds: how long to wait; 0: for nothing but what has come, which is kept
-        for the next time where it is the beginning of a message; None: for
-        ever.
-
-    Raises:
-      TimeoutError: no whole message has come within `seconds`.
-      ValueError: what comes is no message of ours.
-    """
-    deadline = None if seconds is None else time.monotonic() + seconds
-    while b"\n" not in self._received:
-      if len(self._received) > _MOST_BYTES:
-        raise ValueError("too long")
-      left = None if deadline is None else max(deadline - time.monotonic(), 0)
-      try:
-        self.socket.settimeout(left)
-        more = self.socket.recv(_MOST_BYTES)
-      except (TimeoutError, BlockingIOError):
-        raise TimeoutError from None
-      except OSError:
-        more = b""
-      if not more:
-        return None
-      self._received += more
-    line, _, self._received = self._received.partition(b"\n")
-    try:
-      message = json.loads(line)
-    except RecursionError as error:
-      raise ValueError("nested too deeply") from error
-    if not isinstance(message, dict):
-      raise ValueError("not a message")
-    return message
-
-  def has_gone(self) -> bool:
-    """Whether the other side has closed the connection."""
-    if not ready([self], 0):
-      return False
-    try:
-      return not self.socket.recv(1, socket.MSG_PEEK)
-    except OSError:
-      return True
-
-
-def ready(readers: Iterable[Any], seconds: float | None) -> list[Any]:
-  """Those of some sockets or peers that have something to read, or have gone.
-
-  Args:
-    readers: what to look at; of more than 1,024, too, unlike `select.select`.
-    seconds: how long to wait for the first; None: for ever.
-  """
-  with selectors.DefaultSelector() as selector:
-    for reader in readers:
-      selector.register(reader, selectors.EVENT_READ)
-    if seconds is not None:
-      seconds = max(seconds, 0)
-    return [key.fileobj for key, _ in selector.select(seconds)]
-
-
 def meet(
   address: str,
   num_processes: int,
@@ -165,7 +71,7 @@ def meet(
   *,
   timeout_seconds: float,
   run_id: str = "",
-) -> list[Peer]:
+) -> list[peers.Peer]:
   """Waits until all processes are there.
 
   Args:
@@ -208,10 +114,10 @@ class _Gathering:
     self._deadline = time.monotonic() + timeout_seconds
     # Those that have said who they are, by their numbers; the others, and until
     # when they may.
-    self._peers: dict[int, Peer] = {}
-    self._strangers: dict[Peer, float] = {}
+    self._peers: dict[int, peers.Peer] = {}
+    self._strangers: dict[peers.Peer, float] = {}
 
-  def wait(self) -> list[Peer]:
+  def wait(self) -> list[peers.Peer]:
     """Connections to all others, which may go on then."""
     wanted = range(1, self._me["num_processes"])
     port = int(self._address.rpartition(":")[2])
@@ -248,14 +154,14 @@ class _Gathering:
     """Waits until something happens, and sees to it."""
     until = min([self._deadline, *self._strangers.values()])
     numbers = {peer: number for number, peer in self._peers.items()}
-    for each in ready(
+    for each in peers.ready(
       [listener, *self._strangers, *numbers], until - time.monotonic()
     ):
       if each is listener:
         # It may have gone in the meantime.
         with contextlib.suppress(OSError):
-          stranger = Peer(listener.accept()[0])
-          self._strangers[stranger] = time.monotonic() + LINE_SECONDS
+          stranger = peers.Peer(listener.accept()[0])
+          self._strangers[stranger] = time.monotonic() + peers.LINE_SECONDS
       elif each in self._strangers:
         self._listen_to(each)
       elif self._peers.get(numbers[each]) is each:
@@ -266,7 +172,7 @@ class _Gathering:
       if time.monotonic() >= until:
         self._turn_away(stranger)
 
-  def _listen_to(self, stranger: Peer) -> None:
+  def _listen_to(self, stranger: peers.Peer) -> None:
     """Takes in one more process, if what has connected is one."""
     try:
       hello = _hello(stranger.hear(0))
@@ -295,7 +201,7 @@ class _Gathering:
     # Also says that this is process 0, which nothing else would.
     stranger.say(waiting=max(self._deadline - time.monotonic(), 0))
 
-  def _check(self, peer: Peer, hello: Mapping[str, Any]) -> None:
+  def _check(self, peer: peers.Peer, hello: Mapping[str, Any]) -> None:
     """Refuses all when this one was told something else."""
     number, num = hello["process_id"], hello["num_processes"]
     if num != self._me["num_processes"]:
@@ -313,11 +219,11 @@ class _Gathering:
         peer,
       )
 
-  def _turn_away(self, stranger: Peer) -> None:
+  def _turn_away(self, stranger: peers.Peer) -> None:
     stranger.socket.close()
     del self._strangers[stranger]
 
-  def _refusal(self, reason: str, *others: Peer) -> DistributedError:
+  def _refusal(self, reason: str, *others: peers.Peer) -> DistributedError:
     """Tells all that are there, and lets them go; the error to raise here."""
     for peer in (*self._peers.values(), *others):
       peer.say(refused=reason)
@@ -358,7 +264,9 @@ def _listener(port: int) -> socket.socket:
     ) from error
 
 
-def _join(address: str, me: Mapping[str, Any], timeout_seconds: float) -> Peer:
+def _join(
+  address: str, me: Mapping[str, Any], timeout_seconds: float
+) -> peers.Peer:
   """What the others do in `meet`."""
   who = f"process {me['process_id']} ({me['host']})"
   deadline = time.monotonic() + timeout_seconds
@@ -379,7 +287,7 @@ def _join(address: str, me: Mapping[str, Any], timeout_seconds: float) -> Peer:
         ) from error
       time.sleep(min(0.2, timeout_seconds / 10))
       continue
-    peer = Peer(connection)
+    peer = peers.Peer(connection)
     peer.say(**me)
     answer, deadline = _answer(peer, deadline)
     if answer is not None and answer.get("go") is True:
@@ -402,7 +310,9 @@ def _join(address: str, me: Mapping[str, Any], timeout_seconds: float) -> Peer:
     raise DistributedError(f"{who} has reached {address}, but {reason}")
 
 
-def _answer(peer: Peer, deadline: float) -> tuple[dict[str, Any] | None, float]:
+def _answer(
+  peer: peers.Peer, deadline: float
+) -> tuple[dict[str, Any] | None, float]:
   """What process 0 decides, and until when it waits.
 
   Returns:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from paws_jax import rendezvous
+from paws_jax import peers
 
 # When another process ends with an error, this one may have met the same, and
 # gets time to say so itself.
@@ -34,7 +34,7 @@ class Watch:
 
   def __init__(
     self,
-    peers: list[rendezvous.Peer],
+    peers: list[peers.Peer],
     *,
     process_id: int,
     end: Callable[[int], None] = os._exit,
@@ -78,9 +78,9 @@ class Watch:
   def _watch(self) -> None:
     watched = list(self._peers)
     while watched:
-      for peer in rendezvous.ready(watched, None):
+      for peer in peers.ready(watched, None):
         try:
-          message = peer.hear(rendezvous.LINE_SECONDS)
+          message = peer.hear(peers.LINE_SECONDS)
         except (TimeoutError, ValueError):
           message = None
         if message is not None and message.get("bye"):
@@ -89,9 +89,7 @@ class Watch:
         self._stop(peer, message)
         return
 
-  def _stop(
-    self, peer: rendezvous.Peer, message: dict[str, Any] | None
-  ) -> None:
+  def _stop(self, peer: peers.Peer, message: dict[str, Any] | None) -> None:
     """Passes on that a process has gone, says it, and ends this one."""
     if self._leaving.is_set():
       return
@@ -104,9 +102,9 @@ class Watch:
       if other is not peer:
         other.say(failed=reason)
     text = (
-      f"\nerror: {reason}; see its output. P{self._me[1:]} "
-      "stops, too: the same command, given to all, goes on from the last "
-      "checkpoint.\n"
+      f"\nerror: {reason}; see its output. P{self._me[1:]} stops, too. Once "
+      "that is mended, the same command, given to all, goes on from the last "
+      "checkpoint, if there is one.\n"
     )
     # Not `print`, whose lock another thread may hold.
     with contextlib.suppress(OSError):
@@ -130,7 +128,7 @@ class Watch:
     for each in left:
       each.setblocking(False)
     while left and time.monotonic() < deadline:
-      for each in rendezvous.ready(left, 0.1):
+      for each in peers.ready(left, 0.1):
         try:
           gone = not each.recv(4096)
         except BlockingIOError:

@@ -351,7 +351,8 @@ def test_trouble_with_the_machine_sets_no_checkpoint_aside(
     tmp_path / "c", warn=said.append
   ) as checkpointer:
     monkeypatch.setattr(ocp.CheckpointManager, "restore", fail)
-    with pytest.raises(raised, match=r"no room|not be read.*not yours|cannot be read now"):
+    told = r"no room|not be read.*not yours|cannot be read now"
+    with pytest.raises(raised, match=told):
       checkpointer.restore_latest(like(make_state()))
     assert checkpointer.steps() == [2, 4]
   assert said == []
@@ -418,7 +419,7 @@ def test_a_directory_that_vanishes_is_not_made_anew(tmp_path):
     checkpointer.save(2, make_state(2), {})
     checkpointer.wait()
     (tmp_path / "c").rename(tmp_path / "elsewhere")
-    with pytest.raises(checkpoint.CheckpointError, match="4 .* has vanished"):
+    with pytest.raises(checkpoint.CheckpointError, match=r"4 .* has vanished"):
       checkpointer.save(4, make_state(4), {})
   assert not (tmp_path / "c").exists()
   with checkpoint.Checkpointer(tmp_path / "elsewhere") as checkpointer:

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from paws_jax import cluster
+from paws_jax import peers
 from paws_jax import rendezvous
 from tests import processes
 
@@ -239,7 +240,7 @@ def _connect(port, words=b""):
 
 def test_strangers_that_are_silent_keep_nobody_waiting(monkeypatch):
   # Longer than any of this takes.
-  monkeypatch.setattr(rendezvous, "LINE_SECONDS", 60)
+  monkeypatch.setattr(peers, "LINE_SECONDS", 60)
   port = processes.free_port()
   address = f"localhost:{port}"
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -255,7 +256,7 @@ def test_strangers_that_are_silent_keep_nobody_waiting(monkeypatch):
 
 
 def test_a_stranger_that_is_silent_is_let_go(monkeypatch):
-  monkeypatch.setattr(rendezvous, "LINE_SECONDS", 0.2)
+  monkeypatch.setattr(peers, "LINE_SECONDS", 0.2)
   port = processes.free_port()
   address = f"localhost:{port}"
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -346,13 +347,13 @@ def test_one_that_was_started_again_before_all_had_come():
 def _go_early(port):
   """Says that it is process 1, is heard, and goes."""
   with _connect(port) as connection:
-    peer = rendezvous.Peer(connection)
+    peer = peers.Peer(connection)
     peer.say(**HELLO | {"num_processes": 3})
     assert peer.hear(10)["waiting"] > 0
 
 
 def test_messages():
-  here, there = (rendezvous.Peer(s) for s in _pair())
+  here, there = (peers.Peer(s) for s in _pair())
   here.say(a=1)
   here.say(b="two")
   assert there.hear(5) == {"a": 1}
@@ -378,7 +379,7 @@ def test_messages():
 
 
 def test_a_peer_that_has_gone():
-  here, there = (rendezvous.Peer(s) for s in _pair())
+  here, there = (peers.Peer(s) for s in _pair())
   here.socket.close()
   assert there.hear(5) is None
   assert there.has_gone()
@@ -394,11 +395,11 @@ def test_more_connections_than_select_can_look_at():
   here, there = _pair()
   number = fcntl.fcntl(there.fileno(), fcntl.F_DUPFD, 1024)
   there.close()
-  peer = rendezvous.Peer(socket.socket(fileno=number))
-  assert rendezvous.ready([peer], 0) == []
+  peer = peers.Peer(socket.socket(fileno=number))
+  assert peers.ready([peer], 0) == []
   assert not peer.has_gone()
   here.close()
-  assert rendezvous.ready([peer], 5) == [peer]
+  assert peers.ready([peer], 5) == [peer]
   assert peer.has_gone()
   peer.socket.close()
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from paws_jax import rendezvous
+from paws_jax import peers
 from paws_jax import watch
 
 
@@ -29,10 +29,10 @@ class Run:
         there = socket.create_connection(server.getsockname())
         ends.append((server.accept()[0], there))
     self.here = [
-      rendezvous.Peer(end, f"process {i + 1} (host{i + 1})")
+      peers.Peer(end, f"process {i + 1} (host{i + 1})")
       for i, (end, _) in enumerate(ends)
     ]
-    self.there = [rendezvous.Peer(end) for _, end in ends]
+    self.there = [peers.Peer(end) for _, end in ends]
     self.watches = [
       self._watch(0, self.here),
       self._watch(1, self.there[:1]),
