@@ -127,7 +127,7 @@ def _refusals(report: diagnosis.Report) -> Iterator[None]:
   """Makes a problem of what cannot be built."""
   try:
     yield
-  except _REFUSALS as error:
+  except (*_REFUSALS, *workdir_lib.storage_errors()) as error:
     report.refused(_message(error))
 
 

@@ -63,7 +63,10 @@ def run(
     plan = roofline.assess(step, target, costs) | {"versions": _versions()}
     roofline.print_plan(plan, target)
     print(f"\nwritten: {_write(plan, workdir)}", flush=True)
-  except (ValueError, TypeError, OSError, ImportError) as error:
+  except (
+    *(ValueError, TypeError, ImportError),
+    *workdir_lib.storage_errors(),
+  ) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
   return 0 if plan["fits"] else 1

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -159,6 +160,21 @@ def test_views_in_a_bucket(root, monkeypatch):
   assert doctor.run(_recipe(root), "gs://bucket/run", train_command=TRAIN) == 0
   # pathlib would make it "gs:/bucket/run", a directory of this machine.
   assert list(map(str, asked)) == ["gs://bucket/run"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_bucket_that_is_closed(root, examine, monkeypatch):
+  class OpError(Exception):
+    """As TensorFlow's, which is none of OSError's."""
+
+  def refuse(*_):
+    raise OpError("403: no access")
+
+  errors = types.SimpleNamespace(OpError=OpError)
+  fake = types.SimpleNamespace(errors=errors)
+  monkeypatch.setitem(sys.modules, "tensorflow", fake)
+  monkeypatch.setattr(view_sheet, "draw", refuse)
+  _only(examine(root), 1, "403: no access")
 
 
 @pytest.mark.slow

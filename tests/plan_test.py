@@ -159,6 +159,20 @@ def test_a_workdir_that_is_a_file(quick, capsys, tmp_path):
   assert str(path) in capsys.readouterr().err
 
 
+def test_a_bucket_that_is_closed(quick, capsys, tmp_path, monkeypatch):
+  class OpError(Exception):
+    """As TensorFlow's, which is none of OSError's."""
+
+  def refuse(*_):
+    raise OpError("403: no access")
+
+  errors = types.SimpleNamespace(OpError=OpError)
+  fake = types.SimpleNamespace(errors=errors)
+  monkeypatch.setitem(sys.modules, "tensorflow", fake)
+  monkeypatch.setattr(plan.metrics, "replace_text", refuse)
+  _refused(capsys, tmp_path, "403: no access")
+
+
 def test_without_libtpu_it_says_what_to_install(capsys, tmp_path, monkeypatch):
   monkeypatch.setattr(plan.importlib.util, "find_spec", lambda _: None)
   words = 'pip install "paws_jax[tpu]"'
