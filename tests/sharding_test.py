@@ -217,13 +217,17 @@ def _placed(rows, mesh):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["v5e:4x4", "v4:2x2x4"])
-def test_hosts_of_a_tpu_make_the_batch_of_one_device(name):
+@pytest.mark.parametrize("by_place", [False, True])
+def test_hosts_of_a_tpu_make_the_batch_of_one_device(name, by_place):
   pytest.importorskip("libtpu")
   from jax.experimental import topologies
 
   devices = topologies.get_topology_desc(
     platform="tpu", topology_name=name
   ).devices
+  if by_place:
+    # A host has a square of the chips: rows that do not follow each other.
+    devices = sorted(devices, key=lambda d: (tuple(d.coords), d.id))
   mesh = sharding.make_mesh(devices)
   hosts = _row_plan(mesh)
   one = _row_plan(sharding.make_mesh(jax.devices()[:1]))
