@@ -227,7 +227,11 @@ def known() -> str:
     for kind, chip in CHIPS.items()
     if chip.kind == "tpu"
   ]
-  gpus = [f"{kind}:N" for kind, chip in CHIPS.items() if chip.kind == "gpu"]
+  gpus = [
+    f"{kind}:N ({chip.memory_bytes / 1e9:.0f} GB)"
+    for kind, chip in CHIPS.items()
+    if chip.kind == "gpu"
+  ]
   return f"Known are {', '.join(shapes)}, and for N GPUs {', '.join(gpus)}."
 
 

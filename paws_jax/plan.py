@@ -84,7 +84,7 @@ def _devices(target: chips.Topology) -> Sequence[jax.Device]:
   if importlib.util.find_spec("libtpu") is None:
     raise ImportError(
       "compiling for a TPU needs libtpu (and no TPU): pip install "
-      '"paws_jax[tpu]". For GPUs, e.g. --topology=h100:8, it is not needed.'
+      '-e ".[tpu]". For GPUs, e.g. --topology=h100:8, it is not needed.'
     )
   # Else it asks the network what machine this is, and complains.
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -102,7 +102,7 @@ def _devices(target: chips.Topology) -> Sequence[jax.Device]:
     raise ValueError(
       f"--topology={target.name}: the installed libtpu does not describe it: "
       f"{_first_line(error)}. If it is too old for that, pip install --upgrade "
-      '"paws_jax[tpu]".'
+      '-e ".[tpu]".'
     ) from error
   return described.devices
 

@@ -45,7 +45,7 @@ def test_names_are_read(name, num_chips, num_devices, unit):
   [
     ("", "unknown chip ''. Known are v3:2x2|"),
     ("v5litepod-16", "unknown chip 'v5litepod-16'. Known are v3:2x2|"),
-    ("k80:8", "and for N GPUs l4:N, a100:N, h100:N, h200:N."),
+    ("k80:8", "and for N GPUs l4:N (24 GB), a100:N (80 GB), h100:N (80 GB), "),
     ("v5e", "unknown shape ''. v5e has v5e:1x1, v5e:2x2,"),
     ("v5e:3x3", "unknown shape '3x3'. v5e has v5e:1x1, v5e:2x2,"),
     ("v4:2x2", "v4 has v4:2x2x1,"),

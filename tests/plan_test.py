@@ -175,7 +175,7 @@ def test_a_bucket_that_is_closed(quick, capsys, tmp_path, monkeypatch):
 
 def test_without_libtpu_it_says_what_to_install(capsys, tmp_path, monkeypatch):
   monkeypatch.setattr(plan.importlib.util, "find_spec", lambda _: None)
-  words = 'pip install "paws_jax[tpu]"'
+  words = 'pip install -e ".[tpu]"'
   _refused(capsys, tmp_path, words, topology="v5e:2x2")
 
 
