@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from paws_jax.data import catalog
-from paws_jax.data import folders
 from paws_jax.data import inspection
 
-_MOST_LISTED = 5
-_MOST_PAIRS_LISTED = 20
+MOST_LISTED = 5
 # Of more classes, the extremes are told.
 _MOST_CLASSES_LISTED = 30
 
@@ -147,7 +145,7 @@ def _too_few(
   if not len(few):
     return
   few = few[np.argsort(counts[few], kind="stable")]
-  listed = _listed(f"{class_names[k]!r} ({counts[k]})" for k in few)
+  listed = first_few(f"{class_names[k]!r} ({counts[k]})" for k in few)
   text = (
     f"{len(few):,} of {len(class_names):,} classes have fewer labelled images "
     f"than support.images_per_class = {wanted}: {listed}"
@@ -168,8 +166,8 @@ def names(report: Report, found: catalog.Catalog) -> None:
   class_names = found.class_names
   below = inspection.folders_below(found.train.images)
   suspects = inspection.split_like(class_names)
-  listed = _listed(map(repr, suspects))
-  deeper = f". All images lie deeper, in {_listed(map(repr, below))}"
+  listed = first_few(map(repr, suspects))
+  deeper = f". All images lie deeper, in {first_few(map(repr, below))}"
   if len(class_names) < 2:
     report.problem(
       f"{found.name} has 1 class, {class_names[0]!r}, but needs at least 2: "
@@ -203,151 +201,13 @@ def names(report: Report, found: catalog.Catalog) -> None:
     )
 
 
-def left_aside(report: Report, found: catalog.Catalog) -> None:
-  """Files among the images that are not read, by their suffix."""
-  if not found.left_aside:
-    return
-  kinds = sorted(found.left_aside.items(), key=lambda one: (-one[1], one[0]))
-  total = count(sum(found.left_aside.values()), "file")
-  report.say(
-    f"{total} of other kinds among the images: "
-    + _listed(
-      f"{number:,} {suffix or 'without a suffix'}" for suffix, number in kinds
-    )
-  )
-  for notice in folders.notices(found.left_aside):
-    report.warning(notice)
-
-
-def files(
-  report: Report,
-  groups: Sequence[inspection.Group],
-  seen: dict[str, list[inspection.Looked]],
-  config: Any,
-  class_names: Sequence[str],
-) -> None:
-  """Images that cannot be read, that are small, or that are reduced."""
-  for group in groups:
-    looked = seen[group.name]
-    some = len(looked) < group.num_images
-    report.say(
-      f"{group.name}: {len(looked):,} images read"
-      + (f" of {group.num_images:,}, evenly spread" if some else "")
-      + _sizes(looked)
-    )
-    _unreadable(report, group, looked, config.data.on_bad_image, class_names)
-  if config.data.pipeline != "host":
-    return
-  everything = [one for group in groups for one in seen[group.name]]
-  sizes = np.array([one[1:3] for one in everything if one.height])
-  sizes = sizes.reshape(-1, 2)
-  crop, canvas = config.views.large_size, config.data.canvas_size
-  num_small = int((sizes.min(axis=1) < crop).sum())
-  num_large = int((sizes.max(axis=1) > canvas).sum())
-  if num_small:
-    report.say(
-      f"{num_small:,} of them have a side shorter than views.large_size = "
-      f"{crop}: their crops are enlarged"
-    )
-  if num_large:
-    text = (
-      f"{num_large:,} of them have a side longer than data.canvas_size = "
-      f"{canvas}: they are reduced once before crops are cut"
-    )
-    if canvas < crop:
-      report.warning(
-        f"{text}, and crops enlarged again to views.large_size = {crop}: raise "
-        f"canvas_size, best to {2 * crop}"
-      )
-    else:
-      report.say(text)
-
-
-def _sizes(looked: Sequence[inspection.Looked]) -> str:
-  """E.g. ", 500 x 375 pixels in the middle" (the medians)."""
-  sizes = [(one.width, one.height) for one in looked if one.height]
-  if not sizes:
-    return ""
-  width, height = np.median(np.array(sizes), axis=0)
-  return f", median size {width:.0f} x {height:.0f} pixels"
-
-
-def _unreadable(
-  report: Report,
-  group: inspection.Group,
-  looked: Sequence[inspection.Looked],
-  on_bad_image: str,
-  class_names: Sequence[str],
-) -> None:
-  bad = [place for place, one in enumerate(looked) if one.reason]
-  if not bad:
-    return
-  named = [
-    f"{group.images.name(int(group.rows[k]))} ({looked[k].reason})" for k in bad
-  ]
-  in_one_line = len(named) <= _MOST_LISTED
-  text = f"{count(len(bad), group.name + ' image')} cannot be read"
-  text += f": {', '.join(named)}" if in_one_line else ", as listed below"
-  if group.name in ("val", "test"):
-    report.problem(f"{text}. Repair or remove what cannot be evaluated")
-  elif on_bad_image == "error":
-    report.problem(
-      f"{text}. Repair or remove them, or train without with "
-      "--config.data.on_bad_image=skip"
-    )
-  else:
-    report.warning(f"{text}. data.on_bad_image is 'skip': others stand in")
-    if group.name == "labelled":
-      _lost_classes(report, group, bad, class_names)
-  for name in () if in_one_line else named:
-    report.say(f"  {name}")
-
-
-def _lost_classes(
-  report: Report,
-  group: inspection.Group,
-  bad: Sequence[int],
-  class_names: Sequence[str],
-) -> None:
-  """Classes all of whose labelled images are bad: nothing can stand in."""
-  good = np.setdiff1d(np.arange(len(group.rows)), bad)
-  lost = np.setdiff1d(group.labels, group.labels[good])
-  if len(lost):
-    names = _listed(repr(class_names[k]) for k in lost)
-    report.problem(
-      f"of {count(len(lost), 'class', 'classes')} no labelled image can be "
-      f"read: {names}. Label others"
-    )
-
-
-def repeats(report: Report, shared: Sequence[inspection.Shared]) -> None:
-  """Images that occur where they should not, by the hash of their bytes."""
-  for first, second, pairs in shared:
-    listed = _listed(
-      (f"{a!r} = {b!r}" for a, b in pairs), most=_MOST_PAIRS_LISTED
-    )
-    if first == second:
-      report.warning(
-        f"{count(len(pairs), 'labelled image')} occur again under another "
-        f"label: {listed}. Keep the right one"
-      )
-    else:
-      report.warning(
-        f"{count(len(pairs), 'image')} occur both as {first} and as {second}: "
-        f"{listed}. An accuracy on images trained on says little: remove them "
-        "from one of the two"
-      )
-  if not shared:
-    report.say("no image occurs twice where it must not")
-
-
 def count(number: int, one: str, several: str = "") -> str:
   """E.g. "1 image", "1,200 images"."""
   word = one if number == 1 else several or f"{one}s"
   return f"{number:,} {word}"
 
 
-def _listed(texts: Iterable[str], most: int = _MOST_LISTED) -> str:
+def first_few(texts: Iterable[str], most: int = MOST_LISTED) -> str:
   """The first few, and how many more there are."""
   texts = list(texts)
   more = len(texts) - most

@@ -19,6 +19,7 @@ import numpy as np
 from paws_jax import config as config_lib
 from paws_jax import diagnosis
 from paws_jax import experiment as experiment_lib
+from paws_jax import file_findings
 from paws_jax import sizing
 from paws_jax import view_sheet
 from paws_jax import workdir as workdir_lib
@@ -175,9 +176,9 @@ def _examine(
       progress=progress.show,
       eval_resize=config.views.eval_resize if found is whole else 0,
     )
-  diagnosis.left_aside(report, found)
-  diagnosis.files(report, groups, seen, config, found.class_names)
-  diagnosis.repeats(report, inspection.duplicates(groups, seen))
+  file_findings.left_aside(report, found)
+  file_findings.files(report, groups, seen, config, found.class_names)
+  file_findings.repeats(report, inspection.duplicates(groups, seen))
   return Examined(found, labelled_ids, groups, seen)
 
 

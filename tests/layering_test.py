@@ -28,6 +28,7 @@ ALLOWED = {
   "peers": set(),
   "rendezvous": {"peers"},
   "watch": {"peers"},
+  "digests": set(),
   "distributed": {"cluster", "rendezvous", "watch"},
   "agreement": {"distributed", "rendezvous"},
   "methods": {"augment", "data", "losses", "sharding"},

@@ -1,0 +1,52 @@
+"""Digests of arrays on devices, against silent damage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.jit
+def of_arrays(tree: Any) -> Any:
+  """A 32-bit digest of the bits of every array.
+
+  Every word of up to 32 bits is scrambled together with its position, one to
+  one, and the results are added modulo 2^32: one changed word always shows, and
+  so does any other change (swapped words, say) but for about one case in four
+  thousand million. It is computed on device, for sharded arrays too, and does
+  not depend on the sharding.
+
+  Args:
+    tree: pytree of arrays of floats, integers or booleans.
+
+  Returns:
+    Pytree of uint32 scalars of the same structure.
+  """
+  return jax.tree.map(_digest, tree)
+
+
+def _digest(array: jax.Array) -> jax.Array:
+  if array.dtype == jnp.bool_:
+    array = array.astype(jnp.uint8)
+  bits = array.dtype.itemsize * 8
+  words = jax.lax.bitcast_convert_type(
+    array, jnp.uint32 if bits == 64 else jnp.dtype(f"uint{bits}")
+  ).astype(jnp.uint32)
+  position = jnp.zeros(words.shape, jnp.uint32)
+  for axis, size in enumerate(words.shape):
+    axis_index = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    position = position * jnp.uint32(size & 0xFFFFFFFF) + axis_index
+  return jnp.sum(_scramble(words ^ _scramble(position + 1)), dtype=jnp.uint32)
+
+
+def _scramble(words: jax.Array) -> jax.Array:
+  """A bijection of uint32: the finalizer of MurmurHash3 (Appleby, 2011).
+
+  A weighted sum of the words would not do: with x and -x swapped, words differ
+  by 2^31, and an even difference of weights hides that.
+  """
+  words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
+  words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
+  return words ^ (words >> 16)
