@@ -52,6 +52,9 @@ def main(argv: Sequence[str]) -> int:
   if len(argv) != 2 or argv[1].startswith("-"):
     print("usage: python launch/finished.py WORKDIR", file=sys.stderr)
     return USAGE
+  if not (epath.Path(argv[1]) / "config.json").exists():
+    print(f"{argv[1]}: no run has been started there")
+    return UNFINISHED
   finished = is_finished(argv[1])
   print(f"{argv[1]}: {'finished' if finished else 'not finished yet'}")
   return FINISHED if finished else UNFINISHED

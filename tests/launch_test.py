@@ -400,6 +400,7 @@ def finished():
 
 def _workdir(path, *, rows=None, steps=()):
   path.mkdir()
+  (path / "config.json").write_text("{}")
   for step in steps:
     (path / "checkpoints" / str(step)).mkdir(parents=True)
   if rows is not None:
@@ -441,6 +442,11 @@ def test_finished_refuses_what_is_no_result(tmp_path, finished):
   workdir = _workdir(tmp_path / "run", rows={"task": "pretrain"})
   with pytest.raises(ValueError, match="not a JSON list of objects: move it"):
     finished.is_finished(workdir)
+
+
+def test_finished_says_where_there_is_no_run(tmp_path, capsys, finished):
+  assert finished.main(["finished.py", str(tmp_path / "typo")]) == 3
+  assert "typo: no run has been started there\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["--help"]])
