@@ -102,7 +102,7 @@ def test_labelled_images_can_be_left_out_of_the_unlabelled_ones(
 
 def test_too_few_images_without_the_labelled_ones(arrays):
   dataset = load(arrays, include_labelled=False)
-  with pytest.raises(ValueError, match=r"is 32 but the data has 29 training"):
+  with pytest.raises(ValueError, match=r"is 32 but there are 29 images"):
     pipeline(dataset, batch_size=32)
 
 

@@ -170,7 +170,7 @@ def test_a_first_state_can_be_made_in_float64():
     ),
     (
       {"train__batch_size": 46},
-      "train.batch_size is 46 but the data has 44 training images",
+      "train.batch_size is 46 but there are 44 images to train",
     ),
     (
       {"train__batch_size": 9},
