@@ -701,7 +701,7 @@ def test_tpu_vm_refuses(tmp_path, arguments, message):
     ({"max-restarts": "no"}, (RECIPE, WORKDIR), "--max-restarts=no: not a"),
     ({}, (WORKDIR,), "--config=RECIPE is missing after --"),
     ({}, (RECIPE,), "--workdir=gs://BUCKET/RUN is missing after --"),
-    ({}, (RECIPE, "--workdir=/tmp/a"), "pods share no disk"),
+    ({}, (RECIPE, "--workdir=/scratch/a"), "pods share no disk"),
     ({}, (RECIPE, WORKDIR, "--a=b\nc"), "has more than one line"),
   ],
 )
