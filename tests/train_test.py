@@ -181,7 +181,7 @@ class Breaking:
       loss = loss * jnp.where(now, jnp.nan, 1)
     else:
       # The root of zero: its value is zero, and its slope infinite.
-      # Each device differentiates its own parameters: the loss is all of theirs.
+      # A loss belongs to all devices, the parameters here to one.
       zero = 0 * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params))
       zero = jax.lax.pmean(zero, sharding.AXES)
       loss += jnp.sqrt(jnp.where(now, zero, 1)) - jnp.where(now, 0, 1)
