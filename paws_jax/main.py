@@ -8,12 +8,14 @@ python -m paws_jax.main --config=configs/quickstart.py
 from __future__ import annotations
 
 import ast
+import importlib
 import pathlib
 import re
 import shlex
 import sys
 from collections.abc import Sequence
 
+import ml_collections
 from absl import app
 from absl import flags
 from absl import logging
@@ -37,13 +39,61 @@ _WORKDIR = flags.DEFINE_string(
 _TASK = flags.DEFINE_enum(
   "task",
   "pretrain",
-  ["pretrain", "doctor", "topology", "plan"],
-  "What to do with the recipe: pretrain; have it and its data examined by the "
-  "doctor; show the devices and what each gets (topology); compile it for "
-  "machines that are not there, to see whether it fits (plan).",
+  [
+    "pretrain",
+    "evaluate",
+    "finetune",
+    "predict",
+    "report",
+    "export",
+    "doctor",
+    "topology",
+    "plan",
+  ],
+  "What to do with the recipe: pretrain. After that: evaluate it by more "
+  "protocols; finetune it on the labels; predict the classes of any images; "
+  "write a report as a web page; export it to other systems. Before: have "
+  "recipe and data examined by the doctor; show the devices and what each gets "
+  "(topology); compile it for machines that are not there, to see whether it "
+  "fits (plan).",
 )
 _TOPOLOGY = flags.DEFINE_string(
   "topology", None, "Of --task=plan: the machine, e.g. v5e:8x8 or h100:8."
+)
+_IMAGES = flags.DEFINE_string(
+  "images",
+  None,
+  "Of --task=predict: a directory of images, an image, or a CSV file with a "
+  "column of paths.",
+)
+_CLASSIFIER = flags.DEFINE_string(
+  "classifier",
+  None,
+  "Of --task=predict: a saved classifier's directory, instead of --workdir.",
+)
+_ADD_CLASS = flags.DEFINE_multi_string(
+  "add_class",
+  [],
+  "Of --task=predict: NAME=DIR, a class to add without training, and its "
+  "images; can be repeated.",
+)
+_HEAD = flags.DEFINE_enum(
+  "head",
+  "soft_nn",
+  ["soft_nn", "finetuned"],
+  "Of --task=predict: what decides, the vote of the labelled images or the "
+  "head of a fine-tuned run.",
+)
+_OUTPUT = flags.DEFINE_string(
+  "output",
+  None,
+  "Of --task=predict, report and export: where to write. Default: a place in "
+  "--workdir, which is shown.",
+)
+_TARGETS = flags.DEFINE_list(
+  "targets",
+  ["stablehlo"],
+  "Of --task=export: some of stablehlo, savedmodel, torch, with commas.",
 )
 _COORDINATOR = flags.DEFINE_string(
   "coordinator_address",
@@ -61,6 +111,23 @@ _PROCESS_ID = flags.DEFINE_integer(
 _TIMEOUT = flags.DEFINE_integer(
   "startup_timeout", 300, "Seconds to wait for the other processes.", 1
 )
+
+
+# A task's module and the flags that it takes besides recipe and workdir; the
+# module has prepare(config, workdir, **flags) and run(prepared).
+_MODULES = {
+  "pretrain": ("pretrain", ()),
+  "evaluate": ("evaluation", ()),
+  "finetune": ("finetune", ()),
+  "predict": (
+    "predict",
+    ("images", "classifier", "add_class", "head", "output"),
+  ),
+  "report": ("report", ("output",)),
+  "export": ("export", ("output", "targets")),
+}
+# They work on a run that has its recipe, in one process.
+_AFTERWARDS = ("predict", "report", "export")
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -103,35 +170,84 @@ def main(argv: Sequence[str]) -> int:
   """Dispatches on --task; returns the exit status."""
   if len(argv) > 1:
     return _fail(f"unknown arguments: {' '.join(argv[1:])}", 2)
-  if _CONFIG.value is None:
-    return _fail(
-      "--config is missing: give a recipe, e.g. --config=configs/quickstart.py",
-      2,
-    )
-  if (_TASK.value == "plan") != (_TOPOLOGY.value is not None):
+  task = _TASK.value
+  try:
+    _check_options()
+    config = _recipe()
+  except ValueError as error:
+    return _fail(error, 2)
+  if (task == "plan") != (_TOPOLOGY.value is not None):
     return _fail("--task=plan and --topology=NAME belong together", 2)
-  workdir = _WORKDIR.value or str(pathlib.Path("runs") / _recipe_name())
+  workdir = _WORKDIR.value or ""
+  if not workdir and _CONFIG.value is not None:
+    workdir = str(pathlib.Path("runs") / _recipe_name())
   terminal.protect_output()
   try:
-    if _TASK.value in ("plan", "doctor"):
+    if task in ("plan", "doctor"):
       # One process does.
-      return {"plan": _plan, "doctor": _doctor}[_TASK.value](workdir)
-    return _together(workdir)
+      return {"plan": _plan, "doctor": _doctor}[task](workdir)
+    if task in _AFTERWARDS:
+      return _alone(config, workdir)
+    return _together(config, workdir)
   except KeyboardInterrupt:
     return _fail("interrupted; the same command goes on where it can", 130)
 
 
-def _together(workdir: str) -> int:
+def _check_options() -> None:
+  """Refuses flags that another task would read."""
+  known = {name for _, names in _MODULES.values() for name in names}
+  mine = _MODULES.get(_TASK.value, ("", ()))[1]
+  for name in sorted(known.difference(mine)):
+    if flags.FLAGS[name].present:
+      tasks = [task for task, (_, names) in _MODULES.items() if name in names]
+      raise ValueError(
+        f"--{name} is read by --task={' and '.join(tasks)} only, and the task "
+        f"is {_TASK.value}: leave one of them out"
+      )
+
+
+def _recipe() -> ml_collections.ConfigDict | None:
+  """The recipe of the command line, or that of a run to go on with.
+
+  None when --classifier stands for both.
+
+  Raises:
+    ValueError: when there is none.
+  """
+  if _CONFIG.value is not None:
+    return _CONFIG.value
+  if _CLASSIFIER.value:
+    return None
+  if _TASK.value in (*_AFTERWARDS, "evaluate", "finetune") and _WORKDIR.value:
+    from paws_jax import workdir as workdir_lib
+
+    return workdir_lib.recipe(_WORKDIR.value)
+  raise ValueError(
+    "--config is missing: give a recipe, e.g. --config=configs/quickstart.py"
+  )
+
+
+def _alone(config: ml_collections.ConfigDict | None, workdir: str) -> int:
+  """Runs a task that one process does, on all cores of a CPU."""
+  from paws_jax import sharding
+
+  if config is not None:
+    sharding.use_cpu_cores(config.eval.batch_size)
+  return _execute(config, workdir)
+
+
+def _together(config: ml_collections.ConfigDict, workdir: str) -> int:
   """Runs a task that may have several processes."""
   from paws_jax import distributed
 
   try:
-    status = _start()
+    status = _start(config)
     if status:
       return status
-    status = {"pretrain": _pretrain, "topology": _topology}[_TASK.value](
-      workdir
-    )
+    if _TASK.value == "topology":
+      status = _topology(config)
+    else:
+      status = _execute(config, workdir)
   except KeyboardInterrupt:
     status = _fail("interrupted; the same command goes on where it can", 130)
   if status:
@@ -140,7 +256,7 @@ def _together(workdir: str) -> int:
   return status
 
 
-def _start() -> int:
+def _start(config: ml_collections.ConfigDict) -> int:
   """Joins the other processes of the run, if there are any; exit status."""
   from paws_jax import agreement
   from paws_jax import distributed
@@ -155,9 +271,7 @@ def _start() -> int:
   except ValueError as error:
     return _fail(error, 2)
   num_processes = launch.num_processes or 1 if launch else 1
-  sharding.use_cpu_cores(
-    max(_CONFIG.value.train.batch_size, 0) // num_processes
-  )
+  sharding.use_cpu_cores(max(config.train.batch_size, 0) // num_processes)
   try:
     distributed.initialize(launch, timeout_seconds=_TIMEOUT.value)
     agreement.agree(task=_TASK.value)
@@ -170,12 +284,12 @@ def _start() -> int:
   return 0
 
 
-def _topology(workdir: str) -> int:
+def _topology(config: ml_collections.ConfigDict) -> int:
   from paws_jax import agreement
   from paws_jax import topology
 
   try:
-    return topology.run(_CONFIG.value)
+    return topology.run(config)
   except (ValueError, TypeError, agreement.DisagreementError) as error:
     return _fail(error, 2)
 
@@ -186,17 +300,21 @@ def _plan(workdir: str) -> int:
   return plan.run(_CONFIG.value, workdir, topology=_TOPOLOGY.value)
 
 
-def _pretrain(workdir: str) -> int:
+def _execute(config: ml_collections.ConfigDict | None, workdir: str) -> int:
+  """Has a task's module prepare it, then run it; returns the exit status."""
   from paws_jax import agreement
   from paws_jax import checkpoint
   from paws_jax import distributed
-  from paws_jax import pretrain
   from paws_jax import train
   from paws_jax import workdir as workdir_lib
   from paws_jax.data import decode
 
+  name, options = _MODULES[_TASK.value]
+  task = importlib.import_module(f"paws_jax.{name}")
   try:
-    prepared = pretrain.prepare(_CONFIG.value, workdir)
+    prepared = task.prepare(
+      config, workdir, **{name: flags.FLAGS[name].value for name in options}
+    )
   except (
     ValueError,
     TypeError,
@@ -209,13 +327,14 @@ def _pretrain(workdir: str) -> int:
     return _fail(error, 2)
   except (
     MemoryError,
+    checkpoint.CheckpointError,
     distributed.DistributedError,
     *workdir_lib.storage_errors(),
   ) as error:
     # Nothing to refuse: another time it may work.
     return _fail(error, 1)
   try:
-    return pretrain.run(prepared)
+    return task.run(prepared)
   except (
     decode.BadImageError,
     train.NonFiniteError,

@@ -21,6 +21,7 @@ import jax
 import ml_collections
 from etils import epath
 
+from paws_jax import config as config_lib
 from paws_jax import metrics
 
 RECIPE = "config.json"
@@ -35,6 +36,7 @@ _FREE = (
   "log.",
   "eval.",
   "checkpoint.",
+  "finetune.",
   # So that a run that a bad image has stopped can go on without it.
   "data.on_bad_image",
   "data.max_pixels",
@@ -155,6 +157,64 @@ def prepare(
   return workdir
 
 
+def recipe(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
+  """The recipe of the run in a directory; locked.
+
+  Fields that are newer than the run have their defaults.
+
+  Raises:
+    WorkdirError: when there is no run, or its recipe has unknown fields.
+  """
+  workdir = resolve(path)
+  stored = _read(workdir / RECIPE)
+  if stored is None:
+    raise WorkdirError(
+      f"--workdir={workdir} holds no run: there is no {RECIPE} in it."
+    )
+  config = config_lib.base().lock()
+  try:
+    config.update_from_flattened_dict(
+      {name: _tupled(value) for name, value in _flatten(stored).items()}
+    )
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    raise WorkdirError(
+      f"{workdir / RECIPE} has another version's fields: "
+      f"{str(error).splitlines()[0]}. Give the recipe with --config."
+    ) from None
+  return config
+
+
+def open_run(
+  path: str | os.PathLike[str],
+  config: ml_collections.ConfigDict,
+  split: Mapping[str, Any],
+) -> epath.Path:
+  """Finds the run of a recipe, to look at what it has made; writes nothing.
+
+  Args:
+    path: its directory.
+    config: the resolved recipe.
+    split: the labelled images as they are now.
+
+  Returns:
+    The absolute path.
+
+  Raises:
+    WorkdirError: when the directory holds no run or that of another recipe, or
+      the labelled images have changed.
+  """
+  workdir = resolve(path)
+  stored = _read(workdir / RECIPE)
+  if stored is None:
+    raise WorkdirError(
+      f"--workdir={workdir} holds no run: pre-train first, or name the "
+      "directory of one."
+    )
+  _check_same(stored, json.loads(config.to_json()), workdir)
+  _check_split(workdir, split)
+  return workdir
+
+
 def write_environment(workdir: epath.Path) -> str:
   """Writes environment.json: versions, devices, git hash, command.
 
@@ -235,6 +295,11 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     else:
       flat[prefix + name] = value
   return flat
+
+
+def _tupled(value: Any) -> Any:
+  """JSON has lists only."""
+  return tuple(value) if isinstance(value, list) else value
 
 
 def _read(path: epath.Path) -> dict[str, Any] | None:

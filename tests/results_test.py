@@ -22,7 +22,7 @@ def part(per_class, seed):
   rng = np.random.default_rng(seed)
   images = rng.integers(0, 60, (len(labels), 2, 3, 1)).astype(np.uint8)
   images[np.arange(len(labels)), 0, labels, 0] = 255
-  return datasets.Labelled(images, labels)
+  return datasets.Labelled(images, labels, str)
 
 
 def pixels(params, model_state, images):
@@ -44,6 +44,7 @@ def experiment(*, test=4, validation=0, labelled=2, in_memory=True, embed=None):
     labelled=part(labelled, 0),
     validation=part(validation, 1) if validation else None,
     test=part(test, 2) if test else None,
+    unlabelled=None,
     in_memory=in_memory,
     eval_views=None,
     resize=lambda images: images,

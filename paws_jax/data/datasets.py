@@ -60,11 +60,13 @@ class Labelled:
   Attributes:
     images: uint8 [n, H, W, Ch]: an array, or what has a shape, a length and
       slices like one.
-    labels: int32 [n].
+    labels: int32 [n]; -1 for images without a label.
+    name: what a reader calls the i-th image: a file name, or "test 17".
   """
 
   images: Any
   labels: np.ndarray
+  name: Callable[[int], str]
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -86,6 +88,8 @@ class Dataset:
     labelled: those images.
     validation: images to watch an accuracy on while training; None: none.
     test: the images to report an accuracy on; None: none.
+    unlabelled: training images whose label, if there is one, is not used;
+      None: none.
     in_memory: whether the images of these parts are arrays.
     eval_views: how an image of `labelled` and `test` is cropped to embed it.
     resize: what is done to a batch [n, H, W, Ch] uint8 of them before that.
@@ -101,6 +105,7 @@ class Dataset:
   labelled: Labelled
   validation: Labelled | None
   test: Labelled | None
+  unlabelled: Labelled | None
   in_memory: bool
   eval_views: augment.ViewsConfig
   resize: Callable[[np.ndarray], np.ndarray]
@@ -157,6 +162,11 @@ def _in_memory(
   split = _choose_split(arrays, config)
   ids = split.labelled_ids
 
+  hidden = _hide_labels(arrays.train_labels, ids)
+
+  def part(name, images, labels, rows):
+    return Labelled(images[rows], labels[rows], lambda i: f"{name} {rows[i]}")
+
   def make_pipeline(*, support: in_memory.SupportConfig, **options: Any):
     return in_memory.InMemory(
       images,
@@ -170,9 +180,19 @@ def _in_memory(
     name=arrays.name,
     class_names=arrays.class_names,
     split=split,
-    labelled=Labelled(arrays.train_images[ids], arrays.train_labels[ids]),
+    labelled=part("train", arrays.train_images, arrays.train_labels, ids),
     validation=None,
-    test=Labelled(arrays.test_images, arrays.test_labels),
+    test=part(
+      "test",
+      arrays.test_images,
+      arrays.test_labels,
+      np.arange(len(arrays.test_images)),
+    ),
+    unlabelled=part(
+      "train", arrays.train_images, hidden, np.flatnonzero(hidden < 0)
+    )
+    if np.any(hidden < 0)
+    else None,
     in_memory=True,
     eval_views=views,
     resize=resize,
@@ -196,7 +216,19 @@ def _on_disk(config: DataConfig, views: augment.ViewsConfig) -> Dataset:
   )
 
   def held_out(part: catalog.Part | None) -> Labelled | None:
-    return part and Labelled(evaluated(part.images), part.labels)
+    if part is None:
+      return None
+    return Labelled(evaluated(part.images), part.labels, part.images.name)
+
+  def chosen(rows: np.ndarray, labels: np.ndarray) -> Labelled:
+    images = evaluated(
+      found.train.images,
+      rows=rows,
+      leave_out_bad=config.on_bad_image == "skip",
+    )
+    return Labelled(
+      images, labels[rows], lambda i: found.train.images.name(int(rows[i]))
+    )
 
   def make_pipeline(*, support: in_memory.SupportConfig, **options: Any):
     return host.HostPipeline(
@@ -211,18 +243,16 @@ def _on_disk(config: DataConfig, views: augment.ViewsConfig) -> Dataset:
       **options,
     )
 
-  supports = evaluated(
-    found.train.images,
-    rows=ids,
-    leave_out_bad=config.on_bad_image == "skip",
-  )
+  hidden = _hide_labels(labels, ids)
+  others = np.flatnonzero(hidden < 0)
   return Dataset(
     name=found.name,
     class_names=found.class_names,
     split=split,
-    labelled=Labelled(supports, labels[ids]),
+    labelled=chosen(ids, labels),
     validation=held_out(found.val),
     test=held_out(found.test),
+    unlabelled=chosen(others, hidden) if len(others) else None,
     in_memory=False,
     # They come as the squares that are embedded.
     eval_views=dataclasses.replace(views, eval_resize=0),
@@ -257,6 +287,13 @@ def _choose_split(dataset: splits.Dataset, config: DataConfig) -> splits.Split:
     split_seed=config.split_seed,
     labels_file=config.labels_file,
   )
+
+
+def _hide_labels(labels: np.ndarray, labelled_ids: np.ndarray) -> np.ndarray:
+  """int32 [n]: -1 where the label of a training image is not to be used."""
+  hidden = np.full_like(labels, catalog.UNLABELLED)
+  hidden[labelled_ids] = labels[labelled_ids]
+  return hidden
 
 
 def _pool(
