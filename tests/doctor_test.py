@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from paws_jax import command_line
 from paws_jax import config as config_lib
 from paws_jax import doctor
 from paws_jax import estimates
 from paws_jax import experiment
-from paws_jax import main
 from paws_jax import view_sheet
 
 TRAIN = "python -m paws_jax.main --config=recipe.py"
@@ -512,7 +512,7 @@ def test_progress_is_shown_from_time_to_time(capsys, monkeypatch):
 @pytest.mark.parametrize("task", [["--task=doctor"], ["-task", "doctor"]])
 def test_the_command_to_train(task):
   arguments = ["--config=a b.py", *task, "--workdir=w"]
-  assert main._train_command(arguments) == (
+  assert command_line.train_command(arguments) == (
     "python -m paws_jax.main '--config=a b.py' --workdir=w"
   )
 

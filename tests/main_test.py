@@ -178,3 +178,23 @@ def test_output_passes_other_errors_on():
   closed.close()
   with pytest.raises(ValueError, match="closed"):
     print("one", file=terminal.Output(closed))
+
+
+@pytest.mark.parametrize(
+  ("arguments", "words"),
+  [
+    (["--task=report"], ["--config"]),
+    (["--config", RECIPE, "--images=x"], ["--images", "predict", "pretrain"]),
+    (
+      ["--config", RECIPE, "--task=report", "--targets=torch"],
+      ["--targets", "export", "report"],
+    ),
+    (["--task=report", "--workdir=nowhere"], ["nowhere", "holds no run"]),
+  ],
+)
+def test_flags_that_do_not_belong_to_the_task_are_refused(arguments, words):
+  result = run(*arguments)
+  assert result.returncode == 2, result.stderr
+  for word in words:
+    assert word in result.stderr
+  assert "Traceback" not in result.stderr

@@ -34,6 +34,7 @@ for name in ("tensorflow", "tensorflow_datasets", "clu"):
   sys.modules[name] = None
 import jax
 from absl import app
+from paws_jax import command_line
 from paws_jax import main
 from paws_jax import training_run
 
@@ -64,7 +65,7 @@ def compile(self, call):
   return before["_compile"](self, call)
 
 process._log, process._compile = log, compile
-app.run(main.main, flags_parser=main.parse_flags)
+app.run(main.main, flags_parser=command_line.parse_flags)
 """
 
 

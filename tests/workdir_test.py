@@ -327,3 +327,35 @@ def test_a_directory_may_lie_in_a_bucket(bucket, monkeypatch):
     "results.json",
     "split.json",
   ]
+
+
+def test_the_recipe_of_a_run_is_read_as_it_was(tmp_path):
+  config = config_lib.base()
+  config.views.large_scale = (0.3, 0.9)
+  config.train.epochs = 7
+  workdir.prepare(tmp_path, config)
+  stored = workdir.recipe(tmp_path)
+  assert stored.to_dict() == config.to_dict()
+  assert isinstance(stored.views.large_scale, tuple)
+
+
+def test_a_recipe_with_unknown_fields_is_refused(tmp_path):
+  config = config_lib.base()
+  recipe = config.to_dict() | {"magic": {"wand": 1}}
+  (tmp_path / workdir.RECIPE).write_text(json.dumps(recipe))
+  with pytest.raises(workdir.WorkdirError, match=r"magic.*--config"):
+    workdir.recipe(tmp_path)
+
+
+def test_a_run_is_opened_for_looking_only_with_its_recipe(tmp_path):
+  config = config_lib.base()
+  split = {"hash": "a" * 64}
+  with pytest.raises(workdir.WorkdirError, match="pre-train first"):
+    workdir.open_run(tmp_path, config, split)
+  workdir.prepare(tmp_path, config)
+  before = sorted(tmp_path.iterdir())
+  assert workdir.open_run(tmp_path, config, split) == tmp_path
+  assert sorted(tmp_path.iterdir()) == before
+  config.seed = 3
+  with pytest.raises(workdir.WorkdirError, match="seed: 0 there, 3 now"):
+    workdir.open_run(tmp_path, config, split)
