@@ -99,6 +99,13 @@ NUM_PROCESSES = flags.DEFINE_integer(
 PROCESS_ID = flags.DEFINE_integer(
   "process_id", None, "Number of this process, from 0."
 )
+CACHE = flags.DEFINE_string(
+  "compilation_cache",
+  None,
+  "Directory for compiled programs, so that the next start need not compile "
+  "them; empty: keep none. Default: $JAX_COMPILATION_CACHE_DIR, or "
+  "paws_jax/compiled in the user's cache directory.",
+)
 TIMEOUT = flags.DEFINE_integer(
   "startup_timeout", 300, "Seconds to wait for the other processes.", 1
 )

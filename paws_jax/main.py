@@ -134,11 +134,13 @@ def _execute(config: ml_collections.ConfigDict | None, workdir: str) -> int:
   """Has a task's module prepare it, then run it; returns the exit status."""
   from paws_jax import agreement
   from paws_jax import checkpoint
+  from paws_jax import compilation_cache
   from paws_jax import distributed
   from paws_jax import train
   from paws_jax import workdir as workdir_lib
   from paws_jax.data import decode
 
+  compilation_cache.enable(command_line.CACHE.value)
   name, options = command_line.MODULES[command_line.TASK.value]
   task = importlib.import_module(f"paws_jax.{name}")
   try:
