@@ -6,8 +6,11 @@
 
 Prints steps and unlabelled images a second of the whole step as trained, which
 cuts its views itself, and of the model part alone (both passes, loss, gradient
-and optimiser) on fixed random views. With PyTorch installed its step runs on
-the same views and weights, from benchmarks/torch_peer.py; the last line is
+and optimiser) on fixed random views. For both, FLOP, traffic and memory of each
+device, and on a known accelerator MFU (convolutions and matrix products, over
+the bf16 peak) and the share of the roofline. With PyTorch installed its step
+runs on the same views and weights, from benchmarks/torch_peer.py; the last line
+is
 
   ratio: PyTorch's seconds per step / seconds per step of the model part
 
@@ -22,22 +25,19 @@ then); crops and supports are what they are in the recipe.
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
-import platform
 import statistics
 import sys
-import time
-from collections.abc import Callable
-from collections.abc import Mapping
 from typing import Any
 
-import flax
+import accounting
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
+import synthetic
+import timing
 from absl import app
 from absl import flags
 from ml_collections import config_flags
@@ -47,7 +47,6 @@ from paws_jax import data
 from paws_jax import experiment as experiment_lib
 from paws_jax import sharding
 from paws_jax import train
-from paws_jax.data import sources
 from paws_jax.interop import torch_names
 from paws_jax.methods import method as method_lib
 
@@ -112,7 +111,7 @@ def _run(config: ml_collections.ConfigDict) -> int:
     # Where cores are shared, PyTorch's threads that wait by spinning hold up
     # the one they wait for: steps took 40 times longer.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-  experiment = _experiment(config)
+  experiment = synthetic.experiment(config, always_random=_SYNTHETIC.value)
   _print_setting(config, experiment, with_peer)
   views = _random_views(experiment)
   state = experiment.initial_state()
@@ -128,20 +127,28 @@ def _run(config: ml_collections.ConfigDict) -> int:
   model_part = _ModelPart(experiment, state, views)
   if _CHECK.value:
     return _check(model_part, peer, _dtype(experiment))
-  sides = {
-    "whole step": _WholeStep(experiment, state).run,
-    "model part": model_part.run,
+  ours = {
+    "whole step": _WholeStep(experiment, state),
+    "model part": model_part,
   }
+  sides = {name: side.run for name, side in ours.items()}
   if with_peer:
     sides["torch peer"] = peer.run
-  seconds = _measure(sides)
+  seconds = timing.in_turns(
+    sides, windows=_WINDOWS.value, steps=_STEPS.value, warmup=_WARMUP.value
+  )
   for name, windows in seconds.items():
     _print_rate(name, windows, experiment.images_per_step)
+  for name, side in ours.items():
+    median = statistics.median(seconds[name])
+    print(f"{name}, each device: {accounting.describe(side.costs, median)}")
+  whole, part = (statistics.median(seconds[name]) for name in ours)
+  print(f"cutting the views: {1 - part / whole:.1%} of the whole step")
   if with_peer:
-    ours, theirs = seconds["model part"], seconds["torch peer"]
-    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+    mine, theirs = seconds["model part"], seconds["torch peer"]
+    ratios = [b / a for a, b in zip(mine, theirs, strict=True)]
     print(f"ratio in each window: {min(ratios):.2f} to {max(ratios):.2f}")
-    print(f"ratio: {statistics.median(theirs) / statistics.median(ours):.2f}")
+    print(f"ratio: {timing.ratio(mine, theirs):.2f}")
   return 0
 
 
@@ -165,75 +172,13 @@ def _peer_wanted() -> bool:
   return False
 
 
-def _experiment(
-  config: ml_collections.ConfigDict,
-) -> experiment_lib.Experiment:
-  if config.data.pipeline == "host":
-    # Reading is measured by benchmarks/input.py: here the device alone.
-    config.data.pipeline = "memory"
-    config.data.labels_per_class = config.support.images_per_class
-    config.support.classes_per_step = config.support.classes_per_step or 10
-    arrays = _random_arrays(config, side=config.data.canvas_size)
-  elif _SYNTHETIC.value:
-    arrays = _random_arrays(config)
-  else:
-    try:
-      arrays = sources.load(
-        config.data.source,
-        directory=config.data.dir,
-        tfds_name=config.data.tfds_name,
-      )
-    except (FileNotFoundError, ImportError) as error:
-      reason = str(error).splitlines()[0]
-      print(f"data are not at hand ({reason}): random images instead")
-      arrays = _random_arrays(config)
-  if arrays.name == "random":
-    config.data.labels_file = ""
-  return experiment_lib.create(config, arrays=arrays)
-
-
-def _random_arrays(
-  config: ml_collections.ConfigDict, *, side: int = 0
-) -> sources.Arrays:
-  """Random images and labels that a recipe can be run on, as few as will do."""
-  classes = config.support.classes_per_step
-  labels = max(config.data.labels_per_class, config.support.images_per_class)
-  # Whole calls, so that intervals fit whatever the batch size.
-  per_call = config.train.batch_size * config.train.steps_per_call
-  num_images = math.ceil(classes * labels / per_call) * per_call
-  side = side or max(config.data.image_size, config.views.eval_resize)
-  side = side or config.views.large_size
-  rng = np.random.default_rng(0)
-
-  def draw(size):
-    shape = (size, side, side, len(config.views.mean))
-    images = rng.integers(0, 256, shape, dtype=np.uint8)
-    return images, rng.permutation(np.arange(size, dtype=np.int32) % classes)
-
-  return sources.Arrays(
-    "random",
-    tuple(f"class {i}" for i in range(classes)),
-    *draw(num_images),
-    *draw(classes),
-  )
-
-
 def _print_setting(
   config: ml_collections.ConfigDict,
   experiment: experiment_lib.Experiment,
   with_peer: bool,
 ) -> None:
   """Everything that a number must be quoted with."""
-  device = jax.devices()[0]
-  print(
-    f"device: {jax.device_count()} x {device.device_kind} ({device.platform}), "
-    f"{sharding.num_cores()} CPU cores"
-  )
-  versions = {
-    "python": platform.python_version(),
-    "jax": jax.__version__,
-    "flax": flax.__version__,
-  }
+  versions = {}
   if with_peer:
     import torch
 
@@ -241,7 +186,7 @@ def _print_setting(
       f"{torch.__version__} ({torch.get_num_threads()} threads, "
       f"OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']})"
     )
-  print("versions: " + ", ".join(f"{k} {v}" for k, v in versions.items()))
+  timing.print_setting(**versions)
   views, support = config.views, config.support
   print(
     f"recipe: {config.model.name} x{config.model.width} in "
@@ -273,7 +218,10 @@ class _WholeStep:
     )
     inputs = self._pipeline.inputs(0, self._per_call)
     self._step = 0
-    self._call = _compile("whole step", call, self._state, inputs)
+    self._call = timing.compiled("whole step", call, self._state, inputs)
+    self.costs = accounting.costs(
+      call, (self._state, inputs), self._call, num_steps=self._per_call
+    )
 
   def run(self, num_steps: int) -> int:
     """Takes `num_steps` steps or the calls that cover them; how many."""
@@ -320,7 +268,8 @@ class _ModelPart:
     whole = sharding.replicated(trainer.mesh)
     call = jax.jit(step, donate_argnums=0, out_shardings=(whole, whole))
     self._state, self._views = jax.tree.map(jnp.copy, state), views
-    self._call = _compile("model part", call, self._state, views)
+    self._call = timing.compiled("model part", call, self._state, views)
+    self.costs = accounting.costs(call, (self._state, views), self._call)
 
   def step(self) -> Any:
     """Takes a step; returns its loss, which may still be computed."""
@@ -333,13 +282,6 @@ class _ModelPart:
       self.step()
     jax.block_until_ready(self._state)
     return num_steps
-
-
-def _compile(name: str, call: Any, *arguments: Any) -> Any:
-  start = time.perf_counter()
-  compiled = call.lower(*arguments).compile()
-  print(f"compile: {name} {time.perf_counter() - start:.1f} s", flush=True)
-  return compiled
 
 
 def _random_views(experiment: experiment_lib.Experiment) -> data.Views:
@@ -415,28 +357,11 @@ def _numpy(array: jax.Array) -> np.ndarray:
   return np.array(array)
 
 
-def _measure(
-  sides: Mapping[str, Callable[[int], int]],
-) -> dict[str, list[float]]:
-  """Seconds per step of every side, one number a window; in turns."""
-  for run in sides.values():
-    if _WARMUP.value:
-      run(_WARMUP.value)
-  seconds = {name: [] for name in sides}
-  for _ in range(_WINDOWS.value):
-    for name, run in sides.items():
-      start = time.perf_counter()
-      num_steps = run(_STEPS.value)
-      seconds[name].append((time.perf_counter() - start) / num_steps)
-  return seconds
-
-
 def _print_rate(name: str, windows: list[float], images_per_step: int) -> None:
   median = statistics.median(windows)
   print(
     f"{name}: {1 / median:.3g} steps/s, {images_per_step / median:.4g} "
-    f"unlabelled images/s; seconds per step {median:.4g}, windows "
-    f"{min(windows):.4g} to {max(windows):.4g}"
+    f"unlabelled images/s; {timing.spread(windows)}"
   )
 
 

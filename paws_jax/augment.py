@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from paws_jax import colour
+from paws_jax import equalize
 from paws_jax import resample
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -368,7 +369,7 @@ def _distort(keys, views, *, config, precision):
   if config.equalize_probability > 0:
     (chance,) = _uniform(keys, _EQUALIZE, 1)
     equalized = chance < config.equalize_probability
-    views = colour.select(equalized, colour.equalize(views), views)
+    views = colour.select(equalized, equalize.equalize(views), views)
   return views
 
 

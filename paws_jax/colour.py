@@ -16,7 +16,6 @@ import jax.numpy as jnp
 
 # Pillow's conversion to grey (ITU-R 601-2), in 1/65536.
 _GREY_WEIGHTS = (19595 / 65536, 38470 / 65536, 7471 / 65536)
-_LEVELS = 256
 # Values exactly between two levels are frequent (a crop enlarged twice, a pure
 # yellow), so no decision is put exactly there.
 _ALMOST_HALF = 0.49
@@ -222,44 +221,6 @@ def solarize(images: jax.Array, thresholds: jax.Array) -> jax.Array:
   return jnp.where(
     images < thresholds[:, None, None, None], images, 255 - images
   )
-
-
-def equalize(images: jax.Array) -> jax.Array:
-  """Spreads the levels of each channel evenly, by Pillow's integer rule.
-
-  Costs 512 comparisons per value (a one-hot histogram and a one-hot look-up,
-  both fused into their sums): meant for small images.
-
-  Args:
-    images: float [n, H, W, C] in [0, 255]; rounded to whole levels first, as a
-      histogram needs.
-
-  Returns:
-    float32 [n, H, W, C], whole levels in [0, 255].
-
-  Raises:
-    ValueError: for images of another rank, size or dtype.
-  """
-  images = check_images(images)
-  levels = jnp.floor(images + _ALMOST_HALF).astype(jnp.int32)
-  # [n, H, W, C, 256], never stored: XLA fuses it into the sums.
-  hits = (
-    levels[..., None]
-    == jnp.arange(_LEVELS, dtype=jnp.int32)[None, None, None, None, :]
-  )
-  histogram = jnp.sum(hits, axis=(1, 2), keepdims=True, dtype=jnp.int32)
-  below = jnp.cumsum(histogram, axis=-1) - histogram
-  num_pixels = images.shape[1] * images.shape[2]
-  is_last = below + histogram == num_pixels
-  num_brightest = jnp.sum(
-    jnp.where(is_last, histogram, 0), axis=-1, keepdims=True
-  )
-  step = (num_pixels - num_brightest) // 255
-  table = jnp.minimum((step // 2 + below) // jnp.maximum(step, 1), 255)
-  equalized = jnp.sum(jnp.where(hits, table, 0), axis=-1, dtype=jnp.int32)
-  # Too few pixels to spread: Pillow leaves the channel alone.
-  equalized = jnp.where(step[..., 0] > 0, equalized, levels)
-  return equalized.astype(jnp.float32)
 
 
 def select(mask: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:

@@ -60,8 +60,9 @@ def test_prints_rates_of_the_step_and_of_its_model_part():
     r"^recipe: small_resnet x1 in float32, 8 unlabelled images as "
     r"2 x 12 and 1 x 8 pixels, 10 x 2 x 1 supports$",
     r"^data: digits$",
-    rf"^compile: whole step {_NUMBER} s$",
-    rf"^compile: model part {_NUMBER} s$",
+    rf"^compile: whole step {_NUMBER} s, kept on disk {_NUMBER} s$",
+    rf"^compile: model part {_NUMBER} s, kept on disk {_NUMBER} s$",
+    rf"^model part, each device: {_NUMBER} GFLOP, {_NUMBER} GB to and from",
     _rate("whole step"),
     _rate("model part"),
   ):

@@ -1,0 +1,130 @@
+"""What it brings to take several steps in one call of the compiled program.
+
+  python benchmarks/scan.py --config=configs/quickstart.py
+  python benchmarks/scan.py --config=configs/cifar10.py \
+    --steps_per_call=4,16,epoch
+
+Compares the plain loop (train.steps_per_call=1) with a `lax.scan` over more
+steps, on images in memory (random ones where a recipe's are not at hand). All
+take turns, window by window. "epoch" stands for the steps of an epoch. The last
+line is
+
+  ratio: seconds per step of the plain loop / of the fastest of the others
+
+so above 1 a scan is worth it. On a CPU it is not: XLA runs convolutions inside
+a loop without its fast kernels.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+
+import jax
+import ml_collections
+import synthetic
+import timing
+from absl import app
+from absl import flags
+from ml_collections import config_flags
+
+from paws_jax import config as config_lib
+from paws_jax import experiment as experiment_lib
+from paws_jax import sharding
+from paws_jax import train
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "The recipe, e.g. configs/quickstart.py.", lock_config=True
+)
+_SCANS = flags.DEFINE_list(
+  "steps_per_call", ["4", "16"], 'Beside 1: numbers of steps, or "epoch".'
+)
+_WINDOWS = flags.DEFINE_integer(
+  "windows", 3, "Times that everything is measured.", lower_bound=1
+)
+_STEPS = flags.DEFINE_integer("steps", 16, "Steps in a window.", lower_bound=1)
+
+
+class _Loop:
+  """Training with so many steps in a call."""
+
+  def __init__(self, experiment: experiment_lib.Experiment, per_call: int):
+    self._pipeline, self._per_call = experiment.pipeline, per_call
+    self._state = experiment.initial_state()
+    call = train.make_train_call(
+      experiment.trainer, self._pipeline, self._per_call
+    )
+    self._call = timing.compiled(
+      _name(per_call), call, self._state, self._pipeline.inputs(0, per_call)
+    )
+    self._step = 0
+
+  def run(self, num_steps: int) -> int:
+    """Takes the calls that cover these steps; how many steps they are."""
+    calls = -(-num_steps // self._per_call)
+    for _ in range(calls):
+      inputs = self._pipeline.inputs(self._step, self._per_call)
+      self._state, _ = self._call(self._state, inputs)
+      self._step += self._per_call
+    jax.block_until_ready(self._state)
+    return calls * self._per_call
+
+
+def _name(per_call: int) -> str:
+  return "plain loop" if per_call == 1 else f"scan of {per_call}"
+
+
+def main(argv: list[str]) -> int:
+  """Measures what the flags ask for; returns the exit status."""
+  if len(argv) > 1 or _CONFIG.value is None:
+    raise app.UsageError("give a recipe with --config, and nothing else")
+  try:
+    return _run(_CONFIG.value)
+  except (ValueError, TypeError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def _run(config: ml_collections.ConfigDict) -> int:
+  config.train.steps_per_call = 1
+  config_lib.validate(config)
+  sharding.use_cpu_cores(config.train.batch_size)
+  experiment = synthetic.experiment(config)
+  timing.print_setting()
+  print(f"data: {experiment.dataset.name}")
+  scans = _scans(experiment.pipeline.steps_per_epoch)
+  sides = {
+    _name(per_call): _Loop(experiment, per_call).run for per_call in (1, *scans)
+  }
+  seconds = timing.in_turns(
+    sides, windows=_WINDOWS.value, steps=_STEPS.value, warmup=1
+  )
+  for name, windows in seconds.items():
+    print(f"{name}: {timing.spread(windows)}")
+  plain, *others = seconds.values()
+  best = min(others, key=statistics.median)
+  print(f"ratio: {timing.ratio(best, plain):.3g}")
+  return 0
+
+
+def _scans(steps_per_epoch: int) -> list[int]:
+  """The numbers of steps that the flag asks for.
+
+  Raises:
+    ValueError: for what is no number above 1.
+  """
+  scans = []
+  for word in _SCANS.value:
+    number = str(steps_per_epoch) if word == "epoch" else word
+    if not number.isdigit() or int(number) < 2:
+      raise ValueError(
+        f"--steps_per_call={word}: give numbers above 1, or 'epoch'."
+      )
+    scans.append(int(number))
+  if not scans:
+    raise ValueError("--steps_per_call is empty: give at least one number.")
+  return scans
+
+
+if __name__ == "__main__":
+  app.run(main)
