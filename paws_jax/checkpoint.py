@@ -77,6 +77,7 @@ class Checkpointer:
     directory: epath.PathLike,
     *,
     keep_every_steps: int = 0,
+    read_only: bool = False,
     warn: Callable[[str], None] = print,
   ):
     """Opens a directory of checkpoints, made if need be.
@@ -85,6 +86,8 @@ class Checkpointer:
       directory: where they lie; absolute.
       keep_every_steps: those at multiples of this stay for good; 0: only the
         last two.
+      read_only: nothing is written, moved or cleaned up: a run may be using
+        the directory, which must be there.
       warn: called with a message when a damaged checkpoint is passed over.
 
     Raises:
@@ -95,15 +98,18 @@ class Checkpointer:
       policies.append(managers.EveryNSteps(keep_every_steps))
     self._warn = warn
     self._directory = epath.Path(directory)
+    self._read_only = read_only
     try:
       # orbax would notice a file in the way only when it writes.
-      self._directory.mkdir(parents=True, exist_ok=True)
+      if not read_only:
+        self._directory.mkdir(parents=True, exist_ok=True)
       self._manager = _Manager(
         self._directory,
         options=ocp.CheckpointManagerOptions(
           preservation_policy=managers.AnyPreservationPolicy(policies),
-          cleanup_tmp_directories=True,
-          enable_async_checkpointing=True,
+          cleanup_tmp_directories=not read_only,
+          enable_async_checkpointing=not read_only,
+          read_only=read_only,
         ),
       )
     except OSError as error:
@@ -182,8 +188,9 @@ class Checkpointer:
   def restore_latest(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
     """Restores the newest checkpoint that is whole.
 
-    Damaged ones after it are renamed to `damaged-STEP`: the run goes on before
-    them, and will write these steps again. Of several processes all call it.
+    Damaged ones after it are renamed to `damaged-STEP`, unless this is
+    read-only: the run goes on before them, and will write these steps again. Of
+    several processes all call it.
 
     Args:
       like: the state, or ShapeDtypeStructs with shardings, to restore into.
@@ -304,6 +311,8 @@ class Checkpointer:
       )
 
   def _set_aside(self, steps: Sequence[int]) -> None:
+    if self._read_only:
+      return
     for step in steps:
       target = self._directory / f"damaged-{step}"
       while target.exists():

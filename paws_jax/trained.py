@@ -67,7 +67,7 @@ def load(config: ml_collections.ConfigDict, workdir: str) -> Trained:
   directory = path / workdir_lib.CHECKPOINTS
   restored = None
   if directory.exists():
-    with checkpoint.Checkpointer(directory) as checkpointer:
+    with checkpoint.Checkpointer(directory, read_only=True) as checkpointer:
       restored = checkpointer.restore_latest(like)
   if restored is None:
     raise checkpoint.CheckpointError(

@@ -355,3 +355,21 @@ def test_leftovers_of_a_killed_write_are_swept(tmp_path):
     assert checkpointer.steps() == [2]
     checkpointer.save(4, make_state(4), {})
   assert not leftover.exists()
+
+
+def test_who_only_reads_leaves_everything_as_it_is(tmp_path):
+  write(tmp_path, [1, 2])
+  # What another process is writing, and a checkpoint that is damaged.
+  being_written = tmp_path / "3.orbax-checkpoint-tmp"
+  being_written.mkdir()
+  for path in data_files(tmp_path / "2"):
+    damage_by_truncating(path)
+  before = sorted(str(path) for path in tmp_path.rglob("*"))
+  warnings = []
+  with checkpoint.Checkpointer(
+    tmp_path, read_only=True, warn=warnings.append
+  ) as checkpointer:
+    step, _, _ = checkpointer.restore_latest(like(make_state()))
+  assert step == 1
+  assert len(warnings) == 1
+  assert sorted(str(path) for path in tmp_path.rglob("*")) == before
