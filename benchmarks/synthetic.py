@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -12,13 +14,17 @@ from paws_jax.data import sources
 
 
 def experiment(
-  config: ml_collections.ConfigDict, *, always_random: bool = False
+  config: ml_collections.ConfigDict,
+  *,
+  always_random: bool = False,
+  devices: Sequence[jax.Device] | None = None,
 ) -> experiment_lib.Experiment:
   """Builds a recipe, changed so that its images lie in memory.
 
   Args:
     config: a validated recipe.
     always_random: random images also where the recipe's are at hand.
+    devices: default all.
 
   Raises:
     ValueError, TypeError: as `experiment.create`.
@@ -45,7 +51,7 @@ def experiment(
       arrays = _random_arrays(config)
   if arrays.name == "random":
     config.data.labels_file = ""
-  return experiment_lib.create(config, arrays=arrays)
+  return experiment_lib.create(config, arrays=arrays, devices=devices)
 
 
 def _random_arrays(

@@ -10,6 +10,9 @@ a step, 2 crops of 32 and 6 of 18 pixels, LARS 0.8 → 3.2 → 0.032, 600 epochs
 CIFAR-10 must be prepared by TensorFlow Datasets (the error says how). It needs
 an accelerator: 393 PFLOP are days on a laptop. Not yet run to the end by us.
 
+Afterwards, --task=finetune trains on the labels by the SuNCEt protocol of the
+reference (docs/finetune.md).
+
 Variants: `configs/cifar10.py:40` has 40 labels instead of 4,000 (4 a class,
 each standing in 16 times); not in the paper.
 """
@@ -52,6 +55,13 @@ def get_config(variant: str = "4000"):
   config.optim.start_lr = 0.8
   config.optim.peak_lr = 3.2
   config.optim.final_lr = 0.032
+
+  # Supports as in pre-training, whole images, 0.1 → 0.01 among others.
+  config.finetune.protocol = "suncet"
+  config.finetune.learning_rates = (0.03, 0.1, 0.3)
+  config.finetune.epochs = 30
+  config.finetune.crop_scale = (1.0, 1.0)
+  config.finetune.aspect_ratio = (1.0, 1.0)
 
   config.train.batch_size = 256
   config.train.epochs = 600

@@ -61,6 +61,14 @@ def get_config():
   config.optim.warmup_epochs = 2
   config.optim.weight_decay = 1e-4
 
+  # --task=finetune: for few images the protocol that freezes BatchNorm.
+  config.finetune.protocol = "suncet"
+  config.finetune.learning_rates = (0.03, 0.1, 0.3)
+  config.finetune.epochs = 30
+  config.finetune.batch_size = 16
+  config.finetune.crop_scale = (0.5, 1.0)
+  config.finetune.aspect_ratio = (1.0, 1.0)
+
   config.train.batch_size = 128
   config.train.epochs = 150
   # XLA's CPU convolutions are slow inside a loop (docs/decisions.md).

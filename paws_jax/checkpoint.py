@@ -109,7 +109,6 @@ class Checkpointer:
           preservation_policy=managers.AnyPreservationPolicy(policies),
           cleanup_tmp_directories=not read_only,
           enable_async_checkpointing=not read_only,
-          read_only=read_only,
         ),
       )
     except OSError as error:

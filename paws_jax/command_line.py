@@ -60,7 +60,8 @@ flags.DEFINE_string(
 CLASSIFIER = flags.DEFINE_string(
   "classifier",
   None,
-  "Of --task=predict: a saved classifier's directory, instead of --workdir.",
+  "Of --task=predict and export: a saved classifier's directory, instead of "
+  "--workdir.",
 )
 flags.DEFINE_multi_string(
   "add_class",
@@ -72,8 +73,8 @@ flags.DEFINE_enum(
   "head",
   "soft_nn",
   ["soft_nn", "finetuned"],
-  "Of --task=predict: what decides, the vote of the labelled images or the "
-  "head of a fine-tuned run.",
+  "Of --task=predict and export: what decides, the vote of the labelled images "
+  "or what --task=finetune has made.",
 )
 flags.DEFINE_string(
   "output",
@@ -85,6 +86,12 @@ flags.DEFINE_list(
   "targets",
   ["stablehlo"],
   "Of --task=export: some of stablehlo, savedmodel, torch, with commas.",
+)
+COMPARE_TO = flags.DEFINE_string(
+  "compare_to",
+  None,
+  "Of --task=pretrain: another run's directory, or a recipe with reference "
+  "curves, e.g. quickstart: drawn into the figure behind this run's curves.",
 )
 COORDINATOR = flags.DEFINE_string(
   "coordinator_address",
@@ -114,7 +121,7 @@ TIMEOUT = flags.DEFINE_integer(
 # A task's module and the flags that it takes besides recipe and workdir; the
 # module has prepare(config, workdir, **flags) and run(prepared).
 MODULES = {
-  "pretrain": ("pretrain", ()),
+  "pretrain": ("pretrain", ("compare_to",)),
   "evaluate": ("evaluation", ()),
   "finetune": ("finetune", ()),
   "predict": (
@@ -122,7 +129,7 @@ MODULES = {
     ("images", "classifier", "add_class", "head", "output"),
   ),
   "report": ("report", ("output",)),
-  "export": ("export", ("output", "targets")),
+  "export": ("export", ("output", "targets", "classifier", "head")),
 }
 # They work on a run that has its recipe, in one process.
 AFTERWARDS = ("predict", "report", "export")

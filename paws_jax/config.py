@@ -126,19 +126,59 @@ def base() -> ml_collections.ConfigDict:
   config.model.bn_momentum = 0.9
   # The same for the last BatchNorm of a wide ResNet.
   config.model.final_bn_momentum = 0.9
+  # Training too normalises with the running statistics, and leaves them as
+  # they are: for few images, from weights that have good ones (init_from).
+  config.model.freeze_bn = False
   # Activations: "float32", "bfloat16" or "auto" (bfloat16 on accelerators).
   config.model.dtype = "auto"
+  # Weights that pre-training starts from: a file of PyTorch (.pth, .pth.tar,
+  # .pt, .safetensors, .npz), another run's workdir, or the directory of a saved
+  # classifier. "": random ones, by `seed`.
+  config.model.init_from = ""
 
   config.method = section()
-  # One of methods.METHODS: paws, supervised.
+  # One of methods.METHODS: paws, ropaws, simclr, suncet, supervised
+  # (docs/methods.md says which when).
   config.method.name = "paws"
   config.method.temperature = 0.1
   config.method.sharpen_temperature = 0.25
-  # Maximise the entropy of the mean sharpened prediction.
+  # Maximise the entropy of the mean sharpened prediction, or draw it to another
+  # prior than the uniform one.
   config.method.me_max = True
+  # Share of each class among unlabelled images, where me_max draws to and its
+  # KL is reported from: "uniform", "labels" (as often as among labelled images)
+  # or "given": prior_probs, a number for each class of the data, in order. The
+  # classes of a step have theirs, scaled to a sum of 1.
+  config.method.prior = "uniform"
+  config.method.prior_probs = ()
   # Weight of the cross-entropy of support labels, each predicted by the other
   # supports (the paper's appendix E); 0 leaves it out, as in the main recipe.
+  # In method suncet it is that of the SuNCEt term, 1 in the paper.
   config.method.support_loss_weight = 0.0
+  # Weight of the mean entropy of predictions: instead of sharpening, that is
+  # with sharpen_temperature = 1, or beside it (appendix E).
+  config.method.entropy_loss_weight = 0.0
+  # Report NT-Xent, SuNCEt, agreement of views, classes used, similarity to
+  # supports and feature rank at every step; they train nothing.
+  config.method.health_metrics = True
+  # simclr, suncet: no gradient through the keys of NT-Xent, as in the public
+  # code.
+  config.method.detached_keys = False
+  # suncet: steps after which labels no longer count; 0: they do to the end.
+  config.method.supervised_until = 0
+  # ropaws: what all supports together weigh in the density over what all
+  # unlabelled images do, ...
+  config.method.label_mass_ratio = 5.0
+  # ... temperature and exponent of the probability of being of a known class
+  # (3 for ImageNet, 0.1 for CIFAR-10), ...
+  config.method.in_domain_temperature = 3.0
+  config.method.in_domain_power = 1.0
+  # ... and iterations of the fixed point, each with an all-gather.
+  config.method.num_iterations = 20
+  # ropaws: label_mass_ratio as the published trainer has it, of the unlabelled
+  # images of one of its devices and of the supports of one class.
+  config.method.as_released = False
+  config.method.released_batch_size = 64
 
   config.optim = section()
   # "lars", "sgd" or "adamw".
@@ -179,6 +219,31 @@ def base() -> ml_collections.ConfigDict:
   config.checkpoint.every_steps = 0
   # Checkpoints at multiples of this are kept for good; 0: the last two only.
   config.checkpoint.keep_every_steps = 0
+
+  config.finetune = section()
+  # "linear_head" (ImageNet: a linear layer on the trunk and the first
+  # projection layer) or "suncet" (CIFAR: the soft nearest-neighbour loss).
+  config.finetune.protocol = "linear_head"
+  # At the first step; each is tried, and the best on the hold-out is taken.
+  config.finetune.learning_rates = (0.01, 0.02, 0.05)
+  config.finetune.epochs = 50
+  # Labelled images a step, of "linear_head"; "suncet" takes a support set.
+  config.finetune.batch_size = 1024
+  # Area fractions and width over height of the crops trained on; flips and
+  # rotations are those of section `views`.
+  config.finetune.crop_scale = (0.08, 1.0)
+  config.finetune.aspect_ratio = (3 / 4, 4 / 3)
+  # What learning rate and epoch are chosen on: "stratified" (a part of the
+  # labelled images), "paper" (more labelled training images, those in
+  # holdout_file) or "none" (nothing is chosen: give one learning rate).
+  config.finetune.holdout = "stratified"
+  # Of "stratified": this share of each class, at least one image; drawn by
+  # data.split_seed.
+  config.finetune.holdout_fraction = 0.2
+  # Of "paper": rows or file names of training images, one a line.
+  config.finetune.holdout_file = ""
+  # Train once more, on all labelled images, as it was chosen.
+  config.finetune.refit = True
 
   config.log = section()
   # Steps between lines of metrics.jsonl (means over those steps).

@@ -16,11 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from paws_jax import augment
-from paws_jax import losses
+from paws_jax import nearest_neighbours
 from paws_jax import sharding
 
 # Two-sided 95 % of the normal distribution.
 _Z = 1.959963984540054
+
+
+def last_layer(encoder: Any, crops: jax.Array) -> jax.Array:
+  """z, [n, D]: what soft nearest neighbours compare."""
+  _, z = encoder(crops, train=False)
+  return z
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +44,7 @@ def make_embedder(
   batch_size: int,
   mesh: jax.sharding.Mesh,
   resize: Callable[[np.ndarray], np.ndarray] = lambda images: images,
+  layers: Callable[[Any, jax.Array], jax.Array] = last_layer,
 ) -> Callable[[Any, Any, np.ndarray], np.ndarray]:
   """Compiles the way from images to embeddings.
 
@@ -47,11 +54,13 @@ def make_embedder(
     batch_size: images at once; made a multiple of the devices.
     mesh: images are spread over its devices.
     resize: what the recipe does to images once when they are loaded.
+    layers: of (encoder, crops), gives [n, D]; called inside the encoder's
+      `apply`. Default z: after the prediction head, if there is one.
 
   Returns:
     A function of (params, model_state, images [n, S, S', Ch] uint8) which gives
-    [n, D] float32 on the host: z after the prediction head, if there is one.
-    The last batch is padded and the padding dropped.
+    [n, D] float32 on the host. The last batch is padded and the padding
+    dropped.
   """
   batch_size = sharding.padded_size(batch_size, mesh)
   whole, spread = sharding.replicated(mesh), sharding.batch_sharded(mesh)
@@ -69,8 +78,9 @@ def make_embedder(
       size=views.large_size,
     )
     crops = augment.normalise(crops, views.mean, views.std)
-    _, z = encoder.apply({"params": params, **model_state}, crops, train=False)
-    return z
+    return encoder.apply(
+      {"params": params, **model_state}, crops, method=layers
+    )
 
   def embed(params, model_state, images):
     rows = []
@@ -85,30 +95,6 @@ def make_embedder(
     return np.concatenate([np.asarray(row) for row in rows])[: len(images)]
 
   return embed
-
-
-@jax.jit(static_argnames=("temperature", "num_classes", "leave_one_out"))
-def _vote(
-  queries: jax.Array,
-  first: int,
-  supports: jax.Array,
-  support_labels: jax.Array,
-  *,
-  temperature: float,
-  num_classes: int,
-  leave_one_out: bool,
-) -> jax.Array:
-  """Class votes of one batch of queries; row i is query `first` + i."""
-  similarities = losses.cosine_similarities(queries, supports) / temperature
-  if leave_one_out:
-    rows = first + jnp.arange(queries.shape[0])
-    itself = rows[:, None] == jnp.arange(supports.shape[0])[None, :]
-    similarities = jnp.where(itself, -jnp.inf, similarities)
-  one_hot = jax.nn.one_hot(
-    support_labels, num_classes, dtype=similarities.dtype
-  )
-  weights = jax.nn.softmax(similarities, axis=-1)
-  return jnp.matmul(weights, one_hot, precision=jax.lax.Precision.HIGHEST)
 
 
 def soft_nn_probabilities(
@@ -129,15 +115,16 @@ def soft_nn_probabilities(
     support_labels: [N] integers in [0, num_classes).
     num_classes: K.
     temperature: τ > 0.
-    batch_size: queries at once; changes nothing but memory.
+    batch_size: queries at once; changes nothing but memory. The supports are
+      met in chunks, too: see `nearest_neighbours.vote`.
     leave_one_out: query i does not vote for itself; queries are the supports.
 
   Returns:
     [n, K] on the host.
 
   Raises:
-    ValueError: for shapes that do not fit, labels outside the range, or
-      embeddings that are not finite.
+    ValueError: for shapes that do not fit, none of either, labels outside the
+      range, or embeddings that are not finite.
   """
   support_labels = np.asarray(support_labels)
   if len(supports) != len(support_labels):
@@ -152,25 +139,25 @@ def soft_nn_probabilities(
         f"{bad} of {len(rows)} {name} have embeddings that are not finite: the "
         "encoder has diverged or is of another recipe."
       )
+  if not len(queries) or not len(supports):
+    raise ValueError(
+      f"{len(queries)} queries and {len(supports)} supports: a vote needs at "
+      "least one of each."
+    )
   if leave_one_out and (len(supports) < 2 or len(queries) != len(supports)):
     raise ValueError(
       f"leave_one_out needs queries that are the supports, at least 2; got "
       f"{len(queries)} queries and {len(supports)} supports."
     )
-  batch_size = min(batch_size, len(queries))
-  votes = [
-    _vote(
-      _pad(queries[i : i + batch_size], batch_size),
-      i,
-      supports,
-      support_labels,
-      temperature=temperature,
-      num_classes=num_classes,
-      leave_one_out=leave_one_out,
-    )
-    for i in range(0, len(queries), batch_size)
-  ]
-  return np.concatenate([np.asarray(v) for v in votes])[: len(queries)]
+  return nearest_neighbours.vote(
+    queries,
+    supports,
+    support_labels,
+    num_classes=num_classes,
+    temperature=temperature,
+    batch_size=batch_size,
+    leave_one_out=leave_one_out,
+  )
 
 
 def top_k_accuracy(probs: np.ndarray, labels: np.ndarray, k: int) -> float:
@@ -248,11 +235,6 @@ def confidence_interval(fraction: float, count: int) -> tuple[float, float]:
   )
   scale = 1 + _Z**2 / count
   return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
-
-
-def _pad(rows: np.ndarray, size: int) -> np.ndarray:
-  padding = [(0, size - len(rows))] + [(0, 0)] * (rows.ndim - 1)
-  return np.pad(rows, padding)
 
 
 def _check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:

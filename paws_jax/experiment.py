@@ -25,6 +25,7 @@ from paws_jax import train
 from paws_jax.data import datasets
 from paws_jax.data import in_memory
 from paws_jax.data import sources
+from paws_jax.interop import initial_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +45,46 @@ class Experiment:
   # Images that a step processes, for the rate: unlabelled ones, or supports for
   # a method without.
   images_per_step: int
+  # Weights to start from, a path; "": random ones.
+  init_from: str
 
-  def initial_state(self) -> train.TrainState:
-    """State at step 0."""
+  def initial_state(self, *, warm: bool = True) -> train.TrainState:
+    """State at step 0.
+
+    Args:
+      warm: with the weights of `model.init_from`; else random ones, as a place
+        for those of a checkpoint.
+
+    Raises:
+      ValueError, FileNotFoundError: as `initial_weights.init_from`.
+    """
+    state = self._random_state()
+    if not self.init_from or not warm:
+      return state
+    params, model_state, line = initial_weights.init_from(
+      self.init_from, state.params, state.model_state
+    )
+    print(line)
+    # The optimiser's state starts the same whatever the weights are.
+    new, old = (params, model_state), (state.params, state.model_state)
+    params, model_state = jax.tree.map(
+      lambda leaf, like: jax.device_put(leaf, like.sharding), new, old
+    )
+    return state.replace(params=params, model_state=model_state)
+
+  def check_init_from(self) -> None:
+    """Reads what `model.init_from` names, so that it is refused early.
+
+    Of several processes all call it.
+
+    Raises:
+      ValueError, FileNotFoundError: as `initial_weights.init_from`.
+    """
+    if self.init_from:
+      state = jax.eval_shape(self._random_state)
+      initial_weights.init_from(self.init_from, state.params, state.model_state)
+
+  def _random_state(self) -> train.TrainState:
     inputs = self.pipeline.input_shapes(self.train.steps_per_call)
     batch = jax.eval_shape(self.pipeline.batch, inputs, jnp.int32(0))
     return train.init_state(self.trainer, batch)
@@ -77,7 +115,10 @@ def create(
   train_config = train.TrainConfig(**sections["train"])
   mesh = sharding.make_mesh(devices, bn_group_size=train_config.bn_group_size)
   method, encoder, support = create_method(
-    config, dataset_name=dataset.name, num_classes=dataset.num_classes
+    config,
+    dataset_name=dataset.name,
+    num_classes=dataset.num_classes,
+    class_counts=dataset.split.class_counts,
   )
   method_views = method.views(views)
   pipeline = dataset.make_pipeline(
@@ -113,13 +154,18 @@ def create(
     images_per_step=train_config.batch_size
     if method_views.num_large
     else support.classes_per_step * support.images_per_class,
+    init_from=config.model.init_from,
   )
   _check_intervals(experiment)
   return experiment
 
 
 def create_method(
-  config: ml_collections.ConfigDict, *, dataset_name: str, num_classes: int
+  config: ml_collections.ConfigDict,
+  *,
+  dataset_name: str,
+  num_classes: int,
+  class_counts: Sequence[int] | None = None,
 ) -> tuple[Any, models.Encoder, in_memory.SupportConfig]:
   """Builds what does not depend on the images themselves.
 
@@ -127,6 +173,7 @@ def create_method(
     config: as of `create`.
     dataset_name: for messages.
     num_classes: of the data.
+    class_counts: labelled images of each class; None where only shapes matter.
 
   Returns:
     The method with its encoder for training, an encoder for evaluation, and
@@ -147,6 +194,8 @@ def create_method(
     label_smoothing=support.label_smoothing,
     remat=train_config.remat,
     axis_name=sharding.AXES,
+    num_classes=num_classes,
+    class_counts=class_counts,
   )
   return method, models.create(sections["model"]), support
 
@@ -185,6 +234,7 @@ def create_trainer(
     num_support_views=support.num_views,
     seed=config.seed,
     mesh=mesh,
+    observe=optim.observer(sections["optim"]),
   )
 
 

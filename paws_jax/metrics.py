@@ -62,8 +62,8 @@ class _Object:
 class Writer:
   """Appends metrics to `metrics.jsonl`, and to TensorBoard when asked.
 
-  One JSON object a line: "step" and scalars. A resumed run drops the lines
-  after the step it resumes from, which it will write again.
+  One JSON object a line: "step" and scalars, or "step" and words. A resumed run
+  drops the lines after the step it resumes from, which it will write again.
   """
 
   def __init__(
@@ -94,11 +94,18 @@ class Writer:
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Appends one line; every scalar must be finite."""
-    row = {"step": int(step)} | {k: float(v) for k, v in scalars.items()}
-    self._file.write(json.dumps(row, allow_nan=False) + "\n")
-    self._file.flush()
+    self._append(step, {k: float(v) for k, v in scalars.items()})
     if self._tensorboard is not None:
       self._tensorboard.write_scalars(int(step), dict(scalars))
+
+  def note(self, step: int, texts: Mapping[str, str]) -> None:
+    """Appends a line of words, such as what `health` has found."""
+    self._append(step, dict(texts))
+
+  def _append(self, step: int, values: Mapping[str, Any]) -> None:
+    row = {"step": int(step)} | values
+    self._file.write(json.dumps(row, allow_nan=False) + "\n")
+    self._file.flush()
 
   def flush(self) -> None:
     """Makes sure that all lines are there, in a bucket, too."""
@@ -199,8 +206,10 @@ class StepMeans:
       step = last_step - count + i + 1
       if step % self._every == 0:
         names = self.pending[-1]
+        # Steps of an older version need not have all of them.
         means = {
-          k: float(np.mean([row[k] for row in self.pending])) for k in names
+          k: float(np.mean([row[k] for row in self.pending if k in row]))
+          for k in names
         }
         means["learning_rate"] = self.pending[-1]["learning_rate"]
         done.append((step, means))
@@ -277,6 +286,14 @@ class Progress:
       self._last_shown = now
       self._write()
 
+  def say(self, text: str) -> None:
+    """Writes lines of their own; the line about training goes on below."""
+    if self._width:
+      self._stream.write("\r" + " " * self._width + "\r")
+      self._width = 0
+    self._stream.write(text + "\n")
+    self._stream.flush()
+
   def end(self) -> None:
     """Stops the clock and leaves the line: what follows starts on its own."""
     if self._ended is None:
@@ -292,11 +309,11 @@ class Progress:
     rate = self.rate(step)
     line = (
       f"step {step}/{self._total}  {rate * self._images:.0f} img/s  "
-      f"ETA {_duration((self._total - step) / max(rate, 1e-9))}  "
-      f"cross-entropy {metrics['cross_entropy']:.3f}"
+      f"ETA {_duration((self._total - step) / max(rate, 1e-9))}"
     )
-    if "me_max_kl" in metrics:
-      line += f"  me-max KL {metrics['me_max_kl']:.3f}"
+    for name, label in LOSSES:
+      if name in metrics:
+        line += f"  {label} {metrics[name]:.3f}"
     if "target_confidence" in metrics:
       line += f"  confidence {metrics['target_confidence']:.2f}"
     if "input_stall" in metrics:
@@ -316,6 +333,15 @@ class Progress:
     else:
       self._stream.write(line + "\n")
     self._stream.flush()
+
+
+# What a reader sees of the loss: each of these is at least 0, and 0 is best. Of
+# the sum that is minimised that is not true: with me-max it falls to minus the
+# log of the number of classes.
+LOSSES = (
+  ("cross_entropy", "cross-entropy"),
+  ("me_max_kl", "me-max KL"),
+)
 
 
 def _duration(seconds: float) -> str:

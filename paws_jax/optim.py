@@ -8,7 +8,9 @@ Sources: You et al., Large Batch Training of Convolutional Networks, 2017
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
@@ -112,11 +114,12 @@ def scale_by_lars(
   """
 
   def rescale(gradient: jax.Array, weights: jax.Array) -> jax.Array:
-    weight_norm = jnp.linalg.norm(weights)
-    gradient_norm = jnp.linalg.norm(gradient)
-    ratio = trust_coefficient * weight_norm
-    ratio /= gradient_norm + weight_decay * weight_norm + LARS_EPSILON
-    applies = (weight_norm > 0) & (gradient_norm > 0)
+    ratio, applies = _trust_ratio(
+      gradient,
+      weights,
+      weight_decay=weight_decay,
+      trust_coefficient=trust_coefficient,
+    )
     adapted = (gradient + weight_decay * weights) * ratio
     return jnp.where(applies, adapted, gradient)
 
@@ -124,6 +127,88 @@ def scale_by_lars(
     return jax.tree.map(rescale, updates, params)
 
   return optax.masked(optax.stateless(update), mask)
+
+
+def _trust_ratio(
+  gradient: jax.Array,
+  weights: jax.Array,
+  *,
+  weight_decay: float,
+  trust_coefficient: float,
+) -> tuple[jax.Array, jax.Array]:
+  """What LARS multiplies a kernel's gradient by, and whether it does."""
+  weight_norm = jnp.linalg.norm(weights)
+  gradient_norm = jnp.linalg.norm(gradient)
+  ratio = trust_coefficient * weight_norm
+  ratio /= gradient_norm + weight_decay * weight_norm + LARS_EPSILON
+  return ratio, (weight_norm > 0) & (gradient_norm > 0)
+
+
+def trust_ratios(
+  gradients: Any,
+  params: Any,
+  *,
+  weight_decay: float,
+  trust_coefficient: float,
+) -> dict[str, jax.Array]:
+  """Smallest, middle and largest trust ratio of LARS over the kernels.
+
+  The norms are those of `scale_by_lars`, which the compiler takes once; nothing
+  moves between devices, since gradients are summed over them already.
+
+  Args:
+    gradients: pytree of arrays.
+    params: pytree of the same structure, with at least one kernel.
+    weight_decay: as of `lars`.
+    trust_coefficient: as of `lars`.
+
+  Returns:
+    Scalars trust_ratio_min, trust_ratio_median and trust_ratio_max; a kernel
+    whose gradient passes unchanged counts as 1.
+  """
+  ratios = []
+  for gradient, weights in zip(
+    jax.tree.leaves(gradients), jax.tree.leaves(params), strict=True
+  ):
+    if is_kernel(weights):
+      ratio, applies = _trust_ratio(
+        gradient,
+        weights,
+        weight_decay=weight_decay,
+        trust_coefficient=trust_coefficient,
+      )
+      ratios.append(jnp.where(applies, ratio, 1))
+  ratios = jnp.stack(ratios)
+  return {
+    "trust_ratio_min": jnp.min(ratios),
+    "trust_ratio_median": jnp.median(ratios),
+    "trust_ratio_max": jnp.max(ratios),
+  }
+
+
+def observer(
+  section: Mapping[str, Any],
+) -> Callable[[Any, Any], dict[str, jax.Array]] | None:
+  """What a recipe's optimiser can tell of a step besides the usual norms.
+
+  Args:
+    section: the recipe's `optim`.
+
+  Returns:
+    A function of (gradients, params) that gives scalar metrics: the trust
+    ratios of LARS. None for other optimisers, which have nothing like it.
+
+  Raises:
+    TypeError: for an unknown field, by name.
+  """
+  config = OptimConfig(**section)
+  if config.name != "lars":
+    return None
+  return functools.partial(
+    trust_ratios,
+    weight_decay=config.weight_decay,
+    trust_coefficient=config.trust_coefficient,
+  )
 
 
 def lars(

@@ -22,20 +22,26 @@ from paws_jax import distributed
 from paws_jax import experiment as experiment_lib
 from paws_jax import figures
 from paws_jax import metrics
+from paws_jax import reference_curves
 from paws_jax import results
 from paws_jax import terminal
 from paws_jax import training_run
 from paws_jax import workdir as workdir_lib
+from paws_jax.interop import run_weights
 
 
 def prepare(
-  config: ml_collections.ConfigDict, workdir: str
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  *,
+  compare_to: str | None = None,
 ) -> training_run.Prepared:
   """Checks everything a user can get wrong, before anything takes long.
 
   Args:
     config: the recipe, with overrides.
     workdir: the run's directory; made if it does not exist.
+    compare_to: another run's directory, or a recipe with reference curves.
 
   Raises:
     ValueError, TypeError, FileNotFoundError: with a message for the user.
@@ -48,6 +54,9 @@ def prepare(
     with _memory_advice(config):
       return experiment_lib.create(config)
 
+  reference = agreement.on_all(
+    lambda: reference_curves.find(compare_to) if compare_to else None
+  )
   experiment = agreement.on_all(build)
   for notice in experiment.dataset.notices:
     print(notice)
@@ -67,8 +76,10 @@ def prepare(
   start = agreement.gather(agreement.on_main(write))[0]
   path = workdir_lib.resolve(workdir)
   agreement.on_all(lambda: workdir_lib.check_shared(path, start))
+  if not run_weights.steps(path):
+    experiment.check_init_from()
   return training_run.Prepared(
-    config=config, workdir=path, experiment=experiment
+    config=config, workdir=path, experiment=experiment, reference=reference
   )
 
 
@@ -102,12 +113,13 @@ def run(prepared: training_run.Prepared) -> int:
         process.train()
     if row is not None:
       print(f"this run is finished ({total} steps); its result:")
-      if not drawn:
+      if not drawn or prepared.reference is not None:
         process.draw()
     elif process.step < total:
       return _stopped(process.step, total, signals.received)
     else:
       row = process.report()
+      process.save_classifier()
   print(f"\n{results.table(row)}")
   next_command = prepared.experiment.log.next_command
   print(results.footer(prepared.workdir, next_command))

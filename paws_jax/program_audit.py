@@ -1,7 +1,8 @@
-"""Reads what the compiler made of a program: collectives and memory.
+"""Reads what the compiler is given, and what it makes of it.
 
-The text is that of `jax.stages.Compiled.as_text()`: one instruction a line,
-`%name = shape operation(operands), attributes`, for one of the devices.
+A lowered program is StableHLO, `jax.stages.Lowered.as_text()`. A compiled one
+is HLO for one of the devices, `jax.stages.Compiled.as_text()`: one instruction
+a line, `%name = shape operation(operands), attributes`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,15 @@ _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?(\S+) = (.*?) ([a-z][a-z0-9-]*)\(")
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
 _GROUP = re.compile(r"replica_groups=\{\{([0-9,]*)\}")
 _IOTA_GROUP = re.compile(r"replica_groups=\[([0-9]+),([0-9]+)\]")
+_ALIAS = re.compile(r"\{[0-9, ]*\}: \(([0-9]+), ")
+_TENSOR = re.compile(r"tensor<(?:[0-9]+x)*([a-z][A-Za-z0-9]*)")
+# How JAX lowers calls of Python: custom calls on CPUs and GPUs, sends to the
+# host and receives from it on TPUs.
+_HOST_CALL = re.compile(
+  r"custom_call @(\w*callback\w*)|stablehlo\.(send|recv|infeed|outfeed)\b"
+)
+# What gives no array of its own.
+_NAMES_ONLY = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +161,72 @@ def summary(found: Sequence[Collective]) -> dict[str, dict[str, int]]:
         "bytes": sum(c.num_bytes for c in of_kind),
       }
   return result
+
+
+def dtypes_of(text: str, operation: str) -> dict[tuple[str, ...], int]:
+  """How often a lowered program has an operation, by its dtypes.
+
+  Args:
+    text: StableHLO.
+    operation: "convolution", "dot_general": one that is written on a line.
+
+  Returns:
+    {(dtypes of operands and, last, of the result): number}.
+  """
+  found: dict[tuple[str, ...], int] = {}
+  for line in text.splitlines():
+    if f"= stablehlo.{operation}" in line:
+      _, _, types = line.rpartition(" : (")
+      dtypes = tuple(_TENSOR.findall(types))
+      found[dtypes] = found.get(dtypes, 0) + 1
+  return found
+
+
+def host_calls(text: str) -> list[str]:
+  """Places of a lowered program at which it calls or waits for the host."""
+  found = (match[1] or match[2] for match in _HOST_CALL.finditer(text))
+  return list(found)
+
+
+def donated(text: str) -> set[int]:
+  """Numbers of the arguments whose memory a compiled program writes anew."""
+  head = text.partition("\n")[0]
+  _, _, aliases = head.partition("input_output_alias=")
+  return {int(number) for number in _ALIAS.findall(aliases)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Buffer:
+  """An array that an instruction writes to memory.
+
+  Attributes:
+    dtype: by XLA's name, "bf16".
+    shape: dimensions.
+    source: the operation it was made for, as JAX names it.
+  """
+
+  dtype: str
+  shape: tuple[int, ...]
+  source: str
+
+
+def buffers(text: str) -> list[Buffer]:
+  """All arrays that the main computation of a compiled program writes.
+
+  What stays inside a fusion, and never gets to memory, is not among them.
+  """
+  _, _, main = text.partition("\nENTRY ")
+  main, _, _ = main.partition("\n}")
+  found = []
+  for line in main.splitlines():
+    match = _INSTRUCTION.match(line)
+    if not match or match[3] in _NAMES_ONLY:
+      continue
+    source = _OP_NAME.search(line)
+    for dtype, shape in _ARRAY.findall(match[2]):
+      dimensions = tuple(int(s) for s in shape.split(",") if s)
+      found.append(Buffer(dtype, dimensions, source[1] if source else ""))
+  return found
 
 
 @dataclasses.dataclass(frozen=True)

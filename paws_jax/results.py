@@ -11,10 +11,12 @@ import numpy as np
 from etils import epath
 
 from paws_jax import agreement
+from paws_jax import classifier_source
 from paws_jax import evaluate
 from paws_jax import experiment as experiment_lib
 from paws_jax import figures
 from paws_jax import metrics
+from paws_jax import reference_curves
 from paws_jax import train
 from paws_jax import workdir as workdir_lib
 
@@ -190,6 +192,7 @@ def draw(
   experiment: experiment_lib.Experiment,
   embeddings: Mapping[str, np.ndarray],
   rows: list[dict[str, Any]],
+  reference: reference_curves.Reference | None = None,
 ) -> None:
   """Draws the figure of a run into `path`; `rows` are its metrics."""
   dataset = experiment.dataset
@@ -203,6 +206,7 @@ def draw(
     supports=embeddings["labelled"][readable],
     support_labels=dataset.labelled.labels[readable],
     class_names=dataset.class_names,
+    reference=reference,
   )
 
 
@@ -252,6 +256,7 @@ def footer(workdir: epath.Path, next_command: str) -> str:
     f"metrics     {workdir / metrics.METRICS}",
     f"results     {workdir / metrics.RESULTS}",
     f"figure      {workdir / figures.TRAINING}",
+    f"classifier  {workdir / classifier_source.DIRECTORY}",
   ]
   if next_command:
     lines += ["", f"next, try   {next_command}"]

@@ -85,7 +85,19 @@ FIELDS: Mapping[str, _Rule] = {
   "model.dtype": _one_of("auto", "float32", "bfloat16"),
   "method.temperature": _POSITIVE,
   "method.sharpen_temperature": _POSITIVE,
+  "method.prior": _one_of("uniform", "labels", "given"),
+  "method.prior_probs": (
+    "numbers greater than 0",
+    lambda x: all(v > 0 for v in x),
+  ),
   "method.support_loss_weight": _NOT_NEGATIVE,
+  "method.entropy_loss_weight": _NOT_NEGATIVE,
+  "method.supervised_until": _NOT_NEGATIVE,
+  "method.label_mass_ratio": _POSITIVE,
+  "method.in_domain_temperature": _POSITIVE,
+  "method.in_domain_power": _NOT_NEGATIVE,
+  "method.num_iterations": _NOT_NEGATIVE,
+  "method.released_batch_size": _AT_LEAST_ONE,
   "optim.start_lr": _NOT_NEGATIVE,
   "optim.peak_lr": _POSITIVE,
   "optim.final_lr": _NOT_NEGATIVE,
@@ -103,6 +115,17 @@ FIELDS: Mapping[str, _Rule] = {
   "eval.batch_size": _AT_LEAST_ONE,
   "checkpoint.every_steps": _NOT_NEGATIVE,
   "checkpoint.keep_every_steps": _NOT_NEGATIVE,
+  "finetune.protocol": _one_of("linear_head", "suncet"),
+  "finetune.learning_rates": (
+    "different numbers greater than 0",
+    lambda x: _POSITIVES[1](x) and len(set(x)) == len(x),
+  ),
+  "finetune.epochs": _AT_LEAST_ONE,
+  "finetune.batch_size": _AT_LEAST_ONE,
+  "finetune.crop_scale": _SCALE,
+  "finetune.aspect_ratio": _RANGE,
+  "finetune.holdout": _one_of("stratified", "paper", "none"),
+  "finetune.holdout_fraction": ("in (0, 1)", lambda x: 0 < x < 1),
   "log.every_steps": _AT_LEAST_ONE,
 }
 
@@ -162,6 +185,89 @@ def _check_data(section: Mapping[str, Any]) -> None:
       )
 
 
+def _check_finetune(section: Mapping[str, Any]) -> None:
+  """Refuses fields of section `finetune` that contradict each other."""
+  holdout, file = section["holdout"], section["holdout_file"]
+  rates = section["learning_rates"]
+  if holdout == "none" and len(rates) > 1:
+    raise ValueError(
+      f"finetune.holdout is 'none' but finetune.learning_rates has {len(rates)}"
+      f" values, {rates}: without a hold-out nothing can be chosen; give one "
+      "learning rate, e.g. --config.finetune.learning_rates='(0.02,)', or a "
+      "hold-out."
+    )
+  if (holdout == "paper") != bool(file):
+    raise ValueError(
+      f"finetune.holdout is {holdout!r} but finetune.holdout_file is {file!r}: "
+      "'paper' needs a file that lists labelled training images beside those "
+      "of the split, and only 'paper' reads it."
+    )
+
+
+# Switches of section `method`, the methods that would ignore them, and why.
+_IGNORED = {
+  "support_loss_weight": (("simclr",), "it takes no labelled images"),
+  "entropy_loss_weight": (
+    ("simclr", "suncet", "supervised"),
+    "it predicts no classes of unlabelled images",
+  ),
+  "detached_keys": (
+    ("paws", "ropaws", "supervised"),
+    "it has no NT-Xent in its loss",
+  ),
+  "supervised_until": (
+    ("paws", "ropaws", "simclr", "supervised"),
+    "only suncet has a term that ends",
+  ),
+  "as_released": (
+    ("paws", "simclr", "suncet", "supervised"),
+    "only ropaws weighs labels against unlabelled images",
+  ),
+}
+# How far a given prior's sum may be from 1: rounded numbers are meant.
+_PRIOR_TOLERANCE = 1e-4
+
+
+def _check_method(
+  section: Mapping[str, Any], support: Mapping[str, Any]
+) -> None:
+  """Refuses switches that contradict the method, each other or the supports."""
+  name, weight = section["name"], section["support_loss_weight"]
+  for switch, (methods, reason) in _IGNORED.items():
+    if section[switch] and name in methods:
+      raise ValueError(
+        f"method.{switch} is {section[switch]} but method.name is {name!r}: "
+        f"{reason}. Set it to {type(section[switch])()}, or use another method."
+      )
+  if name == "suncet" and not weight:
+    raise ValueError(
+      "method.support_loss_weight is 0 but method.name is 'suncet', whose "
+      "labels then do nothing: set it to 1, or use 'simclr'."
+    )
+  rows = support["images_per_class"] * support["num_views"]
+  if rows < 2 and (weight or name == "supervised"):
+    raise ValueError(
+      f"support.images_per_class is {support['images_per_class']} and "
+      f"support.num_views {support['num_views']}, but method.name is {name!r} "
+      f"with method.support_loss_weight = {weight:g}: a support is then "
+      "predicted by the others of its class, of which there must be at least "
+      "2; raise images_per_class."
+    )
+  _check_prior(section["prior"], section["prior_probs"])
+
+
+def _check_prior(prior: str, probs: tuple[float, ...]) -> None:
+  if (prior == "given") != bool(probs):
+    raise ValueError(
+      f"method.prior is {prior!r} but method.prior_probs has {len(probs)} "
+      "numbers: 'given' needs one for each class, and only 'given' reads them."
+    )
+  if probs and abs(sum(probs) - 1) > _PRIOR_TOLERANCE:
+    raise ValueError(
+      f"method.prior_probs add up to {sum(probs):g}: make them add up to 1."
+    )
+
+
 def check_together(config: Mapping[str, Mapping[str, Any]]) -> None:
   """Checks fields against each other.
 
@@ -172,6 +278,8 @@ def check_together(config: Mapping[str, Mapping[str, Any]]) -> None:
     ValueError: naming the fields, their values, and what to change.
   """
   _check_data(config["data"])
+  _check_finetune(config["finetune"])
+  _check_method(config["method"], config["support"])
   views = config["views"]
   if config["data"]["pipeline"] == "host" and not views["eval_resize"]:
     raise ValueError(
@@ -183,6 +291,13 @@ def check_together(config: Mapping[str, Mapping[str, Any]]) -> None:
       f"optim.warmup_epochs is {config['optim']['warmup_epochs']:g} but "
       f"train.epochs is {config['train']['epochs']}: lower the warm-up or "
       "train longer."
+    )
+  model = config["model"]
+  if model["freeze_bn"] and not model["init_from"]:
+    raise ValueError(
+      "model.freeze_bn is True but model.init_from is '': random weights have "
+      "no running statistics worth keeping; name weights to start from, or set "
+      "freeze_bn to False."
     )
   every = config["checkpoint"]["every_steps"]
   keep = config["checkpoint"]["keep_every_steps"]

@@ -64,6 +64,8 @@ class Trainer:
   num_support_views: int
   seed: int
   mesh: jax.sharding.Mesh
+  # Of (gradients, params): more scalar metrics, see `optim.observer`.
+  observe: Callable[[Any, Any], dict[str, jax.Array]] | None = None
 
 
 def init_state(trainer: Trainer, batch: data.HostBatch) -> TrainState:
@@ -133,8 +135,11 @@ def train_step(
     **metrics,
     "grad_norm": grad_norm,
     "update_norm": update_norm,
+    "param_norm": optax.tree.norm(state.params),
     "learning_rate": trainer.schedule(state.step),
   }
+  if trainer.observe is not None:
+    metrics |= trainer.observe(grads, state.params)
   kept = jax.tree.map(
     lambda new, old: jnp.where(finite, new, old), after, state
   )

@@ -60,7 +60,7 @@ def load(config: ml_collections.ConfigDict, workdir: str) -> Trained:
   experiment, path = agreement.on_all(build)
   for notice in experiment.dataset.notices:
     print(notice)
-  state = experiment.initial_state()
+  state = experiment.initial_state(warm=False)
   like = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
   )

@@ -13,19 +13,25 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 
 from paws_jax import agreement
 from paws_jax import checkpoint
+from paws_jax import classifier
+from paws_jax import classifier_source
 from paws_jax import distributed
 from paws_jax import experiment as experiment_lib
+from paws_jax import failed_step
 from paws_jax import figures
+from paws_jax import health
+from paws_jax import health_rules
+from paws_jax import hidden_labels
 from paws_jax import metrics
+from paws_jax import reference_curves
 from paws_jax import results
-from paws_jax import sharding
 from paws_jax import terminal
 from paws_jax import train
+from paws_jax import trained
 from paws_jax import workdir as workdir_lib
 
 TASK = "pretrain"
@@ -34,11 +40,15 @@ BAD_IMAGES = "bad_images.json"
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-  """A recipe, checked and built, with its directory."""
+  """A recipe, checked and built, with its directory.
+
+  And curves to compare the run with, if there are any.
+  """
 
   config: ml_collections.ConfigDict
   workdir: epath.Path
   experiment: experiment_lib.Experiment
+  reference: reference_curves.Reference | None = None
 
 
 class TrainingRun:
@@ -67,7 +77,8 @@ class TrainingRun:
     self._stall_asked = (0.0, 0.0)
     # Embeddings of the parts of the data at a step, for what comes next.
     self._embedded: tuple[int, dict[str, np.ndarray]] = (-1, {})
-    self._state = self._experiment.initial_state()
+    # A run that goes on does not need what it once started from.
+    self._state = self._experiment.initial_state(warm=not checkpointer.steps())
     self.step, meta = self._restore()
     self._earlier = results.Spent(**meta["spent"])
     self._means = metrics.StepMeans(
@@ -76,6 +87,7 @@ class TrainingRun:
     # Made when training starts.
     self._progress: metrics.Progress | None = None
     self._writer: metrics.Writer | None = None
+    self._monitor = health.Monitor(facts(prepared))
 
   def _restore(self) -> tuple[int, dict[str, Any]]:
     """Takes over the newest checkpoint's state; its step and what it says."""
@@ -105,6 +117,9 @@ class TrainingRun:
         first_step=self.step,
         tensorboard=experiment.log.tensorboard,
       )
+      # What earlier processes have said is not said again.
+      for row in metrics.read(self._prepared.workdir / metrics.METRICS):
+        self._monitor.add(row)
     self._progress = metrics.Progress(
       total_steps=experiment.total_steps,
       first_step=self.step,
@@ -197,8 +212,15 @@ class TrainingRun:
       self._progress.show(at, means)
 
   def _write(self, step: int, scalars: Mapping[str, float]) -> None:
-    if self._writer is not None:
-      self._writer.write(step, scalars)
+    """Appends a line of metrics, and what it says about the run's health."""
+    if self._writer is None:
+      return
+    # What is only watched must not end a run: a rank of nothing is no number.
+    scalars = {k: v for k, v in scalars.items() if np.isfinite(v)}
+    self._writer.write(step, scalars)
+    for finding in self._monitor.add({"step": step, **scalars}):
+      self._writer.note(step, finding.texts())
+      self._progress.say(finding.lines())
 
   def _stall(self) -> float:
     """Share of the time since it was last asked that was spent waiting."""
@@ -209,14 +231,22 @@ class TrainingRun:
 
   def _evaluate(self, state: train.TrainState, step: int) -> None:
     with self._progress.paused():
-      part = self._experiment.dataset.watched
-      if part == "labelled" and not results.can_leave_one_out(self._experiment):
-        return
-      queries, supports = self._embed(state, step, part, "labelled")
-      accuracy = results.soft_nn(self._experiment, part, queries, supports)
-      self._progress.accuracy(accuracy["top1"], step)
-      scalars = {f"soft_nn_{k}": v for k, v in accuracy.items()}
-      self._write(step, scalars)
+      scalars = self._watched(state, step)
+      if hidden_labels.of(self._experiment.dataset) is not None:
+        rows = self._embed(state, step, "hidden", "labelled")
+        scalars |= hidden_labels.accuracy(self._experiment, *rows)
+      if scalars:
+        self._write(step, scalars)
+
+  def _watched(self, state: train.TrainState, step: int) -> dict[str, float]:
+    """Accuracy to be shown while training; empty when none can be measured."""
+    part = self._experiment.dataset.watched
+    if part == "labelled" and not results.can_leave_one_out(self._experiment):
+      return {}
+    queries, supports = self._embed(state, step, part, "labelled")
+    accuracy = results.soft_nn(self._experiment, part, queries, supports)
+    self._progress.accuracy(accuracy["top1"], step)
+    return {f"soft_nn_{k}": v for k, v in accuracy.items()}
 
   def _rescue(self, state: train.TrainState, step: int) -> None:
     """Saves before an error; but of several processes one alone cannot."""
@@ -244,36 +274,13 @@ class TrainingRun:
   def _not_finite(
     self, state: train.TrainState, step: int, inputs: Any
   ) -> None:
-    """Keeps what is needed to look into a number that is not finite."""
-    directory = self._prepared.workdir / "not_finite" / str(step)
-    ids = {"step": step} | self._ids(inputs, step)
     self._progress.end()
-    try:
-      directory.mkdir(parents=True, exist_ok=True)
-      if distributed.is_main():
-        metrics.replace_text(
-          directory / "sample_ids.json", json.dumps(ids) + "\n"
-        )
-      with ocp.StandardCheckpointer() as writer:
-        writer.save(directory / "state", state, force=True)
-    except (OSError, ValueError) as error:
-      # What was not finite must still be said, by what follows.
-      print(f"state and sample ids could not be kept in {directory}: {error}")
-      return
-    print(f"state, step and sample ids are kept in {directory}")
-
-  def _ids(self, inputs: Any, step: int) -> dict[str, list[int]]:
-    """Images of a step, of all devices."""
-    pipeline = self._experiment.pipeline
-
-    def ids(inputs):
-      batch = pipeline.batch(inputs, step)
-      parts = {"support": batch.support, "unlabelled": batch.unlabelled}
-      return {name: part.id for name, part in parts.items() if part is not None}
-
-    whole = sharding.replicated(self._experiment.trainer.mesh)
-    found = jax.jit(ids, out_shardings=whole)(inputs)
-    return {name: np.asarray(rows).tolist() for name, rows in found.items()}
+    failed_step.keep(
+      self._prepared.workdir,
+      state,
+      step,
+      failed_step.image_ids(self._experiment, inputs, step),
+    )
 
   def report(self) -> dict[str, Any]:
     """Evaluates the final state; writes the result row and the figure."""
@@ -292,17 +299,41 @@ class TrainingRun:
     self.draw()
     return row
 
+  def save_classifier(self) -> None:
+    """Saves what predicts: the encoder with its labelled images.
+
+    Of several processes none does: --task=predict makes it when it is needed.
+    """
+    if jax.process_count() > 1:
+      return
+    prepared = self._prepared
+    made = classifier.from_trained(
+      trained.Trained(
+        config=prepared.config,
+        workdir=prepared.workdir,
+        experiment=self._experiment,
+        params=self._state.params,
+        model_state=self._state.model_state,
+        step=self.step,
+      )
+    )
+    made.save(prepared.workdir / classifier_source.DIRECTORY)
+
   def draw(self) -> None:
     """Draws the figure of a run that has taken all its steps."""
-    workdir = self._prepared.workdir
+    workdir, reference = self._prepared.workdir, self._prepared.reference
     embeddings = self._final()
+    rows = metrics.read(workdir / metrics.METRICS)
     if distributed.is_main():
       results.draw(
         workdir / figures.TRAINING,
         self._experiment,
         embeddings,
-        metrics.read(workdir / metrics.METRICS),
+        rows,
+        reference,
       )
+      if reference is not None:
+        print(f"\n{reference_curves.verdict(rows, reference)}")
 
   def _final(self) -> dict[str, np.ndarray]:
     """Embeddings of all parts by the last state."""
@@ -321,3 +352,20 @@ class TrainingRun:
       if part not in known:
         known[part] = results.embed(self._experiment, state, part)
     return [known[part] for part in parts]
+
+
+def facts(prepared: Prepared) -> health_rules.Facts:
+  """What the rules of `health` need of a recipe."""
+  config, experiment = prepared.config, prepared.experiment
+  views = config.views
+  steps_per_epoch = experiment.total_steps / experiment.train.epochs
+  num_classes = experiment.dataset.num_classes
+  return health_rules.Facts(
+    num_classes=config.support.classes_per_step or num_classes,
+    labels_per_class=len(experiment.dataset.labelled) / num_classes,
+    images_per_step=experiment.images_per_step,
+    total_steps=experiment.total_steps,
+    warmup_steps=round(config.optim.warmup_epochs * steps_per_epoch),
+    temperature=experiment.temperature,
+    small_share=views.num_small / (views.num_large + views.num_small),
+  )

@@ -269,7 +269,9 @@ def _holds_run(workdir: epath.Path) -> bool:
 def _check_same(
   stored: Mapping[str, Any], recipe: Mapping[str, Any], workdir: epath.Path
 ) -> None:
-  old, new = _flatten(stored), _flatten(recipe)
+  # Fields that are newer than the run had no effect on it: their defaults.
+  defaults = json.loads(config_lib.base().to_json())
+  old, new = _flatten(defaults) | _flatten(stored), _flatten(recipe)
   absent = "(absent)"
   differing = [
     f"{name}: {old.get(name, absent)} there, {new.get(name, absent)} now"

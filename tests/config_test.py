@@ -13,6 +13,7 @@ from paws_jax import augment
 from paws_jax import checkpoint
 from paws_jax import config as config_lib
 from paws_jax import evaluate
+from paws_jax import finetune_protocols
 from paws_jax import metrics
 from paws_jax import models
 from paws_jax import optim
@@ -31,6 +32,7 @@ READERS = {
   "train": train.TrainConfig,
   "eval": evaluate.EvalConfig,
   "checkpoint": checkpoint.CheckpointConfig,
+  "finetune": finetune_protocols.FinetuneConfig,
   "log": metrics.LogConfig,
 }
 RECIPES = sorted(
@@ -87,7 +89,16 @@ REFUSED = {
   "model.dtype": (["float16", ""], "auto, float32, bfloat16"),
   "method.temperature": ([0.0, -0.1], "greater than 0"),
   "method.sharpen_temperature": ([0.0, -0.1], "greater than 0"),
+  "method.prior": (["", "even"], "uniform, labels, given"),
+  "method.prior_probs": ([(0.5, 0.0), (1.5, -0.5)], "greater than 0"),
   "method.support_loss_weight": ([-0.1], "at least 0"),
+  "method.entropy_loss_weight": ([-0.1], "at least 0"),
+  "method.supervised_until": ([-1], "at least 0"),
+  "method.label_mass_ratio": ([0.0, -1.0], "greater than 0"),
+  "method.in_domain_temperature": ([0.0, -0.1], "greater than 0"),
+  "method.in_domain_power": ([-0.1], "at least 0"),
+  "method.num_iterations": ([-1], "at least 0"),
+  "method.released_batch_size": ([0], "at least 1"),
   "optim.start_lr": ([-0.1], "at least 0"),
   "optim.peak_lr": ([0.0, -0.1], "greater than 0"),
   "optim.final_lr": ([-0.1], "at least 0"),
@@ -105,6 +116,17 @@ REFUSED = {
   "eval.batch_size": ([0], "at least 1"),
   "checkpoint.every_steps": ([-1], "at least 0"),
   "checkpoint.keep_every_steps": ([-1], "at least 0"),
+  "finetune.learning_rates": (
+    [(), (0.1, 0.0), (0.1, -0.1), (0.1, 0.1)],
+    "different numbers greater than 0",
+  ),
+  "finetune.protocol": (["", "linear"], "linear_head, suncet"),
+  "finetune.epochs": ([0], "at least 1"),
+  "finetune.batch_size": ([0], "at least 1"),
+  "finetune.crop_scale": ([(0.0, 1.0), (0.5, 0.2)], "0 < low <= high <= 1"),
+  "finetune.aspect_ratio": ([(0.0, 1.0), (2.0, 1.0)], "0 < low <= high"),
+  "finetune.holdout": (["", "test"], "stratified, paper, none"),
+  "finetune.holdout_fraction": ([0.0, 1.0], "in (0, 1)"),
   "log.every_steps": ([0], "at least 1"),
 }
 

@@ -228,6 +228,14 @@ def test_lengths_that_disagree_are_refused_with_both():
     _call(supports[:1], supports[:1], labels[:1], leave_one_out=True)
 
 
+def test_a_vote_needs_queries_and_supports():
+  queries, _, supports, labels = _random()
+  with pytest.raises(ValueError, match="0 queries and 17 supports: a vote"):
+    _call(queries[:0], supports, labels)
+  with pytest.raises(ValueError, match="23 queries and 0 supports: a vote"):
+    _call(queries, supports[:0], labels[:0])
+
+
 class Pixels(nn.Module):
   """A stand-in for an encoder: h is the crop's pixels, z twice that."""
 
@@ -275,3 +283,22 @@ def test_every_image_is_embedded_once_whatever_batch_and_devices(
   crops = (images[:, 1:5, 1:5] / 255 - 0.5) / 0.25
   expected = 6 * crops.reshape(19, 16) + 1
   np.testing.assert_allclose(z, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_other_layers_can_be_asked_for():
+  rng = np.random.default_rng(1)
+  images = rng.integers(0, 256, (5, 4, 4, 1), np.uint8)
+  embed = evaluate.make_embedder(
+    Pixels(),
+    views=VIEWS,
+    batch_size=4,
+    mesh=sharding.make_mesh(jax.devices()[:1]),
+    layers=lambda encoder, crops: jnp.concatenate(
+      encoder(crops, train=False), axis=1
+    ),
+  )
+  h = (images.reshape(5, 16) / 255 - 0.5) / 0.25
+  expected = np.concatenate([h, 6 * h + 1], axis=1)
+  np.testing.assert_allclose(
+    embed(PARAMS, STATS, images), expected, rtol=1e-5, atol=1e-5
+  )

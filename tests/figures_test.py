@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from matplotlib import image
 
+from paws_jax import embedding_map
 from paws_jax import figures
+from paws_jax import health
+from paws_jax import reference_curves
 
 ROWS = [
   {"step": 1, "cross_entropy": 2.3, "me_max_kl": 0.1, "target_confidence": 0.3},
@@ -66,7 +69,7 @@ def test_of_very_many_labelled_images_some_are_shown(tmp_path, monkeypatch):
     projected.append(len(points))
     return points[:, :2]
 
-  monkeypatch.setattr(figures, "_project", project)
+  monkeypatch.setattr(embedding_map, "_project", project)
   draw(
     tmp_path / "f.png", num_classes=4, labelled_per_class=400, num_queries=3000
   )
@@ -117,6 +120,77 @@ def test_hardly_anything_to_draw(tmp_path, num_queries, dims):
   )
 
 
+FINDING = health.Finding("collapse", 2, "All images look the same.", "Stop.")
+
+
+def crimson(pixels):
+  """How many pixels have the colour that only findings have."""
+  wanted = np.array([0xDC, 0x14, 0x3C]) / 255
+  return (np.abs(pixels[..., :3] - wanted).max(axis=-1) < 0.02).sum()
+
+
+def test_findings_are_marked_and_told(tmp_path):
+  plain = draw(tmp_path / "a.png", num_classes=3, labelled_per_class=2)
+  told = [*ROWS, {"step": 2, **FINDING.texts()}]
+  marked = draw(
+    tmp_path / "b.png", num_classes=3, labelled_per_class=2, rows=told
+  )
+  assert crimson(plain) == 0
+  assert crimson(marked) > 40
+  # The sentence stands below all panels.
+  assert crimson(marked[-25:]) > 10
+
+
+def test_the_end_of_a_finding_is_not_marked(tmp_path):
+  over = {"step": 2, **FINDING.texts(), "event": "ends"}
+  pixels = draw(
+    tmp_path / "a.png", num_classes=3, labelled_per_class=2, rows=[*ROWS, over]
+  )
+  assert crimson(pixels) == 0
+
+
+def test_what_shows_the_health_is_drawn(tmp_path):
+  shown = {
+    "view_agreement": 0.5,
+    "classes_used": 0.9,
+    "max_similarity": 0.8,
+    "feature_rank": 7.0,
+    "grad_norm": 2.0,
+    "update_norm": 0.01,
+    "param_norm": 9.0,
+    "learning_rate": 0.1,
+    "trust_ratio_min": 1e-4,
+    "trust_ratio_median": 1e-3,
+    "trust_ratio_max": 1e-2,
+  }
+  rows = [{"step": i} | {k: v * i for k, v in shown.items()} for i in (1, 2)]
+  before, after = (
+    draw(tmp_path / "f.png", num_classes=3, labelled_per_class=2, rows=rows)
+    for rows in (ROWS, ROWS + rows)
+  )
+  third = before.shape[1] // 3
+  panels = (before[:, third : 2 * third], after[:, third : 2 * third])
+  assert (np.abs(panels[0] - panels[1]).max(axis=-1) > 0.1).sum() > 1000
+
+
+def test_a_reference_lies_behind_the_curves(tmp_path):
+  curve = reference_curves.Curve(
+    np.array([1, 3]), *(np.array([v, v]) for v in (1.5, 1.0, 2.0))
+  )
+  reference = reference_curves.Reference("r", 3, {"cross_entropy": curve})
+  plain, banded = (
+    draw(
+      tmp_path / "f.png", num_classes=3, labelled_per_class=2, reference=shown
+    )
+    for shown in (None, reference)
+  )
+  changed = np.abs(plain - banded).max(axis=-1) > 0.02
+  # A band of half the panel's height, in the first panel alone.
+  top, left = banded.shape[0] // 2, banded.shape[1] // 3
+  assert changed[:top, :left].sum() > 5000
+  assert not changed[:, left:].any()
+
+
 def test_names_are_text_not_formulas(tmp_path):
   draw(
     tmp_path / "f.png",
@@ -127,7 +201,7 @@ def test_names_are_text_not_formulas(tmp_path):
 
 
 def test_many_points_are_thinned(tmp_path, monkeypatch):
-  monkeypatch.setattr(figures, "_MOST_POINTS", 30)
+  monkeypatch.setattr(embedding_map, "_MOST_POINTS", 30)
   draw(tmp_path / "f.png", num_classes=2, labelled_per_class=3, num_queries=500)
 
 

@@ -14,6 +14,9 @@ from jax.sharding import PartitionSpec as P
 
 from paws_jax import losses
 from paws_jax import sharding
+from paws_jax.losses import ropaws
+from paws_jax.losses import similarity
+from paws_jax.losses import spectrum
 from tests import golden_reference
 
 PAWS_INPUTS = (
@@ -503,13 +506,46 @@ def test_me_max_off_leaves_the_cross_entropy_alone():
   assert -np.log(4) <= regularizer < 0
 
 
+def test_me_max_with_a_prior_is_the_divergence_from_it():
+  with jax.enable_x64(True):
+    probs = jax.nn.softmax(_normal(0, 6, 4), axis=-1)
+    targets = jax.nn.softmax(_normal(1, 6, 4), axis=-1)
+    prior = np.array([0.1, 0.2, 0.3, 0.4])
+    objective = functools.partial(
+      losses.paws_objective, probs, targets, sharpen_temperature=0.5
+    )
+    plain, uniform = objective(me_max=True)
+    same, regularizer = objective(me_max=True, prior=jnp.asarray(prior))
+    mean = np.asarray(losses.sharpen(probs, temperature=0.5)).mean(0)
+  np.testing.assert_array_equal(same, plain)
+  divergence = np.sum(mean * np.log(mean / prior))
+  np.testing.assert_allclose(regularizer, divergence - np.log(4), rtol=1e-12)
+  np.testing.assert_allclose(uniform, np.sum(mean * np.log(mean)), rtol=1e-12)
+
+
+def test_weights_of_anchors_weigh_their_cross_entropies():
+  with jax.enable_x64(True):
+    probs = jax.nn.softmax(_normal(0, 6, 4), axis=-1)
+    targets = jax.nn.softmax(_normal(1, 6, 4), axis=-1)
+    weights = np.linspace(0, 1, 6)
+    found, _ = losses.paws_objective(
+      probs,
+      targets,
+      sharpen_temperature=0.5,
+      me_max=False,
+      weights=jnp.asarray(weights),
+    )
+    each = np.asarray(losses.cross_entropy(targets, probs))
+  np.testing.assert_allclose(found, np.mean(weights * each), rtol=1e-12)
+
+
 # --- Proposition 1 -----------------------------------------------------------
 
 
 def _collapsed_gradient(monkeypatch, target):
   """d cross-entropy / d similarities where all similarities are the same."""
   # Queries stand for their similarities to the supports.
-  monkeypatch.setattr(losses, "cosine_similarities", lambda q, keys: q)
+  monkeypatch.setattr(similarity, "cosine_similarities", lambda q, keys: q)
   labels = losses.label_rows(
     jnp.tile(jnp.arange(4), 2), jnp.arange(4), smoothing=0.1
   )
@@ -663,6 +699,7 @@ def test_suncet_refuses_labels_that_do_not_fit():
 
 
 def test_examples_of_the_documentation_hold():
-  result = doctest.testmod(losses)
-  assert result.attempted >= 5
-  assert result.failed == 0
+  modules = [similarity, ropaws, spectrum]
+  results = [doctest.testmod(module) for module in modules]
+  assert all(result.attempted >= 2 for result in results)
+  assert not any(result.failed for result in results)

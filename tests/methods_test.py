@@ -7,163 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
-from jax.sharding import PartitionSpec as P
 
 from paws_jax import augment
 from paws_jax import config as config_lib
-from paws_jax import data
 from paws_jax import losses
 from paws_jax import methods
 from paws_jax import models
 from paws_jax import sharding
-from paws_jax.models import heads
-from paws_jax.models import norm
-
-SECTION = config_lib.base().method.to_dict() | {
-  "temperature": 0.2,
-  "sharpen_temperature": 0.5,
-}
-NUM_CLASSES = 3
-SMOOTHING = 0.1
-
-
-class _Trunk(nn.Module):
-  """One convolution: enough of an encoder, and quick to compile."""
-
-  settings: norm.LayerSettings
-
-  @nn.compact
-  def __call__(self, images, *, train, mask=None):
-    dtype = self.settings.dtype
-    x = nn.Conv(6, (3, 3), dtype=dtype, param_dtype=dtype)(images)
-    x = self.settings.batch_norm("bn")(x, train=train, mask=mask)
-    return nn.relu(x).mean((1, 2))
-
-
-def _encoder(*, prediction, axis_name):
-  settings = norm.LayerSettings(
-    momentum=0.9,
-    dtype=jnp.float64,
-    param_dtype=jnp.float64,
-    axis_name=axis_name,
-  )
-  return models.Encoder(
-    trunk=_Trunk(settings),
-    projection=heads.ProjectionHead(8, 8, settings),
-    prediction=heads.PredictionHead(8, settings) if prediction else None,
-  )
-
-
-def _method(*, prediction=True, axis_name=None, remat="none", **fields):
-  smoothing = fields.pop("label_smoothing", SMOOTHING)
-  return methods.create(
-    SECTION | fields,
-    encoder=_encoder(prediction=prediction, axis_name=axis_name),
-    label_smoothing=smoothing,
-    remat=remat,
-    axis_name=axis_name,
-  )
-
-
-def _views(*, num_large=2, num_small=1, num_supports=6, seed=0):
-  """Eight images and two views each of the supports, float64."""
-  rng = np.random.default_rng(seed)
-
-  def images(*shape):
-    return rng.normal(size=(*shape, 3))
-
-  return data.Views(
-    large=images(8, num_large, 6, 6),
-    small=images(8, num_small, 4, 4) if num_small else None,
-    support=images(num_supports, 2, 6, 6),
-    support_mask=None,
-    support_labels=np.arange(num_supports) % NUM_CLASSES + 5,
-    class_ids=np.arange(NUM_CLASSES) + 5,
-  )
-
-
-def _without_unlabelled(views):
-  return views._replace(large=None, small=None)
-
-
-def _padded(views, num_rows, seed=9):
-  """Supports padded to `num_rows` with images that must not matter."""
-  missing = num_rows - len(views.support)
-  rng = np.random.default_rng(seed)
-  padding = 3 + 5 * rng.normal(size=(missing, *views.support.shape[1:]))
-  return views._replace(
-    support=np.concatenate([views.support, padding]),
-    support_mask=np.arange(num_rows) < len(views.support),
-  )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _init(method, views):
-  """Weights in general position, running statistics too."""
-  params, model_state = method.init(jax.random.key(0), views)
-  leaves, tree = jax.tree.flatten((params, model_state))
-  rng = np.random.default_rng(1)
-  leaves = [x + 0.1 * np.abs(rng.normal(size=x.shape)) for x in leaves]
-  return jax.tree.unflatten(tree, leaves)
-
-
-def _loss(method, params, model_state, views, num_devices=1):
-  local = functools.partial(method.loss, step=None, key=None)
-  if num_devices > 1:
-    whole, state = P(), method.state_specs
-    local = sharding.shard_map(
-      local,
-      sharding.make_mesh(jax.devices()[:num_devices]),
-      in_specs=(whole, state, data.batch_specs(views)),
-      out_specs=(whole, (whole, state)),
-    )
-  return local(params, model_state, views)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def _loss_and_grads(method, params, model_state, views, num_devices):
-  loss = jax.value_and_grad(functools.partial(_loss, method), has_aux=True)
-  return loss(params, model_state, views, num_devices)
-
-
-def _evaluate(method, views, *, num_devices=1):
-  """Returns loss, metrics, updated statistics and gradients."""
-  with jax.enable_x64(True):
-    params, state = _init(_single_device(method), views)
-    (value, (metrics, state)), grads = _loss_and_grads(
-      method, params, state, views, num_devices
-    )
-  return jax.device_get(
-    {
-      "loss": value,
-      "metrics": metrics,
-      "model_state": state,
-      "grads": grads,
-    }
-  )
-
-
-def _single_device(method):
-  """For initialisation, which knows nothing of devices."""
-  return dataclasses.replace(method, axis_name=None)
-
-
-def _assert_same(actual, expected, atol=1e-12):
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=atol),
-    actual,
-    expected,
-  )
+from tests import toy_method
 
 
 @functools.cache
 def _reference(name="paws"):
   """One device, no padding, nothing recomputed."""
-  views = _views()
+  views = toy_method.make_views()
   if name == "supervised":
-    views = _without_unlabelled(views)
-  return _evaluate(_method(name=name), views)
+    views = toy_method.without_unlabelled(views)
+  return toy_method.evaluate(toy_method.create(name=name), views)
 
 
 # --- Views and refusals ------------------------------------------------------
@@ -175,31 +35,38 @@ def _views_config(**fields):
 
 def test_paws_takes_all_crops_of_the_recipe():
   config = _views_config(num_large=2, num_small=6)
-  assert _method().views(config) == config
+  assert toy_method.create().views(config) == config
 
 
 def test_paws_refuses_a_single_large_crop():
   with pytest.raises(ValueError, match=r"views\.num_large is 1: .* at least 2"):
-    _method().views(_views_config(num_large=1))
+    toy_method.create().views(_views_config(num_large=1))
 
 
 def test_supervised_takes_no_crops_of_unlabelled_images():
-  config = _method(name="supervised").views(_views_config(large_size=24))
+  config = toy_method.create(name="supervised").views(
+    _views_config(large_size=24)
+  )
   assert (config.num_large, config.num_small) == (0, 0)
   assert config.large_size == 24
 
 
 def test_unknown_methods_are_refused():
+  known = "paws, ropaws, simclr, suncet, supervised"
   with pytest.raises(
-    ValueError, match=r"method\.name is 'simclr'; known are paws, supervised"
+    ValueError, match=rf"method\.name is 'swav'; known are {known}"
   ):
-    _method(name="simclr")
+    toy_method.create(name="swav")
 
 
 def test_unknown_and_missing_fields_are_refused_by_name():
   with pytest.raises(TypeError, match="'queue'"):
-    _method(queue=1)
-  section = {key: SECTION[key] for key in SECTION if key != "temperature"}
+    toy_method.create(queue=1)
+  section = {
+    key: toy_method.SECTION[key]
+    for key in toy_method.SECTION
+    if key != "temperature"
+  }
   with pytest.raises(TypeError, match="'temperature'"):
     methods.create(section, encoder=None, label_smoothing=0.0)
 
@@ -251,6 +118,12 @@ def _by_hand(method, weights, views):
     me_max=method.config.me_max,
   )
   loss = sum(terms)
+  if method.config.entropy_loss_weight:
+    probs = losses.soft_nearest_neighbours(
+      z, z_support, rows, temperature=method.config.temperature
+    )
+    entropy = -jnp.mean(losses.negative_entropy(probs))
+    loss += method.config.entropy_loss_weight * entropy
   if method.config.support_loss_weight:
     loss += method.config.support_loss_weight * losses.suncet_loss(
       z_support, rows, temperature=method.config.temperature
@@ -264,19 +137,22 @@ def _by_hand(method, weights, views):
     ({}, {}),
     ({"num_small": 0}, {"prediction": False, "me_max": False}),
     ({"num_small": 2}, {"prediction": False, "label_smoothing": 0.0}),
-    ({"num_large": 3}, {"support_loss_weight": 0.5}),
+    (
+      {"num_large": 3},
+      {"support_loss_weight": 0.5, "entropy_loss_weight": 0.25},
+    ),
   ],
   ids=[
     "small",
     "no_small_no_head_no_me_max",
     "no_head_hard_labels",
-    "three_and_support_loss",
+    "three_and_more_losses",
   ],
 )
 def test_paws_is_the_loss_of_its_embeddings(crops, fields):
-  method = _method(**fields)
-  views = _views(**crops)
-  result = _evaluate(method, views)
+  method = toy_method.create(**fields)
+  views = toy_method.make_views(**crops)
+  result = toy_method.evaluate(method, views)
   with jax.enable_x64(True):
     by_hand = functools.partial(_by_hand, method)
     (loss, (terms, state)), grads = jax.jit(
@@ -284,11 +160,11 @@ def test_paws_is_the_loss_of_its_embeddings(crops, fields):
         lambda params, state, views: by_hand((params, state), views),
         has_aux=True,
       )
-    )(*_init(method, views), views)
-  _assert_same(result["loss"], loss)
-  _assert_same(result["metrics"]["cross_entropy"], terms[0])
-  _assert_same(result["model_state"], state)
-  _assert_same(result["grads"], grads)
+    )(*toy_method.init(method, views), views)
+  toy_method.assert_same(result["loss"], loss)
+  toy_method.assert_same(result["metrics"]["cross_entropy"], terms[0])
+  toy_method.assert_same(result["model_state"], state)
+  toy_method.assert_same(result["grads"], grads)
 
 
 def test_metrics_are_in_their_ranges():
@@ -299,21 +175,33 @@ def test_metrics_are_in_their_ranges():
     "cross_entropy",
     "me_max_kl",
     "target_confidence",
+    "nt_xent",
+    "suncet",
+    "view_agreement",
+    "max_similarity",
+    "classes_used",
+    "feature_rank",
   }
   assert metrics["loss"] == result["loss"]
   assert metrics["cross_entropy"] > 0
-  assert 0 <= metrics["me_max_kl"] <= np.log(NUM_CLASSES)
-  assert 1 / NUM_CLASSES <= metrics["target_confidence"] <= 1
+  assert 0 <= metrics["me_max_kl"] <= np.log(toy_method.NUM_CLASSES)
+  assert 1 / toy_method.NUM_CLASSES <= metrics["target_confidence"] <= 1
   # KL to the uniform distribution: log C above the regulariser.
-  regularizer = metrics["me_max_kl"] - np.log(NUM_CLASSES)
-  _assert_same(metrics["loss"], metrics["cross_entropy"] + regularizer)
+  regularizer = metrics["me_max_kl"] - np.log(toy_method.NUM_CLASSES)
+  toy_method.assert_same(
+    metrics["loss"], metrics["cross_entropy"] + regularizer
+  )
 
 
 def test_without_me_max_the_loss_is_the_cross_entropy_and_kl_is_reported():
-  result = _evaluate(_method(me_max=False), _views())
+  result = toy_method.evaluate(
+    toy_method.create(me_max=False), toy_method.make_views()
+  )
   metrics = result["metrics"]
   assert metrics["loss"] == metrics["cross_entropy"]
-  _assert_same(metrics["me_max_kl"], _reference()["metrics"]["me_max_kl"])
+  toy_method.assert_same(
+    metrics["me_max_kl"], _reference()["metrics"]["me_max_kl"]
+  )
   differs = jax.tree.map(
     lambda a, b: np.abs(a - b).max() > 1e-6,
     result["grads"],
@@ -322,53 +210,103 @@ def test_without_me_max_the_loss_is_the_cross_entropy_and_kl_is_reported():
   assert any(jax.tree.leaves(differs))
 
 
+def test_a_prior_moves_the_mean_prediction_and_is_what_kl_is_from():
+  views = toy_method.make_views()
+  counts = (9, 9, 9, 9, 9, 1, 2, 5)
+  result = toy_method.evaluate(
+    toy_method.create(prior="labels", class_counts=counts), views
+  )
+  uniform = _reference()
+  assert result["metrics"]["cross_entropy"] == pytest.approx(
+    uniform["metrics"]["cross_entropy"], rel=1e-12
+  )
+  # The classes of the step, 5 to 7, as often as their labels: 1/8, 2/8, 5/8.
+  # With KL(p̄ ‖ prior) - KL(p̄ ‖ uniform) = -Σ p̄ log(3 prior).
+  given = (0.1,) * 5 + (1 / 16, 1 / 8, 5 / 16)
+  same = toy_method.measure(
+    toy_method.create(prior="given", prior_probs=given), views
+  )
+  toy_method.assert_same(same, result["metrics"])
+  difference = result["metrics"]["me_max_kl"] - uniform["metrics"]["me_max_kl"]
+  log_ratios = -np.log(3 * np.array([1, 2, 5]) / 8)
+  assert log_ratios.min() <= difference <= log_ratios.max()
+  assert abs(difference) > 1e-3
+  assert result["loss"] - uniform["loss"] == pytest.approx(difference)
+
+
+def test_health_metrics_change_no_gradient_and_can_be_left_out():
+  result = toy_method.evaluate(
+    toy_method.create(health_metrics=False), toy_method.make_views()
+  )
+  names = {"loss", "cross_entropy", "me_max_kl", "target_confidence"}
+  assert set(result["metrics"]) == names
+  expected = _reference()
+  toy_method.assert_same(result["grads"], expected["grads"])
+  toy_method.assert_same(
+    result["metrics"], {name: expected["metrics"][name] for name in names}
+  )
+
+
 def test_order_of_supports_and_columns_does_not_matter():
-  views = _views()
+  views = toy_method.make_views()
   order = np.array([4, 0, 5, 1, 3, 2])
   moved = views._replace(
     support=views.support[order],
     support_labels=views.support_labels[order],
     class_ids=views.class_ids[::-1],
   )
-  _assert_same(_evaluate(_method(), moved), _reference())
+  toy_method.assert_same(
+    toy_method.evaluate(toy_method.create(), moved), _reference()
+  )
 
 
 @pytest.mark.parametrize("remat", ["dots", "all"])
 def test_recomputing_activations_changes_nothing(remat):
-  _assert_same(_evaluate(_method(remat=remat), _views()), _reference())
+  toy_method.assert_same(
+    toy_method.evaluate(
+      toy_method.create(remat=remat), toy_method.make_views()
+    ),
+    _reference(),
+  )
 
 
 # --- Devices and padding -----------------------------------------------------
 
 
 def _without_unlabelled_if(name, views):
-  return _without_unlabelled(views) if name == "supervised" else views
+  return toy_method.without_unlabelled(views) if name == "supervised" else views
 
 
 @pytest.mark.parametrize("name", ["paws", "supervised"])
 def test_padding_of_supports_changes_nothing(name):
-  views = _without_unlabelled_if(name, _padded(_views(), 8))
-  _assert_same(_evaluate(_method(name=name), views), _reference(name))
+  views = _without_unlabelled_if(
+    name, toy_method.padded(toy_method.make_views(), 8)
+  )
+  toy_method.assert_same(
+    toy_method.evaluate(toy_method.create(name=name), views), _reference(name)
+  )
 
 
 @pytest.mark.parametrize("name", ["paws", "supervised"])
 def test_four_devices_equal_one(name):
   # Six supports on four devices: the last one holds nothing but padding.
-  views = _without_unlabelled_if(name, _padded(_views(), 8))
-  method = _method(name=name, axis_name=sharding.AXES)
-  result = _evaluate(method, views, num_devices=4)
-  _assert_same(result, _reference(name))
+  views = _without_unlabelled_if(
+    name, toy_method.padded(toy_method.make_views(), 8)
+  )
+  method = toy_method.create(name=name, axis_name=sharding.AXES)
+  result = toy_method.evaluate(method, views, num_devices=4)
+  toy_method.assert_same(result, _reference(name))
 
 
 # --- Supervised --------------------------------------------------------------
 
 
 def test_supervised_is_the_suncet_loss_of_the_supports():
-  method = _method(name="supervised")
-  views = _without_unlabelled(_views())
+  method = toy_method.create(name="supervised")
+  views = toy_method.without_unlabelled(toy_method.make_views())
   result = _reference("supervised")
   with jax.enable_x64(True):
-    params, state = _init(method, views)
+    params, state = toy_method.init(method, views)
     (_, z), _ = method.encoder.apply(
       {"params": params, **state},
       jnp.concatenate([views.support[:, 0], views.support[:, 1]]),
@@ -376,17 +314,21 @@ def test_supervised_is_the_suncet_loss_of_the_supports():
       mutable=["batch_stats"],
     )
     rows = losses.label_rows(
-      jnp.tile(views.support_labels, 2), views.class_ids, smoothing=SMOOTHING
+      jnp.tile(views.support_labels, 2),
+      views.class_ids,
+      smoothing=toy_method.SMOOTHING,
     )
     expected = losses.suncet_loss(z, rows, temperature=0.2)
-  _assert_same(result["loss"], expected)
+  toy_method.assert_same(result["loss"], expected)
   assert set(result["metrics"]) == {"loss", "cross_entropy"}
   assert result["metrics"]["cross_entropy"] == result["loss"] > 0
 
 
 def test_label_smoothing_reaches_the_labels():
-  views = _without_unlabelled(_views())
-  hard = _evaluate(_method(name="supervised", label_smoothing=0.0), views)
+  views = toy_method.without_unlabelled(toy_method.make_views())
+  hard = toy_method.evaluate(
+    toy_method.create(name="supervised", label_smoothing=0.0), views
+  )
   assert abs(hard["loss"] - _reference("supervised")["loss"]) > 1e-3
 
 
@@ -407,16 +349,22 @@ def test_methods_train_a_resnet_on_four_devices(name):
         "zero_init_residual": False,
         "bn_momentum": 0.9,
         "final_bn_momentum": 0.9,
+        "freeze_bn": False,
+        "init_from": "",
         "dtype": "float32",
       },
       axis_name=axis_name,
       dtype=jnp.float64,
     )
     # Two supports a class: each has another one to vote for it.
-    method = _method(name=name, axis_name=axis_name, support_loss_weight=0.5)
+    method = toy_method.create(
+      name=name, axis_name=axis_name, support_loss_weight=0.5
+    )
     return dataclasses.replace(method, encoder=encoder)
 
-  views = _without_unlabelled_if(name, _padded(_views(), 8))
-  one = _evaluate(method(None), views)
-  four = _evaluate(method(sharding.AXES), views, num_devices=4)
-  _assert_same(four, one, atol=1e-10)
+  views = _without_unlabelled_if(
+    name, toy_method.padded(toy_method.make_views(), 8)
+  )
+  one = toy_method.evaluate(method(None), views)
+  four = toy_method.evaluate(method(sharding.AXES), views, num_devices=4)
+  toy_method.assert_same(four, one, atol=1e-10)

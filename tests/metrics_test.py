@@ -30,6 +30,18 @@ def test_writer_writes_a_line_at_once(tmp_path):
   writer.close()
 
 
+def test_words_have_a_line_of_their_own(tmp_path):
+  writer = open_writer(tmp_path)
+  writer.write(4, {"loss": 0.5})
+  writer.note(4, {"finding": "collapse", "sentence": "all the same."})
+  writer.close()
+  assert metrics.read(tmp_path / metrics.METRICS)[1] == {
+    "step": 4,
+    "finding": "collapse",
+    "sentence": "all the same.",
+  }
+
+
 def test_writer_refuses_numbers_that_json_has_not(tmp_path):
   writer = open_writer(tmp_path)
   for value in (float("nan"), float("inf")):
@@ -205,6 +217,16 @@ def test_means_go_on_from_what_was_pending():
   assert second.pending == []
 
 
+def test_steps_of_an_older_version_may_lack_a_metric():
+  means = metrics.StepMeans(2, [{"loss": 1.0, "learning_rate": 0.1}])
+  values = {"loss": [3.0], "learning_rate": [0.2], "new": [5.0]}
+  ((step, found),) = means.add(
+    2, {name: np.array(value) for name, value in values.items()}
+  )
+  assert step == 2
+  assert found == {"loss": 2.0, "learning_rate": 0.2, "new": 5.0}
+
+
 class Terminal(io.StringIO):
   def isatty(self):
     return True
@@ -276,6 +298,44 @@ def test_progress_on_a_terminal(clock, monkeypatch):
   for part in text.rstrip("\n").split("\r")[1:]:
     shown = part + shown[len(part) :]
     assert shown.rstrip() == part.rstrip()
+
+
+def test_words_do_not_break_the_line_on_a_terminal(clock, monkeypatch):
+  monkeypatch.setenv("COLUMNS", "200")
+  stream = Terminal()
+  progress = make_progress(stream)
+  clock.now += 1
+  progress.show(1, NUMBERS)
+  width = len(stream.getvalue()) - 1
+  progress.say("! collapse\n  of all")
+  clock.now += 1
+  progress.show(2, NUMBERS)
+  progress.end()
+  lines = stream.getvalue().split("\n")
+  # The line is wiped before the words take its place, and comes again below.
+  assert lines[0].endswith("\r" + " " * width + "\r! collapse")
+  assert lines[1] == "  of all"
+  assert lines[2].startswith("\rstep 2/1000")
+  assert lines[3] == ""
+
+
+def test_words_in_a_log_file_are_lines(clock):
+  stream = io.StringIO()
+  progress = make_progress(stream)
+  progress.say("! collapse")
+  clock.now += 1
+  progress.show(1, NUMBERS)
+  assert stream.getvalue().startswith("! collapse\nstep 1/1000")
+
+
+def test_the_line_shows_no_loss_that_may_be_negative(clock):
+  stream = io.StringIO()
+  progress = make_progress(stream)
+  clock.now += 1
+  progress.show(1, {"loss": -1.5, "me_max_kl": 0.25})
+  text = stream.getvalue()
+  assert text.endswith("ETA 16:39  me-max KL 0.250\n")
+  assert "1.5" not in text
 
 
 def test_progress_fits_a_narrow_terminal(clock, monkeypatch):

@@ -26,6 +26,8 @@ SECTION = {
   "zero_init_residual": False,
   "bn_momentum": 0.9,
   "final_bn_momentum": 0.01,
+  "freeze_bn": False,
+  "init_from": "",
   "dtype": "float32",
 }
 

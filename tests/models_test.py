@@ -20,6 +20,8 @@ SECTION = {
   "zero_init_residual": False,
   "bn_momentum": 0.9,
   "final_bn_momentum": 0.01,
+  "freeze_bn": False,
+  "init_from": "",
   "dtype": "float32",
 }
 
@@ -151,6 +153,46 @@ def test_without_prediction_head_z_is_h():
   assert set(variables["params"]) == {"trunk", "projection"}
 
 
+def test_frozen_batch_norm_trains_on_running_statistics_and_leaves_them():
+  rng = np.random.default_rng(0)
+  images = rng.normal(size=(4, 8, 8, 3)).astype(np.float32)
+  frozen = _from_section(jnp.float32, name="small_resnet", freeze_bn=True)
+  template = jax.eval_shape(
+    lambda key: frozen.init(key, images, train=True), jax.random.key(0)
+  )
+  variables = jax.tree.map(
+    lambda leaf: rng.uniform(0.1, 0.3, leaf.shape).astype(np.float32), template
+  )
+
+  @functools.partial(jax.jit, static_argnums=0, static_argnames="train")
+  def outputs(encoder, images, train):
+    embeddings, updates = encoder.apply(
+      variables, images, train=train, mutable=["batch_stats"]
+    )
+    hidden, _ = encoder.apply(
+      variables,
+      images,
+      train=train,
+      num_projection_layers=1,
+      method="features",
+      mutable=["batch_stats"],
+    )
+    return (*embeddings, hidden), updates["batch_stats"]
+
+  trained, stats = outputs(frozen, images, train=True)
+  expected, _ = outputs(frozen, images, train=False)
+  jax.tree.map(np.testing.assert_array_equal, trained, expected)
+  jax.tree.map(np.testing.assert_array_equal, stats, variables["batch_stats"])
+  free = _from_section(jnp.float32, name="small_resnet")
+  others, moved = outputs(free, images, train=True)
+  for a, b in zip(others, trained, strict=True):
+    assert np.max(np.abs(a - b)) > 0.01
+  assert all(
+    not np.array_equal(a, b)
+    for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(stats), strict=True)
+  )
+
+
 def test_images_must_have_four_axes():
   with pytest.raises(ValueError, match=r"\(8, 8, 3\)"):
     _from_section(jnp.float32).init(
@@ -206,6 +248,8 @@ def test_fields_reach_the_layers():
     ("bn_momentum", 1.0),
     ("bn_momentum", -0.1),
     ("final_bn_momentum", float("nan")),
+    ("freeze_bn", 1),
+    ("init_from", None),
     ("dtype", "float16"),
   ],
 )

@@ -145,6 +145,8 @@ def _encoder_params(case):
       "zero_init_residual": False,
       "bn_momentum": 0.9,
       "final_bn_momentum": 0.9,
+      "freeze_bn": False,
+      "init_from": "",
       "dtype": "float32",
     }
   )
@@ -338,6 +340,44 @@ def test_adamw_decouples_the_decay():
   np.testing.assert_allclose(updates["kernel"], expected, rtol=1e-4, atol=1e-6)
   expected = -0.1 * np.sign(grads["bias"])
   np.testing.assert_allclose(updates["bias"], expected, rtol=1e-4)
+
+
+def test_trust_ratios_are_what_gradients_are_multiplied_by():
+  rng = np.random.default_rng(0)
+  shapes = {"a": (3, 4), "b": (4, 4), "c": (2, 2, 3), "d": (5, 5), "bias": (4,)}
+  params = {k: jnp.asarray(rng.normal(size=v)) for k, v in shapes.items()}
+  grads = {k: jnp.asarray(rng.normal(size=v)) for k, v in shapes.items()}
+  # A bias counts for nothing, and a kernel without gradient as 1.
+  grads["bias"] *= 1e9
+  grads["d"] *= 0
+  found = optim.observer(SECTION | {"weight_decay": 0.0})(grads, params)
+  scale = optim.scale_by_lars(
+    weight_decay=0.0, trust_coefficient=SECTION["trust_coefficient"]
+  )
+  scaled, _ = scale.update(grads, scale.init(params), params)
+  ratios = sorted(
+    float(jnp.linalg.norm(scaled[k]) / jnp.linalg.norm(grads[k])) for k in "abc"
+  )
+  np.testing.assert_allclose(found["trust_ratio_min"], ratios[0], rtol=1e-5)
+  middle = (ratios[1] + ratios[2]) / 2
+  np.testing.assert_allclose(found["trust_ratio_median"], middle, rtol=1e-5)
+  assert found["trust_ratio_max"] == 1
+
+
+def test_trust_ratios_count_the_decay():
+  params = {"kernel": jnp.full((2, 2), 3.0)}
+  grads = {"kernel": jnp.full((2, 2), 1.0)}
+  found = optim.observer(SECTION)(grads, params)
+  # tc |w| / (|g| + wd |w|) = 1e-3 * 6 / (2 + 1e-2 * 6)
+  for name in ("min", "median", "max"):
+    np.testing.assert_allclose(
+      found[f"trust_ratio_{name}"], 6e-3 / 2.06, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_other_optimisers_have_no_trust_ratios(name):
+  assert optim.observer(SECTION | {"name": name}) is None
 
 
 def test_unknown_optimisers_are_refused():

@@ -284,7 +284,7 @@ def test_other_recipes_on_other_hosts_are_refused_before_the_first_step(
 
 def test_other_code_on_another_host_is_refused(tmp_path):
   shutil.copytree(processes.ROOT / "paws_jax", tmp_path / "paws_jax")
-  with (tmp_path / "paws_jax" / "losses.py").open("a") as file:
+  with (tmp_path / "paws_jax" / "optim.py").open("a") as file:
     file.write("# Changed on one machine only.\n")
   other = (
     f"import runpy, sys; sys.path.insert(0, {str(tmp_path)!r}); "

@@ -172,6 +172,29 @@ def test_a_whole_run_leaves_everything(whole):
   assert all(set(names) <= set(row) for row in losses)
   evaluations = [row for row in rows(workdir) if "soft_nn_top1" in row]
   assert [row["step"] for row in evaluations] == [5, 10]
+  # The labels of digits are known, and all but twenty are hidden.
+  assert all(0 < row["pseudo_label_accuracy"] < 1 for row in evaluations)
+
+
+@pytest.mark.slow
+def test_what_is_unhealthy_is_said_in_the_log_and_kept(whole):
+  workdir, result = whole
+  # Two labels a class and ten steps.
+  (row,) = [row for row in rows(workdir) if "finding" in row]
+  assert (row["finding"], row["event"]) == ("label shortage", "starts")
+  assert result.stdout.count("! label shortage (step 10): target") == 1
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_compared_with_another(whole, launch, tmp_path):
+  workdir, _ = whole
+  copy = tmp_path / "run"
+  shutil.copytree(workdir, copy)
+  result = launch(copy, f"--compare_to={workdir}")
+  assert result.returncode == 0, result.stderr
+  assert f"at step 10, beside {workdir}: cross_entropy" in result.stdout
+  drawn = image.imread(copy / "training.png")
+  assert np.any(drawn != image.imread(workdir / "training.png"))
 
 
 @pytest.mark.slow
@@ -388,6 +411,12 @@ def test_prepare_writes_recipe_environment_and_split(tmp_path):
 def test_prepare_refuses_before_anything_is_written(tmp_path, changes, problem):
   with pytest.raises(ValueError, match=problem):
     pretrain.prepare(tiny(**changes), str(tmp_path / "run"))
+  assert not (tmp_path / "run").exists()
+
+
+def test_prepare_refuses_a_comparison_with_nothing(tmp_path):
+  with pytest.raises(FileNotFoundError, match="--compare_to=nothing"):
+    pretrain.prepare(tiny(), str(tmp_path / "run"), compare_to="nothing")
   assert not (tmp_path / "run").exists()
 
 

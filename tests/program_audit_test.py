@@ -5,6 +5,8 @@ import importlib.util
 import pathlib
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from paws_jax import abstract_step
@@ -16,7 +18,8 @@ _MOST_ALL_REDUCES = 30
 
 # Lines as XLA prints them for TPUs and CPUs.
 _TEXT = """\
-HloModule jit_call, is_scheduled=true
+HloModule jit_call, is_scheduled=true, input_output_alias={ {0}: (0, {}, \
+may-alias), {1, 0}: (3, {}, must-alias) }, entry_computation_layout={...}
 
 %region_0 (a: f32[], b: f32[]) -> f32[] {
   ROOT %add.1 = f32[]{:T(128)} add(%a, %b)
@@ -112,6 +115,50 @@ def test_bytes_that_were_missing(message, needed):
   assert found == (None if needed is None else int(needed))
 
 
+def test_arguments_that_are_donated():
+  assert program_audit.donated(_TEXT) == {0, 3}
+  assert program_audit.donated("HloModule jit_call\n%a = {0}: (0, {})") == set()
+
+
+def test_buffers_of_the_main_computation():
+  found = program_audit.buffers(_TEXT)
+  # The first computation's scalar and the parameter are none.
+  assert [(b.dtype, b.shape) for b in found[:3]] == [
+    ("f32", (129,)),
+    ("bf16", (3, 2)),
+    ("f32", (16, 8)),
+  ]
+  last = program_audit.Buffer("bf16", (4, 8), "jit(call)/encoder/add")
+  assert found[-1] == last
+
+
+def test_dtypes_of_operations():
+  def products(x, y):
+    half = jnp.matmul(x.astype(jnp.bfloat16), y.astype(jnp.bfloat16))
+    return jnp.matmul(x, y), jnp.matmul(2 * x, y), half
+
+  text = jax.jit(products).lower(np.ones((2, 3)), np.ones((3, 4))).as_text()
+  assert program_audit.dtypes_of(text, "dot_general") == {
+    ("f32", "f32", "f32"): 2,
+    ("bf16", "bf16", "bf16"): 1,
+  }
+  assert program_audit.dtypes_of(text, "convolution") == {}
+
+
+def test_calls_of_the_host():
+  def told(x):
+    jax.debug.print("{}", x)
+    return jax.pure_callback(np.asarray, x, x)
+
+  found = program_audit.host_calls(jax.jit(told).lower(1.0).as_text())
+  assert len(found) == 2
+  assert all("callback" in name for name in found)
+  # As TPUs are told to.
+  text = '%2 = "stablehlo.send"(%0, %1)\n%3 = "stablehlo.recv"(%2)'
+  assert program_audit.host_calls(text) == ["send", "recv"]
+  assert program_audit.host_calls("%0 = stablehlo.custom_call @Eigh(%1)") == []
+
+
 def tiny_recipe(**changes):
   spec = importlib.util.spec_from_file_location("tiny_recipe", _TINY)
   module = importlib.util.module_from_spec(spec)
@@ -140,9 +187,12 @@ def test_the_collectives_of_the_real_step():
   found = program_audit.collectives(compiled.as_text(), num_devices=4)
   summary = program_audit.summary(found)
   assert set(summary) == {"all-gather", "reduce-scatter", "all-reduce"}
-  # h and z of the supports; of z alone, a gradient comes back.
+  # h and z of the supports, and of two views z, for a health metric; of the
+  # supports' z alone, a gradient comes back.
   embeddings = 4 * 8 * (step.num_supports + -step.num_supports % 4)
-  assert summary["all-gather"] == {"count": 1, "bytes": 2 * embeddings}
+  views = 4 * 8 * 2 * tiny_recipe().train.batch_size
+  gathered = 2 * embeddings + views
+  assert summary["all-gather"] == {"count": 1, "bytes": gathered}
   assert summary["reduce-scatter"] == {"count": 1, "bytes": embeddings}
   # Gradients, once and in float32; the sums of BatchNorm, forward and backward
   # in each of two passes; numbers of rows and metrics.

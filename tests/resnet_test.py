@@ -63,6 +63,8 @@ def test_parameter_counts(key, width):
       "zero_init_residual": False,
       "bn_momentum": 0.9,
       "final_bn_momentum": 0.9,
+      "freeze_bn": False,
+      "init_from": "",
       "dtype": "float32",
     }
   )
@@ -89,6 +91,8 @@ def test_deeper_trunks(name, stages, millions):
       zero_init_residual=False,
       bn_momentum=0.9,
       final_bn_momentum=0.9,
+      freeze_bn=False,
+      init_from="",
       dtype="float32",
     ),
     SETTINGS,

@@ -20,6 +20,8 @@ SECTION = {
   "zero_init_residual": False,
   "bn_momentum": 0.9,
   "final_bn_momentum": 0.9,
+  "freeze_bn": False,
+  "init_from": "",
   "dtype": "float32",
 }
 

@@ -201,6 +201,7 @@ def make_setup(
   breaks=None,
   broken_step=None,
   quick=True,
+  observed=False,
 ):
   """A run on the first devices; 10 supports by default."""
   group_size = num_devices // num_groups
@@ -247,6 +248,7 @@ def make_setup(
       num_support_views=1,
       seed=7,
       mesh=mesh,
+      observe=optim.observer(dict(BASE.optim)) if observed else None,
     ),
     pipeline=in_memory.InMemory(
       images,
@@ -464,6 +466,32 @@ def test_the_only_gather_is_that_of_the_support_embeddings(prediction):
   # BatchNorm's sums, forward and backward; me-max; metrics; gradients.
   assert len(found.pop("all-reduce")) <= MAX_ALL_REDUCES[prediction]
   assert not found
+
+
+def test_trust_ratios_are_reported_and_move_nothing_between_devices():
+  plain, observed = (
+    make_setup(2, conv=False, observed=observed) for observed in (False, True)
+  )
+  states, metrics = observed.run(2)
+  low, middle, high = (
+    metrics[f"trust_ratio_{name}"] for name in ("min", "median", "max")
+  )
+  assert np.all((low > 0) & (low < middle) & (middle < high) & (high < 1))
+  # Watching changes nothing, and costs no collective.
+  expected, without = plain.run(2)
+  assert not any("trust" in name for name in without)
+  _assert_close(states[-1], expected[-1], 1e-6)
+  count = {k: len(v) for k, v in _collectives(plain).items()}
+  assert {k: len(v) for k, v in _collectives(observed).items()} == count
+
+
+def test_the_size_of_the_weights_is_reported():
+  setup = make_setup(2, conv=False)
+  _, first = setup.call()
+  _, metrics = setup.run(1)
+  np.testing.assert_allclose(
+    metrics["param_norm"][0], float(optax.tree.norm(first.params)), rtol=1e-5
+  )
 
 
 def test_a_scan_has_the_collectives_of_one_step():

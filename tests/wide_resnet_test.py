@@ -49,6 +49,8 @@ def test_parameter_counts():
       "zero_init_residual": False,
       "bn_momentum": 0.9,
       "final_bn_momentum": 0.9,
+      "freeze_bn": False,
+      "init_from": "",
       "dtype": "float32",
     }
   )

@@ -107,9 +107,10 @@ def test_fields_that_one_of_them_lacks_are_named(tmp_path):
   stored["data"]["old"] = 3
   (path / workdir.RECIPE).write_text(json.dumps(stored))
   with pytest.raises(workdir.WorkdirError) as caught:
-    workdir.prepare(path, recipe())
-  assert "optim.momentum: (absent) there, 0.9 now" in str(caught.value)
-  assert "train.epochs: (absent) there, 100 now" in str(caught.value)
+    workdir.prepare(path, recipe(optim__momentum=0.5, train__epochs=99))
+  # What is newer than the run had its default there.
+  assert "optim.momentum: 0.9 there, 0.5 now" in str(caught.value)
+  assert "train.epochs: 100 there, 99 now" in str(caught.value)
   assert "data.old: 3 there, (absent) now" in str(caught.value)
 
 
@@ -359,3 +360,14 @@ def test_a_run_is_opened_for_looking_only_with_its_recipe(tmp_path):
   config.seed = 3
   with pytest.raises(workdir.WorkdirError, match="seed: 0 there, 3 now"):
     workdir.open_run(tmp_path, config, split)
+
+
+def test_a_run_from_before_a_field_was_there_goes_on(tmp_path):
+  used(tmp_path)
+  stored = json.loads((tmp_path / workdir.RECIPE).read_text())
+  del stored["method"]["support_loss_weight"]
+  (tmp_path / workdir.RECIPE).write_text(json.dumps(stored))
+  workdir.prepare(tmp_path, recipe())
+  (tmp_path / workdir.RECIPE).write_text(json.dumps(stored))
+  with pytest.raises(workdir.WorkdirError, match=r"weight: 0\.0 there"):
+    workdir.prepare(tmp_path, recipe(method__support_loss_weight=1.0))

@@ -14,6 +14,7 @@ from paws_jax import augment
 from paws_jax.data import catalog
 from paws_jax.data import evaluation_images
 from paws_jax.data import folders
+from paws_jax.data import hidden as hidden_lib
 from paws_jax.data import host
 from paws_jax.data import in_memory
 from paws_jax.data import manifest
@@ -94,7 +95,12 @@ class Dataset:
     eval_views: how an image of `labelled` and `test` is cropped to embed it.
     resize: what is done to a batch [n, H, W, Ch] uint8 of them before that.
     make_pipeline: of (support, batch_size, seed, mesh, with_unlabelled), all by
-      name; gives a pipeline as `in_memory.InMemory` is one.
+      name; gives a pipeline as `in_memory.InMemory` is one. To train on some
+      of the labelled images alone: labelled_ids, rows that supports are drawn
+      of, and pool, rows that take the place of the unlabelled images.
+    hidden: a sample of the training images whose label is known but not used,
+      with that label; None: none. It is only for watching, see hidden_labels:
+      no train step may ever see it.
     notices: lines that a user should see before training, such as how many
       images are left aside because their format is not read.
   """
@@ -110,6 +116,7 @@ class Dataset:
   eval_views: augment.ViewsConfig
   resize: Callable[[np.ndarray], np.ndarray]
   make_pipeline: Callable[..., Any]
+  hidden: Labelled | None = None
   notices: tuple[str, ...] = ()
 
   @property
@@ -163,16 +170,25 @@ def _in_memory(
   ids = split.labelled_ids
 
   hidden = _hide_labels(arrays.train_labels, ids)
+  watched = hidden_lib.rows(arrays.train_labels, ids)
 
   def part(name, images, labels, rows):
     return Labelled(images[rows], labels[rows], lambda i: f"{name} {rows[i]}")
 
-  def make_pipeline(*, support: in_memory.SupportConfig, **options: Any):
+  def make_pipeline(
+    *,
+    support: in_memory.SupportConfig,
+    labelled_ids: np.ndarray = ids,
+    pool: np.ndarray | None = None,
+    **options: Any,
+  ):
+    if pool is None:
+      pool = _pool(len(images), ids, config.include_labelled)
     return in_memory.InMemory(
       images,
-      _label_index(arrays, split, support),
+      _label_index(arrays, labelled_ids, support),
       support=support,
-      pool=_pool(len(images), ids, config.include_labelled),
+      pool=pool,
       **options,
     )
 
@@ -192,6 +208,9 @@ def _in_memory(
       "train", arrays.train_images, hidden, np.flatnonzero(hidden < 0)
     )
     if np.any(hidden < 0)
+    else None,
+    hidden=part("train", arrays.train_images, arrays.train_labels, watched)
+    if len(watched)
     else None,
     in_memory=True,
     eval_views=views,
@@ -230,14 +249,24 @@ def _on_disk(config: DataConfig, views: augment.ViewsConfig) -> Dataset:
       images, labels[rows], lambda i: found.train.images.name(int(rows[i]))
     )
 
-  def make_pipeline(*, support: in_memory.SupportConfig, **options: Any):
+  def make_pipeline(
+    *,
+    support: in_memory.SupportConfig,
+    labelled_ids: np.ndarray = ids,
+    pool: np.ndarray | None = None,
+    **options: Any,
+  ):
+    # Labels go with a pool that is given: another image would bring its own.
+    on_bad_image = config.on_bad_image if pool is None else "error"
+    if pool is None:
+      pool = _pool(len(labels), ids, config.include_labelled)
     return host.HostPipeline(
       found.train.images,
-      _label_index(found, split, support),
+      _label_index(found, labelled_ids, support),
       support=support,
-      pool=_pool(len(labels), ids, config.include_labelled),
+      pool=pool,
       canvas_size=config.canvas_size,
-      on_bad_image=config.on_bad_image,
+      on_bad_image=on_bad_image,
       max_pixels=config.max_pixels,
       support_cache_mb=config.support_cache_mb,
       **options,
@@ -245,6 +274,7 @@ def _on_disk(config: DataConfig, views: augment.ViewsConfig) -> Dataset:
 
   hidden = _hide_labels(labels, ids)
   others = np.flatnonzero(hidden < 0)
+  watched = hidden_lib.rows(labels, ids)
   return Dataset(
     name=found.name,
     class_names=found.class_names,
@@ -253,6 +283,7 @@ def _on_disk(config: DataConfig, views: augment.ViewsConfig) -> Dataset:
     validation=held_out(found.val),
     test=held_out(found.test),
     unlabelled=chosen(others, hidden) if len(others) else None,
+    hidden=chosen(watched, labels) if len(watched) else None,
     in_memory=False,
     # They come as the squares that are embedded.
     eval_views=dataclasses.replace(views, eval_resize=0),
@@ -305,12 +336,14 @@ def _pool(
 
 
 def _label_index(
-  dataset: splits.Dataset, split: splits.Split, support: in_memory.SupportConfig
+  dataset: splits.Dataset,
+  labelled_ids: np.ndarray,
+  support: in_memory.SupportConfig,
 ) -> sampling.LabelIndex:
   """The labelled images of every class, enough of them for the supports."""
   names = dataset.class_names
   index = sampling.label_index(
-    split.labelled_ids, dataset.train_labels, class_names=names
+    labelled_ids, dataset.train_labels, class_names=names
   )
   sampling.check_support(
     index,

@@ -122,7 +122,7 @@ def pillow_image(
         f"its header announces {height} x {width} pixels, more than "
         f"data.max_pixels = {max_pixels} (raise that if it is meant)",
       )
-    return _upright_rgb(opened, fit)
+    return upright_rgb(opened, fit)
   except (BadImageError, MemoryError):
     raise
   except Image.UnidentifiedImageError as error:
@@ -146,7 +146,13 @@ def _what_it_is(content: bytes) -> str:
   )
 
 
-def _upright_rgb(opened: PIL.Image.Image, fit: int) -> PIL.Image.Image:
+def upright_rgb(opened: PIL.Image.Image, fit: int) -> PIL.Image.Image:
+  """The first frame, turned as EXIF says, without transparency, as RGB.
+
+  Args:
+    opened: of any mode.
+    fit: 0; or pixels, to which the longer side is reduced.
+  """
   from PIL import Image
 
   target = _fitted(opened.size, fit)

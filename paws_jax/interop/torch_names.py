@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-_HEADS = {"trunk": (), "projection": ("fc",), "prediction": ("pred",)}
+# Parts of an encoder, and what PyTorch's names of theirs start with.
+PARTS = {"trunk": (), "projection": ("fc",), "prediction": ("pred",)}
 _MODULES = {
   "downsample_conv": "downsample.0",
   "downsample_bn": "downsample.1",
@@ -32,7 +33,8 @@ _LEAVES = {
   "mean": "running_mean",
   "var": "running_var",
 }
-_IGNORED = "num_batches_tracked"
+# Last part of the name of what BatchNorm counts, and we do not.
+COUNTER = "num_batches_tracked"
 
 
 def from_torch(
@@ -54,7 +56,7 @@ def from_torch(
       another shape (both in PyTorch's layout).
   """
   names = {name: leaf for name, _, leaf in _walk(template)}
-  given = {name for name in state if name.rsplit(".", 1)[-1] != _IGNORED}
+  given = {name for name in state if name.rsplit(".", 1)[-1] != COUNTER}
   problems = [f"missing: {name}" for name in names if name not in given]
   problems += [f"unknown: {name}" for name in sorted(given - set(names))]
   for name, leaf in names.items():
@@ -120,16 +122,16 @@ def _leaves(
 def _torch_name(path: tuple[str, ...]) -> str:
   """E.g. ("trunk", "layer1_0", "bn1", "scale") -> "layer1.0.bn1.weight"."""
   part, *modules, leaf = path
-  if part not in _HEADS or leaf not in _LEAVES:
+  if part not in PARTS or leaf not in _LEAVES:
     raise ValueError(
       f"{'/'.join(path)} is no variable of an encoder: expected"
-      f" {' or '.join(_HEADS)}/.../{' or '.join(_LEAVES)}"
+      f" {' or '.join(PARTS)}/.../{' or '.join(_LEAVES)}"
     )
   modules = [
     _MODULES.get(module, re.sub(r"^(layer\d+)_(\d+)$", r"\1.\2", module))
     for module in modules
   ]
-  return ".".join([*_HEADS[part], *modules, _LEAVES[leaf]])
+  return ".".join([*PARTS[part], *modules, _LEAVES[leaf]])
 
 
 def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

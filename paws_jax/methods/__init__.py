@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from paws_jax.methods import method
 from paws_jax.methods import paws
+from paws_jax.methods import priors
+from paws_jax.methods import ropaws
+from paws_jax.methods import simclr
+from paws_jax.methods import suncet
 from paws_jax.methods import supervised
 
-METHODS = {"paws": paws.Paws, "supervised": supervised.Supervised}
+METHODS = {
+  "paws": paws.Paws,
+  "ropaws": ropaws.Ropaws,
+  "simclr": simclr.Simclr,
+  "suncet": suncet.Suncet,
+  "supervised": supervised.Supervised,
+}
 
 
 def create(
@@ -19,7 +30,9 @@ def create(
   label_smoothing: float,
   remat: str = "none",
   axis_name: Any = None,
-) -> paws.Paws | supervised.Supervised:
+  num_classes: int | None = None,
+  class_counts: Sequence[int] | None = None,
+) -> Any:
   """Builds the method of a recipe.
 
   Args:
@@ -28,20 +41,33 @@ def create(
     label_smoothing: of the support labels.
     remat: the recipe's `train.remat`.
     axis_name: mesh axes when the loss runs inside `shard_map`.
+    num_classes: of the data; None: not known, and not checked.
+    class_counts: labelled images of each class; None: not known, as when
+      nothing but shapes matters.
+
+  Returns:
+    One of `METHODS`; what it does is written in `methods.method`.
 
   Raises:
     TypeError: for an unknown field, by name.
-    ValueError: for an unknown method.
+    ValueError: for an unknown method, or a prior that does not fit the data.
   """
   config = method.MethodConfig(**section)
   if config.name not in METHODS:
     raise ValueError(
       f"method.name is {config.name!r}; known are {', '.join(METHODS)}."
     )
-  return METHODS[config.name](
+  kind = METHODS[config.name]
+  options = {}
+  if issubclass(kind, paws.Paws):
+    options["prior"] = priors.of_classes(
+      config, num_classes=num_classes, class_counts=class_counts
+    )
+  return kind(
     config=config,
     encoder=encoder,
     label_smoothing=label_smoothing,
     remat=remat,
     axis_name=axis_name,
+    **options,
   )

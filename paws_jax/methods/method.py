@@ -9,20 +9,25 @@ A method is a frozen dataclass with
   loss(params, model_state, batch, *, step, key)
                                  -> (loss, (metrics, model_state))
 
-`loss` sees one device's rows inside `shard_map` and returns global values.
+`loss` sees one device's rows inside `shard_map` and returns global values. Its
+metrics hold "loss" and "cross_entropy", which progress and figure show.
+docs/adding_a_method.md has an example.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
+from collections.abc import Mapping
 from typing import Any
+from typing import NamedTuple
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 
 from paws_jax import data
 from paws_jax import losses
+from paws_jax.methods import gathering
 
 Params = Any
 ModelState = Any
@@ -41,7 +46,19 @@ class MethodConfig:
   temperature: float
   sharpen_temperature: float
   me_max: bool
+  prior: str
+  prior_probs: tuple[float, ...]
   support_loss_weight: float
+  entropy_loss_weight: float
+  health_metrics: bool
+  detached_keys: bool
+  supervised_until: int
+  label_mass_ratio: float
+  in_domain_temperature: float
+  in_domain_power: float
+  num_iterations: int
+  as_released: bool
+  released_batch_size: int
 
 
 def init_encoder(
@@ -76,6 +93,37 @@ def encode(
     h [n, D] and z [n, D], before and after the prediction head, and the updated
     statistics.
   """
+  (h, z), model_state = apply_training(
+    encoder, params, model_state, images, mask=mask, remat=remat
+  )
+  return h, z, model_state
+
+
+def apply_training(
+  encoder: Any,
+  params: Params,
+  model_state: ModelState,
+  images: jax.Array,
+  *,
+  mask: jax.Array | None,
+  remat: str,
+  **options: Any,
+) -> tuple[Any, ModelState]:
+  """Applies an encoder to one BatchNorm batch; arguments as of `encode`.
+
+  Args:
+    encoder: `models.Encoder`.
+    params: its parameters.
+    model_state: its batch statistics.
+    images: [n, H, W, Ch].
+    mask: [n] bool or None.
+    remat: see config.base.
+    **options: of flax's `apply`, such as method="features", and of what it
+      calls.
+
+  Returns:
+    What the encoder gives, and the updated statistics.
+  """
 
   def apply(params, model_state, images):
     return encoder.apply(
@@ -84,12 +132,12 @@ def encode(
       train=True,
       mask=mask,
       mutable=list(model_state),
+      **options,
     )
 
   if remat != "none":
     apply = jax.checkpoint(apply, policy=_REMAT_POLICIES[remat])
-  (h, z), model_state = apply(params, model_state, images)
-  return h, z, model_state
+  return apply(params, model_state, images)
 
 
 def fold_views(views: jax.Array) -> jax.Array:
@@ -116,75 +164,129 @@ def support_rows(batch: data.Views, *, smoothing: float) -> jax.Array:
   return losses.label_rows(labels, batch.class_ids, smoothing=smoothing)
 
 
+class Embeddings(NamedTuple):
+  """Of supports and large views of one device; h before, z after the head."""
+
+  # [n·V, D], image-major, padding included.
+  h_support: jax.Array
+  z_support: jax.Array
+  # [L·b, D], view-major.
+  h_large: jax.Array
+  z_large: jax.Array
+
+
+def encode_supports_and_large(
+  encoder: Any,
+  params: Params,
+  model_state: ModelState,
+  batch: data.Views,
+  *,
+  remat: str,
+) -> tuple[Embeddings, ModelState]:
+  """Encodes supports and large views as one BatchNorm batch.
+
+  Args:
+    encoder: `models.Encoder`.
+    params: its parameters.
+    model_state: its batch statistics.
+    batch: this device's views.
+    remat: see config.base.
+
+  Returns:
+    The embeddings and the updated statistics.
+  """
+  num_large = batch.large.shape[1]
+  supports = fold_views(batch.support)
+  large = fold_views(batch.large)
+  mask = support_views_mask(batch)
+  if mask is not None:
+    mask = jnp.concatenate([mask, jnp.ones_like(large[:, 0, 0, 0], bool)])
+  h, z, model_state = encode(
+    encoder,
+    params,
+    model_state,
+    jnp.concatenate([supports, large]),
+    mask=mask,
+    remat=remat,
+  )
+  count = supports.shape[0]
+  embeddings = Embeddings(
+    h_support=h[:count],
+    z_support=z[:count],
+    h_large=view_major(h[count:], num_large),
+    z_large=view_major(z[count:], num_large),
+  )
+  return embeddings, model_state
+
+
 def gather_supports(
   embeddings: jax.Array, batch: data.Views, axis_name: Any
 ) -> jax.Array:
   """Collects the support embeddings of all devices, without the padding.
 
   Args:
-    embeddings: [n_local·V, D].
+    embeddings: [n·V, D] of this device.
     batch: the step's views.
     axis_name: mesh axes, or None outside `shard_map`.
 
   Returns:
     [N·V, D] in the order of `support_rows`.
   """
-  if axis_name is not None:
-    # The step's one all-gather; its transpose is a reduce-scatter.
-    embeddings = jax.lax.all_gather(embeddings, axis_name, tiled=True)
-  return _without_padding(embeddings, batch)
+  (rows,) = gathering.gather([embeddings], axis_name=axis_name)
+  return without_padding(rows, batch)
 
 
-def gather_supports_beside(
-  embeddings: jax.Array,
-  constants: jax.Array,
+def without_padding(rows: jax.Array, batch: data.Views) -> jax.Array:
+  """Rows of all supports [N·V, ...], without the padding at the end."""
+  num_views = batch.support.shape[1]
+  return rows[: batch.support_labels.shape[0] * num_views]
+
+
+def support_loss(
+  local: jax.Array,
+  everything: jax.Array,
   batch: data.Views,
+  *,
+  temperature: float,
+  smoothing: float,
   axis_name: Any,
-) -> tuple[jax.Array, jax.Array]:
-  """`gather_supports` of two arrays at once, of which one needs no gradient.
+) -> jax.Array:
+  """SuNCEt loss of the supports, of which every device does its own.
 
   Args:
-    embeddings: [n_local·V, D].
-    constants: [n_local·V, D]; no gradient goes through it.
+    local: [n·V, D], this device's, padding included.
+    everything: [N·V, D] of all devices, without the padding.
     batch: the step's views.
+    temperature: τ.
+    smoothing: of the label rows.
     axis_name: mesh axes, or None outside `shard_map`.
 
   Returns:
-    Two arrays [N·V, D].
+    Scalar ≥ 0; its mean over the devices is `losses.suncet_loss`.
   """
-  constants = jax.lax.stop_gradient(constants)
+  rows = support_rows(batch, smoothing=smoothing)
+  first, num_devices = 0, 1
   if axis_name is not None:
-    embeddings, constants = _gather_both(axis_name, embeddings, constants)
-  return (
-    _without_padding(embeddings, batch),
-    _without_padding(constants, batch),
+    num_devices = jax.lax.psum(1, axis_name)
+    first = jax.lax.axis_index(axis_name) * local.shape[0]
+  places = first + jnp.arange(local.shape[0])
+  each = losses.suncet_rows(
+    local,
+    rows[jnp.minimum(places, rows.shape[0] - 1)],
+    everything,
+    rows,
+    first=first,
+    temperature=temperature,
   )
+  mine = jnp.where(places < rows.shape[0], each, 0)
+  return jnp.sum(mine) * num_devices / rows.shape[0]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _gather_both(
-  axis_name: Any, embeddings: jax.Array, constants: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Side by side, so that it is one all-gather."""
-  both = jnp.concatenate([embeddings, constants], axis=-1)
-  both = jax.lax.all_gather(both, axis_name, tiled=True)
-  return tuple(jnp.split(both, 2, axis=-1))
-
-
-def _gather_both_forward(axis_name, embeddings, constants):
-  return _gather_both(axis_name, embeddings, constants), None
-
-
-def _gather_both_backward(axis_name, unused_residual, gradients):
-  """The transpose, but for the half that would carry zeros back."""
-  gradient = jax.lax.psum_scatter(gradients[0], axis_name, tiled=True)
-  return gradient, jnp.zeros_like(gradient)
-
-
-_gather_both.defvjp(_gather_both_forward, _gather_both_backward)
-
-
-def _without_padding(rows: jax.Array, batch: data.Views) -> jax.Array:
-  """Padding is at the end."""
-  num_views = batch.support.shape[1]
-  return rows[: batch.support_labels.shape[0] * num_views]
+def device_means(
+  values: Mapping[str, jax.Array], axis_name: Any
+) -> dict[str, jax.Array]:
+  """Means over the devices of scalars and vectors, in one all-reduce."""
+  if axis_name is None or not values:
+    return dict(values)
+  flat, unflatten = jax.flatten_util.ravel_pytree(dict(values))
+  return unflatten(jax.lax.pmean(flat, axis_name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,37 @@ from paws_jax import augment
 from paws_jax import data
 from paws_jax import losses
 from paws_jax import sharding
+from paws_jax.methods import gathering
+from paws_jax.methods import health_metrics
 from paws_jax.methods import method
+
+
+class Encoded(NamedTuple):
+  """Embeddings of a step; those of targets carry h, the others z."""
+
+  local: method.Embeddings
+  # [(L + M)·b, D] of this device's anchors, view-major.
+  z_views: jax.Array
+  # [L·b, D]; swapped when there are two.
+  h_targets: jax.Array
+  # [N·V, D] of all devices.
+  z_support: jax.Array
+  h_support: jax.Array
+  # [devices · L·b, D], [devices · 2·b, D]: of all devices, without gradient,
+  # and None where they are not needed.
+  h_large: jax.Array | None
+  z_pairs: jax.Array | None
+
+
+class Targets(NamedTuple):
+  """What anchors are held to."""
+
+  # [(L + M)·b, C].
+  probs: jax.Array
+  # [(L + M)·b] in the cross-entropy; None: all 1.
+  weights: jax.Array | None
+  # Means over this device's images.
+  metrics: dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +61,15 @@ class Paws:
   label_smoothing: float
   remat: str = "none"
   axis_name: Any = None
+  # Of every class of the data; None: the same for all.
+  prior: tuple[float, ...] | None = None
 
   def views(self, config: augment.ViewsConfig) -> augment.ViewsConfig:
     """All crops of the recipe; at least two large ones are needed."""
     if config.num_large < 2:
       raise ValueError(
-        f"views.num_large is {config.num_large}: paws compares at least 2 "
-        "large crops of an image."
+        f"views.num_large is {config.num_large}: {self.config.name} compares "
+        "at least 2 large crops of an image."
       )
     return config
 
@@ -73,87 +106,113 @@ class Paws:
       Global loss, (global scalar metrics, updated batch statistics).
     """
     del step, key
-    h, z, h_support, z_support, model_state = self._encode(
-      params, model_state, batch
+    config = self.config
+    encoded, model_state = self._encode(params, model_state, batch)
+    rows = method.support_rows(batch, smoothing=self.label_smoothing)
+    probs = losses.soft_nearest_neighbours(
+      encoded.z_views, encoded.z_support, rows, temperature=config.temperature
     )
-    num_small = 0 if batch.small is None else batch.small.shape[1]
-    probs, targets = losses.paws_predictions(
-      z,
-      z_support,
-      method.support_rows(batch, smoothing=self.label_smoothing),
-      h,
-      h_support,
-      num_small_crops=num_small,
-      num_large_crops=batch.large.shape[1],
-      temperature=self.config.temperature,
-      sharpen_temperature=self.config.sharpen_temperature,
-    )
+    targets = self._targets(encoded, rows, batch)
     cross_entropy, regularizer = losses.paws_objective(
       probs,
-      targets,
-      sharpen_temperature=self.config.sharpen_temperature,
+      targets.probs,
+      weights=targets.weights,
+      prior=self._step_prior(batch),
+      sharpen_temperature=config.sharpen_temperature,
       me_max=True,
       axis_name=self.axis_name,
     )
+    means = self._means(encoded, probs, targets, batch)
     loss = cross_entropy
-    if self.config.me_max:
-      loss = loss + regularizer
-    confidence = jnp.mean(jnp.max(targets, axis=-1))
-    if self.axis_name is not None:
-      confidence = jax.lax.pmean(confidence, self.axis_name)
-    if self.config.support_loss_weight:
-      support_loss = self._support_loss(z_support, batch)
-      loss = loss + self.config.support_loss_weight * support_loss
+    if config.me_max:
+      loss += regularizer
+    if config.support_loss_weight:
+      loss += config.support_loss_weight * means["support_loss"]
+    if config.entropy_loss_weight:
+      loss += config.entropy_loss_weight * means["entropy"]
     metrics = {
       "loss": loss,
       "cross_entropy": cross_entropy,
-      # KL(mean prediction ‖ uniform): me-max, as a number that falls to zero.
+      # KL(mean prediction ‖ prior): me-max, as a number that falls to zero.
       "me_max_kl": math.log(probs.shape[-1]) + regularizer,
-      "target_confidence": confidence,
     }
-    return loss, (metrics, model_state)
+    return loss, (metrics | health_metrics.finished(means), model_state)
 
-  def _support_loss(self, z_support, batch):
-    """Cross-entropy of each support's label under a vote of the others.
+  @property
+  def _gathers_targets(self) -> bool:
+    """Whether `_targets` reads the large views of all devices."""
+    return False
 
-    An option of the paper (appendix E): labels then also act by themselves. The
-    supports are all gathered, so every device computes the same.
-    """
-    rows = method.support_rows(batch, smoothing=self.label_smoothing)
-    loss = losses.suncet_loss(
-      z_support, rows, temperature=self.config.temperature
+  def _targets(
+    self, encoded: Encoded, rows: jax.Array, batch: data.Views
+  ) -> Targets:
+    """What the opposite views' predictions make of the anchors' targets."""
+    stop = jax.lax.stop_gradient
+    large = losses.soft_nearest_neighbours(
+      stop(encoded.h_targets),
+      stop(encoded.h_support),
+      rows,
+      temperature=self.config.temperature,
     )
-    if self.axis_name is not None:
-      # The mean of equal values tells the compiler that they are.
-      loss = jax.lax.pmean(loss, self.axis_name)
-    return loss
+    return Targets(self._targets_of(large, batch), None, {})
+
+  def _targets_of(self, large: jax.Array, batch: data.Views) -> jax.Array:
+    """Sharpened, averaged and cut: `losses.paws_targets`."""
+    return losses.paws_targets(
+      large,
+      num_small_crops=0 if batch.small is None else batch.small.shape[1],
+      num_large_crops=batch.large.shape[1],
+      sharpen_temperature=self.config.sharpen_temperature,
+    )
+
+  def _step_prior(self, batch: data.Views) -> jax.Array | None:
+    """[C]: the prior of the classes of this step; None: uniform."""
+    if self.prior is None:
+      return None
+    prior = jnp.asarray(self.prior, float)[batch.class_ids]
+    return prior / jnp.sum(prior)
+
+  def _means(self, encoded, probs, targets, batch):
+    """All metrics that are means, and what the losses are made of."""
+    config = self.config
+    confidence = jnp.mean(jnp.max(targets.probs, axis=-1))
+    means = targets.metrics | {"target_confidence": confidence}
+    if config.support_loss_weight:
+      # An option of the paper (appendix E): labels then also act by themselves.
+      means["support_loss"] = method.support_loss(
+        encoded.local.z_support,
+        encoded.z_support,
+        batch,
+        temperature=config.temperature,
+        smoothing=self.label_smoothing,
+        axis_name=self.axis_name,
+      )
+    if config.entropy_loss_weight:
+      means["entropy"] = -jnp.mean(losses.negative_entropy(probs))
+    if config.health_metrics:
+      means |= health_metrics.of_step(
+        encoded.local,
+        probs,
+        batch,
+        z_support=encoded.z_support,
+        z_pairs=encoded.z_pairs,
+        temperature=config.temperature,
+        axis_name=self.axis_name,
+      )
+    return method.device_means(means, self.axis_name)
 
   def _encode(self, params, model_state, batch):
-    """Embeddings (h, z) of views, view-major, and (h, z) of all supports.
+    """Encodes the step in two passes, as in the reference.
 
-    h holds the large views, swapped when there are two; z all views. Two passes
-    as in the reference: supports with large crops, then the small crops; each
-    is one BatchNorm batch.
+    Supports with large crops, then the small crops; each is one BatchNorm
+    batch.
     """
-    num_large = batch.large.shape[1]
-    supports = method.fold_views(batch.support)
-    large = method.fold_views(batch.large)
-    mask = method.support_views_mask(batch)
-    if mask is not None:
-      mask = jnp.concatenate([mask, jnp.ones_like(large[:, 0, 0, 0], bool)])
-    h, z, model_state = method.encode(
-      self.encoder,
-      params,
-      model_state,
-      jnp.concatenate([supports, large]),
-      mask=mask,
-      remat=self.remat,
+    local, model_state = method.encode_supports_and_large(
+      self.encoder, params, model_state, batch, remat=self.remat
     )
-    num_supports = supports.shape[0]
-    h_large = method.view_major(h[num_supports:], num_large)
-    z_all = method.view_major(z[num_supports:], num_large)
-    if num_large == 2:
-      h_large = jnp.roll(h_large, h_large.shape[0] // 2, axis=0)
+    z_views, h_targets = local.z_large, local.h_large
+    if batch.large.shape[1] == 2:
+      h_targets = jnp.roll(h_targets, h_targets.shape[0] // 2, axis=0)
     if batch.small is not None:
       _, z_small, model_state = method.encode(
         self.encoder,
@@ -163,13 +222,33 @@ class Paws:
         remat=self.remat,
       )
       z_small = method.view_major(z_small, batch.small.shape[1])
-      z_all = jnp.concatenate([z_all, z_small])
-    h, z = h[:num_supports], z[:num_supports]
-    if self.encoder.prediction is None:
-      # z is h.
-      both = [method.gather_supports(z, batch, self.axis_name)] * 2
-    else:
-      # z with gradient, h without.
-      z, h = method.gather_supports_beside(z, h, batch, self.axis_name)
-      both = [h, z]
-    return h_large, z_all, *both, model_state
+      z_views = jnp.concatenate([z_views, z_small])
+    encoded = Encoded(
+      local=local,
+      z_views=z_views,
+      h_targets=h_targets,
+      **self._gathered(local, batch),
+    )
+    return encoded, model_state
+
+  def _gathered(self, local, batch):
+    """What is needed of all devices: z of supports with gradient, else none."""
+    has_head = self.encoder.prediction is not None
+    constants = {}
+    if has_head:
+      constants["h_support"] = local.h_support
+    if self._gathers_targets:
+      constants["h_large"] = local.h_large
+    if self.config.health_metrics:
+      constants["z_pairs"] = local.z_large[: 2 * batch.large.shape[0]]
+    z_support, *rest = gathering.gather(
+      [local.z_support], constants.values(), axis_name=self.axis_name
+    )
+    found = {"h_large": None, "z_pairs": None}
+    found |= dict(zip(constants, rest, strict=True))
+    # Without a head, h is z.
+    h_support = found["h_support"] if has_head else z_support
+    return found | {
+      "z_support": method.without_padding(z_support, batch),
+      "h_support": method.without_padding(h_support, batch),
+    }

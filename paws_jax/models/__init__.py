@@ -43,12 +43,14 @@ class ModelConfig:
   zero_init_residual: bool
   bn_momentum: float
   final_bn_momentum: float
+  freeze_bn: bool
   dtype: str
+  init_from: str
 
   def __post_init__(self) -> None:
     if self.name not in ENCODERS:
       _refuse("name", self.name, f"one of {', '.join(ENCODERS)}")
-    for field in ("prediction_head", "zero_init_residual"):
+    for field in ("prediction_head", "zero_init_residual", "freeze_bn"):
       if not isinstance(getattr(self, field), bool):
         _refuse(field, getattr(self, field), "True or False")
     smallest_output = 4 if self.prediction_head else 1
@@ -65,6 +67,8 @@ class ModelConfig:
     for field in ("bn_momentum", "final_bn_momentum"):
       if not 0 <= getattr(self, field) < 1:
         _refuse(field, getattr(self, field), "in [0, 1)")
+    if not isinstance(self.init_from, str):
+      _refuse("init_from", self.init_from, "a path, or ''")
     if self.dtype not in _DTYPES:
       _refuse("dtype", self.dtype, f"one of {', '.join(_DTYPES)}")
     if self.zero_init_residual and self.name.startswith("wide_"):
@@ -142,11 +146,13 @@ class Encoder(nn.Module):
     trunk: images [n, H, W, C] to features [n, d].
     projection: features to h, [n, output_dim].
     prediction: h to z, [n, output_dim], or None.
+    freeze_bn: `train=True` too uses the running statistics, and updates none.
   """
 
   trunk: nn.Module
   projection: heads.ProjectionHead
   prediction: heads.PredictionHead | None = None
+  freeze_bn: bool = False
 
   def __call__(
     self, images: jax.Array, *, train: bool, mask: jax.Array | None = None
@@ -156,7 +162,7 @@ class Encoder(nn.Module):
     Args:
       images: [n, H, W, C] float, normalised.
       train: BatchNorm uses the batch's statistics, and updates the running
-        ones if "batch_stats" is mutable.
+        ones if "batch_stats" is mutable; not with `freeze_bn`.
       mask: [n] bool, False for rows left out of the statistics (padding);
         None: all in.
 
@@ -169,6 +175,7 @@ class Encoder(nn.Module):
       ValueError: if `images` has not four axes or `mask` is not [n].
     """
     features = self.features(images, train=train, mask=mask)
+    train = train and not self.freeze_bn
     h = self.projection(features, train=train, mask=mask)
     if self.prediction is None:
       return h, h
@@ -197,6 +204,7 @@ class Encoder(nn.Module):
     """
     if images.ndim != 4:
       raise ValueError(f"images must be [n, H, W, C], got {images.shape}")
+    train = train and not self.freeze_bn
     features = self.trunk(images, train=train, mask=mask)
     if num_projection_layers == 0:
       return features
@@ -256,4 +264,5 @@ def create(
       if config.prediction_head
       else None
     ),
+    freeze_bn=config.freeze_bn,
   )

@@ -1,0 +1,104 @@
+"""Makes the reference curves of a recipe out of several runs of it.
+
+  python benchmarks/reference_curves.py --recipe=quickstart runs/q0 runs/q1 ...
+
+Takes three or more finished runs with different seeds (or label draws, where
+those are meant to count as spread) and writes
+paws_jax/reference_curves/RECIPE.json: for each curve the mean and the band in
+which one more run should lie with 95 % probability. Say in RESULTS.md where the
+runs come from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import pathlib
+import platform
+import sys
+from typing import Any
+
+from paws_jax import metrics
+from paws_jax import reference_curves
+
+# What the runs may differ in.
+_FREE = ("seed", "data.split_seed", "data.dir")
+_SECTIONS_FREE = ("log.", "checkpoint.")
+
+
+def main(arguments: list[str]) -> int:
+  """Writes the file; returns the exit status."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--recipe", required=True, help="e.g. quickstart")
+  parser.add_argument("--output", default=str(reference_curves.DIRECTORY))
+  parser.add_argument("workdirs", nargs="+", type=pathlib.Path)
+  options = parser.parse_args(arguments)
+  try:
+    text = make(options.recipe, options.workdirs)
+  except (OSError, ValueError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  path = pathlib.Path(options.output) / f"{options.recipe}.json"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  metrics.replace_text(path, text)
+  print(f"{path}: {len(options.workdirs)} runs, {len(text)} bytes")
+  return 0
+
+
+def make(recipe: str, workdirs: list[pathlib.Path]) -> str:
+  """The text of the file.
+
+  Raises:
+    ValueError: too few runs, unfinished ones, or such that are not of one
+      recipe; named.
+    FileNotFoundError: a directory that holds no run.
+  """
+  recipes = [_flat(_read(path / "config.json")) for path in workdirs]
+  for path, other in zip(workdirs[1:], recipes[1:], strict=True):
+    differing = [
+      name
+      for name in sorted(recipes[0].keys() | other.keys())
+      if recipes[0].get(name) != other.get(name) and not _is_free(name)
+    ]
+    if differing:
+      raise ValueError(
+        f"{path} and {workdirs[0]} differ in {', '.join(differing)}: give runs "
+        "of one recipe."
+      )
+  for path in workdirs:
+    if not (path / metrics.RESULTS).exists():
+      raise ValueError(f"{path} has no {metrics.RESULTS}: let the run finish.")
+  runs = [metrics.read(path / metrics.METRICS) for path in workdirs]
+  made = {
+    "date": datetime.date.today().isoformat(),
+    "machine": platform.machine(),
+    "devices": _read(workdirs[0] / "environment.json").get("devices"),
+    "packages": _read(workdirs[0] / "environment.json").get("packages"),
+    "seeds": [[r.get("seed"), r.get("data.split_seed")] for r in recipes],
+  }
+  return reference_curves.as_json(reference_curves.make(runs, recipe), made)
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+  if not path.exists():
+    raise FileNotFoundError(f"{path.parent} holds no run: no {path.name}")
+  return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+  flat = {}
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      flat |= _flat(value, f"{prefix}{name}.")
+    else:
+      flat[prefix + name] = value
+  return flat
+
+
+def _is_free(name: str) -> bool:
+  return name in _FREE or name.startswith(_SECTIONS_FREE)
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,342 @@
+"""A trained encoder with the labelled images that vote: classes for any image.
+
+>>> classifier = paws_jax.Classifier.load("runs/quickstart/classifier")
+>>> predictions = classifier.predict(["a.jpg", "b.png"])
+>>> [classifier.class_names[k] for k in predictions.classes]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+
+import jax
+import numpy as np
+
+from paws_jax import bank as bank_lib
+from paws_jax import classifier_device
+from paws_jax import classifier_files
+from paws_jax import image_list
+from paws_jax import preprocessing as preprocessing_lib
+from paws_jax import voting
+from paws_jax.data import decode
+
+if TYPE_CHECKING:
+  from paws_jax import trained as trained_lib
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classifier:
+  """Classifies images by a vote of labelled ones; immutable.
+
+  PAWS-NN of the paper (section 5, 2021), or the head of a fine-tuned encoder.
+
+  Attributes:
+    class_names: K of them, in the order of the labels.
+    temperature: τ of the vote.
+    bank: the N supports: embeddings [N, D], labels [N], names, thumbnails.
+    model: section `model` of the run's recipe.
+    variables: {"params", "batch_stats"} of the encoder, float32 on the host.
+    preprocessing: what happens to an image before the encoder.
+    head: None; or kernel [d, K] and bias [K], which decide instead of the vote.
+      Embeddings are then features after one layer of the projection head.
+    batch_size: most images that are embedded at once.
+    origin: where it comes from: dataset, step, split_hash.
+  """
+
+  class_names: tuple[str, ...]
+  temperature: float
+  bank: bank_lib.Bank
+  model: Mapping[str, Any]
+  variables: Mapping[str, Any]
+  preprocessing: preprocessing_lib.Preprocessing
+  head: voting.Head | None = None
+  batch_size: int = 256
+  origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def load(cls, directory: str | os.PathLike[str]) -> Classifier:
+    """Reads a directory that `save` has written.
+
+    Raises:
+      ValueError: when there is none, when a file is damaged, or when the
+        weights are not those of the model.
+    """
+    return cls(**classifier_files.read(directory))
+
+  def save(self, directory: str | os.PathLike[str]) -> None:
+    """Writes a directory; one that holds a classifier is replaced.
+
+    Raises:
+      ValueError: when it holds something else.
+      OSError: when it cannot be written.
+    """
+    classifier_files.write(directory, self._files())
+
+  @functools.cached_property
+  def digest(self) -> str:
+    """Hex sha256 of settings, weights and bank."""
+    settings = self._files()[classifier_files.SETTINGS]
+    return hashlib.sha256(settings).hexdigest()
+
+  @property
+  def num_classes(self) -> int:
+    """K."""
+    return len(self.class_names)
+
+  def predict(
+    self, images: Any, *, num_supports: int = 3
+  ) -> voting.Predictions:
+    """Classifies images.
+
+    Args:
+      images: uint8 [n, H, W, Ch], levels from 0 to 255, Ch 1 or 3; or a list of
+        such images of any sizes, [h, w] or [h, w, Ch]; of Pillow images; or of
+        paths. Grey is made of colours where the encoder wants it, and vice
+        versa.
+      num_supports: k, how many supports to name for each image.
+
+    Raises:
+      TypeError, ValueError: for what are no images, and for a bank whose
+        supports are all of one class.
+      decode.BadImageError: naming an image that cannot be read; a ValueError.
+      train.NonFiniteError: naming images whose embeddings are not finite.
+    """
+    listed = image_list.ImageList(images, self.preprocessing)
+    parts = self.stream(listed, num_supports=num_supports)
+    return voting.concatenate([predictions for _, predictions in parts])
+
+  def embed(self, images: Any) -> np.ndarray:
+    """Embeds images.
+
+    Args:
+      images: as of `predict`.
+
+    Returns:
+      float32 [n, D], not normalised.
+
+    Raises:
+      TypeError, ValueError, train.NonFiniteError: as `predict`, but for the
+        bank.
+    """
+    listed = image_list.ImageList(images, self.preprocessing)
+    return np.concatenate([rows for _, rows in self._embedded(listed)])
+
+  def add_class(self, name: str, images: Any) -> Classifier:
+    """A classifier that knows one more class, without training.
+
+    Args:
+      name: of the new class.
+      images: of it, as of `predict`; one will do, several are better.
+
+    Raises:
+      TypeError, ValueError, train.NonFiniteError: as `embed`; for a name that
+        is taken or blank; for a classifier with a head.
+    """
+    listed = image_list.ImageList(images, self.preprocessing)
+    return self.add_from(name, listed)[0]
+
+  def add_from(
+    self, name: str, images: image_list.ImageList, *, skip_bad: bool = False
+  ) -> tuple[Classifier, dict[str, str]]:
+    """As `add_class`, and the images left out for what reason, by name.
+
+    Raises:
+      decode.BadImageError: also when all images are left out.
+    """
+    check_new_class(name, self.class_names, has_head=self.head is not None)
+    shape = self.bank.thumbnails.shape[1:]
+    rows, thumbnails, names, bad = [], [], [], {}
+    for batch, embeddings in self._embedded(images, skip_bad=skip_bad):
+      rows.append(embeddings)
+      thumbnails.append(bank_lib.thumbnails(batch.pixels, shape))
+      names += [images.name(place) for place in batch.places]
+      bad |= {images.name(place): why for place, why in batch.bad.items()}
+    if not names:
+      first, reason = next(iter(bad.items()))
+      raise decode.BadImageError(
+        f"class {name!r}, {first}",
+        f"{reason}, and none of its {len(images)} images can be read",
+        remedy="Repair them, or give others",
+      )
+    added = bank_lib.Bank(
+      embeddings=np.concatenate(rows),
+      labels=np.full(len(names), self.num_classes, np.int32),
+      names=tuple(names),
+      thumbnails=np.concatenate(thumbnails),
+    )
+    extended = dataclasses.replace(
+      self,
+      class_names=(*self.class_names, name),
+      bank=self.bank.extended(added),
+    )
+    return extended, bad
+
+  def stream(
+    self,
+    images: image_list.ImageList,
+    *,
+    num_supports: int = 3,
+    skip_bad: bool = False,
+  ) -> Iterator[tuple[image_list.Batch, voting.Predictions]]:
+    """Classifies any number of images, batch by batch.
+
+    Images are decoded ahead, and the next batch is on the device while the
+    caller does something with this one.
+
+    Args:
+      images: the images.
+      num_supports: as of `predict`.
+      skip_bad: whether images that cannot be read are left out; `Batch.bad`
+        tells them.
+
+    Raises:
+      ValueError, train.NonFiniteError: as `predict`.
+    """
+    self.check_bank()
+    if num_supports < 0:
+      raise ValueError(f"num_supports is {num_supports}: give 0 or more.")
+    size = self._batch_rows(len(images))
+
+    def decide(batch: image_list.Batch) -> voting.Predictions:
+      features = self._device.embed(batch, images, size)
+      return self._device.vote(features, num_supports=num_supports, size=size)
+
+    return classifier_device.one_ahead(
+      decide, images.batches(size, skip_bad=skip_bad)
+    )
+
+  def _embedded(
+    self, images: image_list.ImageList, *, skip_bad: bool = False
+  ) -> Iterator[tuple[image_list.Batch, np.ndarray]]:
+    size = self._batch_rows(len(images))
+
+    def embed(batch: image_list.Batch) -> np.ndarray:
+      return self._device.embed(batch, images, size)
+
+    return classifier_device.one_ahead(
+      embed, images.batches(size, skip_bad=skip_bad)
+    )
+
+  @functools.cached_property
+  def _device(self) -> classifier_device.OnDevice:
+    return classifier_device.OnDevice(self)
+
+  def _batch_rows(self, count: int) -> int:
+    """A power of two for few images, so that few programs are compiled."""
+    return min(self.batch_size, 1 << max(count - 1, 0).bit_length())
+
+  def _files(self) -> dict[str, bytes]:
+    names = [field.name for field in dataclasses.fields(self)]
+    return classifier_files.pack({name: getattr(self, name) for name in names})
+
+  def check_bank(self) -> None:
+    """Raises ValueError when all supports are of one class."""
+    present = np.unique(self.bank.labels)
+    if self.head is None and len(present) < 2:
+      names = bank_lib.listed([self.class_names[k] for k in present])
+      raise ValueError(
+        f"the {len(self.bank)} supports are of {len(present)} class "
+        f"({names or 'none'}): whatever the image, they would vote for it. Add "
+        "another class (--add_class=NAME=DIR, or Classifier.add_class)."
+      )
+
+
+def check_new_class(
+  name: str, class_names: Sequence[str], *, has_head: bool
+) -> None:
+  """Refuses to add a class that a classifier cannot take.
+
+  Args:
+    name: of the class.
+    class_names: those that are there.
+    has_head: whether a fine-tuned head decides.
+
+  Raises:
+    ValueError: for a name that is taken or blank, and for a head.
+  """
+  if not isinstance(name, str) or not name.strip():
+    raise ValueError(f"a class cannot be called {name!r}: give it a name.")
+  if name in class_names:
+    raise ValueError(
+      f"class {name!r} is there already: give the new one another name. "
+      f"Classes are {bank_lib.listed(class_names)}."
+    )
+  if has_head:
+    raise ValueError(
+      f"class {name!r} cannot be added to a fine-tuned head, which knows the "
+      "classes it was trained on only: use the classifier of the pre-trained "
+      "run."
+    )
+
+
+def from_trained(
+  trained: trained_lib.Trained,
+  *,
+  params: Any = None,
+  model_state: Any = None,
+  head: voting.Head | Mapping[str, Any] | None = None,
+) -> Classifier:
+  """The classifier of a run; of several processes all call it.
+
+  Args:
+    trained: what the run has learnt.
+    params: of the encoder, instead of the run's.
+    model_state: batch statistics, likewise.
+    head: of a fine-tuned run, with kernel and bias.
+
+  Raises:
+    decode.BadImageError: as the recipe says, and when the labelled images that
+      can be read are of fewer than two classes.
+    train.NonFiniteError: when embeddings of labelled images are not finite.
+  """
+  config, dataset = trained.config, trained.experiment.dataset
+  params = trained.params if params is None else params
+  state = trained.model_state if model_state is None else model_state
+  empty = bank_lib.Bank(
+    embeddings=np.zeros((0, 1), np.float32),
+    labels=np.zeros(0, np.int32),
+    names=(),
+    thumbnails=np.zeros((0, 1, 1, 1), np.uint8),
+  )
+  classifier = Classifier(
+    class_names=tuple(dataset.class_names),
+    temperature=float(trained.experiment.temperature),
+    bank=empty,
+    # Where training started need not be there any more.
+    model={**config.model, "init_from": ""},
+    variables=jax.device_get(
+      {"params": params, "batch_stats": state["batch_stats"]}
+    ),
+    preprocessing=preprocessing_lib.of_run(config, dataset),
+    head=_head(head),
+    batch_size=config.eval.batch_size,
+    origin={
+      "dataset": dataset.name,
+      "step": int(trained.step),
+      "split_hash": dataset.split.hash,
+    },
+  )
+  bank = bank_lib.of_labelled(
+    dataset.labelled,
+    classifier._device.embed_pixels,
+    batch_size=classifier.batch_size,
+    name=dataset.name,
+  )
+  return dataclasses.replace(classifier, bank=bank)
+
+
+def _head(head: voting.Head | Mapping[str, Any] | None) -> voting.Head | None:
+  if head is None or isinstance(head, voting.Head):
+    return head
+  return voting.Head(
+    kernel=np.asarray(head["kernel"], np.float32),
+    bias=np.asarray(head["bias"], np.float32),
+  )

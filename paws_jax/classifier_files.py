@@ -1,0 +1,244 @@
+"""A classifier as a directory: JSON and safetensors, nothing that can run.
+
+classifier.json          settings, and a sha256 of each other file
+encoder.safetensors      "params/..." and "batch_stats/..."
+bank.safetensors         embeddings, labels, thumbnails; names as metadata
+head.safetensors         kernel and bias, of a fine-tuned classifier
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from etils import epath
+from flax import traverse_util
+
+from paws_jax import bank as bank_lib
+from paws_jax import config as config_lib
+from paws_jax import models
+from paws_jax import preprocessing
+from paws_jax import voting
+from paws_jax import workdir as workdir_lib
+
+SETTINGS = "classifier.json"
+ENCODER = "encoder.safetensors"
+BANK = "bank.safetensors"
+HEAD = "head.safetensors"
+_VERSION = 1
+# Of `Classifier`, as JSON has them.
+_PLAIN = ("temperature", "model", "batch_size", "origin")
+
+
+class ClassifierError(ValueError):
+  """A directory holds no classifier, or one that is damaged."""
+
+
+def pack(fields: Mapping[str, Any]) -> dict[str, bytes]:
+  """The files of a classifier, by name; `fields` are its attributes."""
+  variables = traverse_util.flatten_dict(fields["variables"], sep="/")
+  files = {
+    ENCODER: safetensors.numpy.save(
+      {name: np.ascontiguousarray(leaf) for name, leaf in variables.items()}
+    ),
+    BANK: fields["bank"].to_bytes(),
+  }
+  if fields["head"] is not None:
+    head = dataclasses.asdict(fields["head"])
+    files[HEAD] = safetensors.numpy.save(
+      {name: np.ascontiguousarray(array) for name, array in head.items()}
+    )
+  settings = {
+    "version": _VERSION,
+    "class_names": list(fields["class_names"]),
+    **{name: fields[name] for name in _PLAIN},
+    "preprocessing": fields["preprocessing"].as_json(),
+    "files": {name: _sha256(content) for name, content in files.items()},
+  }
+  return {SETTINGS: (json.dumps(settings, indent=2) + "\n").encode(), **files}
+
+
+def write(
+  directory: str | os.PathLike[str], files: Mapping[str, bytes]
+) -> None:
+  """Writes a classifier's files; a crash leaves the old ones or the new ones.
+
+  Raises:
+    ClassifierError: when the directory holds something else.
+    OSError: when it cannot be written.
+  """
+  path = workdir_lib.resolve(directory)
+  check_free(path)
+  if not isinstance(path, pathlib.Path):
+    # In a bucket nothing can be renamed. The settings come last: until then
+    # the sums in the old ones tell that the others have changed.
+    for name in sorted(files, key=lambda name: name == SETTINGS):
+      (path / name).write_bytes(files[name])
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
+  new = path.with_name(f".{path.name}.new")
+  old = path.with_name(f".{path.name}.old")
+  for leftover in (new, old):
+    shutil.rmtree(leftover, ignore_errors=True)
+  new.mkdir()
+  for name, content in files.items():
+    (new / name).write_bytes(content)
+  if path.exists():
+    path.rename(old)
+  new.rename(path)
+  shutil.rmtree(old, ignore_errors=True)
+
+
+def check_free(path: epath.Path) -> None:
+  """Raises ClassifierError when something else than a classifier is there."""
+  if not path.exists() or (path / SETTINGS).exists():
+    return
+  if not path.is_dir() or any(path.iterdir()):
+    raise ClassifierError(
+      f"{path} is there and holds no classifier (no {SETTINGS}): choose "
+      "another directory, or an empty one."
+    )
+
+
+def read(directory: str | os.PathLike[str]) -> dict[str, Any]:
+  """The attributes of the classifier in a directory.
+
+  Raises:
+    ClassifierError: when there is none, when a file of it is damaged, or when
+      the weights are not those of the model.
+  """
+  path = workdir_lib.resolve(directory)
+  fields = _unpacked(path)
+  _check_weights(path, fields)
+  return fields
+
+
+def _unpacked(path: epath.Path) -> dict[str, Any]:
+  settings = _settings(path)
+  for name in settings["files"]:
+    # Nothing outside of the directory is read.
+    if name not in (ENCODER, BANK, HEAD):
+      raise ClassifierError(f"{path / SETTINGS} names another file: {name!r}.")
+  files = {
+    name: _content(path / name, digest)
+    for name, digest in settings["files"].items()
+  }
+  try:
+    variables = safetensors.numpy.load(files[ENCODER])
+    head = None
+    if HEAD in files:
+      head = voting.Head(**safetensors.numpy.load(files[HEAD]))
+    return {
+      "class_names": tuple(settings["class_names"]),
+      **{name: settings[name] for name in _PLAIN},
+      # Fields that are newer than the classifier have their defaults.
+      "model": {**config_lib.base().model, **settings["model"]},
+      "variables": traverse_util.unflatten_dict(variables, sep="/"),
+      "bank": bank_lib.from_bytes(files[BANK]),
+      "preprocessing": preprocessing.Preprocessing(**settings["preprocessing"]),
+      "head": head,
+    }
+  except (
+    KeyError,
+    TypeError,
+    ValueError,
+    safetensors.SafetensorError,
+  ) as error:
+    raise ClassifierError(
+      f"{path} is no classifier that this version reads: {error!r}. Make it "
+      "anew, or use the version of paws_jax that has written it."
+    ) from None
+
+
+def _check_weights(path: epath.Path, fields: Mapping[str, Any]) -> None:
+  """Refuses weights of another architecture."""
+  try:
+    encoder = models.create(fields["model"])
+  except (TypeError, ValueError) as error:
+    raise ClassifierError(
+      f"{path}: its model is not known here: {error}"
+    ) from None
+  settings = fields["preprocessing"]
+  side = settings.large_size
+  wanted = jax.eval_shape(
+    functools.partial(encoder.init, train=False),
+    jax.random.key(0),
+    jnp.zeros((1, side, side, settings.channels)),
+  )
+  wanted = traverse_util.flatten_dict(wanted, sep="/")
+  found = traverse_util.flatten_dict(fields["variables"], sep="/")
+  wrong = [f"{name} is missing" for name in wanted if name not in found]
+  wrong += [f"{name} is unknown" for name in found if name not in wanted]
+  wrong += [
+    f"{name} is {list(found[name].shape)} instead of {list(leaf.shape)}"
+    for name, leaf in wanted.items()
+    if name in found and found[name].shape != leaf.shape
+  ]
+  if wrong:
+    raise ClassifierError(
+      f"{path}: the weights are not those of {fields['model']['name']}: "
+      f"{bank_lib.listed(wrong)}."
+    )
+
+
+def settings_in(directory: str | os.PathLike[str]) -> dict[str, Any] | None:
+  """What classifier.json in a directory says; None when there is none.
+
+  Raises:
+    ClassifierError: when it is damaged, or of another version.
+  """
+  path = workdir_lib.resolve(directory)
+  return _settings(path) if (path / SETTINGS).exists() else None
+
+
+def _settings(path: epath.Path) -> dict[str, Any]:
+  try:
+    settings = json.loads((path / SETTINGS).read_bytes())
+  except OSError:
+    raise ClassifierError(
+      f"{path} holds no classifier: there is no {SETTINGS} in it."
+    ) from None
+  except ValueError as error:
+    raise ClassifierError(
+      f"{path / SETTINGS} is not JSON ({error}): make the classifier anew."
+    ) from None
+  version = settings.get("version") if isinstance(settings, dict) else None
+  if version != _VERSION or not isinstance(settings.get("files"), dict):
+    raise ClassifierError(
+      f"{path / SETTINGS} has the version {version}, and {_VERSION} is read "
+      "here: make the classifier anew, or use the version of paws_jax that has "
+      "written it."
+    )
+  return settings
+
+
+def _content(path: epath.Path, digest: str) -> bytes:
+  try:
+    content = path.read_bytes()
+  except OSError as error:
+    raise ClassifierError(
+      f"{path} cannot be read ({error.strerror or error}): make the classifier "
+      "anew."
+    ) from None
+  if _sha256(content) != digest:
+    raise ClassifierError(
+      f"{path} is damaged, or of another classifier than {SETTINGS} beside it: "
+      "make the classifier anew."
+    )
+  return content
+
+
+def _sha256(content: bytes) -> str:
+  return hashlib.sha256(content).hexdigest()

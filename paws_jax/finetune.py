@@ -1,0 +1,283 @@
+"""`--task=finetune`: train on the labels what pre-training has left.
+
+The protocol of ImageNet or that of CIFAR (`finetune_protocols`). Learning rate
+and number of epochs are chosen on labelled images that are held out
+(`holdout`), then, unless told otherwise, all labelled images are trained on in
+the same way once more. The test images are looked at once, at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import ml_collections
+from etils import epath
+
+from paws_jax import agreement
+from paws_jax import distributed
+from paws_jax import finetune_protocols
+from paws_jax import finetune_results
+from paws_jax import finetune_scores
+from paws_jax import holdout as holdout_lib
+from paws_jax import metrics
+from paws_jax import sweep
+from paws_jax import trained as trained_lib
+from paws_jax import workdir as workdir_lib
+
+TASK = "finetune"
+# The classifier that comes out, and what the sweep has tried, in the workdir.
+FINETUNED = "finetuned"
+SWEEPS = "finetuning"
+
+# Nothing that is trained depends on these fields.
+_INDIFFERENT = ("log", "eval", "checkpoint")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+  """A trained run, and what will be done with it.
+
+  Attributes:
+    trained: the run.
+    protocol: how it is fine-tuned.
+    holdout: which labelled images train, and which choose.
+    sweep_id: hex digest of all that a member of the sweep depends on but its
+      learning rate.
+    run_id: likewise of the result.
+  """
+
+  trained: trained_lib.Trained
+  protocol: finetune_protocols.LinearHead | finetune_protocols.Suncet
+  holdout: holdout_lib.HoldOut
+  sweep_id: str
+  run_id: str
+
+
+def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
+  """Restores the run and parts its labelled images.
+
+  Args:
+    config: the run's recipe; section `finetune` may differ.
+    workdir: the run's directory.
+
+  Raises:
+    ValueError, TypeError, FileNotFoundError: with a message for the user.
+    checkpoint.CheckpointError: when there is no checkpoint that is whole.
+    agreement.DisagreementError: when the processes have other recipes.
+  """
+  agreement.agree(
+    recipe=config.to_json(sort_keys=True), code=workdir_lib.code_hash()
+  )
+  trained = trained_lib.load(config, workdir)
+  protocol = finetune_protocols.PROTOCOLS[config.finetune.protocol](trained)
+
+  def part() -> holdout_lib.HoldOut:
+    protocol.check()
+    return holdout_lib.create(config, trained.experiment.dataset)
+
+  parts = agreement.on_all(part)
+  recipe = json.loads(config.to_json())
+  for name in _INDIFFERENT:
+    del recipe[name]
+  choice = {
+    name: recipe["finetune"].pop(name) for name in ("learning_rates", "refit")
+  }
+  identity = {
+    "recipe": recipe,
+    "step": trained.step,
+    "split": trained.experiment.dataset.split.hash,
+    "holdout": parts.hash,
+  }
+  return Prepared(
+    trained=trained,
+    protocol=protocol,
+    holdout=parts,
+    sweep_id=_digest(identity),
+    run_id=_digest(identity | choice),
+  )
+
+
+def _digest(value: Any) -> str:
+  text = json.dumps(value, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def run(prepared: Prepared) -> int:
+  """Sweeps, trains, saves the classifier, measures it; the exit status.
+
+  Raises:
+    decode.BadImageError: when an image cannot be read.
+    train.NonFiniteError: when every learning rate diverges.
+    checkpoint.CheckpointError: when weights cannot be written or read.
+    MemoryError: when the devices' memory does not suffice.
+    workdir.WorkdirError: when another process is using the directory.
+  """
+  workdir = prepared.trained.workdir
+  with _memory_advice(prepared.trained.config), _lock(workdir):
+    # A directory may look different from elsewhere: process 0 decides.
+    row = agreement.gather(_found(prepared))[0]
+    if row is None:
+      row = _finetune(prepared)
+    else:
+      print("this fine-tuning is finished; its result:")
+  print(f"\n{finetune_results.table(row)}")
+  print(f"classifier  {workdir / FINETUNED}")
+  print(f"results     {workdir / metrics.RESULTS}")
+  return 0
+
+
+def _finetune(prepared: Prepared) -> dict[str, Any]:
+  """From the sweep to the row in results.json."""
+  start = time.perf_counter()
+  trained = prepared.trained
+  members = _sweep(prepared)
+  chosen = sweep.choose(members) if prepared.holdout.scored else members[0]
+  final = _refit(prepared, chosen) if _refits(prepared) else chosen
+  save(prepared, final)
+  row = {
+    **_described(prepared),
+    "learning_rate": chosen.learning_rate,
+    "epochs": chosen.epoch,
+    "holdout_top1": chosen.score and chosen.score["top1"],
+    "sweep": [finetune_results.summary(member) for member in members],
+    **finetune_results.measure(prepared.protocol, final),
+    "wall_seconds": time.perf_counter() - start,
+    "version": workdir_lib.version(),
+  }
+  agreement.on_main(lambda: metrics.append_result(trained.workdir, row))
+  return row
+
+
+def _sweep(prepared: Prepared) -> list[sweep.Member]:
+  """All learning rates; without a hold-out the one, on all labelled images."""
+  section = prepared.trained.config.finetune
+  score = finetune_scores.scorer(prepared.protocol, prepared.holdout)
+  course = prepared.protocol.course(prepared.holdout.ids)
+  return [
+    sweep.member(
+      _directory(prepared) / f"lr-{learning_rate!r}",
+      prepared.protocol,
+      course=course,
+      learning_rate=learning_rate,
+      epochs=section.epochs,
+      score=score,
+    )
+    for learning_rate in map(float, section.learning_rates)
+  ]
+
+
+def _directory(prepared: Prepared) -> epath.Path:
+  return prepared.trained.workdir / SWEEPS / prepared.sweep_id
+
+
+def _refits(prepared: Prepared) -> bool:
+  """Whether there are labelled images left that were not trained on."""
+  labelled = prepared.trained.experiment.dataset.labelled
+  some_left = len(prepared.holdout.ids) < len(labelled)
+  return prepared.trained.config.finetune.refit and some_left
+
+
+def _refit(prepared: Prepared, chosen: sweep.Member) -> sweep.Member:
+  """All labelled images, trained on as was best.
+
+  The learning rate falls as it did then, and training stops at the same epoch.
+  """
+  name = f"refit-lr-{chosen.learning_rate!r}-epochs-{chosen.epoch}"
+  return sweep.member(
+    _directory(prepared) / name,
+    prepared.protocol,
+    course=prepared.protocol.course(
+      prepared.trained.experiment.dataset.split.labelled_ids
+    ),
+    learning_rate=chosen.learning_rate,
+    epochs=chosen.epoch,
+    score=None,
+  )
+
+
+def save(prepared: Prepared, final: sweep.Member) -> None:
+  """Writes the classifier; of several processes all call it.
+
+  Raises:
+    workdir.WorkdirError: when it cannot be made, or something else is there.
+  """
+  from paws_jax import classifier
+
+  directory = prepared.trained.workdir / FINETUNED
+  try:
+    made = classifier.from_trained(
+      prepared.trained,
+      params=prepared.protocol.encoder_params(final.params),
+      model_state=final.model_state,
+      head=prepared.protocol.head(final.params),
+    )
+    agreement.on_main(lambda: made.save(directory))
+  except ValueError as error:
+    raise workdir_lib.WorkdirError(
+      f"{directory} was not written: {error}"
+    ) from error
+
+
+def _described(prepared: Prepared) -> dict[str, Any]:
+  """What was done to what, for the row."""
+  config = prepared.trained.config
+  dataset = prepared.trained.experiment.dataset
+  scored = prepared.holdout.scored
+  return {
+    "task": TASK,
+    "protocol": config.finetune.protocol,
+    "method": config.method.name,
+    "dataset": dataset.name,
+    "split_seed": dataset.split.split_seed,
+    "split_hash": dataset.split.hash,
+    "seed": config.seed,
+    "num_labels": len(dataset.labelled),
+    "steps": prepared.trained.step,
+    "holdout": config.finetune.holdout,
+    "holdout_hash": prepared.holdout.hash,
+    "num_holdout": len(scored) if scored else 0,
+    "refit": _refits(prepared),
+    "run_id": prepared.run_id,
+  }
+
+
+def _found(prepared: Prepared) -> dict[str, Any] | None:
+  """The result of an earlier command, if its classifier is the one there."""
+  workdir = prepared.trained.workdir
+  rows = [
+    row for row in metrics.read_results(workdir) if row.get("task") == TASK
+  ]
+  same = rows and rows[-1].get("run_id") == prepared.run_id
+  return rows[-1] if same and (workdir / FINETUNED).exists() else None
+
+
+def _lock(workdir: epath.Path) -> contextlib.AbstractContextManager:
+  """Locks the directory for a run, of whose processes the first has it."""
+  if distributed.is_main():
+    return workdir_lib.lock(workdir)
+  return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _memory_advice(config: ml_collections.ConfigDict) -> Iterator[None]:
+  """Turns "out of memory" into advice what to lower."""
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    raise MemoryError(
+      "the devices' memory does not suffice. Lower finetune.batch_size (now "
+      f"{config.finetune.batch_size}) or, for 'suncet', "
+      "support.images_per_class (now "
+      f"{config.support.images_per_class}), set train.remat to 'dots' or 'all' "
+      f"(now {config.train.remat!r}), or use more devices. "
+      f"{str(error).splitlines()[0]}"
+    ) from error

@@ -1,0 +1,41 @@
+"""The mathematics of the methods: pure functions of arrays, no networks.
+
+Everything is computed in float32 or wider. Functions with an `axis_name` may be
+called inside `jax.shard_map`: anchors (or queries) are then this device's rows,
+and every returned value is the global one, the same on all devices, unless it
+says otherwise. Take gradients outside the `shard_map`; they are those of the
+global mean.
+"""
+
+from __future__ import annotations
+
+from paws_jax.losses import contrastive
+from paws_jax.losses import paws
+from paws_jax.losses import ropaws
+from paws_jax.losses import similarity
+from paws_jax.losses import spectrum
+
+AxisName = similarity.AxisName
+MIN_NORM = similarity.MIN_NORM
+TARGET_THRESHOLD = paws.TARGET_THRESHOLD
+
+normalise = similarity.normalise
+cosine_similarities = similarity.cosine_similarities
+label_rows = similarity.label_rows
+soft_nearest_neighbours = similarity.soft_nearest_neighbours
+sharpen = similarity.sharpen
+cross_entropy = similarity.cross_entropy
+negative_entropy = similarity.negative_entropy
+
+paws_predictions = paws.paws_predictions
+paws_targets = paws.paws_targets
+paws_objective = paws.paws_objective
+paws_loss = paws.paws_loss
+
+suncet_loss = contrastive.suncet_loss
+suncet_rows = contrastive.suncet_rows
+nt_xent_loss = contrastive.nt_xent_loss
+nt_xent_rows = contrastive.nt_xent_rows
+
+in_domain_probability = ropaws.in_domain_probability
+effective_rank = spectrum.effective_rank

@@ -1,0 +1,176 @@
+"""Soft nearest neighbours: cosine similarities, votes, sharpening, entropies.
+
+Everything is computed in float32 or wider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+# Below this an embedding's norm is taken for this.
+MIN_NORM = 1e-12
+
+AxisName = str | Sequence[str] | None
+
+
+def normalise(embeddings: jax.Array) -> jax.Array:
+  """Scales rows to unit length: `x / max(|x|, 1e-12)`.
+
+  Args:
+    embeddings: [..., D], any float dtype; computed in float32 or wider.
+
+  Returns:
+    [..., D]. A zero row stays zero, with a finite gradient.
+  """
+  embeddings = at_least_float32(embeddings)
+  squared = jnp.sum(embeddings**2, axis=-1, keepdims=True)
+  # sqrt has an infinite slope at 0: its argument is replaced there.
+  norm = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
+  return embeddings / jnp.maximum(norm, MIN_NORM)
+
+
+def cosine_similarities(queries: jax.Array, keys: jax.Array) -> jax.Array:
+  """Cosines between all rows of `queries` [n, D] and `keys` [m, D]: [n, m]."""
+  return jnp.matmul(
+    normalise(queries), normalise(keys).T, precision=jax.lax.Precision.HIGHEST
+  )
+
+
+def label_rows(
+  labels: jax.Array, class_ids: jax.Array, *, smoothing: float = 0.0
+) -> jax.Array:
+  """Builds the smoothed one-hot rows of a support set.
+
+  Args:
+    labels: [N] integers, class of each support image.
+    class_ids: [C] integers, distinct; the class that each column stands for.
+    smoothing: ε in [0, 1): a row holds 1 − ε + ε/C at its class, ε/C elsewhere
+      (PAWS, section 5, 2021).
+
+  Returns:
+    [N, C] float32 (float64 where that is the default). A label that is not
+    among `class_ids` has no column: its row holds ε/C throughout.
+  """
+  one_hot = (labels[:, None] == class_ids[None, :]).astype(float)
+  return (1 - smoothing) * one_hot + smoothing / class_ids.shape[0]
+
+
+def soft_nearest_neighbours(
+  queries: jax.Array,
+  supports: jax.Array,
+  support_labels: jax.Array,
+  *,
+  temperature: float,
+) -> jax.Array:
+  """Predicts classes by a vote of the supports, weighted by similarity.
+
+  `softmax(cosine(queries, supports) / temperature) @ support_labels`: PAWS,
+  section 3 (2021).
+
+  Args:
+    queries: [n, D] embeddings; they need not be normalised.
+    supports: [N, D] embeddings.
+    support_labels: [N, C] label rows.
+    temperature: τ > 0; small values make the nearest support decide.
+
+  Returns:
+    [n, C] float32 or wider; rows sum to 1 where the label rows do.
+
+  Raises:
+    ValueError: when the shapes do not fit each other.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> queries = jnp.array([[1.0, 0.0]])
+    >>> supports = jnp.array([[2.0, 0.0], [0.0, 3.0]])
+    >>> probs = soft_nearest_neighbours(
+    ...   queries, supports, jnp.eye(2), temperature=0.1
+    ... )
+    >>> bool(probs[0, 0] > 0.999)
+    True
+  """
+  check_supports(queries, supports, support_labels)
+  similarities = cosine_similarities(queries, supports)
+  weights = jax.nn.softmax(similarities / temperature, axis=-1)
+  return jnp.matmul(
+    weights,
+    support_labels.astype(weights.dtype),
+    precision=jax.lax.Precision.HIGHEST,
+  )
+
+
+def sharpen(probs: jax.Array, *, temperature: float) -> jax.Array:
+  """Raises probabilities to the power 1/temperature and renormalises the rows.
+
+  ρ of PAWS, section 3 (2021).
+
+  Args:
+    probs: [..., C], not negative, each row with a positive entry.
+    temperature: T > 0; 1 changes nothing, small values tend to one-hot rows.
+
+  Returns:
+    [..., C]; rows sum to 1.
+  """
+  probs = at_least_float32(probs)
+  # Dividing by the largest entry cancels in the ratio, and keeps the powers of
+  # many small probabilities from all underflowing to zero.
+  largest = jax.lax.stop_gradient(jnp.max(probs, axis=-1, keepdims=True))
+  powers = (probs / largest) ** (1 / temperature)
+  return powers / jnp.sum(powers, axis=-1, keepdims=True)
+
+
+def cross_entropy(targets: jax.Array, probs: jax.Array) -> jax.Array:
+  """Cross-entropy −Σ t log p of each row, in nats.
+
+  Where a target is 0 its term is 0 with zero gradient, also at p = 0; where it
+  is not, log p is taken of at least the smallest normal number.
+
+  Args:
+    targets: [..., C], not negative.
+    probs: [..., C], in [0, 1].
+
+  Returns:
+    [...] values ≥ 0.
+  """
+  tiny = jnp.finfo(probs.dtype).tiny
+  safe = jnp.where(targets > 0, jnp.maximum(probs, tiny), 1)
+  return -jnp.sum(targets * jnp.log(safe), axis=-1)
+
+
+def negative_entropy(probs: jax.Array) -> jax.Array:
+  """Σ p log p of each row [..., C] -> [...] ≤ 0, with 0 log 0 = 0."""
+  safe = jnp.where(probs > 0, probs, 1)
+  return jnp.sum(probs * jnp.log(safe), axis=-1)
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+  """Casts float16 and bfloat16 to float32, leaves float32 and float64."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def check_supports(
+  queries: jax.Array, supports: jax.Array, support_labels: jax.Array
+) -> None:
+  """Refuses queries [n, D], supports [N, D] and rows [N, C] that do not fit.
+
+  Raises:
+    ValueError: naming the shapes that disagree.
+  """
+  if queries.ndim != 2 or supports.ndim != 2 or support_labels.ndim != 2:
+    raise ValueError(
+      "queries, supports and support_labels must have two dimensions; got "
+      f"shapes {queries.shape}, {supports.shape} and {support_labels.shape}."
+    )
+  if queries.shape[1] != supports.shape[1]:
+    raise ValueError(
+      f"queries have {queries.shape[1]} dimensions and supports "
+      f"{supports.shape[1]}: both must come from the same embedding."
+    )
+  if supports.shape[0] != support_labels.shape[0]:
+    raise ValueError(
+      f"{supports.shape[0]} supports but {support_labels.shape[0]} label rows: "
+      "give one row per support."
+    )

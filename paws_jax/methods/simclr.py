@@ -1,0 +1,107 @@
+"""SimCLR: two views of an image told from those of all others (2020)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from paws_jax import augment
+from paws_jax import data
+from paws_jax import sharding
+from paws_jax.methods import gathering
+from paws_jax.methods import health_metrics
+from paws_jax.methods import method
+
+
+@dataclasses.dataclass(frozen=True)
+class Simclr:
+  """NT-Xent of two large crops; labels play no part in training.
+
+  The gradient flows through both sides of a similarity, or through the query
+  alone with `method.detached_keys`.
+  """
+
+  config: method.MethodConfig
+  encoder: Any
+  label_smoothing: float
+  remat: str = "none"
+  axis_name: Any = None
+
+  def views(self, config: augment.ViewsConfig) -> augment.ViewsConfig:
+    """Two large crops of the recipe, and no small ones."""
+    for name, wanted in (("num_large", 2), ("num_small", 0)):
+      if getattr(config, name) != wanted:
+        raise ValueError(
+          f"views.{name} is {getattr(config, name)} but method.name is "
+          f"{self.config.name!r}, which compares 2 large crops: set it to "
+          f"{wanted}."
+        )
+    return config
+
+  def init(
+    self, key: jax.Array, batch: data.Views
+  ) -> tuple[method.Params, method.ModelState]:
+    """Initial parameters and batch statistics."""
+    return method.init_encoder(self.encoder, key, batch.large[:, 0])
+
+  @property
+  def state_specs(self) -> Any:
+    """Batch statistics are the same on every device."""
+    return sharding.REPLICATED
+
+  def loss(
+    self,
+    params: method.Params,
+    model_state: method.ModelState,
+    batch: data.Views,
+    *,
+    step: jax.Array,
+    key: jax.Array | None,
+  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], method.ModelState]]:
+    """NT-Xent of the large crops; arguments as in `paws.Paws.loss`."""
+    del step, key
+    _, z, model_state = method.encode(
+      self.encoder,
+      params,
+      model_state,
+      method.fold_views(batch.large),
+      remat=self.remat,
+    )
+    z = method.view_major(z, 2)
+    learned, constants = ((), (z,)) if self.config.detached_keys else ((z,), ())
+    (everything,) = gathering.gather(
+      learned, constants, axis_name=self.axis_name
+    )
+    means = self._contrast(z, everything)
+    means = method.device_means(means, self.axis_name)
+    loss = means["nt_xent"]
+    metrics = {"loss": loss, "cross_entropy": loss}
+    return loss, (metrics | means, model_state)
+
+  def _contrast(
+    self, z: jax.Array, everything: jax.Array
+  ) -> dict[str, jax.Array]:
+    """This device's part of the loss, and of what tells its health.
+
+    Args:
+      z: [2·b, D], view-major.
+      everything: [devices · 2·b, D].
+    """
+    means = {
+      "nt_xent": health_metrics.nt_xent(
+        z,
+        everything,
+        temperature=self.config.temperature,
+        axis_name=self.axis_name,
+      )
+    }
+    if self.config.health_metrics:
+      by_view = gathering.by_view(
+        jax.lax.stop_gradient(everything),
+        num_views=2,
+        num_local=z.shape[0] // 2,
+      )
+      means["feature_rank"] = health_metrics.feature_rank(by_view[0])
+    return means

@@ -1,0 +1,61 @@
+"""SimCLR with SuNCEt: labels contrast with labels, beside NT-Xent (2020)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from paws_jax import data
+from paws_jax.methods import gathering
+from paws_jax.methods import method
+from paws_jax.methods import simclr
+
+
+@dataclasses.dataclass(frozen=True)
+class Suncet(simclr.Simclr):
+  """NT-Xent of the unlabelled images plus SuNCEt of the supports.
+
+  Both terms see the embeddings of one BatchNorm batch. Labelled images contrast
+  only with labelled ones, those of all devices. From step
+  `method.supervised_until` on, the labels' term is left out of the loss; the
+  supports stay in the BatchNorm batch.
+  """
+
+  def loss(
+    self,
+    params: method.Params,
+    model_state: method.ModelState,
+    batch: data.Views,
+    *,
+    step: jax.Array,
+    key: jax.Array | None,
+  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], method.ModelState]]:
+    """Both terms; arguments as in `paws.Paws.loss`, but `step` is read."""
+    del key
+    config = self.config
+    local, model_state = method.encode_supports_and_large(
+      self.encoder, params, model_state, batch, remat=self.remat
+    )
+    learned, constants = [local.z_support], []
+    (constants if config.detached_keys else learned).append(local.z_large)
+    supports, large = gathering.gather(
+      learned, constants, axis_name=self.axis_name
+    )
+    means = self._contrast(local.z_large, large)
+    means["support_loss"] = method.support_loss(
+      local.z_support,
+      method.without_padding(supports, batch),
+      batch,
+      temperature=config.temperature,
+      smoothing=self.label_smoothing,
+      axis_name=self.axis_name,
+    )
+    means = method.device_means(means, self.axis_name)
+    weight = config.support_loss_weight
+    if config.supervised_until:
+      weight = jnp.where(step < config.supervised_until, weight, 0.0)
+    loss = means["nt_xent"] + weight * means["support_loss"]
+    metrics = {"loss": loss, "cross_entropy": means["nt_xent"]}
+    return loss, (metrics | means, model_state)

@@ -1,0 +1,78 @@
+"""A classifier's weights under PyTorch's names, as safetensors.
+
+DIRECTORY/encoder.safetensors  trunk and heads, as the public reference has them
+DIRECTORY/timm.safetensors     the trunk alone, of bottleneck ResNets
+DIRECTORY/bank.safetensors     embeddings and labels of the supports that vote
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from paws_jax import classifier_program
+from paws_jax.interop import torch_weights
+
+ENCODER, TRUNK, BANK = (
+  f"{name}.safetensors" for name in ("encoder", "timm", "bank")
+)
+# Of what timm and torchvision have under the same names.
+_BOTTLENECKS = ("resnet50", "resnet101", "resnet200")
+
+
+def write(
+  program: classifier_program.Program, directory: pathlib.Path
+) -> dict[str, Any]:
+  """Writes the weights; PyTorch is not needed.
+
+  Args:
+    program: whose classifier to write.
+    directory: an empty one.
+
+  Returns:
+    What model.json tells of these files.
+
+  Raises:
+    OSError: when they cannot be written.
+  """
+  classifier = program.classifier
+  head = None
+  if classifier.head is not None:
+    head = dataclasses.asdict(classifier.head)
+  torch_weights.write_torch(
+    classifier.variables, directory / ENCODER, layout="paws", head=head
+  )
+  files = {"format": "safetensors", "encoder": ENCODER}
+  if classifier.model["name"] in _BOTTLENECKS:
+    torch_weights.write_torch(
+      classifier.variables, directory / TRUNK, layout="timm"
+    )
+    files["trunk"] = TRUNK
+  if head is None:
+    bank = {
+      "embeddings": np.ascontiguousarray(classifier.bank.embeddings),
+      # As PyTorch indexes.
+      "labels": np.asarray(classifier.bank.labels, np.int64),
+    }
+    content = safetensors.numpy.save(bank, metadata={"format": "pt"})
+    (directory / BANK).write_bytes(content)
+    files["bank"] = BANK
+  return {"input": _input(program), "files": files}
+
+
+def _input(program: classifier_program.Program) -> dict[str, Any]:
+  """What the encoder takes: here nothing is inside."""
+  settings = program.classifier.preprocessing
+  side = settings.large_size
+  return {
+    "shape": ["b", settings.channels, side, side],
+    "dtype": "float32",
+    "before": (
+      f"{program.interface['input']['before']}; then the evaluation crop as in "
+      "preprocessing, and (level / 255 - mean) / std"
+    ),
+  }

@@ -1,0 +1,185 @@
+"""Bands of several runs, what lies inside, and what `--compare_to` names."""
+
+import json
+
+import numpy as np
+import pytest
+
+from paws_jax import metrics
+from paws_jax import reference_curves
+
+
+def rows_of(seed, *, shift=0.0, count=100):
+  """A run whose cross-entropy falls from 2 and whose accuracy rises."""
+  rng = np.random.default_rng(seed)
+  rows = []
+  for i in range(1, count + 1):
+    noise = rng.normal(0, 0.03)
+    value = 2 * np.exp(-i / 30) + 0.1 + noise + shift
+    rows.append({"step": 10 * i, "cross_entropy": value})
+    if i % 20 == 0:
+      rows.append({"step": 10 * i, "soft_nn_top1": 0.9 + noise / 3 - shift})
+  return rows
+
+
+@pytest.fixture(scope="module")
+def reference():
+  return reference_curves.make([rows_of(i) for i in range(4)], "tiny")
+
+
+def save(path, rows):
+  path.mkdir()
+  writer = metrics.Writer(path, first_step=0, tensorboard=False)
+  for row in rows:
+    writer.write(row["step"], {k: v for k, v in row.items() if k != "step"})
+  writer.close()
+
+
+def test_series_leaves_rows_without_the_metric_out():
+  steps, values = reference_curves.series(rows_of(0), "soft_nn_top1")
+  assert steps.tolist() == [200, 400, 600, 800, 1000]
+  assert values.shape == (5,)
+  steps, values = reference_curves.series(rows_of(0), "none")
+  assert steps.shape == values.shape == (0,)
+
+
+def test_the_band_holds_other_runs_at_about_95_percent(reference):
+  curve = reference.curves["cross_entropy"]
+  shares = []
+  for seed in range(100, 150):
+    _, values = reference_curves.series(rows_of(seed), "cross_entropy")
+    shares.append(np.mean((values >= curve.low) & (values <= curve.high)))
+  # The spread of four runs is little known: the band is rather too wide.
+  assert 0.93 < np.mean(shares) <= 1
+  assert np.all(curve.high - curve.low < 0.6)
+
+
+def test_the_band_has_the_width_of_a_prediction_interval():
+  values = [0.0, 1.0, 2.0]
+  runs = [[{"step": 1, "cross_entropy": v}] for v in values]
+  curve = reference_curves.make(runs, "x").curves["cross_entropy"]
+  # Student's t for two degrees of freedom, one more value beside three.
+  width = 4.302653 * 1.0 * np.sqrt(4 / 3)
+  np.testing.assert_allclose(curve.mean, 1)
+  np.testing.assert_allclose(curve.high - curve.mean, width, rtol=1e-6)
+  np.testing.assert_allclose(curve.mean - curve.low, width, rtol=1e-6)
+
+
+def test_runs_that_are_all_the_same_have_a_band_all_the_same():
+  runs = [[{"step": 1, "cross_entropy": 1.0}]] * 3
+  curve = reference_curves.make(runs, "x").curves["cross_entropy"]
+  np.testing.assert_allclose(curve.high - curve.low, 0.02)
+
+
+def test_a_run_like_the_others_lies_inside(reference):
+  line = reference_curves.verdict(rows_of(77), reference)
+  assert line.startswith("this run lies inside the band of 4 runs of tiny; ")
+  assert "\n" not in line
+
+
+def test_a_run_that_is_different_lies_outside(reference):
+  line = reference_curves.verdict(rows_of(77, shift=0.3), reference)
+  assert "lies OUTSIDE the band" in line
+  assert "cross_entropy 0% (above)" in line
+  assert "soft_nn_top1 0% (below)" in line
+
+
+def test_a_longer_run_is_compared_as_far_as_the_reference_goes(reference):
+  line = reference_curves.verdict(rows_of(77, count=200), reference)
+  assert "lies inside" in line
+
+
+def test_runs_with_nothing_in_common(reference):
+  line = reference_curves.verdict([{"step": 1, "loss": 2.0}], reference)
+  assert line.startswith("nothing to compare with tiny")
+
+
+def test_another_run_has_curves_and_no_band(tmp_path):
+  save(tmp_path / "run", rows_of(3))
+  found = reference_curves.find(str(tmp_path / "run"))
+  assert set(found.curves) == {"cross_entropy", "soft_nn_top1"}
+  assert found.curves["cross_entropy"].low is None
+  line = reference_curves.verdict(rows_of(3), found)
+  last = rows_of(3)[-2]["cross_entropy"]
+  assert f"cross_entropy {last:.3f} (there {last:.3f})" in line
+  assert line.startswith(f"at step 1000, beside {tmp_path / 'run'}: ")
+
+
+def test_a_shipped_reference_is_found_by_name(reference, tmp_path, monkeypatch):
+  monkeypatch.setattr(reference_curves, "DIRECTORY", tmp_path)
+  text = reference_curves.as_json(reference, {"date": "today"})
+  (tmp_path / "tiny.json").write_text(text)
+  found = reference_curves.find("tiny")
+  assert (found.name, found.num_runs) == ("tiny", 4)
+  for name, curve in reference.curves.items():
+    for part in ("steps", "mean", "low", "high"):
+      np.testing.assert_allclose(
+        getattr(found.curves[name], part), getattr(curve, part), atol=1e-5
+      )
+  assert "lies inside" in reference_curves.verdict(rows_of(5), found)
+
+
+def test_a_name_that_is_nothing_is_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(reference_curves, "DIRECTORY", tmp_path)
+  with pytest.raises(FileNotFoundError, match=r"=quick is .*none yet"):
+    reference_curves.find("quick")
+  (tmp_path / "quickstart.json").write_text("{}")
+  with pytest.raises(FileNotFoundError, match=r"\(quickstart\)"):
+    reference_curves.find("quick")
+
+
+def test_a_directory_without_curves_is_refused(tmp_path):
+  with pytest.raises(ValueError, match=r"has no metrics\.jsonl"):
+    reference_curves.find(str(tmp_path))
+  save(tmp_path / "run", [{"step": 1, "loss": 2.0}])
+  with pytest.raises(ValueError, match="none of cross_entropy"):
+    reference_curves.find(str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "",
+    "[]",
+    "{}",
+    '{"recipe": "x", "num_runs": 3, "curves": {"a": {"mean": [1]}}}',
+    json.dumps(
+      {
+        "recipe": "x",
+        "num_runs": 3,
+        "curves": {
+          "a": {"steps": [1, 2], "mean": [1], "low": [1], "high": [1]}
+        },
+      }
+    ),
+  ],
+)
+def test_a_damaged_file_is_refused(text, tmp_path):
+  path = tmp_path / "bad.json"
+  path.write_text(text)
+  with pytest.raises(ValueError, match=r"bad\.json holds no reference curves"):
+    reference_curves.read(path)
+
+
+def test_two_runs_have_no_spread():
+  with pytest.raises(ValueError, match="2 runs have no spread"):
+    reference_curves.make([rows_of(0), rows_of(1)], "x")
+
+
+def test_runs_of_different_lengths_are_refused():
+  runs = [rows_of(0), rows_of(1), rows_of(2, count=50)]
+  with pytest.raises(
+    ValueError,
+    match="run 2 has cross_entropy at 50 steps up to 500 and run 0 at 100",
+  ):
+    reference_curves.make(runs, "x")
+
+
+def test_runs_without_any_curve_are_refused():
+  with pytest.raises(ValueError, match="none of cross_entropy"):
+    reference_curves.make([[{"step": 1, "loss": 2.0}]] * 3, "x")
+
+
+def test_shipped_references_can_be_read():
+  for name in reference_curves.known():
+    assert reference_curves.find(name).num_runs >= 3

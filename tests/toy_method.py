@@ -1,0 +1,190 @@
+"""A method on a toy encoder: what the tests of all methods share.
+
+Eight images, six supports of three classes with two views each, in float64.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import PartitionSpec as P
+
+from paws_jax import config as config_lib
+from paws_jax import data
+from paws_jax import methods
+from paws_jax import models
+from paws_jax import sharding
+from paws_jax.models import heads
+from paws_jax.models import norm
+
+SECTION = config_lib.base().method.to_dict() | {
+  "temperature": 0.2,
+  "sharpen_temperature": 0.5,
+}
+NUM_CLASSES = 3
+# Most of the time of these tests is the compiler's.
+_QUICK = {"xla_backend_optimization_level": 0}
+_WEIGHTS = {}
+SMOOTHING = 0.1
+
+
+class _Trunk(nn.Module):
+  """One convolution: enough of an encoder, and quick to compile."""
+
+  settings: norm.LayerSettings
+
+  @nn.compact
+  def __call__(self, images, *, train, mask=None):
+    dtype = self.settings.dtype
+    x = nn.Conv(6, (3, 3), dtype=dtype, param_dtype=dtype)(images)
+    x = self.settings.batch_norm("bn")(x, train=train, mask=mask)
+    return nn.relu(x).mean((1, 2))
+
+
+def _encoder(*, prediction, axis_name):
+  settings = norm.LayerSettings(
+    momentum=0.9,
+    dtype=jnp.float64,
+    param_dtype=jnp.float64,
+    axis_name=axis_name,
+  )
+  return models.Encoder(
+    trunk=_Trunk(settings),
+    projection=heads.ProjectionHead(8, 8, settings),
+    prediction=heads.PredictionHead(8, settings) if prediction else None,
+  )
+
+
+def create(
+  *, prediction=True, axis_name=None, remat="none", class_counts=None, **fields
+):
+  """A method by the fields of its section."""
+  smoothing = fields.pop("label_smoothing", SMOOTHING)
+  return methods.create(
+    SECTION | fields,
+    encoder=_encoder(prediction=prediction, axis_name=axis_name),
+    label_smoothing=smoothing,
+    remat=remat,
+    axis_name=axis_name,
+    class_counts=class_counts,
+  )
+
+
+def make_views(*, num_large=2, num_small=1, num_supports=6, seed=0):
+  """Eight images and two views each of the supports, float64."""
+  rng = np.random.default_rng(seed)
+
+  def images(*shape):
+    return rng.normal(size=(*shape, 3))
+
+  return data.Views(
+    large=images(8, num_large, 6, 6),
+    small=images(8, num_small, 4, 4) if num_small else None,
+    support=images(num_supports, 2, 6, 6),
+    support_mask=None,
+    support_labels=np.arange(num_supports) % NUM_CLASSES + 5,
+    class_ids=np.arange(NUM_CLASSES) + 5,
+  )
+
+
+def without_unlabelled(views):
+  """For methods that train on labelled images alone."""
+  return views._replace(large=None, small=None)
+
+
+def padded(views, num_rows, seed=9):
+  """Supports padded to `num_rows` with images that must not matter."""
+  missing = num_rows - len(views.support)
+  rng = np.random.default_rng(seed)
+  padding = 3 + 5 * rng.normal(size=(missing, *views.support.shape[1:]))
+  return views._replace(
+    support=np.concatenate([views.support, padding]),
+    support_mask=np.arange(num_rows) < len(views.support),
+  )
+
+
+def init(method, views):
+  """Weights in general position, running statistics too."""
+  encoder = method.encoder
+  # They depend on the encoder alone, and on no axis of it.
+  kind = (type(encoder.trunk), encoder.prediction is not None)
+  if kind not in _WEIGHTS:
+    _WEIGHTS[kind] = _init(single_device(method), views)
+  return _WEIGHTS[kind]
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
+def _init(method, views):
+  params, model_state = method.init(jax.random.key(0), views)
+  leaves, tree = jax.tree.flatten((params, model_state))
+  rng = np.random.default_rng(1)
+  leaves = [x + 0.1 * np.abs(rng.normal(size=x.shape)) for x in leaves]
+  return jax.tree.unflatten(tree, leaves)
+
+
+def _loss(method, params, model_state, views, step, num_devices=1):
+  def local(params, model_state, views, step):
+    return method.loss(params, model_state, views, step=step, key=None)
+
+  if num_devices > 1:
+    whole, state = P(), method.state_specs
+    local = sharding.shard_map(
+      local,
+      sharding.make_mesh(jax.devices()[:num_devices]),
+      in_specs=(whole, state, data.batch_specs(views), whole),
+      out_specs=(whole, (whole, state)),
+    )
+  return local(params, model_state, views, step)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5), compiler_options=_QUICK)
+def _loss_and_grads(method, params, model_state, views, step, num_devices):
+  loss = jax.value_and_grad(functools.partial(_loss, method), has_aux=True)
+  return loss(params, model_state, views, step, num_devices)
+
+
+def evaluate(method, views, *, num_devices=1, step=0):
+  """Returns loss, metrics, updated statistics and gradients."""
+  with jax.enable_x64(True):
+    params, state = init(method, views)
+    (value, (metrics, state)), grads = _loss_and_grads(
+      method, params, state, views, np.int32(step), num_devices
+    )
+  return jax.device_get(
+    {
+      "loss": value,
+      "metrics": metrics,
+      "model_state": state,
+      "grads": grads,
+    }
+  )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4), compiler_options=_QUICK)
+def _forward(method, params, model_state, views, num_devices):
+  return _loss(method, params, model_state, views, np.int32(0), num_devices)
+
+
+def measure(method, views, *, num_devices=1):
+  """Returns the metrics alone: quicker to compile than `evaluate`."""
+  with jax.enable_x64(True):
+    weights = init(method, views)
+    _, (metrics, _) = _forward(method, *weights, views, num_devices)
+  return jax.device_get(metrics)
+
+
+def single_device(method):
+  """For initialisation, which knows nothing of devices."""
+  return dataclasses.replace(method, axis_name=None)
+
+
+def assert_same(actual, expected, atol=1e-12):
+  """Compares pytrees of float64."""
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=atol),
+    actual,
+    expected,
+  )
