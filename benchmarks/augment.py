@@ -262,4 +262,4 @@ def _blur_by_convolution(images: jax.Array, radii: jax.Array) -> jax.Array:
 
 
 if __name__ == "__main__":
-  sys.exit(app.run(main))
+  app.run(main)

@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
     raise app.UsageError("give a recipe with --config, and nothing else")
   try:
     return _run(_CONFIG.value)
-  except (ValueError, TypeError) as error:
+  except (ValueError, TypeError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
 

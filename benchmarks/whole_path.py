@@ -74,7 +74,7 @@ _BATCH = flags.DEFINE_integer("batch", 32, "Images in a step.", lower_bound=1)
 _CANVAS = flags.DEFINE_integer(
   "canvas", 96, "Side of a canvas in pixels.", lower_bound=8
 )
-_SIDE = flags.DEFINE_integer("side", 32, "Side of a view.", lower_bound=8)
+_SIDE = flags.DEFINE_integer("side", 16, "Side of a view.", lower_bound=8)
 _MODEL = flags.DEFINE_enum(
   "model", "small_resnet", sorted(models.ENCODERS), "Encoder."
 )
@@ -298,6 +298,8 @@ def _print_waits(
     f"most {max(waited):.4g}; the bare pipeline takes for a batch: median "
     f"{statistics.median(alone):.4g} s, at most {max(alone):.4g}"
   )
+  longer = sum(wait > max(alone) for wait in waited)
+  print(f"steps that wait longer than that: {longer} of {len(waited)}")
 
 
 def _resident_bytes() -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from paws_jax import augment
 from paws_jax import checkpoint
 from paws_jax import evaluate
+from paws_jax import finetune_config
 from paws_jax import methods
 from paws_jax import metrics
 from paws_jax import models
@@ -38,6 +39,7 @@ class Experiment:
   embed: Callable[[Any, Any, np.ndarray], np.ndarray]
   train: train.TrainConfig
   eval: evaluate.EvalConfig
+  finetune: finetune_config.FinetuneConfig
   checkpoint: checkpoint.CheckpointConfig
   log: metrics.LogConfig
   temperature: float
@@ -147,6 +149,7 @@ def create(
     ),
     train=train_config,
     eval=evaluate.EvalConfig(**sections["eval"]),
+    finetune=finetune_config.FinetuneConfig(**sections["finetune"]),
     checkpoint=checkpoint.CheckpointConfig(**sections["checkpoint"]),
     log=metrics.LogConfig(**sections["log"]),
     temperature=config.method.temperature,

@@ -39,22 +39,6 @@ from paws_jax.methods import linear_head
 _SUNCET_FINAL = 0.1
 
 
-@dataclasses.dataclass(frozen=True)
-class FinetuneConfig:
-  """Section `finetune` of a recipe; fields are explained in config.base."""
-
-  protocol: str
-  learning_rates: tuple[float, ...]
-  epochs: int
-  batch_size: int
-  crop_scale: tuple[float, float]
-  aspect_ratio: tuple[float, float]
-  holdout: str
-  holdout_fraction: float
-  holdout_file: str
-  refit: bool
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class LinearHead:
   """The protocol "linear_head".

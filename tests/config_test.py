@@ -13,7 +13,7 @@ from paws_jax import augment
 from paws_jax import checkpoint
 from paws_jax import config as config_lib
 from paws_jax import evaluate
-from paws_jax import finetune_protocols
+from paws_jax import finetune_config
 from paws_jax import metrics
 from paws_jax import models
 from paws_jax import optim
@@ -32,7 +32,7 @@ READERS = {
   "train": train.TrainConfig,
   "eval": evaluate.EvalConfig,
   "checkpoint": checkpoint.CheckpointConfig,
-  "finetune": finetune_protocols.FinetuneConfig,
+  "finetune": finetune_config.FinetuneConfig,
   "log": metrics.LogConfig,
 }
 RECIPES = sorted(
