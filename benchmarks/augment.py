@@ -22,7 +22,6 @@ from __future__ import annotations
 import functools
 import re
 import statistics
-import sys
 import time
 from collections.abc import Callable
 

@@ -46,6 +46,7 @@ def compiled(name: str, call: Any, *arguments: Any) -> Any:
   first time has left on disk.
   """
   seconds = []
+  traced = call.trace(*arguments)
   before = jax.config.jax_compilation_cache_dir
   with tempfile.TemporaryDirectory() as directory:
     jax.config.update("jax_compilation_cache_dir", directory)
@@ -53,7 +54,7 @@ def compiled(name: str, call: Any, *arguments: Any) -> Any:
     try:
       for _ in range(2):
         jax.clear_caches()
-        lowered = call.lower(*arguments)
+        lowered = traced.lower()
         start = time.perf_counter()
         program = lowered.compile()
         seconds.append(time.perf_counter() - start)
