@@ -17,6 +17,7 @@ from etils import epath
 
 from paws_jax import agreement
 from paws_jax import checkpoint
+from paws_jax import classifier_source
 from paws_jax import config as config_lib
 from paws_jax import distributed
 from paws_jax import experiment as experiment_lib
@@ -115,6 +116,8 @@ def run(prepared: training_run.Prepared) -> int:
       print(f"this run is finished ({total} steps); its result:")
       if not drawn or prepared.reference is not None:
         process.draw()
+      if not (prepared.workdir / classifier_source.DIRECTORY).exists():
+        process.save_classifier()
     elif process.step < total:
       return _stopped(process.step, total, signals.received)
     else:

@@ -56,7 +56,7 @@ class Accuracy:
 
 
 def accuracies(rows: Sequence[Mapping[str, Any]]) -> list[Accuracy]:
-  """The newest of each kind, in the order in which they were first measured.
+  """The newest of each kind, in the order in which they were measured.
 
   Args:
     rows: objects of results.json; what has no accuracy is passed over.
@@ -65,6 +65,8 @@ def accuracies(rows: Sequence[Mapping[str, Any]]) -> list[Accuracy]:
   for row in rows:
     for accuracy in _accuracies(row):
       key = (accuracy.task, accuracy.protocol, accuracy.part)
+      # At the end, where the newest belong.
+      newest.pop(key, None)
       newest[key] = accuracy
   return list(newest.values())
 

@@ -256,8 +256,9 @@ def footer(workdir: epath.Path, next_command: str) -> str:
     f"metrics     {workdir / metrics.METRICS}",
     f"results     {workdir / metrics.RESULTS}",
     f"figure      {workdir / figures.TRAINING}",
-    f"classifier  {workdir / classifier_source.DIRECTORY}",
   ]
+  if (workdir / classifier_source.DIRECTORY).exists():
+    lines.append(f"classifier  {workdir / classifier_source.DIRECTORY}")
   if next_command:
     lines += ["", f"next, try   {next_command}"]
   return "\n".join(lines)

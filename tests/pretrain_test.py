@@ -253,12 +253,17 @@ def test_a_finished_run_shows_its_table_again(whole, launch):
 
 
 @pytest.mark.slow
-def test_a_finished_run_draws_its_figure_again(whole, launch, tmp_path):
+def test_a_finished_run_makes_what_was_lost_again(whole, launch, tmp_path):
   copy = tmp_path / "run"
   shutil.copytree(whole[0], copy)
   (copy / "training.png").unlink()
+  shutil.rmtree(copy / "classifier")
   result = launch(copy)
   assert result.returncode == 0, result.stderr
+  first, again = (
+    classifier.Classifier.load(path / "classifier") for path in (whole[0], copy)
+  )
+  assert again.digest == first.digest
   assert "this run is finished" in result.stdout
   drawn = image.imread(copy / "training.png")
   np.testing.assert_array_equal(drawn, image.imread(whole[0] / "training.png"))
