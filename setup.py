@@ -48,7 +48,9 @@ setuptools.setup(
     "Pillow>=10.1",
     "safetensors>=0.5",
     "scikit-learn>=1.5",
+    "scipy>=1.13",
     "tensorflow-datasets>=4.9.10",
+    "threadpoolctl>=3.5",
     # Used by tensorflow-datasets and by clu, and declared by neither.
     "importlib_resources>=6",
     "tensorboard>=2.20",

@@ -82,8 +82,10 @@ class Classifier:
 
   @functools.cached_property
   def digest(self) -> str:
-    """Hex sha256 of settings, weights and bank."""
-    settings = self._files()[classifier_files.SETTINGS]
+    """Hex sha256 of weights, bank and all settings but `batch_size`."""
+    # What is predicted does not depend on it.
+    same = dataclasses.replace(self, batch_size=1)
+    settings = same._files()[classifier_files.SETTINGS]
     return hashlib.sha256(settings).hexdigest()
 
   @property
@@ -239,14 +241,29 @@ class Classifier:
 
   def check_bank(self) -> None:
     """Raises ValueError when all supports are of one class."""
-    present = np.unique(self.bank.labels)
-    if self.head is None and len(present) < 2:
-      names = bank_lib.listed([self.class_names[k] for k in present])
-      raise ValueError(
-        f"the {len(self.bank)} supports are of {len(present)} class "
-        f"({names or 'none'}): whatever the image, they would vote for it. Add "
-        "another class (--add_class=NAME=DIR, or Classifier.add_class)."
-      )
+    if self.head is None:
+      check_voters(self.bank.labels, self.class_names)
+
+
+def check_voters(labels: np.ndarray, class_names: Sequence[str]) -> None:
+  """Refuses supports that can vote for one class only.
+
+  Args:
+    labels: int [N], places in `class_names`.
+    class_names: of the classifier.
+
+  Raises:
+    ValueError: saying how to add a class.
+  """
+  present = np.unique(labels)
+  if len(present) < 2:
+    names = bank_lib.listed([class_names[k] for k in present])
+    raise ValueError(
+      f"the {len(labels)} supports are of {len(present)} class "
+      f"({names or 'none'}): whatever the image, they would vote for it. Add "
+      "another class (--task=predict --add_class=NAME=DIR, or "
+      "Classifier.add_class)."
+    )
 
 
 def check_new_class(

@@ -8,13 +8,17 @@ head.safetensors         kernel and bias, of a fine-tuned classifier
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import functools
 import hashlib
 import json
 import os
 import pathlib
 import shutil
+import uuid
+from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,11 +42,21 @@ ENCODER = "encoder.safetensors"
 BANK = "bank.safetensors"
 HEAD = "head.safetensors"
 _VERSION = 1
+_NAMES = (SETTINGS, ENCODER, BANK, HEAD)
+# What the settings have to be.
+_KINDS = {
+  "class_names": list,
+  "temperature": (int, float),
+  "model": dict,
+  "batch_size": int,
+  "origin": dict,
+  "preprocessing": dict,
+}
 # Of `Classifier`, as JSON has them.
 _PLAIN = ("temperature", "model", "batch_size", "origin")
 
 
-class ClassifierError(ValueError):
+class ClassifierError(workdir_lib.WorkdirError):
   """A directory holds no classifier, or one that is damaged."""
 
 
@@ -76,7 +90,7 @@ def write(
   """Writes a classifier's files; a crash leaves the old ones or the new ones.
 
   Raises:
-    ClassifierError: when the directory holds something else.
+    ClassifierError: when the directory holds something else, too.
     OSError: when it cannot be written.
   """
   path = workdir_lib.resolve(directory)
@@ -88,27 +102,71 @@ def write(
       (path / name).write_bytes(files[name])
     return
   path.parent.mkdir(parents=True, exist_ok=True)
-  new = path.with_name(f".{path.name}.new")
-  old = path.with_name(f".{path.name}.old")
-  for leftover in (new, old):
-    shutil.rmtree(leftover, ignore_errors=True)
-  new.mkdir()
-  for name, content in files.items():
-    (new / name).write_bytes(content)
-  if path.exists():
-    path.rename(old)
-  new.rename(path)
-  shutil.rmtree(old, ignore_errors=True)
+  # Another process may write there, too.
+  new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.new")
+  try:
+    new.mkdir()
+    for name, content in files.items():
+      (new / name).write_bytes(content)
+    with _swapping(path):
+      check_free(path)
+      if path.exists():
+        path.rename(_old(path))
+      new.rename(path)
+      shutil.rmtree(_old(path), ignore_errors=True)
+  finally:
+    shutil.rmtree(new, ignore_errors=True)
+
+
+def _old(path: pathlib.Path) -> pathlib.Path:
+  return path.with_name(f".{path.name}.old")
+
+
+@contextlib.contextmanager
+def _swapping(path: pathlib.Path) -> Iterator[None]:
+  """Lets one process at a time rename a classifier; undoes half a renaming."""
+  descriptor = os.open(path.parent, os.O_RDONLY)
+  try:
+    # Not every file system knows locks.
+    with contextlib.suppress(OSError):
+      fcntl.flock(descriptor, fcntl.LOCK_EX)
+    if not path.exists() and _old(path).exists():
+      _old(path).rename(path)
+    shutil.rmtree(_old(path), ignore_errors=True)
+    yield
+  finally:
+    os.close(descriptor)
+
+
+def _recover(path: epath.Path) -> None:
+  """Gives back what a process has renamed that was killed then."""
+  if not isinstance(path, pathlib.Path) or path.exists():
+    return
+  if _old(path).exists():
+    # Where nothing can be renamed, there is no classifier.
+    with contextlib.suppress(OSError), _swapping(path):
+      pass
 
 
 def check_free(path: epath.Path) -> None:
-  """Raises ClassifierError when something else than a classifier is there."""
-  if not path.exists() or (path / SETTINGS).exists():
+  """Raises ClassifierError when something else than a classifier is there.
+
+  Files of others beside a classifier count: its directory is replaced whole.
+  """
+  if not path.exists():
     return
-  if not path.is_dir() or any(path.iterdir()):
+  inside = sorted(p.name for p in path.iterdir()) if path.is_dir() else [""]
+  if inside and SETTINGS not in inside:
     raise ClassifierError(
       f"{path} is there and holds no classifier (no {SETTINGS}): choose "
       "another directory, or an empty one."
+    )
+  others = [name for name in inside if name not in _NAMES]
+  if others:
+    raise ClassifierError(
+      f"{path} holds something else beside a classifier "
+      f"({bank_lib.listed(others)}), and is replaced as a whole: move that "
+      "away, or choose another directory."
     )
 
 
@@ -117,11 +175,15 @@ def read(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
   Raises:
     ClassifierError: when there is none, when a file of it is damaged, or when
-      the weights are not those of the model.
+      weights, bank, head and settings do not belong together.
   """
   path = workdir_lib.resolve(directory)
+  _recover(path)
   fields = _unpacked(path)
   _check_weights(path, fields)
+  wrong = _disagreement(fields)
+  if wrong:
+    raise ClassifierError(f"{path} is no classifier: {wrong}. Make it anew.")
   return fields
 
 
@@ -129,7 +191,7 @@ def _unpacked(path: epath.Path) -> dict[str, Any]:
   settings = _settings(path)
   for name in settings["files"]:
     # Nothing outside of the directory is read.
-    if name not in (ENCODER, BANK, HEAD):
+    if name not in _NAMES[1:]:
       raise ClassifierError(f"{path / SETTINGS} names another file: {name!r}.")
   files = {
     name: _content(path / name, digest)
@@ -193,6 +255,48 @@ def _check_weights(path: epath.Path, fields: Mapping[str, Any]) -> None:
     )
 
 
+def _disagreement(fields: Mapping[str, Any]) -> str:
+  """What of settings, bank and head contradicts the rest; "": nothing."""
+  names, bank, head = fields["class_names"], fields["bank"], fields["head"]
+  count, dim = len(names), _embedding_size(fields)
+  labels, rows = bank.labels, bank.embeddings.shape
+  if not np.isfinite(fields["temperature"]) or fields["temperature"] <= 0:
+    return f"its temperature is {fields['temperature']} and not above 0"
+  if fields["batch_size"] < 1:
+    return f"its batch_size is {fields['batch_size']} and not at least 1"
+  if len(set(names)) < count or not count:
+    return f"its {count} class_names are not all different"
+  if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+    return f"its bank has labels {labels.dtype} {list(labels.shape)}"
+  if labels.size and (labels.min() < 0 or labels.max() >= count):
+    extremes = f"{labels.min()} to {labels.max()}"
+    return f"its bank has labels from {extremes}, and there are {count} classes"
+  if rows[1:] != (dim,):
+    return f"its bank has embeddings {list(rows)} and its encoder [n, {dim}]"
+  if head is None:
+    return ""
+  kernel, bias = head.kernel.shape, head.bias.shape
+  if kernel != (dim, count) or bias != (count,):
+    return (
+      f"its head has kernel {list(kernel)} and bias {list(bias)} instead of "
+      f"[{dim}, {count}] and [{count}]"
+    )
+  return ""
+
+
+def _embedding_size(fields: Mapping[str, Any]) -> int:
+  """D of what bank or head are compared with."""
+  encoder = models.create(fields["model"])
+  settings = fields["preprocessing"]
+  side = settings.large_size
+  apply = functools.partial(encoder.apply, train=False)
+  if fields["head"] is not None:
+    apply = functools.partial(apply, num_projection_layers=1, method="features")
+  images = jnp.zeros((1, side, side, settings.channels))
+  rows = jax.eval_shape(apply, fields["variables"], images)
+  return jax.tree.leaves(rows)[-1].shape[-1]
+
+
 def settings_in(directory: str | os.PathLike[str]) -> dict[str, Any] | None:
   """What classifier.json in a directory says; None when there is none.
 
@@ -200,6 +304,7 @@ def settings_in(directory: str | os.PathLike[str]) -> dict[str, Any] | None:
     ClassifierError: when it is damaged, or of another version.
   """
   path = workdir_lib.resolve(directory)
+  _recover(path)
   return _settings(path) if (path / SETTINGS).exists() else None
 
 
@@ -220,6 +325,18 @@ def _settings(path: epath.Path) -> dict[str, Any]:
       f"{path / SETTINGS} has the version {version}, and {_VERSION} is read "
       "here: make the classifier anew, or use the version of paws_jax that has "
       "written it."
+    )
+  for name, kind in _KINDS.items():
+    value = settings.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+      raise ClassifierError(
+        f"{path / SETTINGS} is that of no classifier that this version reads: "
+        f"its {name} is {value!r}. Make it anew."
+      )
+  if not all(isinstance(name, str) for name in settings["class_names"]):
+    raise ClassifierError(
+      f"{path / SETTINGS} has class_names that are no texts: make the "
+      "classifier anew."
     )
   return settings
 

@@ -108,26 +108,7 @@ def _check(classifier: classifier_lib.Classifier, weights: Weights) -> None:
       f"{len(bad)} of {len(weights)} arrays are not finite, first {bad[0]}: "
       "the encoder has diverged, or its file is damaged. Train it again."
     )
-  if classifier.head is None:
-    check_voters(classifier.bank.labels)
-
-
-def check_voters(labels: np.ndarray) -> None:
-  """Refuses supports that can vote for one class only.
-
-  Args:
-    labels: int [N].
-
-  Raises:
-    ValueError: saying how to add a class.
-  """
-  present = len(np.unique(labels))
-  if present < 2:
-    raise ValueError(
-      f"the {len(labels)} supports are of {present} class: whatever the image, "
-      "they would vote for it. Add another class, with --task=predict "
-      "--add_class=NAME=DIR."
-    )
+  classifier.check_bank()
 
 
 def _apply(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from collections.abc import Sequence
 
@@ -20,6 +19,8 @@ from paws_jax import workdir as workdir_lib
 # In a run's directory.
 DIRECTORY = "classifier"
 FINETUNED = "finetuned"
+# In a classifier's origin: the run's newest checkpoint, where it was damaged.
+_NEWEST = "newest_step"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,33 +56,56 @@ def find(
     head: --head, "soft_nn" or "finetuned".
 
   Raises:
-    ValueError: when there is none, or it is damaged.
+    ValueError: when there is none, it is damaged, or the run is of another
+      recipe.
     TypeError, FileNotFoundError, checkpoint.CheckpointError: as `trained.load`.
   """
   if classifier:
     if config is None:
       settings = classifier_files.settings_in(classifier) or {}
       sharding.use_cpu_cores(settings.get("batch_size", 1))
-    source = _saved(classifier)
-    if head == "finetuned" and not source.has_head:
+    loaded = classifier_lib.Classifier.load(classifier)
+    # One of protocol "suncet" has no head: its labelled images vote.
+    finetuned = loaded.head is not None or loaded.origin.get("finetuned")
+    if head == "finetuned" and not finetuned:
       raise ValueError(
-        f"--head=finetuned but --classifier={classifier} has no head: leave "
-        "--head out, or name the directory of a fine-tuned classifier."
+        f"--head=finetuned but --classifier={classifier} is not fine-tuned: "
+        "leave --head out, or name the directory of a fine-tuned classifier."
       )
-    return source
+    return _source(loaded)
   if head == "finetuned":
-    directory = workdir_lib.resolve(workdir) / FINETUNED
-    if not (directory / classifier_files.SETTINGS).exists():
-      raise ValueError(
-        f"--head=finetuned but {directory} holds no classifier: fine-tune "
-        "first, with --task=finetune, or leave --head out."
-      )
-    return _saved(directory)
+    return _finetuned(config, workdir)
   return of_run(config, workdir)
 
 
-def _saved(directory: str | os.PathLike[str]) -> Source:
+def _finetuned(config: ml_collections.ConfigDict, workdir: str) -> Source:
+  """WORKDIR/finetuned; says so when the run has gone on since."""
+  path = workdir_lib.check_recipe(workdir, config)
+  directory = path / FINETUNED
+  if classifier_files.settings_in(directory) is None:
+    raise ValueError(
+      f"--head=finetuned but {directory} holds no classifier: fine-tune "
+      "first, with --task=finetune, or leave --head out."
+    )
+  loaded = _load(directory, config)
+  step, newest = loaded.origin.get("step"), max(_checkpoints(path), default=0)
+  if newest and step != newest:
+    print(
+      f"{directory} was fine-tuned from step {step}, and the run has a "
+      f"checkpoint of step {newest}: --task=finetune makes it anew"
+    )
+  return _source(loaded)
+
+
+def _load(
+  directory: epath.Path, config: ml_collections.ConfigDict
+) -> classifier_lib.Classifier:
+  """A run's classifier, which takes as many images at once as asked for now."""
   loaded = classifier_lib.Classifier.load(directory)
+  return dataclasses.replace(loaded, batch_size=config.eval.batch_size)
+
+
+def _source(loaded: classifier_lib.Classifier) -> Source:
   return Source(
     make=lambda: loaded,
     class_names=loaded.class_names,
@@ -99,20 +123,28 @@ def of_run(config: ml_collections.ConfigDict, workdir: str) -> Source:
 
   Raises:
     ValueError, TypeError, FileNotFoundError, checkpoint.CheckpointError: as
-      `trained.load`.
+      `trained.load`; also when it has to be made and files of others are in
+      its directory.
   """
-  directory = workdir_lib.resolve(workdir) / DIRECTORY
+  path = workdir_lib.check_recipe(workdir, config)
+  directory = path / DIRECTORY
   reason = _why_anew(config, directory)
   if not reason:
     try:
-      return _saved(directory)
+      return _source(_load(directory, config))
     except classifier_files.ClassifierError as error:
       reason = f"it cannot be used ({error})"
+  classifier_files.check_free(directory)
+  newest = max(_checkpoints(path), default=0)
   trained = trained_lib.load(config, workdir)
 
   def make() -> classifier_lib.Classifier:
     print(f"making {directory} of step {trained.step}: {reason}")
     made = classifier_lib.from_trained(trained)
+    if newest > trained.step:
+      # It is damaged: to be made anew each time would not help.
+      origin = {**made.origin, _NEWEST: newest}
+      made = dataclasses.replace(made, origin=origin)
     made.save(directory)
     return made
 
@@ -133,19 +165,24 @@ def _why_anew(config: ml_collections.ConfigDict, directory: epath.Path) -> str:
   model = {**settings["model"], "init_from": config.model.init_from}
   if model != dict(config.model):
     return "section model of the recipe is another"
-  checkpoints = directory.parent / workdir_lib.CHECKPOINTS
-  paths = {}
-  if checkpoints.exists():
-    paths = {int(p.name): p for p in checkpoints.iterdir() if p.name.isdigit()}
+  paths = _checkpoints(directory.parent)
   if not paths:
     return ""
   newest = max(paths)
   step = settings["origin"].get("step")
-  if step != newest:
+  if newest not in (step, settings["origin"].get(_NEWEST)):
     return f"the one there is of step {step}"
   if _changed(paths[newest]) > _changed(directory / classifier_files.SETTINGS):
     return "the checkpoint is newer"
   return ""
+
+
+def _checkpoints(workdir: epath.Path) -> dict[int, epath.Path]:
+  """Those of a run by step, damaged ones too."""
+  directory = workdir / workdir_lib.CHECKPOINTS
+  if not directory.exists():
+    return {}
+  return {int(p.name): p for p in directory.iterdir() if p.name.isdigit()}
 
 
 def _changed(path: epath.Path) -> float:

@@ -133,6 +133,8 @@ MODULES = {
 }
 # They work on a run that has its recipe, in one process.
 AFTERWARDS = ("predict", "report", "export")
+# They find the recipe in the run's directory.
+_OF_A_RUN = (*AFTERWARDS, "evaluate", "finetune")
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -196,12 +198,14 @@ def recipe() -> ml_collections.ConfigDict | None:
     return CONFIG.value
   if CLASSIFIER.value:
     return None
-  if TASK.value in (*AFTERWARDS, "evaluate", "finetune") and WORKDIR.value:
+  if TASK.value in _OF_A_RUN and WORKDIR.value:
     from paws_jax import workdir as workdir_lib
 
     return workdir_lib.recipe(WORKDIR.value)
+  after = ", or the run to work on, with --workdir" * (TASK.value in _OF_A_RUN)
   raise ValueError(
     "--config is missing: give a recipe, e.g. --config=configs/quickstart.py"
+    f"{after}"
   )
 
 

@@ -6,7 +6,6 @@ calibration lie in WORKDIR/evaluation. docs/evaluate.md says what they mean.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -18,11 +17,11 @@ import ml_collections
 import numpy as np
 
 from paws_jax import agreement
-from paws_jax import distributed
 from paws_jax import evaluate
 from paws_jax import evaluation_files
 from paws_jax import evaluation_rows
 from paws_jax import experiment as experiment_lib
+from paws_jax import memory_advice
 from paws_jax import metrics
 from paws_jax import protocols
 from paws_jax import results
@@ -85,7 +84,10 @@ def run(prepared: Prepared) -> int:
       labelled image can be read.
   """
   trained = prepared.trained
-  with _memory_advice(trained.config), _lock(trained):
+  with (
+    memory_advice.evaluating(trained.config),
+    workdir_lib.run_lock(trained.workdir),
+  ):
     outcomes = list(_measure(prepared))
     rows = agreement.gather(
       agreement.on_main(lambda: _write(trained, outcomes))
@@ -215,27 +217,3 @@ def _write(
     source=f"{trained.experiment.dataset.name}, step {trained.step}",
   )
   return rows
-
-
-def _lock(
-  trained: trained_lib.Trained,
-) -> contextlib.AbstractContextManager:
-  """Locks the directory, of several processes by the first."""
-  if distributed.is_main():
-    return workdir_lib.lock(trained.workdir)
-  return contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def _memory_advice(config: ml_collections.ConfigDict) -> Iterator[None]:
-  """Turns "out of memory" into advice what to lower."""
-  try:
-    yield
-  except jax.errors.JaxRuntimeError as error:
-    if "RESOURCE_EXHAUSTED" not in str(error):
-      raise
-    raise MemoryError(
-      "the devices' memory does not suffice to evaluate: lower "
-      f"eval.batch_size (now {config.eval.batch_size}). "
-      f"{str(error).splitlines()[0]}"
-    ) from error

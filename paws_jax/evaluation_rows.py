@@ -65,9 +65,11 @@ def _row(
     "num_images": count,
   }
   for k in (1, 5):
-    fraction = outcome.top(k)
-    row[f"top{k}"] = fraction
-    row[f"top{k}_interval"] = evaluate.confidence_interval(fraction, count)
+    row[f"top{k}"] = row[f"top{k}_interval"] = None
+    # A single neighbour names a single class.
+    if k == 1 or outcome.settings.get("k") != 1:
+      fraction = row[f"top{k}"] = outcome.top(k)
+      row[f"top{k}_interval"] = evaluate.confidence_interval(fraction, count)
   row["mean_per_class_top1"] = float(
     np.mean([v for v in per_class(outcome) if v is not None])
   )
@@ -92,6 +94,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
   for row in rows:
     cells = []
     for name in ("top1", "top5"):
+      if row[name] is None:
+        cells.append(" " * 24)
+        continue
       low, high = row[f"{name}_interval"]
       cells.append(f"{row[name]:6.1%} [{low:.1%}, {high:.1%}]".ljust(24))
     error = f"{row['ece']:.1%}" if "ece" in row else ""

@@ -22,12 +22,15 @@ from typing import Any
 
 import ml_collections
 
+from paws_jax import bank as bank_lib
 from paws_jax import classifier as classifier_lib
 from paws_jax import classifier_program
 from paws_jax import classifier_source
 from paws_jax import workdir as workdir_lib
 
 DESCRIPTION = "model.json"
+# There, the files beside it: any other is a user's own.
+_WRITTEN = "written"
 # A target's module has write(program, directory) and may have missing().
 _MODULES = {
   "stablehlo": "stablehlo_export",
@@ -83,7 +86,7 @@ def prepare(
     config, workdir, classifier=classifier, head=head
   )
   if not source.has_head:
-    classifier_program.check_voters(source.labels)
+    classifier_lib.check_voters(source.labels, source.class_names)
   return Prepared(make=source.make, output=path, targets=targets)
 
 
@@ -116,13 +119,16 @@ def write(
     OUTPUT/TARGET.
 
   Raises:
+    ValueError: when something else is there.
     OSError: when it cannot be written.
   """
   module = _module(target)
   path = output / target
+  _check_replaceable(path)
   with _replacing(path) as directory:
     told = module.write(program, directory)
     description = {"target": target, **told, **program.description}
+    description[_WRITTEN] = _names(directory)
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
     (directory / DESCRIPTION).write_text(text, encoding="utf-8")
   return path
@@ -184,13 +190,38 @@ def _check_output(
       "directory."
     )
   for target in targets:
-    taken = path / target
-    if taken.exists() and not (taken / DESCRIPTION).is_file():
-      raise ValueError(
-        f"{taken} exists and is no export ({DESCRIPTION} is not in it): move "
-        "it away, or choose another --output."
-      )
+    _check_replaceable(path / target)
   return path
+
+
+def _check_replaceable(path: pathlib.Path) -> None:
+  """Raises ValueError when a target's place holds what no export has made."""
+  if not path.exists():
+    return
+  if not (path / DESCRIPTION).is_file():
+    raise ValueError(
+      f"{path} exists and is no export ({DESCRIPTION} is not in it): move "
+      "it away, or choose another --output."
+    )
+  try:
+    written = json.loads((path / DESCRIPTION).read_bytes())[_WRITTEN]
+  except (ValueError, KeyError, TypeError):
+    written = []
+  others = sorted({*_names(path)} - {DESCRIPTION, *written})
+  if others:
+    raise ValueError(
+      f"{path} would be replaced, and holds what no export has written "
+      f"({bank_lib.listed(others)}): move it away, or choose another --output."
+    )
+
+
+def _names(directory: pathlib.Path) -> list[str]:
+  """Of all files below a directory, relative to it."""
+  return sorted(
+    path.relative_to(directory).as_posix()
+    for path in directory.rglob("*")
+    if not path.is_dir() or path.is_symlink()
+  )
 
 
 @contextlib.contextmanager

@@ -8,32 +8,35 @@ the same way once more. The test images are looked at once, at the end.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 from etils import epath
 
 from paws_jax import agreement
-from paws_jax import distributed
+from paws_jax import classifier_files
+from paws_jax import classifier_source
+from paws_jax import digests
 from paws_jax import finetune_protocols
 from paws_jax import finetune_results
 from paws_jax import finetune_scores
 from paws_jax import holdout as holdout_lib
+from paws_jax import memory_advice
 from paws_jax import metrics
 from paws_jax import sweep
 from paws_jax import trained as trained_lib
 from paws_jax import workdir as workdir_lib
+from paws_jax.data import splits
 
 TASK = "finetune"
 # The classifier that comes out, and what the sweep has tried, in the workdir.
-FINETUNED = "finetuned"
+FINETUNED = classifier_source.FINETUNED
 SWEEPS = "finetuning"
 
 # Nothing that is trained depends on these fields.
@@ -77,10 +80,14 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
   )
   trained = trained_lib.load(config, workdir)
   protocol = finetune_protocols.PROTOCOLS[config.finetune.protocol](trained)
+  dataset = trained.experiment.dataset
+  readable = _readable(trained)
 
   def part() -> holdout_lib.HoldOut:
-    protocol.check()
-    return holdout_lib.create(config, trained.experiment.dataset)
+    parts = holdout_lib.create(config, dataset, readable)
+    most = parts.labelled_ids if config.finetune.refit else parts.ids
+    protocol.check(len(most))
+    return parts
 
   parts = agreement.on_all(part)
   recipe = json.loads(config.to_json())
@@ -92,7 +99,9 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
   identity = {
     "recipe": recipe,
     "step": trained.step,
-    "split": trained.experiment.dataset.split.hash,
+    # There may be others at the same step, from another start.
+    "weights": _weights(trained),
+    "split": splits.split_hash(dataset.split.fingerprint, parts.labelled_ids),
     "holdout": parts.hash,
   }
   return Prepared(
@@ -102,6 +111,36 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
     sweep_id=_digest(identity),
     run_id=_digest(identity | choice),
   )
+
+
+def _readable(trained: trained_lib.Trained) -> np.ndarray:
+  """Bool [n], which labelled images can be read; all processes call it.
+
+  With each goes its label, so that no other image can stand in for it.
+  """
+  labelled = trained.experiment.dataset.labelled
+  images = labelled.images
+  if trained.config.data.on_bad_image == "skip" and hasattr(
+    images, "share_unreadable"
+  ):
+    print(f"looking at {len(labelled)} labelled images ...")
+    # As an evaluation reads them: each process its own, all at once.
+    trained.experiment.embed(trained.params, trained.model_state, images)
+    images.share_unreadable(agreement.gather)
+  readable = labelled.readable
+  if not readable.all():
+    print(
+      f"{int((~readable).sum())} of {len(readable)} labelled images cannot be "
+      "read and are left out"
+    )
+  return readable
+
+
+def _weights(trained: trained_lib.Trained) -> list[int]:
+  """Digests of the arrays that fine-tuning starts from."""
+  arrays = trained.params, trained.model_state["batch_stats"]
+  found = jax.device_get(jax.tree.leaves(digests.of_arrays(arrays)))
+  return [int(digest) for digest in found]
 
 
 def _digest(value: Any) -> str:
@@ -120,7 +159,10 @@ def run(prepared: Prepared) -> int:
     workdir.WorkdirError: when another process is using the directory.
   """
   workdir = prepared.trained.workdir
-  with _memory_advice(prepared.trained.config), _lock(workdir):
+  with (
+    memory_advice.finetuning(prepared.trained.config),
+    workdir_lib.run_lock(workdir),
+  ):
     # A directory may look different from elsewhere: process 0 decides.
     row = agreement.gather(_found(prepared))[0]
     if row is None:
@@ -145,6 +187,7 @@ def _finetune(prepared: Prepared) -> dict[str, Any]:
     **_described(prepared),
     "learning_rate": chosen.learning_rate,
     "epochs": chosen.epoch,
+    "num_holdout": chosen.score["num_images"] if chosen.score else 0,
     "holdout_top1": chosen.score and chosen.score["top1"],
     "sweep": [finetune_results.summary(member) for member in members],
     **finetune_results.measure(prepared.protocol, final),
@@ -179,8 +222,8 @@ def _directory(prepared: Prepared) -> epath.Path:
 
 def _refits(prepared: Prepared) -> bool:
   """Whether there are labelled images left that were not trained on."""
-  labelled = prepared.trained.experiment.dataset.labelled
-  some_left = len(prepared.holdout.ids) < len(labelled)
+  parts = prepared.holdout
+  some_left = len(parts.ids) < len(parts.labelled_ids)
   return prepared.trained.config.finetune.refit and some_left
 
 
@@ -193,9 +236,7 @@ def _refit(prepared: Prepared, chosen: sweep.Member) -> sweep.Member:
   return sweep.member(
     _directory(prepared) / name,
     prepared.protocol,
-    course=prepared.protocol.course(
-      prepared.trained.experiment.dataset.split.labelled_ids
-    ),
+    course=prepared.protocol.course(prepared.holdout.labelled_ids),
     learning_rate=chosen.learning_rate,
     epochs=chosen.epoch,
     score=None,
@@ -218,6 +259,9 @@ def save(prepared: Prepared, final: sweep.Member) -> None:
       model_state=final.model_state,
       head=prepared.protocol.head(final.params),
     )
+    # Which result belongs to it, see `_found`.
+    origin = {**made.origin, "finetuned": True, "run_id": prepared.run_id}
+    made = dataclasses.replace(made, origin=origin)
     agreement.on_main(lambda: made.save(directory))
   except ValueError as error:
     raise workdir_lib.WorkdirError(
@@ -229,7 +273,6 @@ def _described(prepared: Prepared) -> dict[str, Any]:
   """What was done to what, for the row."""
   config = prepared.trained.config
   dataset = prepared.trained.experiment.dataset
-  scored = prepared.holdout.scored
   return {
     "task": TASK,
     "protocol": config.finetune.protocol,
@@ -238,11 +281,10 @@ def _described(prepared: Prepared) -> dict[str, Any]:
     "split_seed": dataset.split.split_seed,
     "split_hash": dataset.split.hash,
     "seed": config.seed,
-    "num_labels": len(dataset.labelled),
+    "num_labels": len(prepared.holdout.labelled_ids),
     "steps": prepared.trained.step,
     "holdout": config.finetune.holdout,
     "holdout_hash": prepared.holdout.hash,
-    "num_holdout": len(scored) if scored else 0,
     "refit": _refits(prepared),
     "run_id": prepared.run_id,
   }
@@ -254,30 +296,11 @@ def _found(prepared: Prepared) -> dict[str, Any] | None:
   rows = [
     row for row in metrics.read_results(workdir) if row.get("task") == TASK
   ]
-  same = rows and rows[-1].get("run_id") == prepared.run_id
-  return rows[-1] if same and (workdir / FINETUNED).exists() else None
-
-
-def _lock(workdir: epath.Path) -> contextlib.AbstractContextManager:
-  """Locks the directory for a run, of whose processes the first has it."""
-  if distributed.is_main():
-    return workdir_lib.lock(workdir)
-  return contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def _memory_advice(config: ml_collections.ConfigDict) -> Iterator[None]:
-  """Turns "out of memory" into advice what to lower."""
+  if not rows or rows[-1].get("run_id") != prepared.run_id:
+    return None
   try:
-    yield
-  except jax.errors.JaxRuntimeError as error:
-    if "RESOURCE_EXHAUSTED" not in str(error):
-      raise
-    raise MemoryError(
-      "the devices' memory does not suffice. Lower finetune.batch_size (now "
-      f"{config.finetune.batch_size}) or, for 'suncet', "
-      "support.images_per_class (now "
-      f"{config.support.images_per_class}), set train.remat to 'dots' or 'all' "
-      f"(now {config.train.remat!r}), or use more devices. "
-      f"{str(error).splitlines()[0]}"
-    ) from error
+    settings = classifier_files.settings_in(workdir / FINETUNED)
+  except classifier_files.ClassifierError:
+    return None
+  origin = (settings or {}).get("origin") or {}
+  return rows[-1] if origin.get("run_id") == prepared.run_id else None

@@ -51,15 +51,16 @@ class LinearHead:
   votes = False
   trained: trained_lib.Trained
 
-  def check(self) -> None:
-    """Refuses what `course` could not do.
+  def check(self, num_images: int) -> None:
+    """Refuses what `course` could not do with that many images.
 
     Raises:
       ValueError: when the devices do not divide the batch.
     """
     labelled_epochs.check_batch(
       self.trained.config.finetune.batch_size,
-      self.trained.experiment.trainer.mesh,
+      num_images=num_images,
+      mesh=self.trained.experiment.trainer.mesh,
     )
 
   def course(self, ids: np.ndarray) -> finetune_course.Course:
@@ -155,7 +156,7 @@ class Suncet:
   votes = True
   trained: trained_lib.Trained
 
-  def check(self) -> None:
+  def check(self, num_images: int) -> None:
     """Any support set will do."""
 
   def course(self, ids: np.ndarray) -> finetune_course.Course:

@@ -23,7 +23,8 @@ from paws_jax.data import datasets
 # Probabilities below this count as this much.
 _SMALLEST = 1e-12
 
-# {"top1": a fraction, "cross_entropy": in nats} of the held out images.
+# {"top1": a fraction, "cross_entropy": in nats, "num_images": that could be
+# read} of the held out images.
 Score = dict[str, float]
 Scorer = Callable[[Any, Any], Score]
 
@@ -54,6 +55,7 @@ def scorer(
     return {
       "top1": evaluate.top_k_accuracy(probs, labels, 1),
       "cross_entropy": float(-np.log(np.maximum(chosen, _SMALLEST)).mean()),
+      "num_images": len(labels),
     }
 
   return score

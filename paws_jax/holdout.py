@@ -26,12 +26,15 @@ class HoldOut:
   """How the labelled images are parted.
 
   Attributes:
-    ids: int32 [n] rows of the training set to train on, ascending.
+    labelled_ids: int32 [m] rows of the training set that are labelled and can
+      be read, ascending.
+    ids: int32 [n] those of them to train on, ascending.
     fit: the same images, to be evaluated.
     scored: the images that are held out; None: none.
     hash: of the rows that are held out and the data; None: none.
   """
 
+  labelled_ids: np.ndarray
   ids: np.ndarray
   fit: datasets.Labelled
   scored: datasets.Labelled | None
@@ -79,31 +82,38 @@ def part(labelled: datasets.Labelled, places: np.ndarray) -> datasets.Labelled:
 
 
 def create(
-  config: ml_collections.ConfigDict, dataset: datasets.Dataset
+  config: ml_collections.ConfigDict,
+  dataset: datasets.Dataset,
+  readable: np.ndarray | None = None,
 ) -> HoldOut:
   """Parts the labelled images as section `finetune` says.
 
   Args:
     config: the recipe.
     dataset: its data.
+    readable: bool [n], which labelled images can be read; None: all.
 
   Raises:
-    ValueError: when a class has one labelled image, which cannot be both; or
-      the file of held out images is wrong, or lists images of the split.
+    ValueError: when a class has no labelled image that can be read, or one,
+      which cannot be both; or the file of held out images is wrong, or lists
+      images of the split.
     FileNotFoundError: there is no such file.
   """
   kind = config.finetune.holdout
-  labelled, ids = dataset.labelled, dataset.split.labelled_ids
+  labelled, ids = _readable(dataset, readable)
   if kind == "stratified":
-    held = _stratified(config, dataset)
+    held = _stratified(config, dataset, labelled.labels)
     kept = np.setdiff1d(np.arange(len(labelled)), held)
     return HoldOut(
+      labelled_ids=ids,
       ids=ids[kept],
       fit=part(labelled, kept),
       scored=part(labelled, held),
       hash=splits.split_hash(dataset.split.fingerprint, ids[held]),
     )
-  everything = HoldOut(ids=ids, fit=labelled, scored=None, hash=None)
+  everything = HoldOut(
+    labelled_ids=ids, ids=ids, fit=labelled, scored=None, hash=None
+  )
   if kind == "none":
     return everything
   others = _listed(config, dataset)
@@ -112,11 +122,29 @@ def create(
   )
 
 
+def _readable(
+  dataset: datasets.Dataset, readable: np.ndarray | None
+) -> tuple[datasets.Labelled, np.ndarray]:
+  """The labelled images that can be read, and their rows."""
+  labelled, ids = dataset.labelled, dataset.split.labelled_ids
+  if readable is None or readable.all():
+    return labelled, ids
+  places = np.flatnonzero(readable)
+  draws.class_counts(
+    f"what can be read of data set {dataset.name!r}",
+    labelled.labels[places],
+    num_classes=dataset.num_classes,
+    class_names=dataset.class_names,
+  )
+  return part(labelled, places), ids[places]
+
+
 def _stratified(
-  config: ml_collections.ConfigDict, dataset: datasets.Dataset
+  config: ml_collections.ConfigDict,
+  dataset: datasets.Dataset,
+  labels: np.ndarray,
 ) -> np.ndarray:
   """Places of the held out images: a share of each class, at least one."""
-  labels = dataset.labelled.labels
   counts = np.bincount(labels, minlength=dataset.num_classes)
   share = config.finetune.holdout_fraction
   # As many as `draws.stratified` takes.
@@ -157,11 +185,18 @@ def _listed(
   }
   views = augment.ViewsConfig(**config.views)
   try:
-    others = datasets.load(datasets.DataConfig(**section), views)
+    others = datasets.load(
+      datasets.DataConfig(**section), views, every_class=False
+    )
   except (ValueError, FileNotFoundError) as error:
     # It reads the file as if it were that of the split.
     told = str(error).replace("data.labels_file", "finetune.holdout_file")
     raise type(error)(told) from error
+  if not len(others.labelled):
+    raise ValueError(
+      f"finetune.holdout_file = {file!r} lists no image: list labelled "
+      "training images that are not trained on, one a line."
+    )
   both = np.intersect1d(
     dataset.split.labelled_ids, others.split.labelled_ids
   ).tolist()

@@ -66,6 +66,8 @@ class ImageList:
       raise TypeError(
         f"images is one path, {os.fspath(images)!r}: give a list of them."
       )
+    if _is_pillow(images):
+      raise TypeError("images is one Pillow image: give a list of them.")
     if isinstance(images, np.ndarray) or hasattr(images, "__array_interface__"):
       _check_array(images)
       images = np.asarray(images)
@@ -176,9 +178,13 @@ def _check_item(image: Any, name: str) -> None:
     shape = image.shape if image.ndim != 2 else (*image.shape, 1)
     preprocessing_lib.check_shape(shape, name)
     return
-  # Without Pillow nobody has an image of it.
-  if not (hasattr(image, "mode") and hasattr(image, "getexif")):
+  if not _is_pillow(image):
     raise TypeError(f"{name} is a {type(image).__name__}: {_ACCEPTED}.")
+
+
+def _is_pillow(image: Any) -> bool:
+  # Without Pillow nobody has an image of it.
+  return hasattr(image, "mode") and hasattr(image, "getexif")
 
 
 def _check_dtype(dtype: Any, name: str) -> None:

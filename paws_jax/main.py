@@ -136,6 +136,7 @@ def _execute(config: ml_collections.ConfigDict | None, workdir: str) -> int:
   from paws_jax import checkpoint
   from paws_jax import compilation_cache
   from paws_jax import distributed
+  from paws_jax import memory_advice
   from paws_jax import train
   from paws_jax import workdir as workdir_lib
   from paws_jax.data import decode
@@ -143,10 +144,11 @@ def _execute(config: ml_collections.ConfigDict | None, workdir: str) -> int:
   compilation_cache.enable(command_line.CACHE.value)
   name, options = command_line.MODULES[command_line.TASK.value]
   task = importlib.import_module(f"paws_jax.{name}")
+  given = {name: flags.FLAGS[name].value for name in options}
   try:
-    prepared = task.prepare(
-      config, workdir, **{name: flags.FLAGS[name].value for name in options}
-    )
+    # Tasks that train have better advice of their own.
+    with memory_advice.evaluating(config):
+      prepared = task.prepare(config, workdir, **given)
   except (
     ValueError,
     TypeError,
@@ -166,7 +168,8 @@ def _execute(config: ml_collections.ConfigDict | None, workdir: str) -> int:
     # Nothing to refuse: another time it may work.
     return command_line.fail(error, 1)
   try:
-    return task.run(prepared)
+    with memory_advice.evaluating(config):
+      return task.run(prepared)
   except (
     decode.BadImageError,
     train.NonFiniteError,

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 
 import ml_collections
-import numpy as np
 from etils import epath
 
 from paws_jax import classifier as classifier_lib
@@ -86,12 +85,8 @@ def prepare(
   for name in added:
     classifier_lib.check_new_class(name, names, has_head=source.has_head)
     names.append(name)
-  num_present = len(np.unique(source.labels)) + len(added)
-  if found is not None and not source.has_head and num_present < 2:
-    raise ValueError(
-      f"the {len(source.labels)} supports are all of one class: whatever the "
-      "image, they would vote for it. Add another with --add_class=NAME=DIR."
-    )
+  if found is not None and not added and not source.has_head:
+    classifier_lib.check_voters(source.labels, source.class_names)
   return Prepared(make=source.make, images=found, added=added, output=target)
 
 
@@ -163,10 +158,24 @@ def _target(
         "directory; predictions need --images."
       )
     directory = workdir_lib.resolve(output)
+    _check_not_of_run(directory)
     classifier_files.check_free(directory)
     return directory
   default = os.path.join(workdir, "predictions.csv")
   return predictions_file.check_path(output or default)
+
+
+def _check_not_of_run(directory: pathlib.Path | epath.Path) -> None:
+  """Refuses to put an extended classifier in the place of a run's own."""
+  if isinstance(directory, pathlib.Path):
+    directory = directory.resolve()
+  own = (classifier_source.DIRECTORY, classifier_source.FINETUNED)
+  of_run = (directory.parent / workdir_lib.RECIPE).exists()
+  if directory.name in own and of_run:
+    raise ValueError(
+      f"--output={directory} is the place of the run's own classifier: choose "
+      "another directory for the extended one."
+    )
 
 
 def _extended(
@@ -209,6 +218,12 @@ def _predict(
     names = [name for name in found.names if name not in file.done]
     if len(names) < len(found):
       print(f"{len(found) - len(names)} of {len(found)} images have a row")
+    gone = len(file.done) - (len(found) - len(names))
+    if gone:
+      print(
+        f"{output.name} keeps rows of images that are not there any more: "
+        f"{gone}; to be rid of them, move it away"
+      )
     if names:
       images = image_list.ImageList(
         [found.path(name) for name in names],

@@ -70,8 +70,9 @@ def find(flag: str, given: str) -> Found:
 
 def _below(where: str, top: str) -> Found:
   names: list[str] = []
+  unreadable: list[OSError] = []
   others: collections.Counter[str] = collections.Counter()
-  for folder, files in _walk(top):
+  for folder, files in _walk(top, unreadable):
     below = os.path.relpath(folder, top)
     for name in files:
       suffix = os.path.splitext(name)[1].lower()
@@ -79,12 +80,19 @@ def _below(where: str, top: str) -> Found:
         names.append(os.path.normpath(os.path.join(below, name)))
       else:
         others[suffix] += 1
+  closed = [
+    f"folder {error.filename} cannot be read ({error.strerror}), and no image "
+    "of it is used: give yourself the right to, or leave it out"
+    for error in unreadable
+  ]
+  if closed and not names:
+    raise ValueError(f"{where} holds no image that is seen: {closed[0]}.")
   if not names:
     raise ValueError(
       f"{where} holds no image, and {others.total()} files of other kinds: add "
       f"images ({', '.join(folders.SUFFIXES)}), or give another directory."
     )
-  notices = tuple(folders.notices(others))
+  notices = (*closed, *folders.notices(others))
   return Found(
     given=os.path.abspath(top),
     root=top,
@@ -93,10 +101,16 @@ def _below(where: str, top: str) -> Found:
   )
 
 
-def _walk(top: str) -> Iterator[tuple[str, list[str]]]:
-  """Yields each real directory once, so that loops of links end."""
+def _walk(
+  top: str, unreadable: list[OSError]
+) -> Iterator[tuple[str, list[str]]]:
+  """Yields each real directory once, so that loops of links end.
+
+  Errors of those that cannot be read are appended to `unreadable`.
+  """
   entered = set()
-  for folder, below, files in os.walk(top, followlinks=True):
+  walk = os.walk(top, onerror=unreadable.append, followlinks=True)
+  for folder, below, files in walk:
     status = os.stat(folder)
     place = (status.st_dev, status.st_ino)
     below[:] = [name for name in sorted(below) if not name.startswith(".")]

@@ -41,7 +41,8 @@ def check_path(given: str) -> pathlib.Path:
 
   Raises:
     ValueError: when it ends in neither .csv nor .parquet, when pyarrow is
-      missing, or when a file is there that this task has not written.
+      missing, when a file is there that this task has not written, or when
+      what says of what its rows are is damaged.
   """
   if "://" in given:
     raise ValueError(
@@ -65,6 +66,7 @@ def check_path(given: str) -> pathlib.Path:
       f"{_settings(path).name} is beside it): choose another file, or move it "
       "away."
     )
+  _stored(path)
   return path
 
 
@@ -137,7 +139,8 @@ class PredictionsFile:
       about: which classifier, which images; JSON-serialisable.
 
     Raises:
-      workdir.WorkdirError: when another process is writing it.
+      workdir.WorkdirError: when another process is writing it, or when what
+        says of what the rows are is damaged.
       OSError: when it cannot be written.
     """
     self.path, self._header = path, list(header)
@@ -148,23 +151,22 @@ class PredictionsFile:
     parquet = path.suffix == ".parquet"
     self._rows = path.with_name(f"{path.name}.part") if parquet else path
     about = {**about, "columns": self._header}
-    self._set_aside(about)
-    if parquet and path.exists() and not self._rows.exists():
-      _csv_of_parquet(path, self._rows, self._header)
-    self._file = self._rows.open("a+b")
-    try:
-      self._lock()
+    with contextlib.ExitStack() as stack:
+      stack.enter_context(_locked(path))
+      self._set_aside(about)
+      # First, as rows without it would be refused as another's.
+      metrics.replace_text(_settings(path), json.dumps(about, indent=2) + "\n")
+      if parquet and path.exists() and not self._rows.exists():
+        _csv_of_parquet(path, self._rows, self._header)
+      self._file = stack.enter_context(self._rows.open("a+b"))
       self._take_over()
-    except BaseException:
-      self._file.close()
-      raise
-    metrics.replace_text(_settings(path), json.dumps(about, indent=2) + "\n")
+      self._opened = stack.pop_all()
 
   def __enter__(self) -> PredictionsFile:
     return self
 
   def __exit__(self, *unused: Any) -> None:
-    self._file.close()
+    self._opened.close()
 
   def write(self, new: Iterator[list[str]]) -> None:
     """Appends rows; they are on their way to the disk when this returns."""
@@ -205,31 +207,26 @@ class PredictionsFile:
 
   def _set_aside(self, about: Mapping[str, Any]) -> None:
     """Renames rows that are of another classifier or of other images."""
-    settings = _settings(self.path)
-    if not settings.exists() or json.loads(settings.read_text()) == about:
+    if _stored(self.path) in (None, about):
       return
-    before = self.path.with_name(f"{self.path.stem}.old{self.path.suffix}")
-    settings.unlink()
-    if self._rows != self.path:
-      self._rows.unlink(missing_ok=True)
-    if self.path.exists():
-      self.path.replace(before)
+    there = {self.path, self._rows}
+    moved = []
+    for path in sorted(path for path in there if path.exists()):
+      before = self._free_name(path)
+      path.replace(before)
+      moved.append(f"{path.name} is now {before}")
+    if moved:
       self.notice = (
-        f"{self.path.name} is of another classifier or of other images: it is "
-        f"now {before}"
+        f"{self.path.name} is of another classifier or of other images: "
+        + ", ".join(moved)
       )
 
-  def _lock(self) -> None:
-    try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise workdir_lib.WorkdirError(
-        f"{self.path} is being written by another process: let it end, or "
-        "choose another --output."
-      ) from None
-    except OSError:
-      # Not every file system knows locks.
-      pass
+  def _free_name(self, path: pathlib.Path) -> pathlib.Path:
+    """NAME.old.csv, or the first of NAME.old-1.csv ... that is not there."""
+    stem = self.path.stem
+    ends = itertools.chain([""], (f"-{i}" for i in itertools.count(1)))
+    names = (f"{stem}.old{end}{path.name[len(stem) :]}" for end in ends)
+    return next(p for p in map(path.with_name, names) if not p.exists())
 
   def _take_over(self) -> None:
     """Keeps the rows that are whole."""
@@ -251,6 +248,38 @@ class PredictionsFile:
 
 def _settings(path: pathlib.Path) -> pathlib.Path:
   return path.with_name(f"{path.name}.json")
+
+
+def _stored(path: pathlib.Path) -> dict[str, Any] | None:
+  """What the rows are of; None when nothing says so."""
+  settings = _settings(path)
+  try:
+    stored = json.loads(settings.read_bytes())
+  except FileNotFoundError:
+    return None
+  except ValueError as error:
+    raise workdir_lib.WorkdirError(
+      f"{settings} is not JSON ({error}): move it and {path.name} away, or "
+      "choose another --output."
+    ) from None
+  return stored
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+  """Keeps other processes from writing; in a file that is never replaced."""
+  with path.with_name(f".{path.name}.lock").open("ab") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise workdir_lib.WorkdirError(
+        f"{path} is being written by another process: let it end, or choose "
+        "another --output."
+      ) from None
+    except OSError:
+      # Not every file system knows locks.
+      pass
+    yield
 
 
 def _whole_rows(

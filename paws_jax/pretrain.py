@@ -6,22 +6,19 @@ one stopped, and ends with the same numbers as if it had not.
 
 from __future__ import annotations
 
-import contextlib
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import ml_collections
-from etils import epath
 
 from paws_jax import agreement
 from paws_jax import checkpoint
 from paws_jax import classifier_source
 from paws_jax import config as config_lib
-from paws_jax import distributed
 from paws_jax import experiment as experiment_lib
 from paws_jax import figures
+from paws_jax import memory_advice
 from paws_jax import metrics
 from paws_jax import reference_curves
 from paws_jax import results
@@ -52,7 +49,7 @@ def prepare(
 
   def build() -> experiment_lib.Experiment:
     config_lib.validate(config)
-    with _memory_advice(config):
+    with memory_advice.training(config):
       return experiment_lib.create(config)
 
   reference = agreement.on_all(
@@ -98,9 +95,9 @@ def run(prepared: training_run.Prepared) -> int:
     workdir.WorkdirError: when another process is using the directory.
   """
   total = prepared.experiment.total_steps
-  with _memory_advice(prepared.config):
+  with memory_advice.training(prepared.config):
     with (
-      _lock(prepared.workdir),
+      workdir_lib.run_lock(prepared.workdir),
       terminal.Signals(several=jax.process_count() > 1) as signals,
       checkpoint.Checkpointer(
         prepared.workdir / workdir_lib.CHECKPOINTS,
@@ -127,13 +124,6 @@ def run(prepared: training_run.Prepared) -> int:
   next_command = prepared.experiment.log.next_command
   print(results.footer(prepared.workdir, next_command))
   return 0
-
-
-def _lock(workdir: epath.Path) -> contextlib.AbstractContextManager:
-  """Locks the directory for a run, of whose processes the first has it."""
-  if distributed.is_main():
-    return workdir_lib.lock(workdir)
-  return contextlib.nullcontext()
 
 
 def _stopped(step: int, total: int, by: signal.Signals) -> int:
@@ -163,21 +153,3 @@ def _found(
   ]
   drawn = (prepared.workdir / figures.TRAINING).exists()
   return done[-1] if done else None, drawn
-
-
-@contextlib.contextmanager
-def _memory_advice(config: ml_collections.ConfigDict) -> Iterator[None]:
-  """Turns "out of memory" into advice what to lower."""
-  try:
-    yield
-  except jax.errors.JaxRuntimeError as error:
-    if "RESOURCE_EXHAUSTED" not in str(error):
-      raise
-    raise MemoryError(
-      "the devices' memory does not suffice. Lower train.batch_size (now "
-      f"{config.train.batch_size}) or support.images_per_class (now "
-      f"{config.support.images_per_class}), set train.remat to 'dots' or 'all' "
-      f"(now {config.train.remat!r}), lower eval.batch_size (now "
-      f"{config.eval.batch_size}) if it happened in an evaluation, or use more "
-      f"devices. {str(error).splitlines()[0]}"
-    ) from error

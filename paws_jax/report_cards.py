@@ -69,7 +69,11 @@ def doubtful(evidence: report_evidence.Evidence) -> report_page.Section:
     judged.probabilities, judged.labels, evidence.counts
   )
   if not len(found):
-    text = "The other labelled images agree with every label."
+    text = (
+      "The other labelled images agree with every label. The network was "
+      "trained on these labels, so it overlooks wrong ones that it has learnt "
+      "by heart."
+    )
     return report_page.Section("labels", title, (text,), note=note)
   text = (
     f"{len(found):,} of {len(judged):,} labelled images would be named "

@@ -8,6 +8,7 @@ share its statistics within groups of devices: `group` counts the groups,
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -45,9 +46,10 @@ def use_cpu_cores(batch_size: int) -> int | None:
   before JAX's first use of a device; accelerators are not affected. A number
   given to JAX itself (JAX_NUM_CPU_DEVICES, or a flag in XLA_FLAGS) is kept.
 
-  Each device is held to one thread: where XLA spreads an operation over a pool,
-  the all-reduce after it waits on a thread of the pool, and has kept the other
-  device from ever getting there.
+  Each device is held to one thread, also in the linear algebra that XLA leaves
+  to BLAS (`hold_blas_to_one_thread`): where XLA spreads an operation over a
+  pool, the all-reduce after it waits on a thread of the pool, and has kept the
+  other device from ever getting there.
 
   Args:
     batch_size: images that the devices must divide.
@@ -55,6 +57,7 @@ def use_cpu_cores(batch_size: int) -> int | None:
   Returns:
     The number of CPU devices asked for, None where one had been given.
   """
+  hold_blas_to_one_thread()
   flags = os.getenv("XLA_FLAGS", "")
   if "xla_cpu_multi_thread_eigen" not in flags:
     one_thread = f"{flags} --xla_cpu_multi_thread_eigen=false"
@@ -70,6 +73,20 @@ def use_cpu_cores(batch_size: int) -> int | None:
   if num_devices > 1:
     os.environ["XLA_FLAGS"] = one_thread
   return num_devices
+
+
+def hold_blas_to_one_thread() -> None:
+  """Lets every call of BLAS and LAPACK in this process use one thread.
+
+  XLA's CPU backend calls LAPACK for eigenvalues. Its threads wait for each
+  other spinning, and devices that call it at once have more of them than cores:
+  what takes 0.7 ms has taken 800.
+  """
+  import threadpoolctl
+
+  # What XLA will load, so that there is something to hold.
+  importlib.import_module("scipy.linalg.cython_lapack")
+  threadpoolctl.threadpool_limits(1, user_api="blas")
 
 
 def make_mesh(

@@ -1,7 +1,7 @@
 """A classifier's weights under PyTorch's names, as safetensors.
 
 DIRECTORY/encoder.safetensors  trunk and heads, as the public reference has them
-DIRECTORY/timm.safetensors     the trunk alone, of bottleneck ResNets
+DIRECTORY/timm.safetensors     the trunk alone, of bottleneck ResNets of width 1
 DIRECTORY/bank.safetensors     embeddings and labels of the supports that vote
 """
 
@@ -47,7 +47,8 @@ def write(
     classifier.variables, directory / ENCODER, layout="paws", head=head
   )
   files = {"format": "safetensors", "encoder": ENCODER}
-  if classifier.model["name"] in _BOTTLENECKS:
+  model = classifier.model
+  if model["name"] in _BOTTLENECKS and model["width"] == 1:
     torch_weights.write_torch(
       classifier.variables, directory / TRUNK, layout="timm"
     )

@@ -71,8 +71,9 @@ def load(config: ml_collections.ConfigDict, workdir: str) -> Trained:
       restored = checkpointer.restore_latest(like)
   if restored is None:
     raise checkpoint.CheckpointError(
-      f"{path} has no checkpoint yet: pre-train first, with the same command "
-      "but no --task."
+      f"{path} has no checkpoint yet: pre-train first, with the command of its "
+      "recipe and no --task; if that is running, wait for its first checkpoint "
+      "(checkpoint.every_steps, or the end)."
     )
   step, state, _ = restored
   if step < experiment.total_steps:

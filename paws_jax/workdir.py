@@ -22,6 +22,7 @@ import ml_collections
 from etils import epath
 
 from paws_jax import config as config_lib
+from paws_jax import distributed
 from paws_jax import metrics
 
 RECIPE = "config.json"
@@ -106,6 +107,13 @@ def lock(workdir: epath.Path) -> Iterator[None]:
     yield
   finally:
     os.close(descriptor)
+
+
+def run_lock(workdir: epath.Path) -> contextlib.AbstractContextManager[None]:
+  """`lock` for a run, of whose processes the first has it."""
+  if distributed.is_main():
+    return lock(workdir)
+  return contextlib.nullcontext()
 
 
 def resolve(path: str | os.PathLike[str]) -> epath.Path:
@@ -203,6 +211,26 @@ def open_run(
     WorkdirError: when the directory holds no run or that of another recipe, or
       the labelled images have changed.
   """
+  workdir = check_recipe(path, config)
+  _check_split(workdir, split)
+  return workdir
+
+
+def check_recipe(
+  path: str | os.PathLike[str], config: ml_collections.ConfigDict
+) -> epath.Path:
+  """As `open_run`, for those who do not look at the data.
+
+  Args:
+    path: a run's directory.
+    config: the resolved recipe.
+
+  Returns:
+    The absolute path.
+
+  Raises:
+    WorkdirError: when the directory holds no run or that of another recipe.
+  """
   workdir = resolve(path)
   stored = _read(workdir / RECIPE)
   if stored is None:
@@ -211,7 +239,6 @@ def open_run(
       "directory of one."
     )
   _check_same(stored, json.loads(config.to_json()), workdir)
-  _check_split(workdir, split)
   return workdir
 
 

@@ -285,6 +285,26 @@ def test_every_image_is_embedded_once_whatever_batch_and_devices(
   np.testing.assert_allclose(z, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_no_more_than_two_results_are_on_the_device_at_once():
+  waiting = []
+
+  def resize(images):
+    # Asked for before each batch.
+    results = [a for a in jax.live_arrays() if a.shape == (3, 16)]
+    waiting.append(len(results))
+    return images
+
+  embed = evaluate.make_embedder(
+    Pixels(),
+    views=VIEWS,
+    batch_size=3,
+    mesh=sharding.make_mesh(jax.devices()[:1]),
+    resize=resize,
+  )
+  assert len(embed(PARAMS, STATS, np.zeros((19, 6, 6, 1), np.uint8))) == 19
+  assert waiting == [0, 1, 1, 1, 1, 1, 1]
+
+
 def test_other_layers_can_be_asked_for():
   rng = np.random.default_rng(1)
   images = rng.integers(0, 256, (5, 4, 4, 1), np.uint8)

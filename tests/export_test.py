@@ -8,6 +8,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -159,11 +160,32 @@ def test_weights_for_pytorch_are_ours_under_its_names(workdir, tmp_path):
   assert told["input"]["shape"] == ["b", 1, 8, 8]
 
 
+@pytest.mark.parametrize(("width", "written"), [(1, True), (2, False)])
+def test_only_what_timm_can_load_is_written_for_it(
+  width, written, tmp_path, monkeypatch
+):
+  asked = []
+  monkeypatch.setattr(
+    torch_export.torch_weights,
+    "write_torch",
+    lambda *unused, layout, **options: asked.append(layout),
+  )
+  made = random_classifier.make()
+  model = {**made.model, "name": "resnet50", "width": width}
+  program = types.SimpleNamespace(
+    classifier=dataclasses.replace(made, model=model),
+    interface={"input": {"before": ""}},
+  )
+  told = torch_export.write(program, tmp_path)
+  assert ("timm" in asked) == ("trunk" in told["files"]) == written
+
+
 def test_the_head_of_a_fine_tuned_run_is_exported_when_asked_for(
   workdir, tmp_path
 ):
   with pytest.raises(ValueError, match="fine-tune first"):
     export.prepare(RECIPE, str(workdir), head="finetuned")
+  workdir_lib.prepare(tmp_path, RECIPE)
   random_classifier.make(head=True).save(tmp_path / "finetuned")
   prepared = export.prepare(
     RECIPE, str(tmp_path), head="finetuned", targets=["torch"]
@@ -285,7 +307,28 @@ def test_a_directory_of_something_else_is_not_replaced(workdir, tmp_path):
   assert other.read_text() == "mine"
 
 
+def test_a_users_file_in_an_export_is_not_deleted(tmp_path, monkeypatch):
+  random_classifier.make().save(tmp_path / "classifier")
+  workdir_lib.prepare(tmp_path, random_classifier.recipe())
+
+  def write(program, directory):
+    (directory / "deep").mkdir()
+    (directory / "deep" / "model.jax").write_text("")
+    return {}
+
+  monkeypatch.setattr(stablehlo_export, "write", write)
+  prepared = export.prepare(random_classifier.recipe(), str(tmp_path))
+  export.run(prepared)
+  export.run(prepared)
+  mine = prepared.output / "stablehlo" / "deep" / "mine.txt"
+  mine.write_text("mine")
+  with pytest.raises(ValueError, match=r"written \(deep/mine\.txt\): move it"):
+    export.prepare(random_classifier.recipe(), str(tmp_path))
+  assert mine.read_text() == "mine"
+
+
 def test_an_export_takes_the_place_of_the_one_before(tmp_path, monkeypatch):
+  workdir_lib.prepare(tmp_path, RECIPE)
   random_classifier.make(dtype="auto").save(tmp_path / "classifier")
   prepared = export.prepare(RECIPE, str(tmp_path))
   # A leftover of a command that was killed.

@@ -69,7 +69,7 @@ def test_of_very_many_labelled_images_some_are_shown(tmp_path, monkeypatch):
     projected.append(len(points))
     return points[:, :2]
 
-  monkeypatch.setattr(embedding_map, "_project", project)
+  monkeypatch.setattr(embedding_map, "project", project)
   draw(
     tmp_path / "f.png", num_classes=4, labelled_per_class=400, num_queries=3000
   )

@@ -89,6 +89,7 @@ def test_unreadable_images_neither_count_nor_vote():
   protocol = _Protocol()
   held = _part([0, 1, 2, 1], [0, 0, 2, 0])
   parts = holdout.HoldOut(
+    labelled_ids=np.arange(4),
     ids=np.arange(4),
     fit=_part([0, 1, 2, 0], [0, 1, 2, 0]),
     scored=held,
@@ -99,6 +100,7 @@ def test_unreadable_images_neither_count_nor_vote():
   assert score["top1"] == pytest.approx(2 / 3)
   expected = -np.log([0.9, 0.9, 0.1]).mean()
   assert score["cross_entropy"] == pytest.approx(expected)
+  assert score["num_images"] == 3
   supports, labels = protocol.voted
   np.testing.assert_array_equal(supports[:, 0], [0, 2, 0])
   np.testing.assert_array_equal(labels, [0, 2, 0])
@@ -110,6 +112,8 @@ def test_unreadable_images_neither_count_nor_vote():
 )
 def test_numbers_that_are_not_finite_are_no_score(params, message):
   part = _part([0, 1, 2, 1], [0, 0, 2, 0])
-  parts = holdout.HoldOut(ids=np.arange(4), fit=part, scored=part, hash="")
+  parts = holdout.HoldOut(
+    labelled_ids=np.arange(4), ids=np.arange(4), fit=part, scored=part, hash=""
+  )
   with pytest.raises(train.NonFiniteError, match=message):
     finetune_scores.scorer(_Protocol(), parts)(params, None)

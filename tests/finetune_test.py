@@ -5,8 +5,10 @@ import functools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from paws_jax import checkpoint
 from paws_jax import classifier
@@ -18,7 +20,9 @@ from paws_jax import finetune_scores
 from paws_jax import metrics
 from paws_jax import sweep
 from paws_jax import train
+from paws_jax import trained as trained_lib
 from paws_jax import workdir as workdir_lib
+from tests import random_classifier
 from tests import tiny_recipe
 
 # It leaves no finite number anywhere.
@@ -56,10 +60,13 @@ def one_device():
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
   """A run that has taken no steps: its weights are random."""
-  config = recipe()
+  return untrained(recipe(), tmp_path_factory.mktemp("run"))
+
+
+def untrained(config, path):
   built = experiment.create(config)
   split = built.dataset.split.as_json()
-  path = workdir_lib.prepare(tmp_path_factory.mktemp("run"), config, split)
+  path = workdir_lib.prepare(path, config, split)
   workdir_lib.write_split(path, split)
   directory = path / workdir_lib.CHECKPOINTS
   with checkpoint.Checkpointer(directory) as checkpointer:
@@ -127,6 +134,9 @@ def test_the_classifier_scores_what_the_row_says(finished):
   # Far better than one in ten.
   assert row["top1"] > 0.2
   assert saved.head is not None
+  assert saved.origin["finetuned"] is True
+  assert saved.origin["run_id"] == row["run_id"]
+  assert saved.origin["step"] == prepared.trained.step
 
 
 @pytest.mark.slow
@@ -230,7 +240,8 @@ def test_one_more_learning_rate_trains_one_more_member(finished, monkeypatch):
 
   def fake(protocol, initial, *, learning_rate, epochs, score, **unused):
     tried.append((learning_rate, epochs, score is None))
-    score = None if score is None else {"top1": 1.0, "cross_entropy": 0.1}
+    if score is not None:
+      score = {"top1": 1.0, "cross_entropy": 0.1, "num_images": 10}
     epoch = epochs if score is None else 3
     return sweep.Member(
       learning_rate, epoch, score, (score,) * 4, "", 1.0, **initial
@@ -310,6 +321,73 @@ def test_the_ids_tell_apart_what_makes_a_difference(workdir):
   }
   assert len({prepared.run_id for prepared in ids.values()}) == 4
   assert len({prepared.sweep_id for prepared in ids.values()}) == 3
+
+
+def test_other_weights_of_the_same_step_are_another_run(workdir, monkeypatch):
+  first = finetune.prepare(recipe(), str(workdir))
+  again = finetune.prepare(recipe(), str(workdir))
+  assert (again.sweep_id, again.run_id) == (first.sweep_id, first.run_id)
+  load = trained_lib.load
+
+  def load_another(*args):
+    found = load(*args)
+    params = jax.tree.map(jnp.zeros_like, found.params)
+    return dataclasses.replace(found, params=params)
+
+  monkeypatch.setattr(trained_lib, "load", load_another)
+  other = finetune.prepare(recipe(), str(workdir))
+  assert other.sweep_id != first.sweep_id
+  assert other.run_id != first.run_id
+
+
+def test_a_result_is_shown_beside_its_own_classifier_only(workdir, tmp_path):
+  prepared = finetune.prepare(recipe(), str(workdir))
+  trained = dataclasses.replace(prepared.trained, workdir=tmp_path)
+  prepared = dataclasses.replace(prepared, trained=trained)
+  row = {"task": "finetune", "run_id": prepared.run_id}
+  metrics.append_result(tmp_path, row)
+  assert finetune._found(prepared) is None
+  for run_id, found in (("another", None), (prepared.run_id, row)):
+    made = random_classifier.make(head=True)
+    made = dataclasses.replace(made, origin={"run_id": run_id})
+    made.save(tmp_path / finetune.FINETUNED)
+    assert finetune._found(prepared) == found
+
+
+def own_images(root):
+  """Four of two classes each; one cannot be read."""
+  rng = np.random.default_rng(0)
+  for name in ("cat", "dog"):
+    (root / name).mkdir(parents=True)
+    for i in range(4):
+      pixels = rng.integers(0, 256, (12, 14, 3), np.uint8)
+      Image.fromarray(pixels).save(root / name / f"{i}.png")
+  (root / "cat" / "1.png").write_bytes(b"no image")
+
+
+@pytest.mark.slow
+def test_labelled_images_that_cannot_be_read_are_left_out(tmp_path, capsys):
+  own_images(tmp_path / "photos")
+  config = recipe(learning_rates=(0.02,), epochs=1, refit=True, batch_size=4)
+  config.data.update(
+    source="folder",
+    pipeline="host",
+    dir=str(tmp_path / "photos"),
+    labels_per_class=0,
+    canvas_size=16,
+    on_bad_image="skip",
+  )
+  config.views.update(mean=(0.5,) * 3, std=(0.2,) * 3)
+  config.support.update(classes_per_step=2, images_per_class=2)
+  config.train.batch_size = 4
+  workdir = untrained(config, tmp_path / "run")
+  prepared = finetune.prepare(config, str(workdir))
+  assert prepared.holdout.labelled_ids.tolist() == [0, 2, 3, 4, 5, 6, 7]
+  assert "1 of 8 labelled images cannot be read" in capsys.readouterr().out
+  assert finetune.run(prepared) == 0
+  (row,) = metrics.read_results(workdir)
+  assert (row["num_labels"], row["num_holdout"]) == (7, 2)
+  assert row["refit"]
 
 
 def test_a_sweep_that_diverges_altogether_says_what_to_lower():

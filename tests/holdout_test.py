@@ -127,12 +127,58 @@ def test_listed_images_that_are_trained_on_are_refused(tmp_path, all_labels):
     _parts(_recipe(holdout="paper", holdout_file=str(path)))
 
 
+@pytest.mark.parametrize("kind", ["stratified", "none"])
+def test_unreadable_images_are_neither_trained_on_nor_held_out(kind):
+  config = _recipe(holdout=kind, learning_rates=(1.0,))
+  dataset, whole = _parts(config)
+  labels, rows = dataset.labelled.labels, dataset.split.labelled_ids
+  readable = np.ones(50, bool)
+  readable[[3, 17]] = False
+  parts = holdout.create(config, dataset, readable)
+  np.testing.assert_array_equal(parts.labelled_ids, rows[readable])
+  np.testing.assert_array_equal(whole.labelled_ids, rows)
+  used = [parts.fit, *([parts.scored] if parts.scored else [])]
+  names = [part.name(i) for part in used for i in range(len(part))]
+  assert sorted(names) == sorted(f"train {row}" for row in rows[readable])
+  by_name = {dataset.labelled.name(i): i for i in range(50)}
+  for part in used:
+    for i in range(len(part)):
+      place = by_name[part.name(i)]
+      assert part.labels[i] == labels[place]
+      np.testing.assert_array_equal(
+        part.images[i : i + 1][0], dataset.labelled.images[place]
+      )
+  assert {f"train {row}" for row in parts.ids} == {
+    parts.fit.name(i) for i in range(len(parts.fit))
+  }
+
+
+def test_a_class_of_which_nothing_can_be_read_is_named():
+  config = _recipe(holdout="none", learning_rates=(1.0,))
+  dataset, _ = _parts(config)
+  with pytest.raises(ValueError, match=r"can be read of .*'digits'.*9 of 10"):
+    holdout.create(config, dataset, dataset.labelled.labels != 4)
+
+
+def test_a_list_need_not_hold_every_class(tmp_path, all_labels):
+  dataset, _ = _parts(_recipe())
+  rows = _others(dataset, all_labels)[:6]
+  path = tmp_path / "more.txt"
+  path.write_text("\n".join(map(str, rows)))
+  _, parts = _parts(_recipe(holdout="paper", holdout_file=str(path)))
+  assert set(parts.scored.labels) == {0, 1}
+  assert len(parts.scored) == 6
+
+
 def test_a_wrong_list_is_told_by_its_own_field(tmp_path):
   config = _recipe(holdout="paper", holdout_file=str(tmp_path / "none.txt"))
   with pytest.raises(FileNotFoundError, match=r"^finetune.holdout_file = "):
     _parts(config)
   path = tmp_path / "short.txt"
-  path.write_text("0\n1\n")
   config.finetune.holdout_file = str(path)
-  with pytest.raises(ValueError, match=r"^finetune.holdout_file = .*classes"):
-    _parts(config)
+  for text, message in (("0\n99999\n", "out of range"), ("", "lists no image")):
+    path.write_text(text)
+    with pytest.raises(
+      ValueError, match=rf"^finetune.holdout_file = .*{message}"
+    ):
+      _parts(config)

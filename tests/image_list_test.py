@@ -28,6 +28,7 @@ DISK = preprocessing_test.DISK
     ([np.zeros((8, 6, 2), np.uint8)], ValueError, r"image 0 has .*\[8, 6, 2\]"),
     (["a.png", 3], TypeError, "image 1 is a int"),
     ("a.png", TypeError, "one path, 'a.png': give a list"),
+    (Image.new("L", (6, 8)), TypeError, "one Pillow image: give a list"),
     (3, TypeError, "images is a int: give a uint8 array"),
   ],
 )

@@ -95,6 +95,14 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused():
     ValueError, match=r"finetune\.batch_size is 12, which 8 devices do not"
   ):
     _epochs(30, 12, num_devices=8)
+  # Of 11 images it would be filled up to 12.
+  with pytest.raises(ValueError, match="batch_size is 12"):
+    _epochs(11, 12, num_devices=8)
+
+
+def test_a_batch_that_is_never_filled_need_not_be_divided():
+  _, pipeline = _epochs(5, 12, num_devices=8)
+  assert (pipeline.batch_size, pipeline.steps_per_epoch) == (8, 1)
 
 
 def test_the_pipeline_that_reads_on_the_host_takes_the_same_rows():

@@ -9,6 +9,7 @@ import os
 import pickle
 import struct
 import subprocess
+import sys
 
 import pytest
 
@@ -136,6 +137,49 @@ def test_a_huge_pickle_is_refused(monkeypatch):
     pickles.load(data, names={})
   with pytest.raises(stored_arrays.WeightsError, match="exceeds 100"):
     pickles.split_off(io.BytesIO(data))
+
+
+# Keys that cannot be hashed: nested too deeply for C, and of 2^200 parts.
+KEYS = {
+  "deep": b")" + b"\x85" * 500_000,
+  "wide": b"K\x01" + b"q\x01h\x01\x86" * 200,
+}
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize(
+  ("before", "after"),
+  [
+    (b"}", b"Ns"),
+    (b"}(", b"Nu"),
+    (b"(", b"Nd"),
+    (_global("collections", "OrderedDict") + b"]", b"N\x86a\x85R"),
+  ],
+  ids=["SETITEM", "SETITEMS", "DICT", "OrderedDict"],
+)
+def test_keys_that_cannot_be_hashed_are_refused(before, after, key, tmp_path):
+  path = tmp_path / "data.pkl"
+  path.write_bytes(_raw(before, KEYS[key], after))
+  code = (
+    "import pathlib, sys\n"
+    "from paws_jax.interop import pickles\n"
+    "pickles.load(pathlib.Path(sys.argv[1]).read_bytes(), names={})"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", code, path],
+    capture_output=True,
+    text=True,
+    timeout=120,
+    check=False,
+  )
+  assert "WeightsError: a dict of its pickle has a key of type tuple" in (
+    result.stderr
+  )
+
+
+def test_ordered_dicts_of_python_2_are_read():
+  data = _raw(_global("collections", "OrderedDict"), b"](](U\x01aK\x01ee\x85R")
+  assert pickles.load(data, names={}) == {"a": 1}
 
 
 def test_pickles_in_a_row_are_split():

@@ -13,7 +13,9 @@ from paws_jax import classifier as classifier_lib
 from paws_jax import classifier_source
 from paws_jax import predict
 from paws_jax import voting
+from paws_jax import workdir as workdir_lib
 from paws_jax.data import decode
+from tests import random_classifier
 from tests import untrained_run
 
 # The run and its programs take most of it, not the single tests.
@@ -77,6 +79,7 @@ def rows(path):
 
 def test_a_runs_images_are_predicted(run, images, capsys):
   config = untrained_run.recipe()
+  shutil.rmtree(run / "classifier", ignore_errors=True)
   assert execute(run, config=config, images=images) == 0
   out = capsys.readouterr().out
   assert "making" in out
@@ -229,6 +232,38 @@ def test_a_fine_tuned_head_decides(run, images, capsys):
     prepare(classifier=run / "finetuned", add_class=[f"a={images}"], output="d")
 
 
+def test_rows_of_images_that_are_gone_are_told(tmp_path, capsys):
+  random_classifier.make().save(tmp_path / "saved")
+  folder = tmp_path / "images"
+  folder.mkdir()
+  for name in "ab":
+    Image.new("L", (12, 9)).save(folder / f"{name}.png")
+  output = tmp_path / "p.csv"
+  flags = {
+    "classifier": tmp_path / "saved",
+    "images": folder,
+    "output": output,
+  }
+  execute(**flags)
+  assert "not there any more" not in capsys.readouterr().out
+  (folder / "a.png").unlink()
+  execute(**flags)
+  out = capsys.readouterr().out
+  assert "p.csv keeps rows of images that are not there any more: 1; to" in out
+  assert "1 of 1 images are predicted" in out
+  assert len(rows(output)) == 2
+
+
+@pytest.mark.parametrize("name", ["classifier", "finetuned"])
+def test_the_runs_own_classifier_is_not_extended(tmp_path, images, name):
+  workdir_lib.prepare(tmp_path, random_classifier.recipe())
+  random_classifier.make().save(tmp_path / name)
+  flags = {"classifier": tmp_path / name, "add_class": [f"x={images}"]}
+  with pytest.raises(ValueError, match="place of the run's own classifier"):
+    prepare(**flags, output=tmp_path / "checkpoints" / ".." / name)
+  assert prepare(**flags, output=tmp_path / "other")
+
+
 def test_nothing_that_can_be_read_is_an_error(saved, tmp_path, capsys):
   folder = tmp_path / "images"
   folder.mkdir()
@@ -256,7 +291,7 @@ def test_nothing_that_can_be_read_is_an_error(saved, tmp_path, capsys):
     ({"add_class": ["a=here"], "output": "here"}, "here is there and holds no"),
     ({"images": "nowhere"}, "--images=nowhere: there is no such"),
     ({"images": "here", "output": "p.txt"}, r"neither \.csv nor \.parquet"),
-    ({"images": "here", "head": "finetuned"}, "has no head: leave --head out"),
+    ({"images": "here", "head": "finetuned"}, "is not fine-tuned: leave"),
     ({"images": "here", "classifier": "here"}, "holds no classifier"),
   ],
 )
@@ -277,6 +312,6 @@ def test_supports_of_one_class_are_refused(saved, images, tmp_path):
   one.save(tmp_path / "one")
   flags = {"classifier": tmp_path / "one", "images": images}
   output = tmp_path / "p.csv"
-  with pytest.raises(ValueError, match="20 supports are all of one class"):
+  with pytest.raises(ValueError, match=r"20 supports are of 1 class \(0\)"):
     prepare(**flags, output=output)
   assert prepare(**flags, output=output, add_class=[f"a={images}"])

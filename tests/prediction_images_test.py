@@ -33,6 +33,26 @@ def test_a_directory_is_read_at_any_depth_and_in_order(folder):
   assert found.given == str(folder)
 
 
+def test_folders_that_cannot_be_read_are_told(folder, monkeypatch):
+  closed = {str(folder / "a")}
+  scan = os.scandir
+
+  def scandir(path):
+    if str(path) in closed:
+      raise PermissionError(13, "Permission denied", str(path))
+    return scan(path)
+
+  # Root may read anything.
+  monkeypatch.setattr(os, "scandir", scandir)
+  found = find(folder)
+  assert found.names == ("b.JPG",)
+  (notice,) = found.notices
+  assert notice.startswith(f"folder {folder / 'a'} cannot be read (Permission")
+  closed.add(str(folder))
+  with pytest.raises(ValueError, match=r"that is seen: folder .* cannot be"):
+    find(folder)
+
+
 def test_one_image(folder):
   found = find(folder / "b.JPG")
   assert os.path.samefile(found.path(found.names[0]), folder / "b.JPG")

@@ -136,6 +136,59 @@ def test_two_processes_do_not_write_one_file(path):
     open_file(path)
 
 
+def test_a_file_in_use_is_not_set_aside(path):
+  with open_file(path) as file:
+    file.write(map(row, NAMES[:1]))
+    with pytest.raises(workdir_lib.WorkdirError, match="by another process"):
+      open_file(path, classifier="other")
+    file.finish()
+  assert stored(path) == NAMES[:1]
+  with open_file(path) as file:
+    assert file.done == {NAMES[0]}
+
+
+def test_what_is_set_aside_stays(path):
+  for i, name in enumerate(NAMES[:3]):
+    with open_file(path, classifier=i) as file:
+      file.write(map(row, [name]))
+      file.finish()
+  assert stored(path.with_name(f"p.old{path.suffix}")) == NAMES[:1]
+  assert stored(path.with_name(f"p.old-1{path.suffix}")) == NAMES[1:2]
+  # Rows of a run that was killed, too.
+  with open_file(path, classifier=2) as file:
+    file.write(map(row, NAMES[3:]))
+  with open_file(path, classifier=3) as file:
+    assert not file.done
+  rows = {
+    "p.csv": "p.old-2.csv",
+    "p.parquet": "p.old.parquet.part",
+  }[path.name]
+  assert rows in file.notice
+  kept = read(path.with_name(rows))
+  assert [name for name, *_ in kept[1:]] == NAMES[2:]
+
+
+def test_damaged_settings_are_refused(path):
+  with open_file(path):
+    pass
+  path.with_name(f"{path.name}.json").write_text('{"class')
+  with pytest.raises(workdir_lib.WorkdirError, match="json is not JSON"):
+    predictions_file.check_path(str(path))
+
+
+def test_a_start_that_is_killed_leaves_nothing_in_the_way(path, monkeypatch):
+  def kill(*unused):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(predictions_file.metrics, "replace_text", kill)
+    with pytest.raises(KeyboardInterrupt):
+      open_file(path)
+  assert predictions_file.check_path(str(path)) == path
+  with open_file(path) as file:
+    file.write(map(row, NAMES[:1]))
+
+
 @pytest.mark.parametrize(
   ("name", "problem"),
   [

@@ -154,8 +154,9 @@ def test_calls_of_the_host():
   assert len(found) == 2
   assert all("callback" in name for name in found)
   # As TPUs are told to.
-  text = '%2 = "stablehlo.send"(%0, %1)\n%3 = "stablehlo.recv"(%2)'
-  assert program_audit.host_calls(text) == ["send", "recv"]
+  names = ["send", "recv", "infeed", "outfeed"]
+  text = "\n".join(f'%1 = "stablehlo.{name}"(%0)' for name in names)
+  assert program_audit.host_calls(text) == names
   assert program_audit.host_calls("%0 = stablehlo.custom_call @Eigh(%1)") == []
 
 

@@ -2,6 +2,8 @@
 
 import collections
 import os
+import subprocess
+import sys
 import types
 
 import jax
@@ -244,3 +246,16 @@ def test_hosts_of_a_tpu_make_the_batch_of_one_device(name, by_place):
     assert mask.tolist() == [1] * 35 + [0] * (len(mask) - 35)
     np.testing.assert_array_equal(supports.labels, expected.labels)
     np.testing.assert_array_equal(supports.class_ids, expected.class_ids)
+
+
+def test_linear_algebra_keeps_to_one_thread():
+  script = (
+    "from paws_jax import sharding; sharding.use_cpu_cores(2); "
+    "import threadpoolctl; print(sorted({library['num_threads'] "
+    "for library in threadpoolctl.threadpool_info() "
+    "if library['user_api'] == 'blas'}))"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", script], capture_output=True, text=True, check=True
+  )
+  assert result.stdout == "[1]\n"

@@ -1,6 +1,7 @@
 """Files of torch.save: real ones, damaged ones, ones that lie."""
 
 import io
+import pickle
 import re
 import struct
 import zipfile
@@ -244,6 +245,21 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused():
     file.truncate(len(file.getvalue()) - 4)
     with pytest.raises(stored_arrays.WeightsError, match="0 is cut off"):
       np.asarray(tree["encoder"]["w"])
+
+
+@pytest.mark.parametrize("kind", [b"]\x85", b")", b"U\x01a\x85"])
+def test_storages_of_an_unknown_kind_are_refused(kind):
+  # ("storage", kind, "0", "cpu", 6)
+  pickled = b"\x80\x02(U\x07storage" + kind + b"U\x010U\x03cpuK\x06tQ."
+  _refused(_archive(pickled, {"0": bytes(24)}), "storages in an unknown way")
+
+
+def test_a_list_of_storages_that_holds_lists_is_refused():
+  pickled = torch_archives.tensor(**GOOD)
+  content = torch_archives.legacy(pickled, {"0": (6, bytes(24))})
+  listed, lists = (pickle.dumps(keys, 2) for keys in (["0"], [[]]))
+  assert content.count(listed) == 1
+  _refused(content.replace(listed, lists), "list of storages is damaged")
 
 
 def test_a_list_of_storages_that_lacks_one_is_refused():

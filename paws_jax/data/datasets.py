@@ -138,6 +138,7 @@ def load(
   views: augment.ViewsConfig,
   *,
   arrays: sources.Arrays | None = None,
+  every_class: bool = True,
 ) -> Dataset:
   """Reads a data set and chooses its labelled images.
 
@@ -145,28 +146,33 @@ def load(
     config: section `data`.
     views: section `views`, for the evaluation crop.
     arrays: the data; default what `config` names.
+    every_class: whether each class needs a labelled image; only those of a
+      `labels_file` may be without.
 
   Raises:
     ValueError: whatever the data and the recipe disagree on.
     FileNotFoundError: data that is not there.
   """
   if config.pipeline == "host":
-    return _on_disk(config, views)
+    return _on_disk(config, views, every_class)
   if arrays is None:
     arrays = sources.load(
       config.source, directory=config.dir, tfds_name=config.tfds_name
     )
-  return _in_memory(arrays, config, views)
+  return _in_memory(arrays, config, views, every_class)
 
 
 def _in_memory(
-  arrays: sources.Arrays, config: DataConfig, views: augment.ViewsConfig
+  arrays: sources.Arrays,
+  config: DataConfig,
+  views: augment.ViewsConfig,
+  every_class: bool,
 ) -> Dataset:
   """A data set that is put on the devices whole."""
   resize = functools.partial(in_memory.resize, side=config.image_size)
   images = resize(arrays.train_images)
   _check_images(arrays.name, images.shape[1:], views)
-  split = _choose_split(arrays, config)
+  split = _choose_split(arrays, config, every_class)
   ids = split.labelled_ids
 
   hidden = _hide_labels(arrays.train_labels, ids)
@@ -219,12 +225,14 @@ def _in_memory(
   )
 
 
-def _on_disk(config: DataConfig, views: augment.ViewsConfig) -> Dataset:
+def _on_disk(
+  config: DataConfig, views: augment.ViewsConfig, every_class: bool
+) -> Dataset:
   """A data set of encoded images, read when they are needed."""
   found = open_catalog(config)
   side = views.large_size
   _check_images(found.name, (side, side, 3), views)
-  split = _choose_split(found, config)
+  split = _choose_split(found, config, every_class)
   ids = split.labelled_ids
   labels = found.train.labels
   evaluated = functools.partial(
@@ -310,13 +318,16 @@ def open_catalog(config: DataConfig) -> catalog.Catalog:
   )
 
 
-def _choose_split(dataset: splits.Dataset, config: DataConfig) -> splits.Split:
+def _choose_split(
+  dataset: splits.Dataset, config: DataConfig, every_class: bool
+) -> splits.Split:
   return splits.choose(
     dataset,
     labels_per_class=config.labels_per_class,
     labels_fraction=config.labels_fraction,
     split_seed=config.split_seed,
     labels_file=config.labels_file,
+    every_class=every_class,
   )
 
 

@@ -71,7 +71,7 @@ class LabelledEpochs:
     Raises:
       ValueError: when the devices do not divide the batch.
     """
-    check_batch(batch_size, mesh)
+    check_batch(batch_size, num_images=len(ids), mesh=mesh)
     self.batch_size = min(batch_size, sharding.padded_size(len(ids), mesh))
     self.steps_per_epoch = -(-len(ids) // self.batch_size)
     num_places = self.steps_per_epoch * self.batch_size
@@ -135,13 +135,18 @@ class LabelledEpochs:
     self._pipeline.close()
 
 
-def check_batch(batch_size: int, mesh: jax.sharding.Mesh) -> None:
+def check_batch(
+  batch_size: int, *, num_images: int, mesh: jax.sharding.Mesh
+) -> None:
   """Refuses a batch that the devices do not divide.
+
+  One of more than `num_images` is never filled, and so may be any.
 
   Raises:
     ValueError: with both numbers.
   """
-  if batch_size % mesh.size:
+  one_step = batch_size >= sharding.padded_size(num_images, mesh)
+  if batch_size % mesh.size and not one_step:
     raise ValueError(
       f"finetune.batch_size is {batch_size}, which {mesh.size} devices do not "
       "divide: make it a multiple."

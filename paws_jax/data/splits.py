@@ -106,12 +106,14 @@ def choose(
   split_seed: int,
   labels_file: str,
   labels_fraction: float = 0.0,
+  every_class: bool = True,
 ) -> Split:
   """Returns the split that section `data` of a recipe describes.
 
   A `labels_file` other than "" goes before the rest, and may label each class
   a different number of times. Else `labels_per_class` or `labels_fraction` are
   drawn by `split_seed`; where both are 0, all images that have a label count.
+  Unless `every_class`, a `labels_file` may leave classes out.
 
   Raises:
     FileNotFoundError, ValueError: as `from_file` and `draws.stratified` do.
@@ -129,6 +131,7 @@ def choose(
       num_images=len(labels),
       labels=labels,
       names=_image_names(dataset),
+      every_class=every_class,
       **classes,
     )
     rule = label_lists.known(labels_file) or "labels_file"
@@ -147,9 +150,9 @@ def choose(
   else:
     ids = np.flatnonzero(labels >= 0).astype(np.int32)
     rule = "all labels"
-  counts = draws.class_counts(
-    f"data set {dataset.name!r}", labels[ids], **classes
-  )
+  if every_class:
+    draws.class_counts(f"data set {dataset.name!r}", labels[ids], **classes)
+  counts = np.bincount(labels[ids], minlength=dataset.num_classes)
   return Split(
     dataset=dataset.name,
     fingerprint=dataset.fingerprint(),
@@ -176,10 +179,11 @@ def from_file(
   num_classes: int,
   names: Sequence[str] | None = None,
   class_names: Sequence[str] | None = None,
+  every_class: bool = True,
 ) -> np.ndarray:
   """Reads labelled rows of the training set from a file of `label_lists`.
 
-  The classes need not be equally represented, but each must be.
+  The classes need not be equally represented.
 
   Args:
     path: the file.
@@ -189,6 +193,7 @@ def from_file(
     num_classes: number of classes.
     names: of the images [num_images]; None where they have none.
     class_names: names for error messages.
+    every_class: whether each class must be listed.
 
   Returns:
     int32 [m], increasing.
@@ -215,9 +220,10 @@ def from_file(
       + (f" ({names[first]!r})" if names else "")
       + ": remove them from the list, or label them in the data"
     )
-  draws.class_counts(
-    where, labels[ids], num_classes=num_classes, class_names=class_names
-  )
+  if every_class:
+    draws.class_counts(
+      where, labels[ids], num_classes=num_classes, class_names=class_names
+    )
   return ids
 
 

@@ -14,9 +14,11 @@ import pickle
 import pickletools
 import re
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
 from typing import BinaryIO
+from typing import ClassVar
 
 from paws_jax.interop import stored_arrays
 
@@ -65,6 +67,11 @@ class Inert:
 
 class _Dict(dict):
   """An OrderedDict with or without attributes (`state_dict()._metadata`)."""
+
+  def __init__(self, items: Iterable[tuple[Any, Any]] = ()):
+    pairs = [(key, value) for key, value in items]
+    _check_keys(key for key, _ in pairs)
+    super().__init__(pairs)
 
   def __setstate__(self, state: Any) -> None:
     """Ignores the attributes."""
@@ -162,15 +169,35 @@ def _look_through(data: bytes) -> None:
         f"its pickle has the operation {operation.name}, which no file of "
         "tensors needs"
       )
-    # The reader's table grows to the number, before anything is put there.
+    # A writer numbers what it writes one by one.
     if operation.name in ("PUT", "LONG_BINPUT") and argument > len(data):
       raise stored_arrays.WeightsError(
         f"its pickle numbers an object {argument}, but has {len(data)} bytes"
       )
 
 
-class _Unpickler(pickle.Unpickler):
+def _check_keys(keys: Iterable[Any]) -> None:
+  """Refuses keys but strings and integers.
+
+  To hash a tuple of tuples is a recursion in C, which ends the process, or it
+  takes twice as long for every two bytes of the file.
+
+  Raises:
+    WeightsError: naming the type of the first.
+  """
+  for key in keys:
+    if type(key) not in (str, int):
+      raise stored_arrays.WeightsError(
+        f"a dict of its pickle has a key of type {type(key).__name__}: only "
+        "strings and integers are read"
+      )
+
+
+# The one in Python, since that in C does not let keys be looked at.
+class _Unpickler(pickle._Unpickler):
   """Knows the names it is given, and no others."""
+
+  dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
 
   def __init__(
     self,
@@ -182,6 +209,25 @@ class _Unpickler(pickle.Unpickler):
     super().__init__(io.BytesIO(data), encoding="latin-1")
     self._names = names
     self._persistent = persistent
+
+  def _load_item(self) -> None:
+    _check_keys(self.stack[-2:-1])
+    self.load_setitem()
+
+  def _load_items(self) -> None:
+    # What came after the mark.
+    _check_keys(self.stack[::2])
+    self.load_setitems()
+
+  def _load_dict(self) -> None:
+    _check_keys(self.stack[::2])
+    self.load_dict()
+
+  dispatch |= {
+    pickle.SETITEM[0]: _load_item,
+    pickle.SETITEMS[0]: _load_items,
+    pickle.DICT[0]: _load_dict,
+  }
 
   def find_class(self, module: str, name: str) -> Any:
     """What stands for a name; imports nothing."""

@@ -143,7 +143,11 @@ def _read_legacy(file: BinaryIO) -> Any:
     return file.read(num_bytes)
 
   tree = _load(pickled, read, check)
-  if not isinstance(keys, list) or set(keys) != set(sizes):
+  if (
+    not isinstance(keys, list)
+    or not all(isinstance(key, str) for key in keys)
+    or set(keys) != set(sizes)
+  ):
     raise stored_arrays.WeightsError("its list of storages is damaged")
   places |= _legacy_places(file, [sizes[key] for key in keys])
   return tree
@@ -247,6 +251,9 @@ def _storage(pid: Any) -> _Storage:
   if (
     kind != "storage"
     or not isinstance(name, tuple)
+    or len(name) != 1
+    or not isinstance(name[0], str)
+    or name[0] not in _DTYPES
     or not isinstance(key, str)
     or type(num_elements) is not int
     or num_elements < 0

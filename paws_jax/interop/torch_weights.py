@@ -13,6 +13,8 @@ import numpy as np
 from paws_jax.interop import torch_names
 
 LAYOUTS = ("paws", "timm")
+# Channels of the first convolution of timm's and torchvision's ResNets.
+_TIMM_STEM = 64
 
 
 def write_torch(
@@ -28,7 +30,8 @@ def write_torch(
     variables: {"params", "batch_stats"} of an encoder, of arrays.
     path: of the file; one that is there is replaced.
     layout: "paws": trunk and heads under the public reference's names; "timm":
-      the trunk alone, under torchvision's and timm's names of a ResNet.
+      the trunk alone, under torchvision's and timm's names of a ResNet of
+      width 1.
     head: kernel [d, K] and bias [K] of a fine-tuned classifier, as in
       `classifier.Classifier`. It stands in "paws" after the first layer of the
       projection head as "fc.fc2", and the layers after that are left out.
@@ -100,6 +103,12 @@ def _trunk(
     raise ValueError(
       "layout is 'timm', which is that of ResNets with bottleneck blocks "
       "(resnet50, resnet101, resnet200): this encoder is another; use 'paws'."
+    )
+  stem = trunk["conv1"]["kernel"].shape[-1]
+  if stem != _TIMM_STEM:
+    raise ValueError(
+      f"layout is 'timm', whose ResNets start with {_TIMM_STEM} channels "
+      f"(width 1): this encoder starts with {stem}; use 'paws'."
     )
   if head is not None:
     raise ValueError(

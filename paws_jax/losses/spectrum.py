@@ -15,7 +15,7 @@ def effective_rank(embeddings: jax.Array) -> jax.Array:
   embeddings, which is what PAWS compares.
 
   Args:
-    embeddings: [n, D]; costs n² D products and an eigenvalue problem of size n.
+    embeddings: [n, D]; costs an eigenvalue problem of size min(n, D).
 
   Returns:
     Scalar in [1, min(n, D)]: 1 when all point the same way. Not meant to be
@@ -26,7 +26,13 @@ def effective_rank(embeddings: jax.Array) -> jax.Array:
     >>> round(float(effective_rank(jnp.eye(5)[:3])), 4)
     3.0
   """
-  gram = similarity.cosine_similarities(embeddings, embeddings)
+  # Of the two products that have the same eigenvalues, the smaller one.
+  directions = similarity.normalise(embeddings)
+  if directions.shape[0] > directions.shape[1]:
+    directions = directions.T
+  gram = jnp.matmul(
+    directions, directions.T, precision=jax.lax.Precision.HIGHEST
+  )
   squared = jnp.linalg.eigvalsh(gram)
   # Rounding leaves about this much where there should be nothing.
   noise = gram.shape[0] * jnp.finfo(gram.dtype).eps * jnp.max(squared)
