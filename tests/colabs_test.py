@@ -17,7 +17,7 @@ NOTEBOOKS = sorted(COLABS.glob("*.ipynb"))
 _TINY_VIEWS = (
   "--config.views.large_size=16 --config.views.eval_resize=16 "
   "--config.views.num_small=0 --config.views.rotation_degrees=0.0 "
-  "--config.model.name=wide_resnet10 --config.model.output_dim=8 "
+  "--config.model.name=small_resnet --config.model.output_dim=8 "
   "--config.optim.warmup_epochs=0.0"
 )
 SMALL = {

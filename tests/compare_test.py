@@ -130,7 +130,7 @@ _REFUSED = {
   "seeds=-1": "--seeds is '-1': give whole numbers from 0, e.g.",
   "views=0": "--views is 0: at least 1",
   "views=1000": "--views is 1000, of which SimCLR + fine-tune has 900",
-  "views=3000": "--finetune_share is 0.1 of --views, 3000: 300 views",
+  "finetune_share=0.001": "--finetune_share is 0.001 of --views, 300000: 300",
   "finetune_share=1": "--finetune_share is 1: between 0 and 1",
   "finetune_lr=nan": "--finetune_lr is nan: greater than 0",
   "unknown_classes=-1": "--unknown_classes is -1: at least 0",
@@ -145,13 +145,12 @@ _DRIVER = """
 import sys
 from absl import flags
 import compare
-common = sys.argv[1].split(" ")
 for flag in sys.argv[2:]:
   flags.FLAGS.unparse_flags()
   for name in ("methods", "labels", "seeds", "views", "finetune_share",
-               "finetune_lr", "unknown_classes", "output", "config"):
+               "finetune_lr", "unknown_classes", "output"):
     flags.FLAGS[name].unparse()
-  flags.FLAGS(["compare.py", *common, f"--{flag}"])
+  flags.FLAGS(["compare.py", *sys.argv[1].split(" "), f"--{flag}"])
   sys.stderr.write(f"{flag}\\n")
   sys.stderr.write(f"status {compare.main(['compare.py'])}\\n")
 """
@@ -161,19 +160,35 @@ for flag in sys.argv[2:]:
 def test_what_cannot_be_compared_is_refused_by_name(tmp_path):
   other = tmp_path / "other.jsonl"
   other.write_text(json.dumps({"settings": {"views": 7}}) + "\n")
-  asked = [flag.replace("OTHER", str(other)) for flag in _REFUSED]
+  asked = {
+    flag.replace("OTHER", str(other)): message
+    for flag, message in _REFUSED.items()
+    if not flag.startswith("config")
+  }
   # One process for all: importing takes longer than refusing.
   result = _python(
-    "-c", _DRIVER, " ".join((*_TINY, f"--output={tmp_path}/x.jsonl")), *asked
+    "-c", _DRIVER, f"--seeds=3 --output={tmp_path}/x.jsonl", *asked
   )
   assert result.returncode == 0, result.stderr
   told = result.stderr.splitlines()
-  for flag, message in zip(asked, _REFUSED.values(), strict=True):
+  for flag, message in asked.items():
     first, status = told[told.index(flag) + 1 :][:2]
     assert first.startswith("error: "), (flag, first)
     assert message in first, (flag, first)
     assert status == "status 2", (flag, status)
-  assert not (tmp_path / "x.jsonl").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "flag", [flag for flag in _REFUSED if flag.startswith("config")]
+)
+def test_recipes_that_cannot_be_compared_are_refused(flag, tmp_path):
+  result = _python(
+    "benchmarks/compare.py", *_TINY, f"--output={tmp_path}/x.jsonl", f"--{flag}"
+  )
+  assert result.returncode == 2
+  assert _REFUSED[flag] in result.stderr
+  assert "Traceback" not in result.stderr
 
 
 def _arrays():

@@ -328,7 +328,7 @@ def test_out_of_memory_says_what_to_lower(trained, monkeypatch):
 
   made = trained()
   monkeypatch.setattr(evaluate, "make_embedder", embedder)
-  with pytest.raises(MemoryError, match=r"lower eval\.batch_size \(now 256\)"):
+  with pytest.raises(MemoryError, match=r"Lower eval\.batch_size \(now 256\)"):
     _run(made)
 
 

@@ -455,12 +455,13 @@ def test_the_only_gather_is_that_of_the_support_embeddings(prediction):
   found = _collectives(
     make_setup(4, prediction=prediction, peak_lr=0.01, quick=False)
   )
-  # Ten supports padded to twelve, h and z side by side.
-  width = 16 if prediction else 8
+  # Ten supports padded to twelve, three on each device; h and z are one
+  # gather.
+  each = "6,8" if prediction else "3,8"
   # XLA may spread the twelve padded ids and gather them again: 48 bytes.
   gathered = [g for g in found.pop("all-gather") if not g.startswith("s32[12]")]
   assert len(gathered) == 1, gathered
-  assert gathered[0].startswith(f"f32[12,{width}]")
+  assert gathered[0].startswith(f"f32[4,{each}]")
   (scattered,) = found.pop("reduce-scatter")
   # Only z has a gradient.
   assert scattered.startswith("f32[3,8]")
