@@ -14,7 +14,8 @@ forwards and backwards while training, of unlabelled and labelled images alike;
 fine-tuning comes out of it, too (--finetune_share). Each method takes as many
 whole epochs as fit. Evaluation does not count. FLOPs are those of convolutions
 and matrix products; they differ between methods although views do not, by what
-a loss computes.
+a loss computes. The default takes less than an hour on two CPU cores
+(benchmarks/RESULTS.md).
 
 A seed draws the labelled images and the initial weights. SimCLR's pre-training
 sees no labels: it runs once for each seed, and its cost is that of each cell.
@@ -51,6 +52,7 @@ from absl import app
 from absl import flags
 from ml_collections import config_flags
 
+from paws_jax import allocator
 from paws_jax import compilation_cache
 from paws_jax import metrics
 from paws_jax import sharding
@@ -67,7 +69,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _METHODS = flags.DEFINE_list("methods", None, "Default: all that make sense.")
 _LABELS = flags.DEFINE_list("labels", "1,4", "Labelled images of each class.")
 _SEEDS = flags.DEFINE_list("seeds", "0,1,2", "Of label draws and weights.")
-_VIEWS = flags.DEFINE_integer("views", 300_000, "Budget of a cell.")
+_VIEWS = flags.DEFINE_integer("views", 150_000, "Budget of a cell.")
 _SHARE = flags.DEFINE_float(
   "finetune_share", 0.1, "Of the budget, for methods that are fine-tuned."
 )
@@ -123,6 +125,7 @@ def _run(config: ml_collections.ConfigDict) -> int:
     for name in dict.fromkeys(cell.method for cell in plan.cells)
   ]
   sharding.use_cpu_cores(config.train.batch_size)
+  allocator.keep_freed_memory()
   for recipe in recipes:
     comparison_recipes.check_views(recipe, data.arrays.name)
   compilation_cache.enable()

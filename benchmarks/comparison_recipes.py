@@ -81,6 +81,9 @@ def recipe(
   if method.name == "suncet":
     section.support_loss_weight = section.support_loss_weight or 1.0
     config.support.label_smoothing = 0.0
+  if method.name not in ("paws", "ropaws"):
+    section.entropy_loss_weight = 0.0
+    section.prior, section.prior_probs = "uniform", ()
   if method.name != "ropaws":
     section.as_released = False
   # They train nothing, and cost time.

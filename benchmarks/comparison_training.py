@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import comparison_data
@@ -107,7 +108,14 @@ class Programs:
       print(f"compiled {program_key[0]} in {compile_seconds:.0f} s", flush=True)
     call, flops = self._programs[program_key]
     start = time.perf_counter()
-    state = _loop(call, state, pipeline, images=images, num_steps=num_steps)
+    state = _loop(
+      call,
+      state,
+      pipeline,
+      images=images,
+      num_steps=num_steps,
+      losses=trainer.method.shown_losses,
+    )
     return state, Spent(
       steps=num_steps,
       images=images * num_steps,
@@ -125,10 +133,15 @@ def _loop(
   *,
   images: int,
   num_steps: int,
+  losses: Sequence[str],
 ) -> train.TrainState:
   """Trains; nothing is looked at or saved on the way."""
   progress = metrics.Progress(
-    total_steps=num_steps, first_step=0, images_per_step=images, interval=30.0
+    total_steps=num_steps,
+    first_step=0,
+    images_per_step=images,
+    losses=losses,
+    interval=30.0,
   )
 
   def log(step: int, values: dict[str, np.ndarray]) -> None:

@@ -22,7 +22,7 @@ import pathlib
 
 _BATCH_SIZE = 2816
 _STEPS_PER_EPOCH = 454
-_SUPERVISED_EPOCHS = 250
+_SUPERVISED_EPOCHS = 250.0
 
 
 def get_config(variants: str = "100ep"):
@@ -41,7 +41,7 @@ def get_config(variants: str = "100ep"):
   config.support.images_per_class = 128
   config.train.batch_size = _BATCH_SIZE
   if config.train.epochs > _SUPERVISED_EPOCHS:
-    config.method.supervised_until = _SUPERVISED_EPOCHS * _STEPS_PER_EPOCH
+    config.method.supervised_until_epochs = _SUPERVISED_EPOCHS
   config.eval.every_steps = 10 * _STEPS_PER_EPOCH
   config.checkpoint.every_steps = _STEPS_PER_EPOCH
   config.checkpoint.keep_every_steps = 50 * _STEPS_PER_EPOCH

@@ -24,6 +24,7 @@ from paws_jax import bank as bank_lib
 from paws_jax import classifier_device
 from paws_jax import classifier_files
 from paws_jax import image_list
+from paws_jax import methods
 from paws_jax import preprocessing as preprocessing_lib
 from paws_jax import voting
 from paws_jax.data import decode
@@ -47,6 +48,8 @@ class Classifier:
     preprocessing: what happens to an image before the encoder.
     head: None; or kernel [d, K] and bias [K], which decide instead of the vote.
       Embeddings are then features after one layer of the projection head.
+    in_domain_temperature: of `losses.in_domain_probability`, which predictions
+      then have; None: the encoder was not trained to tell, or a head decides.
     batch_size: most images that are embedded at once.
     origin: where it comes from: dataset, step, split_hash.
   """
@@ -58,6 +61,7 @@ class Classifier:
   variables: Mapping[str, Any]
   preprocessing: preprocessing_lib.Preprocessing
   head: voting.Head | None = None
+  in_domain_temperature: float | None = None
   batch_size: int = 256
   origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -334,6 +338,10 @@ def from_trained(
     ),
     preprocessing=preprocessing_lib.of_run(config, dataset),
     head=_head(head),
+    # Features under a head are not what training compared.
+    in_domain_temperature=methods.in_domain_temperature(config.method)
+    if head is None
+    else None,
     batch_size=config.eval.batch_size,
     origin={
       "dataset": dataset.name,

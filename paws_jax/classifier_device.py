@@ -43,6 +43,7 @@ class OnDevice:
       num_classes=classifier.num_classes,
       temperature=classifier.temperature,
       head=classifier.head,
+      in_domain_temperature=classifier.in_domain_temperature,
       mesh=self._mesh,
     )
 

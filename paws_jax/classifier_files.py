@@ -43,6 +43,8 @@ BANK = "bank.safetensors"
 HEAD = "head.safetensors"
 _VERSION = 1
 _NAMES = (SETTINGS, ENCODER, BANK, HEAD)
+# Written only where there is one: other classifiers keep their digest.
+_IN_DOMAIN = "in_domain_temperature"
 # What the settings have to be.
 _KINDS = {
   "class_names": list,
@@ -51,6 +53,7 @@ _KINDS = {
   "batch_size": int,
   "origin": dict,
   "preprocessing": dict,
+  _IN_DOMAIN: (int, float, type(None)),
 }
 # Of `Classifier`, as JSON has them.
 _PLAIN = ("temperature", "model", "batch_size", "origin")
@@ -74,10 +77,12 @@ def pack(fields: Mapping[str, Any]) -> dict[str, bytes]:
     files[HEAD] = safetensors.numpy.save(
       {name: np.ascontiguousarray(array) for name, array in head.items()}
     )
+  temperature = fields[_IN_DOMAIN]
   settings = {
     "version": _VERSION,
     "class_names": list(fields["class_names"]),
     **{name: fields[name] for name in _PLAIN},
+    **({} if temperature is None else {_IN_DOMAIN: temperature}),
     "preprocessing": fields["preprocessing"].as_json(),
     "files": {name: _sha256(content) for name, content in files.items()},
   }
@@ -204,7 +209,7 @@ def _unpacked(path: epath.Path) -> dict[str, Any]:
       head = voting.Head(**safetensors.numpy.load(files[HEAD]))
     return {
       "class_names": tuple(settings["class_names"]),
-      **{name: settings[name] for name in _PLAIN},
+      **{name: settings[name] for name in (*_PLAIN, _IN_DOMAIN)},
       # Fields that are newer than the classifier have their defaults.
       "model": {**config_lib.base().model, **settings["model"]},
       "variables": traverse_util.unflatten_dict(variables, sep="/"),
@@ -262,6 +267,9 @@ def _disagreement(fields: Mapping[str, Any]) -> str:
   labels, rows = bank.labels, bank.embeddings.shape
   if not np.isfinite(fields["temperature"]) or fields["temperature"] <= 0:
     return f"its temperature is {fields['temperature']} and not above 0"
+  in_domain = fields[_IN_DOMAIN]
+  if in_domain is not None and not 0 < in_domain < np.inf:
+    return f"its {_IN_DOMAIN} is {in_domain} and not above 0"
   if fields["batch_size"] < 1:
     return f"its batch_size is {fields['batch_size']} and not at least 1"
   if len(set(names)) < count or not count:
@@ -326,6 +334,7 @@ def _settings(path: epath.Path) -> dict[str, Any]:
       "here: make the classifier anew, or use the version of paws_jax that has "
       "written it."
     )
+  settings = {_IN_DOMAIN: None} | settings
   for name, kind in _KINDS.items():
     value = settings.get(name)
     if not isinstance(value, kind) or isinstance(value, bool):

@@ -12,6 +12,7 @@ from etils import epath
 
 from paws_jax import classifier as classifier_lib
 from paws_jax import classifier_files
+from paws_jax import methods
 from paws_jax import sharding
 from paws_jax import trained as trained_lib
 from paws_jax import workdir as workdir_lib
@@ -172,6 +173,10 @@ def _why_anew(config: ml_collections.ConfigDict, directory: epath.Path) -> str:
   step = settings["origin"].get("step")
   if newest not in (step, settings["origin"].get(_NEWEST)):
     return f"the one there is of step {step}"
+  temperature = methods.in_domain_temperature(config.method)
+  if settings["in_domain_temperature"] != temperature:
+    there = settings["in_domain_temperature"]
+    return f"its in_domain_temperature is {there}, and the run's {temperature}"
   if _changed(paths[newest]) > _changed(directory / classifier_files.SETTINGS):
     return "the checkpoint is newer"
   return ""

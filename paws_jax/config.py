@@ -164,8 +164,10 @@ def base() -> ml_collections.ConfigDict:
   # simclr, suncet: no gradient through the keys of NT-Xent, as in the public
   # code.
   config.method.detached_keys = False
-  # suncet: steps after which labels no longer count; 0: they do to the end.
+  # suncet: steps, or epochs, after which labels no longer count; one of the two
+  # is 0. Both 0: they count to the end.
   config.method.supervised_until = 0
+  config.method.supervised_until_epochs = 0.0
   # ropaws: what all supports together weigh in the density over what all
   # unlabelled images do, ...
   config.method.label_mass_ratio = 5.0

@@ -11,10 +11,12 @@ from paws_jax import health
 from paws_jax import reference_curves
 
 # (metric, label, style) of each panel. A panel shows what a method reports.
+# Losses that the method does not minimise are dashed.
 _LOSSES = (
   ("cross_entropy", "cross-entropy", "-"),
   ("me_max_kl", "me-max: KL(mean ‖ prior)", "-"),
   ("support_loss", "support labels", "-"),
+  ("entropy", "entropy of predictions", "-"),
   ("nt_xent", "NT-Xent", "--"),
   ("suncet", "SuNCEt", "--"),
 )
@@ -27,6 +29,7 @@ _SHARES = (
   ("view_agreement", "views agree", "-"),
   ("classes_used", "classes used", "-"),
   ("max_similarity", "nearest support, cosine", "-"),
+  ("in_domain", "of a known class", "-"),
 )
 _SIZES = (
   ("feature_rank", "feature rank", "-"),
@@ -43,6 +46,8 @@ def draw(
   figure: Any,
   grid: Any,
   rows: Sequence[Mapping[str, Any]],
+  *,
+  losses: Sequence[str],
   reference: reference_curves.Reference | None = None,
 ) -> None:
   """Draws four panels into the left two columns, and findings below.
@@ -51,20 +56,21 @@ def draw(
     figure: of matplotlib.
     grid: its GridSpec, two rows and at least two columns.
     rows: lines of metrics.jsonl.
+    losses: metrics that tell what is minimised.
     reference: curves to draw behind those of the run.
   """
   rows = [_with_relative_update(row) for row in rows]
-  losses = figure.add_subplot(grid[0, 0])
-  _draw_panel(losses, rows, _LOSSES, "Losses", reference)
-  losses.set_ylabel("nats")
-  losses.set_ylim(bottom=0)
-  panels = [losses]
+  first = figure.add_subplot(grid[0, 0])
+  _draw_panel(first, rows, _loss_curves(losses), "Losses", reference)
+  first.set_ylabel("nats")
+  first.set_ylim(bottom=0)
+  panels = [first]
   for place, metrics, title in (
     (grid[1, 0], _ACCURACY, "Accuracy"),
     (grid[0, 1], _SHARES, "Predictions"),
     (grid[1, 1], _SIZES, "Sizes"),
   ):
-    axes = figure.add_subplot(place, sharex=losses)
+    axes = figure.add_subplot(place, sharex=first)
     _draw_panel(axes, rows, metrics, title, reference)
     panels.append(axes)
   for axes in panels[1:3]:
@@ -75,6 +81,16 @@ def draw(
   if panels[3].get_lines():
     panels[3].set_yscale("log")
   _draw_findings(figure, panels, health.noted(rows))
+
+
+def _loss_curves(losses: Sequence[str]) -> list[tuple[str, str, str]]:
+  """(metric, label, style) of the first panel."""
+  found = [
+    (name, label, "-" if name in losses else style)
+    for name, label, style in _LOSSES
+  ]
+  known = [name for name, _, _ in _LOSSES]
+  return found + [(name, name, "-") for name in losses if name not in known]
 
 
 def _with_relative_update(row: Mapping[str, Any]) -> Mapping[str, Any]:

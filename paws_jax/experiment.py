@@ -217,7 +217,7 @@ def create_trainer(
     config: as of `create`.
     method: of `create_method`.
     support: likewise.
-    steps_per_epoch: of the schedule.
+    steps_per_epoch: of the schedule, and of what the method counts in epochs.
     mesh: devices, or descriptions of devices to compile for.
 
   Raises:
@@ -230,7 +230,7 @@ def create_trainer(
     total_steps=config.train.epochs * steps_per_epoch,
   )
   return train.Trainer(
-    method=method,
+    method=methods.in_steps(method, steps_per_epoch=steps_per_epoch),
     optimizer=optimizer,
     schedule=schedule,
     views=method.views(augment.ViewsConfig(**sections["views"])),

@@ -13,6 +13,7 @@ from etils import epath
 
 from paws_jax import curves
 from paws_jax import embedding_map
+from paws_jax import metrics
 from paws_jax import reference_curves
 
 TRAINING = "training.png"
@@ -36,6 +37,7 @@ def training_figure(
   supports: np.ndarray,
   support_labels: np.ndarray,
   class_names: Sequence[str],
+  losses: Sequence[str] = metrics.LOSSES,
   reference: reference_curves.Reference | None = None,
 ) -> None:
   """Draws curves, what `health` has found, and a map of the embeddings.
@@ -48,6 +50,7 @@ def training_figure(
     supports: [N, D] embeddings of labelled images.
     support_labels: [N] classes.
     class_names: names by class.
+    losses: metrics that tell what is minimised: `shown_losses` of the method.
     reference: curves to draw behind those of the run.
   """
   # Imported here: a training run needs it only at its end.
@@ -57,7 +60,7 @@ def training_figure(
   figure = Figure(figsize=(17.5, 5.2), layout="constrained")
   backend_agg.FigureCanvasAgg(figure)
   grid = figure.add_gridspec(2, 3, width_ratios=(1, 1, 1.15))
-  curves.draw(figure, grid, rows, reference)
+  curves.draw(figure, grid, rows, losses=losses, reference=reference)
   embedding_map.draw(
     figure.add_subplot(grid[:, 2]),
     queries,

@@ -22,7 +22,8 @@ _ONE_CLASS = 0.75
 _SURE = 0.01
 # Share of images whose views get one class, below which they contradict.
 _CONTRADICTING = 0.7
-# Nothing is left to learn: confidence, and cross-entropy in nats.
+# Nothing is left to learn: confidence, and cross-entropy in nats above the
+# least that it can be.
 _FINISHED = (0.9995, 0.01)
 # Share of the classes that a step should use, in units of what so many images
 # would use if they were spread evenly.
@@ -47,6 +48,7 @@ class Facts:
     warmup_steps: steps in which the learning rate rises.
     temperature: `method.temperature`.
     small_share: of the crops of an image, how many are small ones.
+    label_smoothing: `support.label_smoothing`.
   """
 
   num_classes: int
@@ -56,6 +58,16 @@ class Facts:
   warmup_steps: int
   temperature: float
   small_share: float = 0.0
+  label_smoothing: float = 0.0
+
+  @property
+  def least_loss(self) -> float:
+    """Cross-entropy in nats of a sure target and a vote that is all for it.
+
+    Not 0: the label of every support leaves something to the other classes.
+    """
+    epsilon = self.label_smoothing
+    return math.log(1 / (1 - epsilon + epsilon / self.num_classes))
 
   @property
   def early(self) -> float:
@@ -140,12 +152,14 @@ def _saturation(now: Mapping[str, float], facts: Facts) -> str | None:
       f"one in only {agreement:.0%}: the softmax is saturated and hardly a "
       f"gradient is left (method.temperature is {facts.temperature:g})."
     )
-  loss = now.get("cross_entropy", 1.0)
-  if confidence > _FINISHED[0] and loss < _FINISHED[1]:
+  loss = now.get("cross_entropy", math.inf)
+  # RoPAWS weighs images by their probability of being of a known class.
+  least = now.get("in_domain", 1.0) * facts.least_loss
+  if confidence > _FINISHED[0] and loss - least < _FINISHED[1]:
     return (
       f"nothing is left to learn: target confidence is {confidence:.4f}, "
-      f"cross-entropy {loss:.4f}, and {now['step']:.0f} of "
-      f"{facts.total_steps} steps are taken."
+      f"cross-entropy {loss:.4f} (it cannot fall below {least:.4f}), and "
+      f"{now['step']:.0f} of {facts.total_steps} steps are taken."
     )
   return ""
 

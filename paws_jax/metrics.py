@@ -31,6 +31,16 @@ class LogConfig:
   next_command: str
 
 
+# What a reader sees of the loss of PAWS: each is at least 0, and 0 is best. Of
+# the sum that is minimised that is not true: with me-max it falls to minus the
+# log of the number of classes. Other methods have their own `shown_losses`.
+LOSSES = ("cross_entropy", "me_max_kl")
+LABELS = {
+  "cross_entropy": "cross-entropy",
+  "me_max_kl": "me-max KL",
+  "nt_xent": "NT-Xent",
+  "suncet": "SuNCEt",
+}
 METRICS = "metrics.jsonl"
 RESULTS = "results.json"
 
@@ -230,6 +240,7 @@ class Progress:
     total_steps: int,
     first_step: int,
     images_per_step: int,
+    losses: Sequence[str] = LOSSES,
     interval: float = 5.0,
     stream: TextIO | None = None,
   ):
@@ -239,12 +250,14 @@ class Progress:
       total_steps: of the run.
       first_step: where this process starts.
       images_per_step: unlabelled images (or supports) a step.
+      losses: metrics to show, where there are: `shown_losses` of the method.
       interval: seconds between lines where they are not rewritten.
       stream: default standard output.
     """
     self._total = total_steps
     self._first = first_step
     self._images = images_per_step
+    self._losses = losses
     self._stream = stream if stream is not None else sys.stdout
     self._in_place = self._stream.isatty()
     self._interval = interval
@@ -311,9 +324,9 @@ class Progress:
       f"step {step}/{self._total}  {rate * self._images:.0f} img/s  "
       f"ETA {_duration((self._total - step) / max(rate, 1e-9))}"
     )
-    for name, label in LOSSES:
+    for name in self._losses:
       if name in metrics:
-        line += f"  {label} {metrics[name]:.3f}"
+        line += f"  {LABELS.get(name, name)} {metrics[name]:.3f}"
     if "target_confidence" in metrics:
       line += f"  confidence {metrics['target_confidence']:.2f}"
     if "input_stall" in metrics:
@@ -333,15 +346,6 @@ class Progress:
     else:
       self._stream.write(line + "\n")
     self._stream.flush()
-
-
-# What a reader sees of the loss: each of these is at least 0, and 0 is best. Of
-# the sum that is minimised that is not true: with me-max it falls to minus the
-# log of the number of classes.
-LOSSES = (
-  ("cross_entropy", "cross-entropy"),
-  ("me_max_kl", "me-max KL"),
-)
 
 
 def _duration(seconds: float) -> str:

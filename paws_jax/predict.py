@@ -206,7 +206,9 @@ def _predict(
   for notice in found.notices:
     print(notice)
   header = predictions_file.columns(
-    len(classifier.class_names), len(classifier.bank)
+    len(classifier.class_names),
+    len(classifier.bank),
+    in_domain=classifier.in_domain_temperature is not None,
   )
   about = {
     "classifier": classifier.digest,

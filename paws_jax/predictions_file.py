@@ -70,17 +70,20 @@ def check_path(given: str) -> pathlib.Path:
   return path
 
 
-def columns(num_classes: int, num_supports: int) -> list[str]:
+def columns(
+  num_classes: int, num_supports: int, *, in_domain: bool = False
+) -> list[str]:
   """Names of the columns.
 
   Args:
     num_classes: of the classifier; of more than five, the first five stand.
     num_supports: of the bank; likewise, three.
+    in_domain: whether the classifier says it.
   """
   names = ["path", "predicted_class", "probability"]
   for k in range(1, min(num_classes, _NUM_TOP) + 1):
     names += [f"top{k}_class", f"top{k}_probability"]
-  names += ["entropy", "novelty"]
+  names += ["entropy", "novelty"] + ["in_domain"] * in_domain
   for k in range(1, min(num_supports, NUM_SUPPORTS) + 1):
     names += [f"support_{k}", f"support_{k}_class", f"support_{k}_weight"]
   return names
@@ -105,6 +108,8 @@ def rows(
     for k in best[i, :_NUM_TOP]:
       row += [classes[k], _number(chances[k])]
     row += [_number(predictions.entropy[i]), _number(predictions.novelty[i])]
+    if predictions.in_domain is not None:
+      row.append(_number(predictions.in_domain[i]))
     for support, weight in zip(
       predictions.support_indices[i],
       predictions.support_weights[i],
@@ -307,7 +312,9 @@ def _whole_rows(
 
 
 def _is_number(column: str) -> bool:
-  return column.endswith(("probability", "weight", "entropy", "novelty"))
+  return column.endswith(
+    ("probability", "weight", "entropy", "novelty", "in_domain")
+  )
 
 
 def _parquet_of_csv(

@@ -23,6 +23,9 @@ from paws_jax import metrics
 DIRECTORY = pathlib.Path(__file__).with_suffix("")
 # Metrics that are compared: a run may have only some of them.
 CURVES = ("cross_entropy", "target_confidence", "soft_nn_top1")
+# ... and where the first is missing, as a method minimises something else. Of
+# others these are reported, too, but nothing is done about them.
+_INSTEAD = ("nt_xent", "suncet")
 
 # Share of a curve's points in the band that makes a run lie inside. By chance
 # it is 95 % on average, but neighbouring points leave the band together.
@@ -74,6 +77,13 @@ def series(
   return np.array(steps, int), np.array(values, float)
 
 
+def _compared(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+  """Metrics of a run that are worth comparing."""
+  if any(CURVES[0] in row for row in rows):
+    return CURVES
+  return CURVES + _INSTEAD
+
+
 def find(name: str) -> Reference:
   """Reads what `--compare_to` names.
 
@@ -108,14 +118,14 @@ def known() -> list[str]:
 def _from_run(path: epath.Path) -> Reference:
   rows = metrics.read(path / metrics.METRICS)
   curves = {}
-  for name in CURVES:
+  for name in _compared(rows):
     steps, values = series(rows, name)
     if len(steps):
       curves[name] = Curve(steps, values)
   if not curves:
     raise ValueError(
       f"--compare_to={path}: its {metrics.METRICS} has none of "
-      f"{', '.join(CURVES)}: let the run train first."
+      f"{', '.join(_compared(rows))}: let the run train first."
     )
   return Reference(str(path), 1, curves)
 
@@ -159,7 +169,8 @@ def make(runs: Sequence[Sequence[Mapping[str, Any]]], name: str) -> Reference:
   if len(runs) < 3:
     raise ValueError(f"{len(runs)} runs have no spread to speak of: give 3.")
   curves = {}
-  for metric in CURVES:
+  names = _compared([row for rows in runs for row in rows])
+  for metric in names:
     found = [series(rows, metric) for rows in runs]
     steps = found[0][0]
     for i, (other, _) in enumerate(found):
@@ -172,7 +183,7 @@ def make(runs: Sequence[Sequence[Mapping[str, Any]]], name: str) -> Reference:
     if len(steps):
       curves[metric] = _band(steps, np.stack([v for _, v in found]))
   if not curves:
-    raise ValueError(f"the runs have none of {', '.join(CURVES)}.")
+    raise ValueError(f"the runs have none of {', '.join(names)}.")
   return Reference(name, len(runs), curves)
 
 

@@ -206,6 +206,7 @@ def draw(
     supports=embeddings["labelled"][readable],
     support_labels=dataset.labelled.labels[readable],
     class_names=dataset.class_names,
+    losses=experiment.trainer.method.shown_losses,
     reference=reference,
   )
 

@@ -93,6 +93,7 @@ FIELDS: Mapping[str, _Rule] = {
   "method.support_loss_weight": _NOT_NEGATIVE,
   "method.entropy_loss_weight": _NOT_NEGATIVE,
   "method.supervised_until": _NOT_NEGATIVE,
+  "method.supervised_until_epochs": _NOT_NEGATIVE,
   "method.label_mass_ratio": _POSITIVE,
   "method.in_domain_temperature": _POSITIVE,
   "method.in_domain_power": _NOT_NEGATIVE,
@@ -204,11 +205,12 @@ def _check_finetune(section: Mapping[str, Any]) -> None:
     )
 
 
+_WITHOUT_PREDICTIONS = ("simclr", "suncet", "supervised")
 # Switches of section `method`, the methods that would ignore them, and why.
 _IGNORED = {
   "support_loss_weight": (("simclr",), "it takes no labelled images"),
   "entropy_loss_weight": (
-    ("simclr", "suncet", "supervised"),
+    _WITHOUT_PREDICTIONS,
     "it predicts no classes of unlabelled images",
   ),
   "detached_keys": (
@@ -216,6 +218,10 @@ _IGNORED = {
     "it has no NT-Xent in its loss",
   ),
   "supervised_until": (
+    ("paws", "ropaws", "simclr", "supervised"),
+    "only suncet has a term that ends",
+  ),
+  "supervised_until_epochs": (
     ("paws", "ropaws", "simclr", "supervised"),
     "only suncet has a term that ends",
   ),
@@ -244,6 +250,15 @@ def _check_method(
       "method.support_loss_weight is 0 but method.name is 'suncet', whose "
       "labels then do nothing: set it to 1, or use 'simclr'."
     )
+  steps, epochs = (
+    section["supervised_until"],
+    section["supervised_until_epochs"],
+  )
+  if steps and epochs:
+    raise ValueError(
+      f"method.supervised_until is {steps} and method.supervised_until_epochs "
+      f"is {epochs:g}, but labels stop to count once: set one of them to 0."
+    )
   rows = support["images_per_class"] * support["num_views"]
   if rows < 2 and (weight or name == "supervised"):
     raise ValueError(
@@ -253,10 +268,17 @@ def _check_method(
       "predicted by the others of its class, of which there must be at least "
       "2; raise images_per_class."
     )
-  _check_prior(section["prior"], section["prior_probs"])
+  _check_prior(name, section["prior"], section["prior_probs"])
 
 
-def _check_prior(prior: str, probs: tuple[float, ...]) -> None:
+def _check_prior(name: str, prior: str, probs: tuple[float, ...]) -> None:
+  """Refuses a prior that is not used, not given, or none."""
+  if prior != "uniform" and name in _WITHOUT_PREDICTIONS:
+    raise ValueError(
+      f"method.prior is {prior!r} but method.name is {name!r}: it predicts no "
+      "classes of unlabelled images. Set it to 'uniform', or use another "
+      "method."
+    )
   if (prior == "given") != bool(probs):
     raise ValueError(
       f"method.prior is {prior!r} but method.prior_probs has {len(probs)} "

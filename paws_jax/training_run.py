@@ -124,6 +124,7 @@ class TrainingRun:
       total_steps=experiment.total_steps,
       first_step=self.step,
       images_per_step=experiment.images_per_step,
+      losses=experiment.trainer.method.shown_losses,
     )
     try:
       self._state = train.loop(
@@ -368,4 +369,5 @@ def facts(prepared: Prepared) -> health_rules.Facts:
     warmup_steps=round(config.optim.warmup_epochs * steps_per_epoch),
     temperature=experiment.temperature,
     small_share=views.num_small / (views.num_large + views.num_small),
+    label_smoothing=config.support.label_smoothing,
   )

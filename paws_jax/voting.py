@@ -43,6 +43,8 @@ class Predictions:
     support_indices: int32 [n, k], the k supports nearest to the image, in the
       order of their similarity.
     support_weights: float32 [n, k], the share of the vote that each has.
+    in_domain: float32 [n] in [0, 1], the prior probability of being of a known
+      class, by the nearest support (RoPAWS); None: the classifier has none.
   """
 
   probabilities: np.ndarray
@@ -51,6 +53,7 @@ class Predictions:
   novelty: np.ndarray
   support_indices: np.ndarray
   support_weights: np.ndarray
+  in_domain: np.ndarray | None = None
 
   def __len__(self) -> int:
     """Number of images."""
@@ -60,6 +63,8 @@ class Predictions:
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
   """The predictions of several lists of images, at least one, as one."""
   fields = [field.name for field in dataclasses.fields(Predictions)]
+  if parts[0].in_domain is None:
+    fields.remove("in_domain")
   return Predictions(
     **{f: np.concatenate([getattr(part, f) for part in parts]) for f in fields}
   )
@@ -72,6 +77,7 @@ def make_voter(
   temperature: float,
   head: Head | None,
   mesh: jax.sharding.Mesh,
+  in_domain_temperature: float | None = None,
 ) -> Callable[..., Predictions]:
   """Puts a bank on the devices.
 
@@ -81,6 +87,7 @@ def make_voter(
     temperature: τ of the vote.
     head: decides instead of the vote.
     mesh: queries are spread over its devices.
+    in_domain_temperature: of `Predictions.in_domain`; None: without it.
 
   Returns:
     A function of (features float32 [n, D], num_supports=3, size=rows of the
@@ -105,6 +112,7 @@ def make_voter(
       temperature=temperature,
       num_classes=num_classes,
       num_supports=min(num_supports, len(bank)),
+      in_domain_temperature=in_domain_temperature,
     )
     rows = [np.asarray(x)[: len(features)] for x in decided]
     return Predictions(*rows)
@@ -118,7 +126,13 @@ def _unit(embeddings: jax.Array) -> jax.Array:
 
 
 @functools.partial(
-  jax.jit, static_argnames=("temperature", "num_classes", "num_supports")
+  jax.jit,
+  static_argnames=(
+    "temperature",
+    "num_classes",
+    "num_supports",
+    "in_domain_temperature",
+  ),
 )
 def _vote(
   features: jax.Array,
@@ -129,6 +143,7 @@ def _vote(
   temperature: float,
   num_classes: int,
   num_supports: int,
+  in_domain_temperature: float | None,
 ) -> tuple[Any, ...]:
   """The fields of `Predictions`, in their order; supports are normalised."""
   highest = jax.lax.Precision.HIGHEST
@@ -148,7 +163,7 @@ def _vote(
     probabilities = jax.nn.softmax(logits, axis=-1)
   logs = jnp.log(jnp.where(probabilities > 0, probabilities, 1))
   nearest, indices = jax.lax.top_k(similarities, max(num_supports, 1))
-  return (
+  decided = (
     probabilities,
     jnp.argmax(probabilities, axis=-1).astype(jnp.int32),
     -jnp.sum(probabilities * logs, axis=-1),
@@ -157,3 +172,9 @@ def _vote(
     indices[:, :num_supports],
     jnp.take_along_axis(weights, indices, axis=-1)[:, :num_supports],
   )
+  if in_domain_temperature is None:
+    return decided
+  known = losses.in_domain_probability(
+    nearest[:, 0], temperature=in_domain_temperature
+  )
+  return (*decided, known)

@@ -39,5 +39,6 @@ def test_the_example_is_the_same_on_four_devices():
     views = toy_method.padded(toy_method.make_views(num_small=0), 8)
     results.append(toy_method.measure(example, views, num_devices=num_devices))
   toy_method.assert_same(*results)
-  assert set(results[0]) == {"loss", "cross_entropy", "distance"}
+  assert set(results[0]) == {"loss", "distance"}
+  assert set(example.shown_losses) <= set(results[0])
   assert 0 < results[0]["distance"] < 4

@@ -101,3 +101,16 @@ def test_a_users_file_is_seen_before_a_run_is_restored(run):
   (run / classifier_source.DIRECTORY / "mine.txt").touch()
   with pytest.raises(workdir_lib.WorkdirError, match=r"\(mine\.txt\)"):
     find(run)
+
+
+def test_a_classifier_that_cannot_tell_what_is_known_is_made_anew(run):
+  directory = run / classifier_source.DIRECTORY
+  config = random_classifier.recipe()
+  assert not classifier_source._why_anew(config, directory)
+  config.method.name = "ropaws"
+  config.method.in_domain_temperature = 0.5
+  reason = classifier_source._why_anew(config, directory)
+  assert reason == "its in_domain_temperature is None, and the run's 0.5"
+  made = dataclasses.replace(of_step(10), in_domain_temperature=0.5)
+  made.save(directory)
+  assert not classifier_source._why_anew(config, directory)

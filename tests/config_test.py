@@ -94,6 +94,7 @@ REFUSED = {
   "method.support_loss_weight": ([-0.1], "at least 0"),
   "method.entropy_loss_weight": ([-0.1], "at least 0"),
   "method.supervised_until": ([-1], "at least 0"),
+  "method.supervised_until_epochs": ([-0.5], "at least 0"),
   "method.label_mass_ratio": ([0.0, -1.0], "greater than 0"),
   "method.in_domain_temperature": ([0.0, -0.1], "greater than 0"),
   "method.in_domain_power": ([-0.1], "at least 0"),

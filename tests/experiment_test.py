@@ -98,6 +98,18 @@ def test_the_parts_take_the_recipes_fields():
   assert built.checkpoint.every_steps == 5
   assert built.log.every_steps == 3
   assert built.trainer.mesh.size == 2
+  # Of LARS: its trust ratios are reported.
+  assert built.trainer.observe is not None
+
+
+def test_what_a_method_counts_in_epochs_is_in_steps():
+  built = _create(
+    method__name="suncet",
+    method__support_loss_weight=1.0,
+    method__supervised_until_epochs=2.0,
+    views__num_small=0,
+  )
+  assert built.trainer.method.config.supervised_until == 10
 
 
 def test_a_step_processes_unlabelled_images_or_supports():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
+from paws_jax import curves
 from paws_jax import embedding_map
 from paws_jax import figures
 from paws_jax import health
@@ -171,6 +172,42 @@ def test_what_shows_the_health_is_drawn(tmp_path):
   third = before.shape[1] // 3
   panels = (before[:, third : 2 * third], after[:, third : 2 * third])
   assert (np.abs(panels[0] - panels[1]).max(axis=-1) > 0.1).sum() > 1000
+
+
+def test_every_metric_that_tells_something_has_a_panel():
+  panels = (curves._LOSSES, curves._ACCURACY, curves._SHARES, curves._SIZES)
+  drawn = [name for panel in panels for name, _, _ in panel]
+  losses = {"support_loss", "entropy", "nt_xent", "suncet"}
+  shares = {"view_agreement", "classes_used", "max_similarity", "in_domain"}
+  confidence = {"target_confidence", "pseudo_label_accuracy", "soft_nn_top1"}
+  assert losses | shares | confidence <= set(drawn)
+  assert len(drawn) == len(set(drawn))
+
+
+def test_what_a_method_minimises_is_not_dashed(tmp_path):
+  def styles(*losses):
+    return {name: style for name, _, style in curves._loss_curves(losses)}
+
+  paws, simclr = styles("cross_entropy"), styles("nt_xent", "distance")
+  assert paws["cross_entropy"] == "-"
+  assert paws["nt_xent"] == simclr["suncet"] == "--"
+  assert simclr["nt_xent"] == simclr["distance"] == "-"
+  rows = [{"step": i, "nt_xent": 3 - i, "distance": 1.0} for i in (0, 1, 2)]
+  watched, minimised = (
+    draw(
+      tmp_path / "f.png",
+      num_classes=3,
+      labelled_per_class=2,
+      rows=rows,
+      losses=losses,
+    )
+    for losses in (("cross_entropy",), ("nt_xent", "distance"))
+  )
+  # In the first panel alone.
+  changed = np.abs(watched - minimised).max(axis=-1) > 0.1
+  top, left = changed.shape[0] // 2, changed.shape[1] // 3
+  assert changed[:top, :left].sum() > 300
+  assert not changed[:, left:].any()
 
 
 def test_a_reference_lies_behind_the_curves(tmp_path):

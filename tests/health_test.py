@@ -17,6 +17,7 @@ from paws_jax import evaluate
 from paws_jax import experiment as experiment_lib
 from paws_jax import health
 from paws_jax import health_rules
+from paws_jax import losses
 from paws_jax import metrics
 from paws_jax import models
 from paws_jax import results
@@ -89,7 +90,7 @@ def test_a_good_run_gets_no_finding():
     (
       {"target_confidence": 0.9999, "cross_entropy": 0.002},
       "saturation",
-      "nothing is left to learn",
+      r"nothing is left to learn: .* cannot fall below 0\.0000",
     ),
     ({"classes_used": 0.9}, "unused classes", "only 90% .* 100% would be"),
     ({"update_norm": 1e-6}, "dead learning rate", "learning rate is 0.001"),
@@ -161,6 +162,38 @@ def test_small_crops_lower_the_most_that_targets_can_be_sure_of():
   rows = rows_of((30, {}), (20, change))
   assert names(find(rows, facts)) == ["saturation"]
   assert find(rows) == []
+
+
+def test_label_smoothing_leaves_a_loss_when_nothing_is_left_to_learn():
+  facts = dataclasses.replace(FACTS, label_smoothing=0.1)
+  # Every view lies on the support of its class, far from all others.
+  points = jnp.eye(FACTS.num_classes)
+  rows = losses.label_rows(
+    jnp.arange(10), jnp.arange(10), smoothing=facts.label_smoothing
+  )
+  least, _ = losses.paws_loss(
+    jnp.tile(points, (2, 1)),
+    points,
+    rows,
+    jnp.tile(points, (2, 1)),
+    points,
+    num_small_crops=0,
+    temperature=0.01,
+    sharpen_temperature=0.25,
+    me_max=False,
+  )
+  assert facts.least_loss == pytest.approx(float(least), abs=1e-4)
+  assert FACTS.least_loss == 0
+
+  def named(**change):
+    change = {"target_confidence": 0.9999} | change
+    return names(find(rows_of((30, {}), (20, change)), facts))
+
+  assert named(cross_entropy=0.1) == ["saturation"]
+  assert named(cross_entropy=0.15) == []
+  # Images that count half have half the loss.
+  assert named(cross_entropy=0.1, in_domain=0.5) == []
+  assert named(cross_entropy=0.05, in_domain=0.5) == ["saturation"]
 
 
 @pytest.mark.parametrize("known", ["soft_nn_top1", "pseudo_label_accuracy"])
@@ -369,6 +402,7 @@ def test_few_labels_and_no_training_to_speak_of():
   rows, facts = run(evaluations=2)
   assert facts.labels_per_class == 2
   assert facts.num_classes == 5
+  assert facts.label_smoothing == 0.1
   found = find(rows, facts)
   assert names(found) == ["label shortage"]
   assert "2 labelled images a class" in found[0].sentence
@@ -393,14 +427,22 @@ def test_a_temperature_that_is_much_too_low():
 
 
 @pytest.mark.slow
-def test_no_sharpening_no_me_max_and_a_huge_learning_rate():
-  rows, facts = run(
-    method__sharpen_temperature=1.0, method__me_max=False, optim__peak_lr=0.3
+def test_targets_that_are_not_sharpened():
+  # The numbers in docs/methods.md are from here.
+  flat, facts = run(
+    method__sharpen_temperature=1.0, train__epochs=9, optim__peak_lr=1e-2
   )
-  found = find(rows, facts)
+  found = find(flat, facts)
   assert names(found)[0] == "collapse"
   assert "the same flat label" in found[0].sentence
-  assert "method.me_max" in found[0].remedy
+  assert "method.sharpen_temperature to 0.25" in found[0].remedy
+  # Me-max is on, and content: labels are as flat as its prior.
+  assert flat[-1]["me_max_kl"] < 0.01
+  assert 1 / facts.num_classes < flat[-1]["target_confidence"] < 0.25
+  sharp, facts = run(train__epochs=9, optim__peak_lr=1e-2)
+  assert find(sharp, facts) == []
+  assert sharp[-1]["target_confidence"] > 0.8
+  assert sharp[-1]["feature_rank"] > 1.5 * flat[-1]["feature_rank"]
 
 
 @pytest.mark.slow

@@ -99,6 +99,7 @@ def test_it_is_the_mean_cross_entropy_of_the_rows_that_count(fillers):
   assert value == pytest.approx(expected, rel=1e-5)
   right = (logits.argmax(-1) == labels).mean()
   assert metrics["accuracy"] == pytest.approx(right)
+  assert all(metrics[k] == value for k in linear_head.LinearHead.shown_losses)
   mean = state["batch_stats"]["mean"]
   np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-5)
 

@@ -42,10 +42,27 @@ def _recipe(name, *variants):
       {"supervised_until": 5},
       "supervised_until is 5 but .*'paws': only suncet",
     ),
+    (
+      {"supervised_until_epochs": 2.5},
+      r"supervised_until_epochs is 2\.5 but .*'paws': only suncet",
+    ),
+    (
+      {
+        "name": "suncet",
+        "support_loss_weight": 1.0,
+        "supervised_until": 5,
+        "supervised_until_epochs": 2.5,
+      },
+      r"supervised_until is 5 and method.supervised_until_epochs is 2\.5, .* 0",
+    ),
     ({"as_released": True}, "as_released is True but .*'paws': only ropaws"),
     (
       {"name": "suncet"},
       "support_loss_weight is 0 but .*'suncet'.* set it to 1",
+    ),
+    (
+      {"name": "supervised", "prior": "labels"},
+      "prior is 'labels' but .*'supervised': .* Set it to 'uniform'",
     ),
     (
       {"prior": "given"},
@@ -125,9 +142,9 @@ def test_the_sizes_of_the_suncet_recipe():
   crops += config.views.num_large * config.train.batch_size
   assert crops == 2 * _recipe("simclr").train.batch_size
   steps_per_epoch = 1_281_167 // config.train.batch_size
-  assert config.method.supervised_until == 250 * steps_per_epoch
+  assert config.method.supervised_until_epochs == 250
   assert config.checkpoint.every_steps == steps_per_epoch
-  assert _recipe("suncet", "100ep").method.supervised_until == 0
+  assert _recipe("suncet", "100ep").method.supervised_until_epochs == 0
 
 
 @pytest.mark.parametrize(
@@ -149,14 +166,14 @@ def test_unknown_variants_are_refused(name, variants, message):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ("name", "shown"),
+  ("name", "reported", "shown"),
   [
-    ("ropaws", "in_domain"),
-    ("simclr", "nt_xent"),
-    ("suncet", "support_loss"),
+    ("ropaws", "in_domain", ["cross-entropy", "me-max KL"]),
+    ("simclr", "nt_xent", ["NT-Xent"]),
+    ("suncet", "suncet", ["NT-Xent", "SuNCEt"]),
   ],
 )
-def test_a_tiny_run_of_the_recipe(name, shown, tmp_path, capsys):
+def test_a_tiny_run_of_the_recipe(name, reported, shown, tmp_path, capsys):
   config = _recipe(name, "cpu")
   # Small images, cut simply: most of the time is the compiler's.
   config.data.image_size = 0
@@ -170,14 +187,16 @@ def test_a_tiny_run_of_the_recipe(name, shown, tmp_path, capsys):
   config.log.every_steps = 1
   prepared = pretrain.prepare(config, str(tmp_path))
   assert pretrain.run(prepared) == 0
-  assert "cross-entropy" in capsys.readouterr().out
+  out = capsys.readouterr().out
+  labels = [label for label in metrics.LABELS.values() if f"  {label} " in out]
+  assert labels == shown
   rows = [
     row
     for row in metrics.read(prepared.workdir / metrics.METRICS)
     if "loss" in row
   ]
   assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
-  assert all(shown in row for row in rows)
+  assert all(reported in row for row in rows)
   (result,) = metrics.read_results(prepared.workdir)
   assert result["method"] == name
   # Untrained encoders of digits are far better than chance.

@@ -182,6 +182,7 @@ def test_metrics_are_in_their_ranges():
     "classes_used",
     "feature_rank",
   }
+  assert set(toy_method.create().shown_losses) <= set(metrics)
   assert metrics["loss"] == result["loss"]
   assert metrics["cross_entropy"] > 0
   assert 0 <= metrics["me_max_kl"] <= np.log(toy_method.NUM_CLASSES)
@@ -321,6 +322,8 @@ def test_supervised_is_the_suncet_loss_of_the_supports():
     expected = losses.suncet_loss(z, rows, temperature=0.2)
   toy_method.assert_same(result["loss"], expected)
   assert set(result["metrics"]) == {"loss", "cross_entropy"}
+  supervised = toy_method.create(name="supervised")
+  assert supervised.shown_losses == ("cross_entropy",)
   assert result["metrics"]["cross_entropy"] == result["loss"] > 0
 
 

@@ -248,13 +248,14 @@ def clock(monkeypatch):
   return clock
 
 
-def make_progress(stream, first_step=0, total_steps=1000):
+def make_progress(stream, first_step=0, total_steps=1000, **options):
   return metrics.Progress(
     total_steps=total_steps,
     first_step=first_step,
     images_per_step=32,
     interval=5,
     stream=stream,
+    **options,
   )
 
 
@@ -357,6 +358,16 @@ def test_progress_shows_accuracy_and_what_there_is(clock):
   assert line.endswith("cross-entropy 2.000  soft-NN 87.7% @55\n")
   assert "me-max" not in line
   assert "confidence" not in line
+
+
+def test_progress_shows_the_losses_of_the_method(clock):
+  stream = io.StringIO()
+  losses = ("nt_xent", "suncet", "distance")
+  progress = make_progress(stream, losses=losses)
+  clock.now += 1
+  progress.show(60, {"distance": 3.0, "nt_xent": 1.0, "cross_entropy": 2.0})
+  assert stream.getvalue().endswith("  NT-Xent 1.000  distance 3.000\n")
+  assert "cross" not in stream.getvalue()
 
 
 def test_progress_shows_how_long_was_waited_for_images(clock):

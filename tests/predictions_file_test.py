@@ -63,6 +63,14 @@ def test_columns():
   assert predictions_file.columns(10, 10)[-1] == "support_3_weight"
 
 
+def test_a_column_more_where_the_classifier_has_it():
+  names = predictions_file.columns(3, 1, in_domain=True)
+  assert names[names.index("novelty") + 1] == "in_domain"
+  assert [name for name in names if name != "in_domain"] == HEADER
+  # In a Parquet file a number, not a text.
+  assert predictions_file._is_number("in_domain")
+
+
 def test_rows_are_added_to_those_that_are_there(path):
   names = [name for name in NAMES if path.suffix == ".csv" or name.isascii()]
   for i, name in enumerate(names):

@@ -105,6 +105,25 @@ def test_another_run_has_curves_and_no_band(tmp_path):
   assert line.startswith(f"at step 1000, beside {tmp_path / 'run'}: ")
 
 
+def test_a_run_without_cross_entropy_is_compared_by_its_own_losses(tmp_path):
+  def renamed(seed):
+    names = {"cross_entropy": "nt_xent"}
+    return [
+      {names.get(k, k): v for k, v in row.items()} for row in rows_of(seed)
+    ]
+
+  made = reference_curves.make([renamed(i) for i in range(4)], "tiny")
+  assert set(made.curves) == {"nt_xent", "soft_nn_top1"}
+  save(tmp_path / "run", renamed(5))
+  found = reference_curves.find(str(tmp_path / "run"))
+  assert "nt_xent 0.1" in reference_curves.verdict(renamed(6), found)
+  # Of a run that has cross-entropy, NT-Xent is only watched.
+  both = [{**row, "nt_xent": 1.0} for row in rows_of(5)]
+  save(tmp_path / "paws", both)
+  found = reference_curves.find(str(tmp_path / "paws"))
+  assert set(found.curves) == {"cross_entropy", "soft_nn_top1"}
+
+
 def test_a_shipped_reference_is_found_by_name(reference, tmp_path, monkeypatch):
   monkeypatch.setattr(reference_curves, "DIRECTORY", tmp_path)
   text = reference_curves.as_json(reference, {"date": "today"})

@@ -55,6 +55,9 @@ def experiment(*, test=4, validation=0, labelled=2, in_memory=True, embed=None):
     temperature=0.1,
     total_steps=7,
     embed=embed or pixels,
+    trainer=types.SimpleNamespace(
+      method=types.SimpleNamespace(shown_losses=("cross_entropy",))
+    ),
   )
 
 

@@ -10,12 +10,14 @@ import pytest
 from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax import losses
+from paws_jax import methods
 from paws_jax import sharding
 from tests import toy_method
 
 # Keys that are gathered with a gradient, and without.
 VARIANTS = pytest.mark.parametrize(
-  ("name", "detached"), [("simclr", True), ("suncet", False)]
+  ("name", "detached"),
+  [("simclr", True), ("simclr", False), ("suncet", False)],
 )
 
 
@@ -107,27 +109,44 @@ def test_labels_play_no_part_in_simclr():
   toy_method.assert_same(result, _reference("simclr", detached_keys=True))
 
 
-def test_the_labels_term_ends_at_its_step():
-  method = _create("suncet", supervised_until=7)
+@pytest.mark.parametrize(
+  "until", [{"supervised_until": 7}, {"supervised_until_epochs": 2.4}]
+)
+def test_the_labels_term_ends_at_its_step(until):
+  method = methods.in_steps(_create("suncet", **until), steps_per_epoch=3)
   last, after = (
     toy_method.evaluate(method, _views(), step=step) for step in (6, 7)
   )
   toy_method.assert_same(last, _reference("suncet", detached_keys=False))
   assert after["loss"] == pytest.approx(after["metrics"]["nt_xent"])
   # It is still reported.
-  assert after["metrics"]["support_loss"] == pytest.approx(
-    last["metrics"]["support_loss"]
-  )
+  assert after["metrics"]["suncet"] == pytest.approx(last["metrics"]["suncet"])
   assert last["loss"] > after["loss"] + 0.1
+
+
+def test_an_end_in_epochs_is_one_in_steps():
+  def end(**fields):
+    method = methods.in_steps(_create("suncet", **fields), steps_per_epoch=10)
+    assert not method.config.supervised_until_epochs
+    return method.config.supervised_until
+
+  assert end(supervised_until_epochs=2.5) == 25
+  assert end(supervised_until=7) == 7
+  assert end() == 0
+  # 0 would be: to the end.
+  assert end(supervised_until_epochs=0.01) == 1
+  other = object()
+  assert methods.in_steps(other, steps_per_epoch=10) is other
 
 
 def test_metrics():
   metrics = _reference("suncet", detached_keys=False)["metrics"]
-  names = {"loss", "cross_entropy", "nt_xent", "support_loss", "feature_rank"}
-  assert set(metrics) == names
+  assert set(metrics) == {"loss", "nt_xent", "suncet", "feature_rank"}
+  assert set(_create("suncet").shown_losses) == {"nt_xent", "suncet"}
   assert 1 < metrics["feature_rank"] <= 8
   quiet = toy_method.measure(_create("simclr", health_metrics=False), _views())
-  assert set(quiet) == {"loss", "cross_entropy", "nt_xent"}
+  assert set(quiet) == {"loss", "nt_xent"}
+  assert _create("simclr").shown_losses == ("nt_xent",)
 
 
 @pytest.mark.parametrize(

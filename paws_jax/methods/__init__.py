@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -71,3 +72,30 @@ def create(
     axis_name=axis_name,
     **options,
   )
+
+
+def in_steps(created: Any, *, steps_per_epoch: int) -> Any:
+  """A method that counts in steps what its recipe gives in epochs.
+
+  Args:
+    created: of `create`; a method without section `method` stays as it is.
+    steps_per_epoch: of the data, which a method does not know.
+  """
+  section = getattr(created, "config", None)
+  if not isinstance(section, method.MethodConfig):
+    return created
+  return dataclasses.replace(created, config=section.in_steps(steps_per_epoch))
+
+
+def in_domain_temperature(section: Mapping[str, Any]) -> float | None:
+  """Temperature of `losses.in_domain_probability` of single images.
+
+  Args:
+    section: the recipe's `method`, with the name of one of `METHODS`.
+
+  Returns:
+    A number > 0; None for a method to which every image is of a known class.
+  """
+  if not issubclass(METHODS[section["name"]], ropaws.Ropaws):
+    return None
+  return float(section["in_domain_temperature"])

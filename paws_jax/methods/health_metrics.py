@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from paws_jax import data
 from paws_jax import losses
+from paws_jax.methods import contrastive
 from paws_jax.methods import method
 
 # An eigenvalue problem of this size takes little time on any device.
@@ -53,7 +54,7 @@ def of_step(
   used = jax.nn.one_hot(jnp.stack([first, second]), probs.shape[-1])
   nearest = losses.cosine_similarities(local.z_large, z_support)
   metrics = {
-    "nt_xent": nt_xent(
+    "nt_xent": contrastive.nt_xent(
       local.z_large[: 2 * num_images],
       z_pairs,
       temperature=temperature,
@@ -66,7 +67,7 @@ def of_step(
   }
   if z_support.shape[0] >= 2 * probs.shape[-1]:
     # With one support a class there is none to vote for it.
-    metrics["suncet"] = method.support_loss(
+    metrics["suncet"] = contrastive.support_loss(
       local.z_support,
       z_support,
       batch,
@@ -100,30 +101,6 @@ def _preferred(probs: jax.Array) -> jax.Array:
   """
   steps = 1000 * probs.shape[-1]
   return jnp.argmax(jnp.round(probs * steps), axis=-1)
-
-
-def nt_xent(
-  local: jax.Array,
-  everything: jax.Array,
-  *,
-  temperature: float,
-  axis_name: Any,
-) -> jax.Array:
-  """Mean NT-Xent of this device's views among those of all devices.
-
-  Args:
-    local: [2·b, D], all first views, then all second ones.
-    everything: [devices · 2·b, D], these of all devices.
-    temperature: τ.
-    axis_name: mesh axes, or None outside `shard_map`.
-  """
-  first = 0
-  if axis_name is not None:
-    first = jax.lax.axis_index(axis_name) * local.shape[0]
-  each = losses.nt_xent_rows(
-    local, everything, first=first, temperature=temperature
-  )
-  return jnp.mean(each)
 
 
 def feature_rank(embeddings: jax.Array) -> jax.Array:

@@ -57,6 +57,8 @@ class LinearHead:
   prediction head stay among them, untouched.
   """
 
+  shown_losses = ("cross_entropy",)
+
   encoder: Any
   remat: str = "none"
   axis_name: Any = None

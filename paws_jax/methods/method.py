@@ -8,10 +8,12 @@ A method is a frozen dataclass with
                                     `shard_map`; so far it is stored replicated
   loss(params, model_state, batch, *, step, key)
                                  -> (loss, (metrics, model_state))
+  shown_losses                   -> names of the metrics that tell a person how
+                                    the loss does: each at least 0, and 0 best
 
 `loss` sees one device's rows inside `shard_map` and returns global values. Its
-metrics hold "loss" and "cross_entropy", which progress and figure show.
-docs/adding_a_method.md has an example.
+metrics hold "loss", which is minimised and may be negative, and `shown_losses`,
+which progress and figure show. docs/adding_a_method.md has an example.
 """
 
 from __future__ import annotations
@@ -53,12 +55,23 @@ class MethodConfig:
   health_metrics: bool
   detached_keys: bool
   supervised_until: int
+  supervised_until_epochs: float
   label_mass_ratio: float
   in_domain_temperature: float
   in_domain_power: float
   num_iterations: int
   as_released: bool
   released_batch_size: int
+
+  def in_steps(self, steps_per_epoch: int) -> MethodConfig:
+    """The same section, with what is given in epochs as steps."""
+    if not self.supervised_until_epochs:
+      return self
+    # At least one: no steps would mean all of them.
+    steps = max(1, round(self.supervised_until_epochs * steps_per_epoch))
+    return dataclasses.replace(
+      self, supervised_until=steps, supervised_until_epochs=0.0
+    )
 
 
 def init_encoder(
@@ -240,46 +253,6 @@ def without_padding(rows: jax.Array, batch: data.Views) -> jax.Array:
   """Rows of all supports [N·V, ...], without the padding at the end."""
   num_views = batch.support.shape[1]
   return rows[: batch.support_labels.shape[0] * num_views]
-
-
-def support_loss(
-  local: jax.Array,
-  everything: jax.Array,
-  batch: data.Views,
-  *,
-  temperature: float,
-  smoothing: float,
-  axis_name: Any,
-) -> jax.Array:
-  """SuNCEt loss of the supports, of which every device does its own.
-
-  Args:
-    local: [n·V, D], this device's, padding included.
-    everything: [N·V, D] of all devices, without the padding.
-    batch: the step's views.
-    temperature: τ.
-    smoothing: of the label rows.
-    axis_name: mesh axes, or None outside `shard_map`.
-
-  Returns:
-    Scalar ≥ 0; its mean over the devices is `losses.suncet_loss`.
-  """
-  rows = support_rows(batch, smoothing=smoothing)
-  first, num_devices = 0, 1
-  if axis_name is not None:
-    num_devices = jax.lax.psum(1, axis_name)
-    first = jax.lax.axis_index(axis_name) * local.shape[0]
-  places = first + jnp.arange(local.shape[0])
-  each = losses.suncet_rows(
-    local,
-    rows[jnp.minimum(places, rows.shape[0] - 1)],
-    everything,
-    rows,
-    first=first,
-    temperature=temperature,
-  )
-  mine = jnp.where(places < rows.shape[0], each, 0)
-  return jnp.sum(mine) * num_devices / rows.shape[0]
 
 
 def device_means(

@@ -14,6 +14,7 @@ from paws_jax import augment
 from paws_jax import data
 from paws_jax import losses
 from paws_jax import sharding
+from paws_jax.methods import contrastive
 from paws_jax.methods import gathering
 from paws_jax.methods import health_metrics
 from paws_jax.methods import method
@@ -55,6 +56,8 @@ class Paws:
   anchors and their supports, with gradient to both; those before it (h) are
   targets and theirs, without.
   """
+
+  shown_losses = ("cross_entropy", "me_max_kl")
 
   config: method.MethodConfig
   encoder: Any
@@ -179,7 +182,7 @@ class Paws:
     means = targets.metrics | {"target_confidence": confidence}
     if config.support_loss_weight:
       # An option of the paper (appendix E): labels then also act by themselves.
-      means["support_loss"] = method.support_loss(
+      means["support_loss"] = contrastive.support_loss(
         encoded.local.z_support,
         encoded.z_support,
         batch,

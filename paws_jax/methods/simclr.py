@@ -10,6 +10,7 @@ import jax
 from paws_jax import augment
 from paws_jax import data
 from paws_jax import sharding
+from paws_jax.methods import contrastive
 from paws_jax.methods import gathering
 from paws_jax.methods import health_metrics
 from paws_jax.methods import method
@@ -22,6 +23,8 @@ class Simclr:
   The gradient flows through both sides of a similarity, or through the query
   alone with `method.detached_keys`.
   """
+
+  shown_losses = ("nt_xent",)
 
   config: method.MethodConfig
   encoder: Any
@@ -77,8 +80,7 @@ class Simclr:
     means = self._contrast(z, everything)
     means = method.device_means(means, self.axis_name)
     loss = means["nt_xent"]
-    metrics = {"loss": loss, "cross_entropy": loss}
-    return loss, (metrics | means, model_state)
+    return loss, ({"loss": loss} | means, model_state)
 
   def _contrast(
     self, z: jax.Array, everything: jax.Array
@@ -90,7 +92,7 @@ class Simclr:
       everything: [devices · 2·b, D].
     """
     means = {
-      "nt_xent": health_metrics.nt_xent(
+      "nt_xent": contrastive.nt_xent(
         z,
         everything,
         temperature=self.config.temperature,

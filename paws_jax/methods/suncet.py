@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from paws_jax import data
+from paws_jax.methods import contrastive
 from paws_jax.methods import gathering
 from paws_jax.methods import method
 from paws_jax.methods import simclr
@@ -22,6 +23,8 @@ class Suncet(simclr.Simclr):
   `method.supervised_until` on, the labels' term is left out of the loss; the
   supports stay in the BatchNorm batch.
   """
+
+  shown_losses = ("nt_xent", "suncet")
 
   def loss(
     self,
@@ -44,7 +47,7 @@ class Suncet(simclr.Simclr):
       learned, constants, axis_name=self.axis_name
     )
     means = self._contrast(local.z_large, large)
-    means["support_loss"] = method.support_loss(
+    means["suncet"] = contrastive.support_loss(
       local.z_support,
       method.without_padding(supports, batch),
       batch,
@@ -56,6 +59,5 @@ class Suncet(simclr.Simclr):
     weight = config.support_loss_weight
     if config.supervised_until:
       weight = jnp.where(step < config.supervised_until, weight, 0.0)
-    loss = means["nt_xent"] + weight * means["support_loss"]
-    metrics = {"loss": loss, "cross_entropy": means["nt_xent"]}
-    return loss, (metrics | means, model_state)
+    loss = means["nt_xent"] + weight * means["suncet"]
+    return loss, ({"loss": loss} | means, model_state)

@@ -24,6 +24,8 @@ from paws_jax.methods import method
 class Supervised:
   """Soft nearest neighbours among the supports themselves."""
 
+  shown_losses = ("cross_entropy",)
+
   config: method.MethodConfig
   encoder: Any
   label_smoothing: float
