@@ -70,12 +70,12 @@ def get_config():
   config.finetune.aspect_ratio = (1.0, 1.0)
 
   config.train.batch_size = 128
-  config.train.epochs = 150
+  config.train.epochs = 130
   # XLA's CPU convolutions are slow inside a loop (docs/decisions.md).
   config.train.steps_per_call = 1
 
-  config.eval.every_steps = 165
-  config.checkpoint.every_steps = 165
+  config.eval.every_steps = 143
+  config.checkpoint.every_steps = 143
   config.log.every_steps = 11
   config.log.next_command = (
     "python -m paws_jax.main --config=configs/quickstart_supervised.py"
