@@ -1,8 +1,8 @@
 """How fast a recipe trains, and how much faster than PyTorch.
 
   python benchmarks/step.py --config=configs/quickstart.py
-  python benchmarks/step.py --config=configs/cifar10.py \
-    --config.train.steps_per_call=1 --windows=3 --steps=2 --warmup=2
+  python benchmarks/step.py --slice=imagenet-slice
+  python benchmarks/step.py --slice=wrn28-2-cpu --windows=3 --steps=5 --warmup=2
 
 Prints steps and unlabelled images a second of the whole step as trained, which
 cuts its views itself, and of the model part alone (both passes, loss, gradient
@@ -18,8 +18,9 @@ so above 1 ours is faster. All take turns, window by window, since machines are
 not equally fast all the time. `--check` compares losses instead of times.
 
 Data that are not at hand are replaced by random images of the same shape, and
-always with `--synthetic` or where a recipe reads images on the host (canvases
-then); crops and supports are what they are in the recipe.
+always with `--synthetic`, `--slice` or where a recipe reads images on the host
+(canvases then); crops and supports are what they are in the recipe. The slices
+stand in benchmarks/slices.py.
 """
 
 from __future__ import annotations
@@ -36,12 +37,15 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
+import peer_recipe
+import slices
 import synthetic
 import timing
 from absl import app
 from absl import flags
 from ml_collections import config_flags
 
+from paws_jax import allocator
 from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax import experiment as experiment_lib
@@ -56,6 +60,12 @@ _CONFIG = config_flags.DEFINE_config_file(
   "The recipe, e.g. configs/quickstart.py; any field can be changed: "
   "--config.train.batch_size=64.",
   lock_config=True,
+)
+_SLICE = flags.DEFINE_enum(
+  "slice",
+  None,
+  list(slices.SLICES),
+  "Instead of --config: a part of a recipe, on random images.",
 )
 _WINDOWS = flags.DEFINE_integer(
   "windows", 5, "Times that everything is measured.", lower_bound=1
@@ -76,6 +86,11 @@ _PEER_COMPILE = flags.DEFINE_boolean(
 _SYNTHETIC = flags.DEFINE_boolean(
   "synthetic", False, "Random images even if the recipe's data are there."
 )
+_KEEP_MEMORY = flags.DEFINE_boolean(
+  "keep_memory",
+  True,
+  "Keep the memory that a step frees, as training does (benchmarks/memory.py).",
+)
 _CHECK = flags.DEFINE_boolean(
   "check", False, "Compare the losses of both sides' first steps, and stop."
 )
@@ -93,6 +108,7 @@ def main(argv: list[str]) -> int:
   if _CONFIG.value is None:
     raise app.UsageError(
       "--config is missing: give a recipe, e.g. --config=configs/quickstart.py"
+      f", or --slice={'|'.join(slices.SLICES)}"
     )
   try:
     return _run(_CONFIG.value)
@@ -111,7 +127,14 @@ def _run(config: ml_collections.ConfigDict) -> int:
     # Where cores are shared, PyTorch's threads that wait by spinning hold up
     # the one they wait for: steps took 40 times longer.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-  experiment = synthetic.experiment(config, always_random=_SYNTHETIC.value)
+  if _KEEP_MEMORY.value:
+    allocator.keep_freed_memory()
+  if _SLICE.value is not None:
+    changed = config_flags.get_override_values(flags.FLAGS["config"])
+    slices.adapt(config, jax.default_backend(), overridden=changed)
+  experiment = synthetic.experiment(
+    config, always_random=_SYNTHETIC.value or _SLICE.value is not None
+  )
   _print_setting(config, experiment, with_peer)
   views = _random_views(experiment)
   state = experiment.initial_state()
@@ -138,7 +161,7 @@ def _run(config: ml_collections.ConfigDict) -> int:
     sides, windows=_WINDOWS.value, steps=_STEPS.value, warmup=_WARMUP.value
   )
   for name, windows in seconds.items():
-    _print_rate(name, windows, experiment.images_per_step)
+    _print_rate(name, windows, experiment)
   for name, side in ours.items():
     median = statistics.median(seconds[name])
     print(f"{name}, each device: {accounting.describe(side.costs, median)}")
@@ -187,12 +210,16 @@ def _print_setting(
       f"OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']})"
     )
   timing.print_setting(**versions)
-  views, support = config.views, config.support
+  views, support = experiment.trainer.views, config.support
+  unlabelled = (
+    f"{config.train.batch_size} unlabelled images as {views.num_large} x "
+    f"{views.large_size} and {views.num_small} x {views.small_size} pixels"
+  )
+  if not views.num_large:
+    unlabelled = f"no unlabelled images, views of {views.large_size} pixels"
   print(
     f"recipe: {config.model.name} x{config.model.width} in "
-    f"{_dtype(experiment)}, {config.train.batch_size} unlabelled images as "
-    f"{views.num_large} x {views.large_size} and {views.num_small} x "
-    f"{views.small_size} pixels, {support.classes_per_step} x "
+    f"{_dtype(experiment)}, {unlabelled}, {support.classes_per_step} x "
     f"{support.images_per_class} x {support.num_views} supports"
   )
   print(f"data: {experiment.dataset.name}")
@@ -321,21 +348,21 @@ def _create_peer(
   Raises:
     ValueError: a recipe or a machine that it cannot be compared on.
   """
+  sections = peer_recipe.sections(config)
   import torch_peer
 
   # The devices of a CPU are its cores, which PyTorch uses as well.
   num_devices = 1 if jax.default_backend() == "cpu" else jax.device_count()
-  if config.method.name != "paws" or num_devices > 1:
+  if num_devices > 1:
     raise ValueError(
-      "PyTorch is compared with on one device and for paws, but there are "
-      f"{num_devices} and method.name is {config.method.name!r}: use "
-      "--peer=none, or let JAX see one device."
+      f"PyTorch is compared with on one device, but there are {num_devices}: "
+      "let JAX see one device, or use --peer=none."
     )
   # Without padding.
   supports = views.support[: len(views.support_labels)]
   most = max(_NUM_CHECKED, _WARMUP.value + _WINDOWS.value * _STEPS.value)
   return torch_peer.Peer(
-    {name: dict(config[name]) for name in ("model", "method", "optim")},
+    sections,
     torch_names.to_torch({"params": state.params, **state.model_state}),
     torch_peer.Views(
       support=_numpy(method_lib.fold_views(supports)),
@@ -357,11 +384,15 @@ def _numpy(array: jax.Array) -> np.ndarray:
   return np.array(array)
 
 
-def _print_rate(name: str, windows: list[float], images_per_step: int) -> None:
+def _print_rate(
+  name: str, windows: list[float], experiment: experiment_lib.Experiment
+) -> None:
   median = statistics.median(windows)
+  kind = "unlabelled" if experiment.trainer.views.num_large else "labelled"
   print(
-    f"{name}: {1 / median:.3g} steps/s, {images_per_step / median:.4g} "
-    f"unlabelled images/s; {timing.spread(windows)}"
+    f"{name}: {1 / median:.3g} steps/s, "
+    f"{experiment.images_per_step / median:.4g} {kind} images/s; "
+    f"{timing.spread(windows)}"
   )
 
 
@@ -382,4 +413,4 @@ def _check(ours: _ModelPart, peer: Any, dtype: str) -> int:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  app.run(main, flags_parser=slices.parse_flags)

@@ -25,14 +25,6 @@ from torch.nn import functional
 
 _TARGET_THRESHOLD = 1e-4
 _LARS_EPSILON = 1e-8
-# Fields of section `method` that `paws_loss` knows.
-_METHOD_FIELDS = {
-  "name",
-  "temperature",
-  "sharpen_temperature",
-  "me_max",
-  "support_loss_weight",
-}
 
 
 class Views(NamedTuple):
@@ -368,7 +360,7 @@ class Peer:
     """Builds encoder and optimiser, and puts the views on the device.
 
     Args:
-      sections: `model`, `method` and `optim` of the recipe.
+      sections: of `peer_recipe.sections`, which refuses what is not here.
       state: initial weights, under PyTorch's names.
       views: of every step.
       rates: learning rates of the first steps; the last one goes on.
@@ -383,12 +375,6 @@ class Peer:
       raise ValueError(
         "JAX runs on a GPU but this PyTorch has none: install a CUDA build of "
         "PyTorch, or run both on the CPU with JAX_PLATFORMS=cpu."
-      )
-    unknown = set(sections["method"]) - _METHOD_FIELDS
-    if unknown:
-      raise ValueError(
-        f"the PyTorch peer does not know method.{', method.'.join(unknown)}: "
-        "add it to benchmarks/torch_peer.py, or --peer=none."
       )
     torch.backends.cudnn.benchmark = True
     self._device = torch.device("cuda" if on_gpu else "cpu")

@@ -13,6 +13,7 @@ import jax
 import ml_collections
 
 from paws_jax import agreement
+from paws_jax import allocator
 from paws_jax import checkpoint
 from paws_jax import classifier_source
 from paws_jax import config as config_lib
@@ -94,6 +95,7 @@ def run(prepared: training_run.Prepared) -> int:
     MemoryError: when the devices' memory does not suffice.
     workdir.WorkdirError: when another process is using the directory.
   """
+  allocator.keep_freed_memory()
   total = prepared.experiment.total_steps
   with memory_advice.training(prepared.config):
     with (

@@ -98,6 +98,7 @@ def test_scans():
     rf"compile: scan of 2 {_NUMBER} s, kept on disk {_NUMBER} s",
     rf"plain loop: {_SPREAD}",
     rf"scan of 2: {_SPREAD}",
+    "choose: [12]",
     last=rf"ratio: {_NUMBER}",
   )
 

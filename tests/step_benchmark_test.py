@@ -44,10 +44,10 @@ def _run(*arguments):
   )
 
 
-def _rate(name):
+def _rate(name, kind="unlabelled"):
   return (
-    rf"^{name}: {_NUMBER} steps/s, {_NUMBER} unlabelled images/s; seconds per "
-    rf"step {_NUMBER}, windows {_NUMBER} to {_NUMBER}$"
+    rf"^{name}: {_NUMBER} steps/s, {_NUMBER} {kind} images/s; seconds per step "
+    rf"{_NUMBER}, windows {_NUMBER} to {_NUMBER}$"
   )
 
 
@@ -68,6 +68,25 @@ def test_prints_rates_of_the_step_and_of_its_model_part():
   ):
     assert re.search(line, result.stdout, re.MULTILINE), (line, result.stdout)
   assert "ratio" not in result.stdout
+
+
+def test_a_slice_with_other_fields_on_random_images():
+  changes = (
+    "--config.data.canvas_size=16",
+    "--config.support.classes_per_step=4",
+    *_TINY,
+  )
+  # Changes before the name, too.
+  result = _run(*changes, "--slice", "rn50-supervised", "--peer=none")
+  assert result.returncode == 0, result.stderr
+  for line in (
+    r"^recipe: small_resnet x1 in float32, no unlabelled images, views of 12 "
+    r"pixels, 4 x 2 x 1 supports$",
+    r"^data: random$",
+    _rate("whole step", "labelled"),
+    _rate("model part", "labelled"),
+  ):
+    assert re.search(line, result.stdout, re.MULTILINE), (line, result.stdout)
 
 
 @pytest.mark.skipif(not _HAS_TORCH, reason="compares with PyTorch")
@@ -101,7 +120,19 @@ def test_the_ratio_to_the_peer_is_the_last_line():
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    ([], "--config is missing"),
+    (
+      [],
+      "--config is missing: give a recipe, e.g. "
+      "--config=configs/quickstart.py, or --slice=imagenet-slice|cifar10|",
+    ),
+    (
+      [_QUICKSTART, "--slice=cifar10"],
+      "error: --slice=cifar10 and --config=configs/quickstart.py are both",
+    ),
+    (
+      ["--slice=cifar"],
+      "<imagenet-slice|cifar10|wrn28-2-cpu|rn50-supervised>",
+    ),
     ([_QUICKSTART, "cifar10"], "unknown arguments: cifar10"),
     ([_QUICKSTART, "--windows=0"], "flag --windows=0"),
     ([_QUICKSTART, "--peer=jax"], "<auto|torch|none>"),
