@@ -52,7 +52,6 @@ from absl import app
 from absl import flags
 from ml_collections import config_flags
 
-from paws_jax import allocator
 from paws_jax import compilation_cache
 from paws_jax import metrics
 from paws_jax import sharding
@@ -125,7 +124,6 @@ def _run(config: ml_collections.ConfigDict) -> int:
     for name in dict.fromkeys(cell.method for cell in plan.cells)
   ]
   sharding.use_cpu_cores(config.train.batch_size)
-  allocator.keep_freed_memory()
   for recipe in recipes:
     comparison_recipes.check_views(recipe, data.arrays.name)
   compilation_cache.enable()

@@ -45,7 +45,6 @@ from absl import app
 from absl import flags
 from ml_collections import config_flags
 
-from paws_jax import allocator
 from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax import experiment as experiment_lib
@@ -86,11 +85,6 @@ _PEER_COMPILE = flags.DEFINE_boolean(
 _SYNTHETIC = flags.DEFINE_boolean(
   "synthetic", False, "Random images even if the recipe's data are there."
 )
-_KEEP_MEMORY = flags.DEFINE_boolean(
-  "keep_memory",
-  True,
-  "Keep the memory that a step frees, as training does (benchmarks/memory.py).",
-)
 _CHECK = flags.DEFINE_boolean(
   "check", False, "Compare the losses of both sides' first steps, and stop."
 )
@@ -127,8 +121,6 @@ def _run(config: ml_collections.ConfigDict) -> int:
     # Where cores are shared, PyTorch's threads that wait by spinning hold up
     # the one they wait for: steps took 40 times longer.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-  if _KEEP_MEMORY.value:
-    allocator.keep_freed_memory()
   if _SLICE.value is not None:
     changed = config_flags.get_override_values(flags.FLAGS["config"])
     slices.adapt(config, jax.default_backend(), overridden=changed)

@@ -13,7 +13,6 @@ import jax
 import ml_collections
 
 from paws_jax import agreement
-from paws_jax import allocator
 from paws_jax import checkpoint
 from paws_jax import classifier_source
 from paws_jax import config as config_lib
@@ -95,7 +94,6 @@ def run(prepared: training_run.Prepared) -> int:
     MemoryError: when the devices' memory does not suffice.
     workdir.WorkdirError: when another process is using the directory.
   """
-  allocator.keep_freed_memory()
   total = prepared.experiment.total_steps
   with memory_advice.training(prepared.config):
     with (
