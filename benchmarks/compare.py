@@ -50,6 +50,7 @@ import ml_collections
 import timing
 from absl import app
 from absl import flags
+from absl import logging
 from ml_collections import config_flags
 
 from paws_jax import compilation_cache
@@ -65,7 +66,12 @@ _CONFIG = config_flags.DEFINE_config_file(
   "RoPAWS' numbers.",
   lock_config=True,
 )
-_METHODS = flags.DEFINE_list("methods", None, "Default: all that make sense.")
+_METHODS = flags.DEFINE_list(
+  "methods",
+  None,
+  f"Of {', '.join(comparison_recipes.METHODS)}; default: all, or with unknown "
+  "classes paws and ropaws.",
+)
 _LABELS = flags.DEFINE_list("labels", "1,4", "Labelled images of each class.")
 _SEEDS = flags.DEFINE_list("seeds", "0,1,2", "Of label draws and weights.")
 _VIEWS = flags.DEFINE_integer("views", 150_000, "Budget of a cell.")
@@ -101,6 +107,8 @@ def main(argv: list[str]) -> int:
   if len(argv) > 1:
     print(f"error: unknown arguments: {' '.join(argv[1:])}", file=sys.stderr)
     return 2
+  # Of JAX, about platforms that are not there.
+  logging.set_verbosity(logging.WARNING)
   try:
     return _run(_CONFIG.value)
   except (ValueError, TypeError, FileNotFoundError) as error:

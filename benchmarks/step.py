@@ -36,13 +36,14 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 import peer_recipe
 import slices
+import step_sides
 import synthetic
 import timing
 from absl import app
 from absl import flags
+from absl import logging
 from ml_collections import config_flags
 
 from paws_jax import config as config_lib
@@ -104,6 +105,8 @@ def main(argv: list[str]) -> int:
       "--config is missing: give a recipe, e.g. --config=configs/quickstart.py"
       f", or --slice={'|'.join(slices.SLICES)}"
     )
+  # Of JAX, about platforms that are not there.
+  logging.set_verbosity(logging.WARNING)
   try:
     return _run(_CONFIG.value)
   except (ValueError, TypeError, FileNotFoundError) as error:
@@ -128,7 +131,7 @@ def _run(config: ml_collections.ConfigDict) -> int:
     config, always_random=_SYNTHETIC.value or _SLICE.value is not None
   )
   _print_setting(config, experiment, with_peer)
-  views = _random_views(experiment)
+  views = step_sides.random_views(experiment)
   state = experiment.initial_state()
   if with_peer:
     try:
@@ -139,11 +142,11 @@ def _run(config: ml_collections.ConfigDict) -> int:
         raise
       print(f"peer: left out, {error}")
       with_peer = False
-  model_part = _ModelPart(experiment, state, views)
+  model_part = step_sides.ModelPart(experiment, state, views)
   if _CHECK.value:
     return _check(model_part, peer, _dtype(experiment))
   ours = {
-    "whole step": _WholeStep(experiment, state),
+    "whole step": step_sides.WholeStep(experiment, state),
     "model part": model_part,
   }
   sides = {name: side.run for name, side in ours.items()}
@@ -222,113 +225,6 @@ def _dtype(experiment: experiment_lib.Experiment) -> str:
   return jnp.dtype(experiment.trainer.method.encoder.trunk.settings.dtype).name
 
 
-class _WholeStep:
-  """Training as the loop of `paws_jax.train` does it, logging aside."""
-
-  def __init__(
-    self, experiment: experiment_lib.Experiment, state: train.TrainState
-  ):
-    self._pipeline = experiment.pipeline
-    self._per_call = experiment.train.steps_per_call
-    # A copy, which the first call may consume.
-    self._state = jax.tree.map(jnp.copy, state)
-    call = train.make_train_call(
-      experiment.trainer, self._pipeline, self._per_call
-    )
-    inputs = self._pipeline.inputs(0, self._per_call)
-    self._step = 0
-    self._call = timing.compiled("whole step", call, self._state, inputs)
-    self.costs = accounting.costs(
-      call, (self._state, inputs), self._call, num_steps=self._per_call
-    )
-
-  def run(self, num_steps: int) -> int:
-    """Takes `num_steps` steps or the calls that cover them; how many."""
-    calls = -(-num_steps // self._per_call)
-    for _ in range(calls):
-      inputs = self._pipeline.inputs(self._step, self._per_call)
-      self._state, _ = self._call(self._state, inputs)
-      self._step += self._per_call
-    jax.block_until_ready(self._state)
-    return calls * self._per_call
-
-
-class _ModelPart:
-  """Both passes, loss, gradient and optimiser, on views that stay."""
-
-  def __init__(
-    self,
-    experiment: experiment_lib.Experiment,
-    state: train.TrainState,
-    views: data.Views,
-  ):
-    trainer = experiment.trainer
-
-    def step(state, views):
-      def objective(params):
-        return train.global_loss(
-          trainer, params, state.model_state, views, state.step
-        )
-
-      (loss, (_, model_state)), grads = jax.value_and_grad(
-        objective, has_aux=True
-      )(state.params)
-      updates, opt_state = trainer.optimizer.update(
-        grads, state.opt_state, state.params
-      )
-      state = state.replace(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        model_state=model_state,
-        opt_state=opt_state,
-      )
-      return state, loss
-
-    whole = sharding.replicated(trainer.mesh)
-    call = jax.jit(step, donate_argnums=0, out_shardings=(whole, whole))
-    self._state, self._views = jax.tree.map(jnp.copy, state), views
-    self._call = timing.compiled("model part", call, self._state, views)
-    self.costs = accounting.costs(call, (self._state, views), self._call)
-
-  def step(self) -> Any:
-    """Takes a step; returns its loss, which may still be computed."""
-    self._state, loss = self._call(self._state, self._views)
-    return loss
-
-  def run(self, num_steps: int) -> int:
-    """Takes steps and waits for the last; how many."""
-    for _ in range(num_steps):
-      self.step()
-    jax.block_until_ready(self._state)
-    return num_steps
-
-
-def _random_views(experiment: experiment_lib.Experiment) -> data.Views:
-  """Views in the shapes of a step, normally distributed; true labels."""
-  trainer, pipeline = experiment.trainer, experiment.pipeline
-  inputs = pipeline.inputs(0, experiment.train.steps_per_call)
-  batch = jax.jit(pipeline.batch)(inputs, 0)
-  shapes = jax.eval_shape(
-    lambda batch: train.make_views(trainer, batch, jnp.zeros((), jnp.int32)),
-    batch,
-  )
-  rng = np.random.default_rng(0)
-
-  def draw(shape):
-    # Not zeros: chips run faster on those.
-    images = rng.standard_normal(shape.shape, np.float32)
-    return jax.device_put(images, sharding.batch_sharded(trainer.mesh))
-
-  return data.Views(
-    large=jax.tree.map(draw, shapes.large),
-    small=jax.tree.map(draw, shapes.small),
-    support=draw(shapes.support),
-    support_mask=batch.support_mask,
-    support_labels=batch.support_labels,
-    class_ids=batch.class_ids,
-  )
-
-
 def _create_peer(
   config: ml_collections.ConfigDict,
   experiment: experiment_lib.Experiment,
@@ -388,7 +284,7 @@ def _print_rate(
   )
 
 
-def _check(ours: _ModelPart, peer: Any, dtype: str) -> int:
+def _check(ours: step_sides.ModelPart, peer: Any, dtype: str) -> int:
   """Prints the losses of both sides' first steps; 1 if they disagree."""
   first, later = _TOLERANCES[dtype]
   status = 0

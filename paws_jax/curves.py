@@ -29,7 +29,7 @@ _SHARES = (
   ("view_agreement", "views agree", "-"),
   ("classes_used", "classes used", "-"),
   ("max_similarity", "nearest support, cosine", "-"),
-  ("in_domain", "of a known class", "-"),
+  ("in_domain", "in-domain probability", "-"),
 )
 _SIZES = (
   ("feature_rank", "feature rank", "-"),

@@ -59,6 +59,23 @@ class Finding:
     )
 
 
+def summary(rows: Iterable[Mapping[str, Any]]) -> str:
+  """One line: what was found in the course of a run.
+
+  Args:
+    rows: lines of its metrics.jsonl.
+  """
+  found, over = set(), set()
+  for row in rows:
+    if KEY in row:
+      found.add(row[KEY])
+      (over.add if row["event"] == "ends" else over.discard)(row[KEY])
+  if not found:
+    return "health: nothing was found wrong"
+  told = (f"{name} (over)" if name in over else name for name in sorted(found))
+  return f"health: {', '.join(told)}; see the lines that begin with !"
+
+
 NAMES = tuple(rule.name for rule in health_rules.RULES)
 
 

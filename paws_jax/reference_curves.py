@@ -234,13 +234,15 @@ def verdict(rows: Sequence[Mapping[str, Any]], reference: Reference) -> str:
     rows: lines of the run's metrics.jsonl.
     reference: what it is compared with.
   """
-  told, inside = [], True
+  told, missing, inside, compared = [], [], True, []
   for name, curve in reference.curves.items():
     steps, values = series(rows, name)
     common = (steps >= curve.steps[0]) & (steps <= curve.steps[-1])
     steps, values = steps[common], values[common]
     if not len(steps):
+      missing.append(name)
       continue
+    compared.append((steps[0], steps[-1]))
     if curve.low is None:
       there = np.interp(steps[-1], curve.steps, curve.mean)
       told.append(f"{name} {values[-1]:.3f} (there {there:.3f})")
@@ -254,14 +256,15 @@ def verdict(rows: Sequence[Mapping[str, Any]], reference: Reference) -> str:
     told.append(f"{name} {share:.0%}" + (f" ({where})" if share < 1 else ""))
   if not told:
     return f"nothing to compare with {reference.name}: no step in common"
+  first, last = min(a for a, _ in compared), max(b for _, b in compared)
+  left_out = f"; no step in common: {', '.join(missing)}" if missing else ""
   if reference.num_runs == 1:
-    return f"at step {_last(rows)}, beside {reference.name}: {', '.join(told)}"
+    return f"at step {last}, beside {reference.name}: {', '.join(told)}" + (
+      left_out
+    )
+  total = max(curve.steps[-1] for curve in reference.curves.values())
   return (
     f"this run lies {'inside' if inside else 'OUTSIDE'} the band of "
-    f"{reference.num_runs} runs of {reference.name}; points inside: "
-    f"{', '.join(told)}"
+    f"{reference.num_runs} runs of {reference.name}, from step {first} to "
+    f"{last} of its {total}; points inside: {', '.join(told)}{left_out}"
   )
-
-
-def _last(rows: Sequence[Mapping[str, Any]]) -> int:
-  return max(row["step"] for row in rows)

@@ -141,6 +141,17 @@ _PIPELINES = {
 }
 
 
+def _check_views(section: Mapping[str, Any]) -> None:
+  """Refuses small crops that are not small."""
+  small, large = section["small_size"], section["large_size"]
+  if section["num_small"] and small > large:
+    raise ValueError(
+      f"views.num_small is {section['num_small']} and views.small_size is "
+      f"{small}, but large crops have {large} pixels (views.large_size): make "
+      "small ones no larger."
+    )
+
+
 def _check_data(section: Mapping[str, Any]) -> None:
   """Refuses fields of section `data` that contradict each other."""
   source, pipeline = section["source"], section["pipeline"]
@@ -299,6 +310,7 @@ def check_together(config: Mapping[str, Mapping[str, Any]]) -> None:
   Raises:
     ValueError: naming the fields, their values, and what to change.
   """
+  _check_views(config["views"])
   _check_data(config["data"])
   _check_finetune(config["finetune"])
   _check_method(config["method"], config["support"])

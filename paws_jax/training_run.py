@@ -333,8 +333,9 @@ class TrainingRun:
         rows,
         reference,
       )
+      print(f"\n{health.summary(rows)}")
       if reference is not None:
-        print(f"\n{reference_curves.verdict(rows, reference)}")
+        print(reference_curves.verdict(rows, reference))
 
   def _final(self) -> dict[str, np.ndarray]:
     """Embeddings of all parts by the last state."""

@@ -154,6 +154,16 @@ def _load(path):
   return module
 
 
+def test_small_crops_are_no_larger_than_large_ones():
+  config = config_lib.base()
+  config.views.large_size, config.views.small_size = 16, 17
+  with pytest.raises(ValueError, match=r"small_size is 17.*16 pixels"):
+    config_lib.validate(config)
+  # Without small crops their size says nothing.
+  config.views.num_small = 0
+  config_lib.validate(config)
+
+
 def test_the_defaults_are_valid():
   config_lib.validate(config_lib.base())
 

@@ -289,6 +289,21 @@ def test_a_run_writes_and_says_what_is_found(tmp_path):
   assert stream.getvalue().startswith("! overconfident too early (step 10): ")
 
 
+def test_the_end_of_a_run_says_what_was_found():
+  begins = {"step": 1, health.KEY: "collapse", "event": "starts"}
+  ends = {"step": 2, health.KEY: "collapse", "event": "ends"}
+  other = {"step": 3, health.KEY: "saturation", "event": "starts"}
+  assert health.summary([{"step": 1, "loss": 0.0}]) == (
+    "health: nothing was found wrong"
+  )
+  assert health.summary([begins, ends, other]) == (
+    "health: collapse (over), saturation; see the lines that begin with !"
+  )
+  # Back again.
+  line = health.summary([begins, ends, begins])
+  assert line.startswith("health: collapse; ")
+
+
 def test_lines_are_short_and_say_what_to_do():
   for rule in health_rules.RULES:
     finding = health.Finding(rule.name, 1234567, "word " * 60, rule.remedy)

@@ -1,6 +1,7 @@
 """Bands of several runs, what lies inside, and what `--compare_to` names."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def test_runs_that_are_all_the_same_have_a_band_all_the_same():
 
 def test_a_run_like_the_others_lies_inside(reference):
   line = reference_curves.verdict(rows_of(77), reference)
-  assert line.startswith("this run lies inside the band of 4 runs of tiny; ")
+  assert line.startswith("this run lies inside the band of 4 runs of tiny, ")
   assert "\n" not in line
 
 
@@ -87,6 +88,24 @@ def test_a_run_that_is_different_lies_outside(reference):
 def test_a_longer_run_is_compared_as_far_as_the_reference_goes(reference):
   line = reference_curves.verdict(rows_of(77, count=200), reference)
   assert "lies inside" in line
+
+
+def test_a_shorter_run_says_what_was_compared(reference):
+  short = [row for row in rows_of(77) if row["step"] <= 50]
+  line = reference_curves.verdict(short, reference)
+  assert re.search(r"from step \d+ to 50 of its \d{4}; points", line)
+  losses = [
+    {k: row[k] for k in ("step", "cross_entropy") if k in row} for row in short
+  ]
+  line = reference_curves.verdict(losses, reference)
+  assert line.endswith("; no step in common: soft_nn_top1")
+
+
+def test_two_runs_are_compared_at_the_last_step_in_common(tmp_path):
+  save(tmp_path / "run", [row for row in rows_of(3) if row["step"] <= 50])
+  found = reference_curves.find(str(tmp_path / "run"))
+  line = reference_curves.verdict(rows_of(3), found)
+  assert line.startswith("at step 50, beside ")
 
 
 def test_runs_with_nothing_in_common(reference):
