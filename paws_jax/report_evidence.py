@@ -37,6 +37,7 @@ class Evidence:
     suggestions: of the unlabelled ones, to be labelled next; None without.
     results: objects of results.json.
     metrics: lines of metrics.jsonl.
+    losses: of these, what the method minimises and shows.
   """
 
   class_names: tuple[str, ...]
@@ -48,6 +49,7 @@ class Evidence:
   suggestions: label_advice.Suggestions | None
   results: Sequence[Mapping[str, Any]]
   metrics: Sequence[Mapping[str, Any]]
+  losses: Sequence[str]
 
   @property
   def counts(self) -> np.ndarray:
@@ -92,4 +94,5 @@ def gather(trained: trained_lib.Trained) -> Evidence:
     suggestions=suggestions,
     results=metrics.read_results(trained.workdir),
     metrics=metrics.read(trained.workdir / metrics.METRICS),
+    losses=trained.experiment.trainer.method.shown_losses,
   )

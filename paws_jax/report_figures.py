@@ -80,11 +80,14 @@ def thumbnail(pixels: np.ndarray) -> Picture:
   return Picture(_uri("image/jpeg", file.getvalue()))
 
 
-def curves(rows: Sequence[Mapping[str, Any]]) -> Picture | None:
+def curves(
+  rows: Sequence[Mapping[str, Any]], *, losses: Sequence[str]
+) -> Picture | None:
   """What was recorded over the steps; None when nothing was.
 
   Args:
     rows: lines of metrics.jsonl.
+    losses: metrics that tell what is minimised: `shown_losses` of the method.
   """
   # What was found out about the run stands on the page as text.
   rows = [row for row in rows if health.KEY not in row]
@@ -95,7 +98,7 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> Picture | None:
   # Four panels below each other, where the figure of a run has two by two.
   places = ((0, 0), (1, 0), (0, 1), (1, 1))
   grid = {place: cells[i, 0] for i, place in enumerate(places)}
-  curves_lib.draw(figure, grid, rows)
+  curves_lib.draw(figure, grid, rows, losses=losses)
   return _svg(figure)
 
 

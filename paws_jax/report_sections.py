@@ -67,7 +67,7 @@ def accuracy(evidence: report_evidence.Evidence) -> report_page.Section:
 
 def training(evidence: report_evidence.Evidence) -> report_page.Section | None:
   """Curves; None when nothing was recorded."""
-  figure = report_figures.curves(evidence.metrics)
+  figure = report_figures.curves(evidence.metrics, losses=evidence.losses)
   if figure is None:
     return None
   return report_page.Section(

@@ -13,6 +13,9 @@ from paws_jax import report_figures
 RNG = np.random.default_rng(0)
 
 
+_LOSSES = ("cross_entropy",)
+
+
 def svg(picture):
   kind, content = picture.uri.split(";base64,")
   assert kind == "data:image/svg+xml"
@@ -52,9 +55,12 @@ def test_curves_of_a_run():
     {"step": i, "loss": 1.0, "cross_entropy": 1.0, "learning_rate": 0.1}
     for i in range(3)
   ]
-  assert svg(report_figures.curves(rows)).count("<path") > 10
-  assert report_figures.curves([]) is None
-  assert report_figures.curves([{"step": 1, "soft_nn_top1": 0.5}]) is None
+  assert svg(report_figures.curves(rows, losses=_LOSSES)).count("<path") > 10
+  assert report_figures.curves([], losses=_LOSSES) is None
+  assert (
+    report_figures.curves([{"step": 1, "soft_nn_top1": 0.5}], losses=_LOSSES)
+    is None
+  )
 
 
 def test_findings_are_not_drawn():
@@ -66,8 +72,8 @@ def test_findings_are_not_drawn():
     "sentence": "s",
     "remedy": "r",
   }
-  assert svg(report_figures.curves([row, found])) == svg(
-    report_figures.curves([row])
+  assert svg(report_figures.curves([row, found], losses=_LOSSES)) == svg(
+    report_figures.curves([row], losses=_LOSSES)
   )
 
 

@@ -79,6 +79,7 @@ def evidence(num_classes=3, *, per_class=2, pool=True, **changes):
     else None,
     "results": [],
     "metrics": [],
+    "losses": ("cross_entropy",),
   }
   return report_evidence.Evidence(**(fields | changes))
 
