@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 from flax import linen as nn
 
+from paws_jax.models import activations
 from paws_jax.models import initializers
 from paws_jax.models import norm
 
@@ -74,7 +75,9 @@ class ProjectionHead(nn.Module):
     settings = self.settings
     for i in range(1, (num_hidden or self.NUM_HIDDEN) + 1):
       x = _dense(settings, x, self.hidden_dim, name=f"fc{i}")
-      x = nn.relu(settings.batch_norm(f"bn{i}")(x, train=train, mask=mask))
+      x = activations.relu(
+        settings.batch_norm(f"bn{i}")(x, train=train, mask=mask)
+      )
     if num_hidden is None:
       x = _dense(settings, x, self.output_dim, name="fc3")
     return x.astype(settings.output_dtype)
@@ -103,6 +106,6 @@ class PredictionHead(nn.Module):
     # The first BatchNorm takes x as it is and returns activations' dtype.
     x = settings.batch_norm("bn1")(x, train=train, mask=mask)
     x = _dense(settings, x, self.output_dim // 4, name="fc1")
-    x = nn.relu(settings.batch_norm("bn2")(x, train=train, mask=mask))
+    x = activations.relu(settings.batch_norm("bn2")(x, train=train, mask=mask))
     x = _dense(settings, x, self.output_dim, name="fc2")
     return x.astype(settings.output_dtype)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from paws_jax.models import activations
 from paws_jax.models import initializers
 from paws_jax.models import norm
 
@@ -76,9 +77,9 @@ class Bottleneck(nn.Module):
     settings, width = self.settings, self.width
     out = EXPANSION * width
     y = conv(settings, width, 1, name="conv1")(x)
-    y = nn.relu(settings.batch_norm("bn1")(y, train=train, mask=mask))
+    y = activations.relu(settings.batch_norm("bn1")(y, train=train, mask=mask))
     y = conv(settings, width, 3, stride=self.stride, name="conv2")(y)
-    y = nn.relu(settings.batch_norm("bn2")(y, train=train, mask=mask))
+    y = activations.relu(settings.batch_norm("bn2")(y, train=train, mask=mask))
     y = conv(settings, out, 1, name="conv3")(y)
     y = last_batch_norm(settings, "bn3", self.zero_init_residual)(
       y, train=train, mask=mask
@@ -86,7 +87,7 @@ class Bottleneck(nn.Module):
     if self.stride != 1 or x.shape[-1] != out:
       x = conv(settings, out, 1, stride=self.stride, name="downsample_conv")(x)
       x = settings.batch_norm("downsample_bn")(x, train=train, mask=mask)
-    return nn.relu(x + y)
+    return activations.relu(x + y)
 
 
 class ResNet(nn.Module):
@@ -126,7 +127,7 @@ class ResNet(nn.Module):
     """
     settings = self.settings
     x = conv(settings, self.stem_width, 7, stride=2, name="conv1")(x)
-    x = nn.relu(settings.batch_norm("bn1")(x, train=train, mask=mask))
+    x = activations.relu(settings.batch_norm("bn1")(x, train=train, mask=mask))
     # flax pads the maximum with -inf.
     x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
     for stage, num_blocks in enumerate(self.stage_sizes):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from paws_jax.models import activations
 from paws_jax.models import norm
 from paws_jax.models import resnet
 
@@ -37,7 +38,7 @@ class BasicBlock(nn.Module):
     """[n, h, w, c] to [n, h / stride, w / stride, width], rounded up."""
     settings, width = self.settings, self.width
     y = resnet.conv(settings, width, 3, stride=self.stride, name="conv1")(x)
-    y = nn.relu(settings.batch_norm("bn1")(y, train=train, mask=mask))
+    y = activations.relu(settings.batch_norm("bn1")(y, train=train, mask=mask))
     y = resnet.conv(settings, width, 3, name="conv2")(y)
     y = resnet.last_batch_norm(settings, "bn2", self.zero_init_residual)(
       y, train=train, mask=mask
@@ -47,7 +48,7 @@ class BasicBlock(nn.Module):
         settings, width, 1, stride=self.stride, name="downsample_conv"
       )(x)
       x = settings.batch_norm("downsample_bn")(x, train=train, mask=mask)
-    return nn.relu(x + y)
+    return activations.relu(x + y)
 
 
 class SmallResNet(nn.Module):
@@ -77,7 +78,7 @@ class SmallResNet(nn.Module):
     """Embeds images; arguments and result as of `resnet.ResNet`."""
     settings = self.settings
     x = resnet.conv(settings, self.stem_width, 3, name="conv1")(x)
-    x = nn.relu(settings.batch_norm("bn1")(x, train=train, mask=mask))
+    x = activations.relu(settings.batch_norm("bn1")(x, train=train, mask=mask))
     for stage in range(self.num_stages):
       x = BasicBlock(
         width=self.stem_width * 2 ** (stage + 1),

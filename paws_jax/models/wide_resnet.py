@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from paws_jax.models import activations
 from paws_jax.models import initializers
 from paws_jax.models import norm
 
@@ -64,9 +65,9 @@ class WideBlock(nn.Module):
   ) -> jax.Array:
     """[n, h, w, c] to [n, h / stride, w / stride, width], rounded up."""
     settings = self.settings
-    y = nn.relu(settings.batch_norm("bn1")(x, train=train, mask=mask))
+    y = activations.relu(settings.batch_norm("bn1")(x, train=train, mask=mask))
     y = _conv(settings, y, self.width, 3, name="conv1")
-    y = nn.relu(settings.batch_norm("bn2")(y, train=train, mask=mask))
+    y = activations.relu(settings.batch_norm("bn2")(y, train=train, mask=mask))
     y = _conv(settings, y, self.width, 3, stride=self.stride, name="conv2")
     if self.stride != 1 or x.shape[-1] != self.width:
       # On the block's input itself, before its BatchNorm and ReLU.
@@ -132,4 +133,6 @@ class WideResNet(nn.Module):
     x = settings.batch_norm("bn1", momentum=self.final_momentum)(
       x, train=train, mask=mask
     )
-    return jnp.mean(nn.relu(x), axis=(1, 2), dtype=settings.output_dtype)
+    return jnp.mean(
+      activations.relu(x), axis=(1, 2), dtype=settings.output_dtype
+    )
