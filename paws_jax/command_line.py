@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import pathlib
 import re
 import shlex
@@ -13,6 +12,8 @@ import ml_collections
 from absl import flags
 from absl import logging
 from ml_collections import config_flags
+
+from paws_jax import recipe_flag
 
 CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -143,34 +144,13 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   Exits with status 2 and one line when it is wrong. Libraries log warnings
   only, unless --verbosity asks for more.
   """
-  recipe = _recipe_in(argv)
-  if recipe and not pathlib.Path(recipe.partition(":")[0]).is_file():
-    sys.exit(fail(f"--config={recipe}: there is no such file", 2))
   try:
-    rest = flags.FLAGS(argv)
-    # ml_collections puts the error of a missing file off until this is used.
-    _ = CONFIG.value is None or CONFIG.value.keys
-  except flags.Error as error:
-    # Of an error in a recipe, such as an unknown variant, a whole traceback.
-    lines = str(error).splitlines()
-    short = "Traceback" in str(error)
-    sys.exit(fail(f"--config={recipe}: {lines[-1]}" if short else error, 2))
-  except OSError:
-    sys.exit(fail(f"--config={recipe} cannot be read", 2))
-  except (AttributeError, KeyError) as error:
-    sys.exit(fail(f"a recipe has no such field: {_no_field(error)}", 2))
+    rest = recipe_flag.parse(argv)
+  except ValueError as error:
+    sys.exit(fail(error, 2))
   if flags.FLAGS["verbosity"].using_default_value:
     flags.FLAGS.verbosity = logging.WARNING
   return rest
-
-
-def _recipe_in(argv: Sequence[str]) -> str:
-  """What --config names on a command line; "" without."""
-  for argument, following in zip(argv, [*argv[1:], ""], strict=True):
-    found = re.fullmatch("--?config(?:=(.*))?", argument)
-    if found:
-      return following if found[1] is None else found[1]
-  return ""
 
 
 def check_options() -> None:
@@ -225,22 +205,6 @@ def recipe_name() -> str:
   path, _, variant = _config_path().partition(":")
   name = pathlib.Path(path).stem
   return f"{name}-{variant.replace(',', '-')}" if variant else name
-
-
-def _no_field(error: AttributeError | KeyError) -> str:
-  """What ml_collections says of a field that does not exist, in one line.
-
-  Raises:
-    AttributeError, KeyError: `error`, when it is about something else.
-  """
-  # It wraps "'epoch'\nDid you mean ..." into a KeyError, which quotes it again.
-  try:
-    message = ast.literal_eval(str(error))
-  except (SyntaxError, ValueError):
-    raise error from None
-  if not message.startswith("'"):
-    raise error
-  return " ".join(message.split())
 
 
 def _config_path() -> str:

@@ -11,13 +11,18 @@ import jax
 
 # Its own variable, which JAX reads by itself.
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+# What compiles in less time is not kept, unless JAX's own variable says else.
 _SECONDS = 0.5
+_SECONDS_VARIABLE = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 # Lines of /proc/cpuinfo, of x86 and of Arm.
 _FEATURES = ("flags", "Features")
 
 
 def enable(directory: str | None = None) -> str:
-  """Has JAX keep what takes long to compile, and find it again.
+  """Has JAX keep what takes half a second to compile, and find it again.
+
+  The environment variable JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS asks for
+  other seconds.
 
   A program is found by its text, the compiler's version and options and the
   kind of device, so a stale one cannot be taken.
@@ -43,7 +48,8 @@ def enable(directory: str | None = None) -> str:
     else:
       directory = str(path)
   jax.config.update("jax_compilation_cache_dir", directory or None)
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", _SECONDS)
+  if _SECONDS_VARIABLE not in os.environ:
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", _SECONDS)
   return directory
 
 

@@ -74,3 +74,16 @@ def test_a_directory_that_cannot_be_made_is_said(tmp_path, capsys):
   (tmp_path / "file").write_text("")
   assert compilation_cache.enable(str(tmp_path / "file" / "below")) == ""
   assert "not kept" in capsys.readouterr().out
+
+
+def test_seconds_that_the_variable_asks_for_are_kept(monkeypatch):
+  name = "jax_persistent_cache_min_compile_time_secs"
+  monkeypatch.delenv(name.upper(), raising=False)
+  jax.config.update(name, 7.0)
+  compilation_cache.enable("")
+  assert getattr(jax.config, name) == 0.5
+  # As JAX does when it is imported with the variable.
+  monkeypatch.setenv(name.upper(), "7")
+  jax.config.update(name, 7.0)
+  compilation_cache.enable("")
+  assert getattr(jax.config, name) == 7.0
