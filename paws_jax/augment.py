@@ -15,6 +15,7 @@ images; `tests/augment_test.py` states how close each operation comes.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -28,8 +29,20 @@ from paws_jax import resample
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 _CROP_TRIES = 10
-# One random stream per operation: adding one leaves the others' draws alone.
-_CROP, _FLIP, _ROTATE, _JITTER, _GREY, _BLUR, _SOLARIZE, _EQUALIZE = range(8)
+# Uniform numbers that a view draws, by operation. All are drawn in one call:
+# each call of threefry is a loop of its own, which takes time to compile. A new
+# operation goes to the end: then the others draw what they did.
+_DRAWS = {
+  # Every try has an area, a ratio and two offsets.
+  "crop": 4 * _CROP_TRIES,
+  "flip": 1,
+  "rotate": 1,
+  "jitter": 9,
+  "grey": 1,
+  "blur": 2,
+  "solarize": 2,
+  "equalize": 1,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,17 +161,16 @@ def multi_views(
   _check_keys(keys, (images.shape[0], num_views))
   large = kind == "large"
   size = config.large_size if large else config.small_size
-  flat_keys = keys.reshape(-1)
+  draws = _draw(keys.reshape(-1))
   boxes = crop_boxes(
-    flat_keys,
+    draws["crop"].reshape(-1, 4, _CROP_TRIES),
     jnp.broadcast_to(sizes[:, None, :], (*keys.shape, 2)).reshape(-1, 2),
     scale=config.large_scale if large else config.small_scale,
     aspect_ratio=config.aspect_ratio,
   )
   flip = None
   if config.flip_probability > 0:
-    (chance,) = _uniform(flat_keys, _FLIP, 1)
-    flip = chance < config.flip_probability
+    flip = draws["flip"][:, 0] < config.flip_probability
   rows, columns = resample.crop_matrices(
     boxes, images.shape[1:3], size=size, flip=flip
   )
@@ -170,13 +182,13 @@ def multi_views(
     precision=precision,
   )
   views = views.reshape(-1, *views.shape[2:])
-  views = _distort(flat_keys, views, config=config, precision=precision)
+  views = _distort(draws, views, config=config, precision=precision)
   views = normalise(views, config.mean, config.std)
   return views.reshape(*split, *views.shape[1:])
 
 
 def crop_boxes(
-  keys: jax.Array,
+  draws: jax.Array,
   sizes: jax.Array,
   *,
   scale: tuple[float, float],
@@ -184,12 +196,13 @@ def crop_boxes(
 ) -> jax.Array:
   """Draws boxes by the law of torchvision's RandomResizedCrop.
 
-  Up to ten draws of an area uniform in `scale` and a ratio log-uniform in
-  `aspect_ratio`; the first that fits is placed uniformly. If none fits: the
-  largest central box whose ratio is within bounds.
+  Some tries (torchvision: ten) of an area uniform in `scale` and a ratio
+  log-uniform in `aspect_ratio`; the first that fits is placed uniformly. If
+  none fits: the largest central box whose ratio is within bounds.
 
   Args:
-    keys: typed PRNG keys [n].
+    draws: float32 [n, 4, tries], uniform in [0, 1): area, ratio, vertical and
+      horizontal offset of every try.
     sizes: int32 [n, 2], height and width of the images.
     scale: bounds of the box's share of the image's area.
     aspect_ratio: bounds of width over height.
@@ -198,11 +211,14 @@ def crop_boxes(
     int32 [n, 4]: top, left, height, width.
 
   Raises:
-    ValueError: for keys or sizes of another rank, size or dtype.
+    ValueError: for draws of another rank or size.
   """
-  _check_keys(keys, sizes.shape[:1])
-  # [n, tries] each: every try has an area, a ratio and the two offsets.
-  area, ratio, vertical, horizontal = _uniform(keys, _CROP, 4, _CROP_TRIES)
+  if draws.ndim != 3 or draws.shape[:2] != (sizes.shape[0], 4):
+    raise ValueError(
+      f"draws must have shape [{sizes.shape[0]}, 4, tries], four numbers for "
+      f"each try, but has {list(draws.shape)}."
+    )
+  area, ratio, vertical, horizontal = jnp.unstack(draws, axis=1)
   # [n, 1], to meet the tries.
   height, width = jnp.split(sizes.astype(jnp.float32), 2, axis=1)
   area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
@@ -213,7 +229,8 @@ def crop_boxes(
   fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
   # argmax finds the first True; its one-hot row picks without a gather.
   first = (
-    jnp.argmax(fits, axis=1, keepdims=True) == jnp.arange(_CROP_TRIES)[None, :]
+    jnp.argmax(fits, axis=1, keepdims=True)
+    == jnp.arange(draws.shape[2])[None, :]
   )
   any_fits = jnp.any(fits, axis=1, keepdims=True)
 
@@ -334,25 +351,23 @@ def normalise(
   return images * scale.reshape(shape) + shift.reshape(shape)
 
 
-def _distort(keys, views, *, config, precision):
-  """Everything after crop and flip, on [m, size, size, C] with m keys."""
+def _distort(draws, views, *, config, precision):
+  """Everything after crop and flip, on [m, size, size, C]."""
   if config.rotation_degrees > 0:
-    (turn,) = _uniform(keys, _ROTATE, 1)
-    degrees = config.rotation_degrees * (2 * turn - 1)
+    degrees = config.rotation_degrees * (2 * draws["rotate"][:, 0] - 1)
     views = resample.rotate(views, degrees, precision=precision)
   if config.jitter_strength > 0 and config.jitter_probability > 0:
-    chance, *draws = _uniform(keys, _JITTER, 9)
+    chance, *levels = jnp.unstack(draws["jitter"], axis=1)
     views = colour.select(
       chance < config.jitter_probability,
-      colour.jitter(views, **jitter_factors(draws, config.jitter_strength)),
+      colour.jitter(views, **jitter_factors(levels, config.jitter_strength)),
       views,
     )
   if config.grey_probability > 0:
-    (chance,) = _uniform(keys, _GREY, 1)
-    grey = chance < config.grey_probability
+    grey = draws["grey"][:, 0] < config.grey_probability
     views = colour.select(grey, colour.greyscale(views), views)
   if config.blur_probability > 0:
-    chance, radii = _uniform(keys, _BLUR, 2)
+    chance, radii = jnp.unstack(draws["blur"], axis=1)
     low, high = config.blur_radius
     # A radius of 0 is the identity: nothing to select afterwards.
     radii = jnp.where(
@@ -360,15 +375,14 @@ def _distort(keys, views, *, config, precision):
     )
     views = resample.gaussian_blur(views, radii, precision=precision)
   if config.solarize_probability > 0:
-    chance, thresholds = _uniform(keys, _SOLARIZE, 2)
+    chance, thresholds = jnp.unstack(draws["solarize"], axis=1)
     # 256 is above every value: nothing is inverted.
     thresholds = jnp.where(
       chance < config.solarize_probability, 256 * thresholds, 256
     )
     views = colour.solarize(views, thresholds)
   if config.equalize_probability > 0:
-    (chance,) = _uniform(keys, _EQUALIZE, 1)
-    equalized = chance < config.equalize_probability
+    equalized = draws["equalize"][:, 0] < config.equalize_probability
     views = colour.select(equalized, equalize.equalize(views), views)
   return views
 
@@ -406,14 +420,12 @@ def jitter_factors(
   }
 
 
-def _uniform(keys, stream, count, *shape):
-  """Draws `count` float32 arrays [n, *shape] in [0, 1), one row per key."""
-
-  def draw(key):
-    key = jax.random.fold_in(key, stream)
-    return jax.random.uniform(key, (count, *shape), jnp.float32)
-
-  return jnp.unstack(jax.vmap(draw)(keys), axis=1)
+def _draw(keys):
+  """Uniform numbers of every operation: float32 [n, count] in [0, 1)."""
+  total = sum(_DRAWS.values())
+  numbers = jax.vmap(lambda key: jax.random.uniform(key, (total,)))(keys)
+  ends = list(itertools.accumulate(_DRAWS.values()))
+  return dict(zip(_DRAWS, jnp.split(numbers, ends[:-1], axis=1), strict=True))
 
 
 def _check_keys(keys, shape):

@@ -187,7 +187,10 @@ def test_crop_boxes_follow_torchvisions_law(name):
       scale=tuple(case["scale"]),
       aspect_ratio=(3 / 4, 4 / 3),
     )
-  )(_keys(1, num_boxes), jnp.tile(jnp.asarray([size]), (num_boxes, 1)))
+  )(
+    jax.random.uniform(jax.random.key(1), (num_boxes, 4, 10)),
+    jnp.tile(jnp.asarray([size]), (num_boxes, 1)),
+  )
   top, left, height, width = np.asarray(boxes).T
   assert np.all((top >= 0) & (left >= 0) & (height > 0) & (width > 0))
   assert np.all((top + height <= size[0]) & (left + width <= size[1]))
@@ -220,7 +223,10 @@ def test_crop_boxes_follow_torchvisions_law(name):
 def test_crop_boxes_of_extreme_images_fall_back_to_the_centre():
   sizes = jnp.asarray([[10, 1000], [1000, 10], [12, 12]], jnp.int32)
   boxes = augment.crop_boxes(
-    _keys(0, 3), sizes, scale=(0.9, 1.0), aspect_ratio=(3 / 4, 4 / 3)
+    jax.random.uniform(jax.random.key(0), (3, 4, 10)),
+    sizes,
+    scale=(0.9, 1.0),
+    aspect_ratio=(3 / 4, 4 / 3),
   )
   np.testing.assert_array_equal(boxes[0], [0, 493, 10, 13])
   np.testing.assert_array_equal(boxes[1], [493, 0, 13, 10])
@@ -485,20 +491,32 @@ def test_grey_images_pass_through_every_operation():
 def test_wrong_arguments_are_refused_with_the_numbers():
   images = _photographs(2, 24)
   settings = _views()
-  keys, sizes = _keys(0, 2), _full(images)
+  sizes = _full(images)
   views = functools.partial(augment.random_views, config=settings, kind="large")
   for call, message in (
-    (lambda: views(keys, images[0], sizes), r"images .*\[24, 24, 3\]"),
-    (lambda: views(keys, images[..., :2], sizes), r"images .*24, 24, 2\]"),
-    (lambda: views(keys, images.astype(jnp.int32), sizes), "images .*int32"),
-    (lambda: views(keys[:1], images, sizes), r"keys .*\[2\].*\[1\]"),
+    (lambda: views(_keys(0, 2), images[0], sizes), r"images .*\[24, 24, 3\]"),
+    (
+      lambda: views(_keys(0, 2), images[..., :2], sizes),
+      r"images .*24, 24, 2\]",
+    ),
+    (
+      lambda: views(_keys(0, 2), images.astype(jnp.int32), sizes),
+      "images .*int32",
+    ),
+    (lambda: views(_keys(0, 1), images, sizes), r"keys .*\[2\].*\[1\]"),
     (lambda: views(jnp.zeros((2, 2)), images, sizes), "keys .*float32"),
-    (lambda: views(keys, images, sizes[:1]), r"sizes .*\[2, 2\].*\[1, 2\]"),
-    (lambda: views(keys, images, sizes / 2), "sizes .*float32"),
-    (lambda: views(keys, images[..., :1], sizes), "mean .* 1 for .*has 3"),
+    (
+      lambda: views(_keys(0, 2), images, sizes[:1]),
+      r"sizes .*\[2, 2\].*\[1, 2\]",
+    ),
+    (lambda: views(_keys(0, 2), images, sizes / 2), "sizes .*float32"),
+    (
+      lambda: views(_keys(0, 2), images[..., :1], sizes),
+      "mean .* 1 for .*has 3",
+    ),
     (
       lambda: augment.random_views(
-        keys, images, sizes, config=settings, kind="medium"
+        _keys(0, 2), images, sizes, config=settings, kind="medium"
       ),
       "kind .*medium",
     ),
@@ -509,6 +527,12 @@ def test_wrong_arguments_are_refused_with_the_numbers():
     (
       lambda: augment.evaluation_view(images, sizes, resize=0, size=25),
       "24 x 24 .* 25",
+    ),
+    (
+      lambda: augment.crop_boxes(
+        jnp.zeros((2, 10)), sizes, scale=(0.5, 1.0), aspect_ratio=(1.0, 1.0)
+      ),
+      r"draws .*\[2, 4, tries\].*\[2, 10\]",
     ),
     (
       lambda: resample.crop_and_resize(images, sizes, size=8),
@@ -537,3 +561,14 @@ def test_config_holds_exactly_the_fields_of_the_section():
   assert hash(augment.ViewsConfig(**from_json)) == hash(
     augment.ViewsConfig(**dict(config.base().views))
   )
+
+
+def test_a_new_operation_leaves_the_draws_of_the_others(monkeypatch):
+  keys = jax.random.split(jax.random.key(3), 4)
+  before = augment._draw(keys)
+  monkeypatch.setattr(augment, "_DRAWS", augment._DRAWS | {"new": 3})
+  after = augment._draw(jax.random.split(jax.random.key(3), 4))
+  assert after.pop("new").shape == (4, 3)
+  assert after.keys() == before.keys()
+  for name, draws in before.items():
+    np.testing.assert_array_equal(after[name], draws)

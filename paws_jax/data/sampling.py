@@ -94,8 +94,13 @@ def check_support(
 
 
 def stream_key(seed: int | jax.Array, stream: int) -> jax.Array:
-  """The PRNG key from which one stream of random numbers derives."""
-  return jax.random.fold_in(jax.random.key(seed), stream)
+  """The PRNG key from which one stream of random numbers derives.
+
+  Of a seed known while tracing it is a constant of the program, not a loop of
+  threefry to compile.
+  """
+  with jax.ensure_compile_time_eval():
+    return jax.random.fold_in(jax.random.key(seed), stream)
 
 
 def epoch_order(
