@@ -77,7 +77,8 @@ def make(recipe: str, workdirs: list[pathlib.Path]) -> str:
     "packages": _read(workdirs[0] / "environment.json").get("packages"),
     "seeds": [[r.get("seed"), r.get("data.split_seed")] for r in recipes],
   }
-  return reference_curves.as_json(reference_curves.make(runs, recipe), made)
+  made_of = reference_curves.make(runs, recipe, recipes[0])
+  return reference_curves.as_json(made_of, made)
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import reprlib
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 from etils import epath
 
 from paws_jax import metrics
+from paws_jax import workdir
 
 DIRECTORY = pathlib.Path(__file__).with_suffix("")
 # Metrics that are compared: a run may have only some of them.
@@ -34,6 +36,26 @@ _INSIDE = 0.75
 _NARROWEST = 0.01
 # Points whose spread is averaged: that of a few runs at one step says little.
 _NEIGHBOURS = 5
+
+# Fields that make no other recipe: what a band is spread over, and how a step
+# is computed. Others that change no training are left out by `workdir`.
+_SAME = (
+  "seed",
+  "data.split_seed",
+  "data.labels_file",
+  "method.health_metrics",
+  "train.remat",
+  "train.steps_per_call",
+)
+# Where the images lie; of a band that is another machine.
+_PLACES = (
+  "data.dir",
+  "data.manifest",
+  "data.unlabelled_dir",
+  "data.test_dir",
+)
+# Differing fields that are named; the others are counted.
+_MOST_NAMED = 4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,11 +83,14 @@ class Reference:
     name: for readers: a recipe, or a run's directory.
     num_runs: that it was made from.
     curves: by metric.
+    recipe: that it was trained by, by section or by dotted name; None: not
+      known.
   """
 
   name: str
   num_runs: int
   curves: Mapping[str, Curve]
+  recipe: Mapping[str, Any] | None = None
 
 
 def series(
@@ -92,7 +117,7 @@ def find(name: str) -> Reference:
 
   Raises:
     FileNotFoundError: there is neither.
-    ValueError: the directory has no curves, or the file is damaged.
+    ValueError: the directory has no curves, or a file is damaged.
   """
   path = epath.Path(name).expanduser()
   if (path / metrics.METRICS).exists():
@@ -127,7 +152,7 @@ def _from_run(path: epath.Path) -> Reference:
       f"--compare_to={path}: its {metrics.METRICS} has none of "
       f"{', '.join(_compared(rows))}: let the run train first."
     )
-  return Reference(str(path), 1, curves)
+  return Reference(str(path), 1, curves, workdir.stored_recipe(path))
 
 
 def read(path: pathlib.Path) -> Reference:
@@ -142,7 +167,10 @@ def read(path: pathlib.Path) -> Reference:
       name: Curve(**{k: np.array(v) for k, v in curve.items()})
       for name, curve in stored["curves"].items()
     }
-    reference = Reference(stored["recipe"], stored["num_runs"], curves)
+    recipe = stored.get("config")
+    if not isinstance(recipe, dict | None):
+      raise ValueError(f"config is {recipe!r}, which is no recipe")
+    reference = Reference(stored["recipe"], stored["num_runs"], curves, recipe)
     for name, curve in curves.items():
       sizes = {len(rows) for rows in dataclasses.astuple(curve)}
       if len(sizes) != 1:
@@ -152,7 +180,11 @@ def read(path: pathlib.Path) -> Reference:
   return reference
 
 
-def make(runs: Sequence[Sequence[Mapping[str, Any]]], name: str) -> Reference:
+def make(
+  runs: Sequence[Sequence[Mapping[str, Any]]],
+  name: str,
+  recipe: Mapping[str, Any] | None = None,
+) -> Reference:
   """Mean and band of several runs of one recipe.
 
   The band is where one more run's point should lie with 95 % probability, if
@@ -162,6 +194,7 @@ def make(runs: Sequence[Sequence[Mapping[str, Any]]], name: str) -> Reference:
   Args:
     runs: lines of metrics.jsonl of each, at least 3 of them.
     name: of the recipe.
+    recipe: of any of the runs, by dotted name; None: not known.
 
   Raises:
     ValueError: too few runs, or they have measured at different steps.
@@ -184,7 +217,7 @@ def make(runs: Sequence[Sequence[Mapping[str, Any]]], name: str) -> Reference:
       curves[metric] = _band(steps, np.stack([v for _, v in found]))
   if not curves:
     raise ValueError(f"the runs have none of {', '.join(names)}.")
-  return Reference(name, len(runs), curves)
+  return Reference(name, len(runs), curves, recipe)
 
 
 def _band(steps: np.ndarray, values: np.ndarray) -> Curve:
@@ -224,6 +257,12 @@ def as_json(reference: Reference, made: Mapping[str, Any]) -> str:
     for name, curve in reference.curves.items()
   }
   stored = {"recipe": reference.name, "num_runs": reference.num_runs}
+  if reference.recipe is not None:
+    stored["config"] = {
+      field: value
+      for field, value in reference.recipe.items()
+      if workdir.changes_training(field) and field not in _SAME + _PLACES
+    }
   return json.dumps(stored | {"made": dict(made), "curves": curves}) + "\n"
 
 
@@ -267,4 +306,37 @@ def verdict(rows: Sequence[Mapping[str, Any]], reference: Reference) -> str:
     f"this run lies {'inside' if inside else 'OUTSIDE'} the band of "
     f"{reference.num_runs} runs of {reference.name}, from step {first} to "
     f"{last} of its {total}; points inside: {', '.join(told)}{left_out}"
+  )
+
+
+def recipe_note(recipe: Mapping[str, Any], reference: Reference) -> str:
+  """One line: in what another recipe a run was trained by than its reference.
+
+  The seed, the label draw and fields that change no training do not count.
+
+  Args:
+    recipe: of the run, by section.
+    reference: what it is compared with.
+
+  Returns:
+    "" where the recipes do not differ, or that of the reference is not known.
+  """
+  if reference.recipe is None:
+    return ""
+  same = _SAME if reference.num_runs == 1 else _SAME + _PLACES
+  found = workdir.differences(reference.recipe, recipe)
+  # Where methods differ that says most.
+  names = sorted(
+    found.keys() - set(same), key=lambda n: (n != "method.name", n)
+  )
+  if not names:
+    return ""
+  told = []
+  for name in names[:_MOST_NAMED]:
+    there, here = map(reprlib.repr, found[name])
+    told.append(f"{name} {here} (there {there})")
+  more = len(names) - len(told)
+  return (
+    f"trained by another recipe than {reference.name}: {', '.join(told)}"
+    + (f" and {more} more" if more else "")
   )

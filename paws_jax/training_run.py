@@ -336,6 +336,9 @@ class TrainingRun:
       print(f"\n{health.summary(rows)}")
       if reference is not None:
         print(reference_curves.verdict(rows, reference))
+        recipe = json.loads(self._prepared.config.to_json())
+        if note := reference_curves.recipe_note(recipe, reference):
+          print(note)
 
   def _final(self) -> dict[str, np.ndarray]:
     """Embeddings of all parts by the last state."""

@@ -148,7 +148,7 @@ def prepare(
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     with lock(workdir):
-      stored = _read(workdir / RECIPE)
+      stored = stored_recipe(workdir)
       if stored is not None and _holds_run(workdir):
         _check_same(stored, recipe, workdir)
       # A command that is refused must leave the recipe as it was.
@@ -174,7 +174,7 @@ def recipe(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
     WorkdirError: when there is no run, or its recipe has unknown fields.
   """
   workdir = resolve(path)
-  stored = _read(workdir / RECIPE)
+  stored = stored_recipe(workdir)
   if stored is None:
     raise WorkdirError(
       f"--workdir={workdir} holds no run: there is no {RECIPE} in it."
@@ -190,6 +190,15 @@ def recipe(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
       f"{str(error).splitlines()[0]}. Give the recipe with --config."
     ) from None
   return config
+
+
+def stored_recipe(workdir: epath.Path) -> dict[str, Any] | None:
+  """The recipe in a directory as its run has written it; None: there is none.
+
+  Raises:
+    WorkdirError: when it is damaged.
+  """
+  return _read(workdir / RECIPE)
 
 
 def open_run(
@@ -232,7 +241,7 @@ def check_recipe(
     WorkdirError: when the directory holds no run or that of another recipe.
   """
   workdir = resolve(path)
-  stored = _read(workdir / RECIPE)
+  stored = stored_recipe(workdir)
   if stored is None:
     raise WorkdirError(
       f"--workdir={workdir} holds no run: pre-train first, or name the "
@@ -296,16 +305,10 @@ def _holds_run(workdir: epath.Path) -> bool:
 def _check_same(
   stored: Mapping[str, Any], recipe: Mapping[str, Any], workdir: epath.Path
 ) -> None:
-  # Fields that are newer than the run had no effect on it: their defaults.
-  defaults = json.loads(config_lib.base().to_json())
-  old, new = _flatten(defaults) | _flatten(stored), _flatten(recipe)
-  absent = "(absent)"
   differing = [
-    f"{name}: {old.get(name, absent)} there, {new.get(name, absent)} now"
-    for name in sorted(old.keys() | new.keys())
-    if old.get(name) != new.get(name)
-    and not name.startswith(_FREE)
-    and not (name == _EPOCHS and new[name] > old.get(name, new[name]))
+    f"{name}: {before} there, {now} now"
+    for name, (before, now) in differences(stored, recipe).items()
+    if not (name == _EPOCHS and now > before)
   ]
   if differing:
     raise WorkdirError(
@@ -314,6 +317,36 @@ def _check_same(
       + "\nChoose another --workdir, or give the recipe it was started with "
       "(log, eval and checkpoint intervals may change, train.epochs may grow)."
     )
+
+
+def differences(
+  stored: Mapping[str, Any], recipe: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+  """Fields in which two recipes differ, but for those that change no training.
+
+  Args:
+    stored: of an earlier run, by section or by dotted name. Fields that are
+      newer than the run had no effect on it: their defaults.
+    recipe: as it is now, likewise.
+
+  Returns:
+    {dotted name: (its value in `stored`, in `recipe`)}, by name; a value that
+    one of them has not is "(absent)".
+  """
+  defaults = json.loads(config_lib.base().to_json())
+  old, new = _flatten(defaults) | _flatten(stored), _flatten(recipe)
+  absent = "(absent)"
+  pairs = {
+    name: (old.get(name, absent), new.get(name, absent))
+    for name in sorted(old.keys() | new.keys())
+    if changes_training(name)
+  }
+  return {k: (a, b) for k, (a, b) in pairs.items() if a != b}
+
+
+def changes_training(field: str) -> bool:
+  """Whether a field, by dotted name, matters for how a recipe trains."""
+  return not field.startswith(_FREE)
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """Bands of several runs, what lies inside, and what `--compare_to` names."""
 
+import dataclasses
 import json
 import re
 
 import numpy as np
 import pytest
 
+from paws_jax import config as config_lib
 from paws_jax import metrics
 from paws_jax import reference_curves
+from paws_jax import workdir
 
 
 def rows_of(seed, *, shift=0.0, count=100):
@@ -28,8 +31,19 @@ def reference():
   return reference_curves.make([rows_of(i) for i in range(4)], "tiny")
 
 
-def save(path, rows):
+def recipe_of(**changes):
+  """The defaults with these fields, "__" for a dot, as config.json has them."""
+  config = config_lib.base()
+  config.update_from_flattened_dict(
+    {name.replace("__", "."): value for name, value in changes.items()}
+  )
+  return json.loads(config.to_json())
+
+
+def save(path, rows, recipe=None):
   path.mkdir()
+  if recipe is not None:
+    (path / workdir.RECIPE).write_text(json.dumps(recipe))
   writer = metrics.Writer(path, first_step=0, tensorboard=False)
   for row in rows:
     writer.write(row["step"], {k: v for k, v in row.items() if k != "step"})
@@ -143,6 +157,101 @@ def test_a_run_without_cross_entropy_is_compared_by_its_own_losses(tmp_path):
   assert set(found.curves) == {"cross_entropy", "soft_nn_top1"}
 
 
+def test_a_run_of_another_recipe_is_told_with_what_differs(tmp_path):
+  save(tmp_path / "run", rows_of(3), recipe_of(optim__peak_lr=0.5))
+  found = reference_curves.find(str(tmp_path / "run"))
+  run = recipe_of(train__epochs=7, data__dir="/images", views__std=(0.5,))
+  assert reference_curves.recipe_note(run, found) == (
+    f"trained by another recipe than {tmp_path / 'run'}: "
+    "data.dir '/images' (there ''), optim.peak_lr 6.4 (there 0.5), "
+    "train.epochs 7 (there 100), views.std [0.5] (there [0.229, 0.224, 0.225])"
+  )
+
+
+def test_of_many_differing_fields_the_method_and_a_few_are_named(tmp_path):
+  save(tmp_path / "run", rows_of(3), recipe_of())
+  found = reference_curves.find(str(tmp_path / "run"))
+  run = recipe_of(
+    data__image_size=8,
+    data__labels_per_class=9,
+    data__source="idx",
+    method__name="simclr",
+    method__temperature=0.5,
+    views__num_small=0,
+  )
+  note = reference_curves.recipe_note(run, found)
+  assert note.startswith(
+    f"trained by another recipe than {tmp_path / 'run'}: "
+    "method.name 'simclr' (there 'paws'), data.image_size 8 (there 0), "
+  )
+  assert note.endswith(" and 2 more")
+  assert note.count("(there ") == 4
+  assert "\n" not in note
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    {"seed": 5},
+    {"data__split_seed": 5},
+    {"data__labels_file": "mine.txt"},
+    {"train__steps_per_call": 5},
+    {"train__remat": "all"},
+    {"method__health_metrics": False},
+    {"log__every_steps": 5},
+    {"eval__every_steps": 5},
+    {"checkpoint__every_steps": 5},
+    {"finetune__epochs": 5},
+  ],
+)
+def test_what_changes_no_training_makes_no_other_recipe(change, reference):
+  known = dataclasses.replace(reference, num_runs=1, recipe=recipe_of())
+  assert recipe_of(**change) != recipe_of()
+  assert reference_curves.recipe_note(recipe_of(**change), known) == ""
+
+
+def test_fields_that_are_newer_than_the_reference_have_their_defaults(
+  reference,
+):
+  old = recipe_of()
+  del old["optim"]["b2"]
+  known = dataclasses.replace(reference, recipe=old)
+  assert reference_curves.recipe_note(recipe_of(), known) == ""
+  note = reference_curves.recipe_note(recipe_of(optim__b2=0.9), known)
+  assert note.endswith(": optim.b2 0.9 (there 0.999)")
+
+
+def test_a_reference_without_a_recipe_is_compared_without(reference, tmp_path):
+  assert reference_curves.recipe_note(recipe_of(), reference) == ""
+  save(tmp_path / "run", rows_of(3))
+  found = reference_curves.find(str(tmp_path / "run"))
+  assert reference_curves.recipe_note(recipe_of(seed=1), found) == ""
+
+
+def test_a_run_with_a_damaged_recipe_is_refused(tmp_path):
+  save(tmp_path / "run", rows_of(3))
+  (tmp_path / "run" / workdir.RECIPE).write_text("{")
+  with pytest.raises(workdir.WorkdirError, match=r"config\.json is not JSON"):
+    reference_curves.find(str(tmp_path / "run"))
+
+
+def test_a_band_ships_its_recipe_without_seeds_and_places(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(reference_curves, "DIRECTORY", tmp_path)
+  recipe = {"seed": 1, "data.dir": "/home/me", "optim.peak_lr": 0.5}
+  recipe |= {"data.labels_file": "/home/me/few.txt", "log.every_steps": 3}
+  made = reference_curves.make([rows_of(i) for i in range(4)], "tiny", recipe)
+  (tmp_path / "tiny.json").write_text(reference_curves.as_json(made, {}))
+  found = reference_curves.find("tiny")
+  assert found.recipe == {"optim.peak_lr": 0.5}
+  run = recipe_of(seed=2, data__dir="/mnt", optim__peak_lr=0.5)
+  assert reference_curves.recipe_note(run, found) == ""
+  assert reference_curves.recipe_note(recipe_of(), found) == (
+    "trained by another recipe than tiny: optim.peak_lr 6.4 (there 0.5)"
+  )
+
+
 def test_a_shipped_reference_is_found_by_name(reference, tmp_path, monkeypatch):
   monkeypatch.setattr(reference_curves, "DIRECTORY", tmp_path)
   text = reference_curves.as_json(reference, {"date": "today"})
@@ -181,6 +290,7 @@ def test_a_directory_without_curves_is_refused(tmp_path):
     "[]",
     "{}",
     '{"recipe": "x", "num_runs": 3, "curves": {"a": {"mean": [1]}}}',
+    '{"recipe": "x", "num_runs": 3, "curves": {}, "config": ["a"]}',
     json.dumps(
       {
         "recipe": "x",
@@ -220,4 +330,7 @@ def test_runs_without_any_curve_are_refused():
 
 def test_shipped_references_can_be_read():
   for name in reference_curves.known():
-    assert reference_curves.find(name).num_runs >= 3
+    found = reference_curves.find(name)
+    assert found.num_runs >= 3
+    # Without it a run of another recipe would not be told.
+    assert found.recipe
