@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 COLLECTIVES = (
   "all-reduce",
   "all-gather",
@@ -249,12 +251,18 @@ def memory(compiled: Any) -> Memory:
   stats = compiled.memory_analysis()
   arguments = stats.argument_size_in_bytes
   outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes
-  # Not every version tells the peak; all together are a bound of it.
-  everything = arguments + outputs + stats.temp_size_in_bytes
+  temporaries = stats.temp_size_in_bytes
+  told = getattr(stats, "peak_memory_in_bytes", 0)
+  # Not every version tells the peak, and that of the CPU backend leaves out
+  # temporaries; all together are a bound of it.
+  everything = arguments + outputs + temporaries
+  shardings = compiled.input_shardings, compiled.output_shardings
+  devices = [d for s in jax.tree.leaves(shardings) for d in s.device_set]
+  on_cpu = any(device.platform == "cpu" for device in devices)
   return Memory(
-    peak=getattr(stats, "peak_memory_in_bytes", 0) or everything,
+    peak=everything if on_cpu or not told else told,
     arguments=arguments,
-    temporaries=stats.temp_size_in_bytes,
+    temporaries=temporaries,
   )
 
 

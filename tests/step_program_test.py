@@ -170,16 +170,16 @@ def test_collectives_as_they_are_compiled():
 
 
 def feature_maps(text):
-  """Dtypes of the encoder's arrays, by their shape, in a compiled program."""
+  """The encoder's arrays in a compiled program: [dtype, shape] of each."""
   # Rows of a pass on a device: 5 supports with 2 x 2 large crops; 6 x 2 small.
   rows = {5 + 2 * 2, 6 * 2}
   return [
-    buffer.dtype
+    [buffer.dtype, buffer.shape]
     for buffer in program_audit.buffers(text)
     # Images have three channels, and masks one.
     if len(buffer.shape) == 4
     and buffer.shape[0] in rows
-    and not {1, 3} & set(buffer.shape[1:])
+    and buffer.shape[-1] not in {1, 3}
   ]
 
 
@@ -212,6 +212,10 @@ def test_no_feature_map_is_float32_in_a_tpus_memory():
   assert result.returncode == 0, result.stderr
   found = json.loads(result.stdout.splitlines()[-1])
   # Masks of ReLUs are booleans.
-  assert set(found) <= {"bf16", "pred"}
+  assert {dtype for dtype, _ in found} <= {"bf16", "pred"}
   # Of every convolution at least its output, once.
-  assert found.count("bf16") >= 2 * 17
+  shapes = [tuple(shape) for dtype, shape in found if dtype == "bf16"]
+  assert len(shapes) >= 2 * 17
+  # Of either pass the stem's, and of four stages three each but for what two
+  # have alike: so no stage is overlooked.
+  assert len(set(shapes)) == 2 * 12
