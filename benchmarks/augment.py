@@ -5,36 +5,41 @@
 
 Random images of --side pixels. For each operation: microseconds an image of
 the jitted operation alone on this device, and of Pillow's counterpart on one
-core; then all of a large crop's operations as one program against the sum of
-them alone. Then alternatives: blur as banded matrices (ours) and as a depthwise
-convolution; equalize by comparisons (ours on accelerators) and by counting
-(ours on a CPU); crops in the precisions of matrix products, with the largest
-difference in grey levels. Last the number of gathers and scatters in the
-program as lowered for a TPU, which must be 0, and
+core, in turns; then all of a large crop's operations as one program against the
+sum of them alone. Then alternatives: blur as banded matrices (ours) and as a
+depthwise convolution; equalize by comparisons (ours on accelerators) and by
+counting (ours on a CPU); crops in the precisions of matrix products, with the
+largest difference in grey levels. Last the number of gathers and scatters in
+the program as lowered for a TPU, which must be 0, and
 
   ratio: Pillow's seconds for all operations / ours
 
-of this machine: one Pillow process per core on a CPU, against all its cores.
+On a CPU both sides have one core, the same one, to which all threads of this
+process are held (on Linux; elsewhere it is refused). An accelerator is compared
+with a Pillow process on each core of its host: Pillow's seconds are divided by
+their number.
 """
 
 from __future__ import annotations
 
 import functools
+import os
+import pathlib
 import re
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pillow_peer
 import timing
 from absl import app
 from absl import flags
 from PIL import Image
-from PIL import ImageEnhance
-from PIL import ImageFilter
-from PIL import ImageOps
 
 from paws_jax import augment
 from paws_jax import colour
@@ -48,6 +53,9 @@ _BATCH = flags.DEFINE_integer("batch", 32, "Images at once.", lower_bound=1)
 _WINDOWS = flags.DEFINE_integer(
   "windows", 5, "Times that everything is measured.", lower_bound=1
 )
+# Seconds of a window and most calls in it: one call of what is cheap would be
+# more waiting than computing.
+_WINDOW, _MOST_CALLS = 0.05, 100
 
 
 def main(argv: list[str]) -> int:
@@ -55,45 +63,96 @@ def main(argv: list[str]) -> int:
   if len(argv) > 1:
     raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
   timing.print_setting(pillow=Image.__version__)
+  on_cpu = jax.default_backend() == "cpu"
+  try:
+    pillow_cores = _hold_to_one_core() if on_cpu else sharding.num_cores()
+  except OSError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
   side, batch = _SIDE.value, _BATCH.value
   rng = np.random.default_rng(0)
   canvas = rng.integers(0, 256, (batch, 2 * side, 2 * side, 3), dtype=np.uint8)
   views = jnp.asarray(canvas[:, :side, :side], jnp.float32)
   print(
-    f"data: {batch} random images of {side} x {side}, microseconds an image"
+    f"data: {batch} random images of {side} x {side}, microseconds an image; "
+    + ("both sides on the same core" if on_cpu else "Pillow on one core")
   )
   ours = _operations(views, canvas, rng)
-  theirs = _pillow(canvas[:, :side, :side], canvas, rng)
-  total = {"ours": 0.0, "pillow": 0.0}
+  theirs = pillow_peer.operations(
+    canvas[:, :side, :side], canvas, _boxes(batch, side, rng), rng
+  )
+  alone = 0.0
   for name, run in ours.items():
-    mine, peer = _seconds(run), _seconds(theirs[name])
-    total["ours"] += mine
-    total["pillow"] += peer
-    print(f"{name}: {_micro(mine)}, Pillow {_micro(peer)}")
+    found = _seconds({"ours": run, "pillow": theirs[name]})
+    alone += found["ours"]
+    print(f"{name}: {_micro(found['ours'])}, Pillow {_micro(found['pillow'])}")
   program, arguments = _fused(canvas)
-  fused = _seconds(lambda: jax.block_until_ready(program(*arguments)))
+  whole = _seconds(
+    {
+      "ours": lambda: program(*arguments),
+      "pillow": lambda: [run() for run in theirs.values()],
+    }
+  )
   print(
-    f"a large crop in one program: {_micro(fused)}; the operations alone, each "
-    f"on every image: {_micro(total['ours'])}, Pillow {_micro(total['pillow'])}"
+    f"a large crop in one program: {_micro(whole['ours'])}; the operations "
+    f"alone, each on every image: {_micro(alone)}, Pillow "
+    f"{_micro(whole['pillow'])}"
   )
   _alternatives(views, canvas, rng)
   lowered = program.trace(*arguments).lower(lowering_platforms=("tpu",))
   found = re.findall(r"stablehlo\.\w*(?:gather|scatter)", lowered.as_text())
   print(f"gathers and scatters for a TPU: {len(found)}")
-  cores = sharding.num_cores() if jax.default_backend() == "cpu" else 1
-  print(f"ratio: {total['pillow'] / cores / fused:.2f}")
+  print(f"ratio: {whole['pillow'] / pillow_cores / whole['ours']:.2f}")
   return 1 if found else 0
 
 
-def _seconds(run: Callable[[], object]) -> float:
-  """Median seconds of a call, after one that compiles."""
-  run()
-  seconds = []
-  for _ in range(_WINDOWS.value):
-    start = time.perf_counter()
-    run()
-    seconds.append(time.perf_counter() - start)
-  return statistics.median(seconds)
+def _hold_to_one_core() -> int:
+  """Holds all threads of this process to one core; returns 1.
+
+  XLA spreads what is no matrix product or convolution over its threads whatever
+  its flags say, where Pillow has one.
+
+  Raises:
+    OSError: this system cannot.
+  """
+  if not hasattr(os, "sched_setaffinity"):
+    raise OSError(
+      "on a CPU both sides are held to one core, which takes Linux: run this "
+      "there, or on an accelerator."
+    )
+  core = {max(os.sched_getaffinity(0))}
+  # JAX has started its threads by now; later ones are held as their makers.
+  for thread in pathlib.Path("/proc/self/task").iterdir():
+    os.sched_setaffinity(int(thread.name), core)
+  return 1
+
+
+def _seconds(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+  """Median seconds of a call of each, in turns, after some that compile."""
+  windows = timing.in_turns(
+    {name: _side(call) for name, call in calls.items()},
+    windows=_WINDOWS.value,
+    steps=1,
+    warmup=0,
+  )
+  return {name: statistics.median(found) for name, found in windows.items()}
+
+
+def _side(call: Callable[[], object]) -> Callable[[int], int]:
+  """Of `timing.in_turns`: as many calls as fill a window."""
+
+  def run(times: int) -> int:
+    for _ in range(times):
+      result = call()
+    jax.block_until_ready(result)
+    return times
+
+  run(1)
+  start = time.perf_counter()
+  run(1)
+  once = time.perf_counter() - start
+  enough = min(max(round(_WINDOW / once), 1), _MOST_CALLS)
+  return lambda times: run(times * enough)
 
 
 def _micro(seconds: float) -> str:
@@ -110,7 +169,7 @@ def _boxes(batch: int, side: int, rng: np.random.Generator) -> np.ndarray:
 def _operations(
   views: jax.Array, canvas: np.ndarray, rng: np.random.Generator
 ) -> dict[str, Callable[[], object]]:
-  """Each operation of ours on all images, waited for."""
+  """Each operation of ours on all images."""
   batch, side = views.shape[:2]
 
   def uniform(low, high):
@@ -118,7 +177,7 @@ def _operations(
 
   def call(function, *arguments):
     compiled = jax.jit(function)
-    return lambda: jax.block_until_ready(compiled(*arguments))
+    return lambda: compiled(*arguments)
 
   crop = functools.partial(resample.crop_and_resize, size=side)
   factors = uniform(0.2, 1.8)
@@ -133,46 +192,6 @@ def _operations(
     "blur": call(resample.gaussian_blur, views, uniform(0.1, 2.0)),
     "solarize": call(colour.solarize, views, uniform(0, 256)),
     "equalize": call(equalize.equalize, views),
-  }
-
-
-def _pillow(
-  views: np.ndarray, canvas: np.ndarray, rng: np.random.Generator
-) -> dict[str, Callable[[], object]]:
-  """The same by Pillow, one image after another."""
-  batch, side = views.shape[:2]
-  whole = [Image.fromarray(pixels) for pixels in canvas]
-  images = [Image.fromarray(pixels) for pixels in views]
-  boxes = _boxes(batch, side, rng)
-  factor = float(rng.uniform(0.2, 1.8))
-
-  def crop():
-    for image, (top, left, height, width) in zip(whole, boxes, strict=True):
-      image.resize(
-        (side, side),
-        Image.Resampling.BILINEAR,
-        box=(left, top, left + width, top + height),
-      )
-
-  def each(operation):
-    return lambda: [operation(image) for image in images]
-
-  def hue(image):
-    turned, saturation, value = image.convert("HSV").split()
-    shifted = Image.fromarray(np.asarray(turned) + np.uint8(30))
-    return Image.merge("HSV", (shifted, saturation, value)).convert("RGB")
-
-  blur = ImageFilter.GaussianBlur(float(rng.uniform(0.1, 2.0)))
-  return {
-    "crop": crop,
-    "brightness": each(lambda i: ImageEnhance.Brightness(i).enhance(factor)),
-    "contrast": each(lambda i: ImageEnhance.Contrast(i).enhance(factor)),
-    "saturation": each(lambda i: ImageEnhance.Color(i).enhance(factor)),
-    "hue": each(hue),
-    "greyscale": each(lambda i: i.convert("L").convert("RGB")),
-    "blur": each(lambda i: i.filter(blur)),
-    "solarize": each(lambda i: ImageOps.solarize(i, 128)),
-    "equalize": each(ImageOps.equalize),
   }
 
 
@@ -198,38 +217,55 @@ def _alternatives(
 ) -> None:
   """Prints what was chosen between."""
   radii = jnp.asarray(rng.uniform(0.1, 2.0, len(views)), jnp.float32)
-  for name, function in (
-    ("blur, banded matrices", resample.gaussian_blur),
-    ("blur, depthwise convolution", _blur_by_convolution),
-  ):
-    run = jax.jit(function)
-    seconds = _seconds(lambda run=run: jax.block_until_ready(run(views, radii)))
-    print(f"{name}: {_micro(seconds)}")
   levels = views.astype(jnp.int32)
-  for name, function in (
-    ("equalize, comparisons", equalize.by_comparing),
-    ("equalize, counting", equalize.by_counting),
+  for kind, alternatives in (
+    (
+      "blur",
+      {
+        "banded matrices": (resample.gaussian_blur, views, radii),
+        "depthwise convolution": (_blur_by_convolution, views, radii),
+      },
+    ),
+    (
+      "equalize",
+      {
+        "comparisons": (equalize.by_comparing, levels),
+        "counting": (equalize.by_counting, levels),
+      },
+    ),
   ):
-    run = jax.jit(function)
-    seconds = _seconds(lambda run=run: jax.block_until_ready(run(levels)))
-    print(f"{name}: {_micro(seconds)}")
-  boxes = jnp.asarray(_boxes(len(views), views.shape[1], rng))
-  exact = None
+    found = _seconds(
+      {
+        name: functools.partial(jax.jit(function), *arguments)
+        for name, (function, *arguments) in alternatives.items()
+      }
+    )
+    for name, seconds in found.items():
+      print(f"{kind}, {name}: {_micro(seconds)}")
+  _precisions(canvas, views.shape[1], rng)
+
+
+def _precisions(
+  canvas: np.ndarray, side: int, rng: np.random.Generator
+) -> None:
+  """Prints what less exact matrix products bring to crops, and cost."""
+  pixels = jnp.asarray(canvas)
+  boxes = jnp.asarray(_boxes(len(canvas), side, rng))
+  calls = {}
   for precision in (jax.lax.Precision.HIGHEST, jax.lax.Precision.DEFAULT):
-    run = jax.jit(
-      functools.partial(
-        resample.crop_and_resize, size=views.shape[1], precision=precision
-      )
+    crop = functools.partial(
+      resample.crop_and_resize, size=side, precision=precision
     )
-    pixels = jnp.asarray(canvas)
-    cut = run(pixels, boxes)
-    exact = cut if exact is None else exact
-    seconds = _seconds(
-      lambda run=run, pixels=pixels: jax.block_until_ready(run(pixels, boxes))
-    )
+    calls[precision.name] = functools.partial(jax.jit(crop), pixels, boxes)
+  exact = calls["HIGHEST"]()
+  same = ""
+  if jax.default_backend() == "cpu":
+    same = " (a CPU multiplies in float32 in either: this compares nothing)"
+  for name, seconds in _seconds(calls).items():
+    off = float(jnp.abs(calls[name]() - exact).max())
     print(
-      f"crop in precision {precision.name}: {_micro(seconds)}, "
-      f"{float(jnp.abs(cut - exact).max()):.2g} levels off at most"
+      f"crop in precision {name}: {_micro(seconds)}, {off:.2g} levels off at "
+      f"most{same}"
     )
 
 

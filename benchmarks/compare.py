@@ -47,6 +47,7 @@ import comparison_page
 import comparison_recipes
 import comparison_runs
 import ml_collections
+import slices
 import timing
 from absl import app
 from absl import flags
@@ -294,4 +295,4 @@ def _show(plan: Plan, rows: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  app.run(main, flags_parser=slices.parse_flags)

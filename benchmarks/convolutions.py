@@ -19,10 +19,8 @@ whole, it tells how much of a difference is that of the convolutions.
 from __future__ import annotations
 
 import collections
-import importlib.util
 import os
 import statistics
-import sys
 from collections.abc import Callable
 from collections.abc import Mapping
 
@@ -30,24 +28,18 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import slices
+import step_command
 import step_convolutions
 import timing
-from absl import app
 from absl import flags
-from ml_collections import config_flags
 
 from paws_jax import abstract_step
 from paws_jax import config as config_lib
 from paws_jax import sharding
 from paws_jax import step_model
 
-_CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "The recipe, e.g. configs/quickstart.py.", lock_config=True
-)
-_SLICE = flags.DEFINE_enum(
-  "slice", None, list(slices.SLICES), "Instead of --config: a part of a recipe."
-)
+# So that --help shows them.
+flags.adopt_module_key_flags(step_command)
 _WINDOWS = flags.DEFINE_integer(
   "windows", 5, "Times that each convolution is measured.", lower_bound=1
 )
@@ -57,38 +49,20 @@ _STEPS = flags.DEFINE_integer(
 _WARMUP = flags.DEFINE_integer(
   "warmup", 2, "Calls of a convolution before the first window.", lower_bound=0
 )
-_PEER = flags.DEFINE_enum(
-  "peer",
-  "auto",
-  ["auto", "torch", "none"],
-  "What to compare with; auto: PyTorch if it is installed.",
-)
 
 _OURS, _PEERS = "XLA", "PyTorch"
 
 
-def main(argv: list[str]) -> int:
-  """Measures what the flags ask for; returns the exit status."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-  if _CONFIG.value is None:
-    raise app.UsageError(
-      "--config is missing: give a recipe, e.g. --config=configs/quickstart.py"
-      f", or --slice={'|'.join(slices.SLICES)}"
-    )
-  try:
-    return _run(_CONFIG.value)
-  except (ValueError, TypeError, FileNotFoundError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-
-
 def _run(config: ml_collections.ConfigDict) -> int:
   config_lib.validate(config)
-  with_peer = _peer_wanted()
+  with_peer = step_command.peer_wanted()
   sharding.use_cpu_cores(config.train.batch_size)
   _hold_to_one_thread()
-  _print_setting(with_peer)
+  if with_peer:
+    import torch
+
+    torch.set_num_threads(1)
+  step_command.print_setting(with_peer)
   found = _convolutions(config)
   print(
     f"step: {sum(found.values())} convolutions, {len(found)} distinct ones, "
@@ -106,24 +80,6 @@ def _run(config: ml_collections.ConfigDict) -> int:
   return 0
 
 
-def _peer_wanted() -> bool:
-  """Whether to run PyTorch; says so if it is missing.
-
-  Raises:
-    ValueError: it is missing but asked for.
-  """
-  if _PEER.value == "none":
-    return False
-  if importlib.util.find_spec("torch") is not None:
-    return True
-  if _PEER.value == "torch":
-    raise ValueError(
-      "PyTorch is not installed: pip install torch, or --peer=none."
-    )
-  print("peer: PyTorch is not installed, nothing to compare with")
-  return False
-
-
 def _hold_to_one_thread() -> None:
   """Lets a convolution have one thread, whatever the number of devices."""
   options = os.getenv("XLA_FLAGS", "")
@@ -132,17 +88,6 @@ def _hold_to_one_thread() -> None:
     os.environ["XLA_FLAGS"] = options
   # Else JAX would take most of a GPU's memory before PyTorch starts.
   os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-
-
-def _print_setting(with_peer: bool) -> None:
-  """Everything that a number must be quoted with."""
-  versions = {}
-  if with_peer:
-    import torch
-
-    torch.set_num_threads(1)
-    versions["torch"] = torch.__version__
-  timing.print_setting(**versions)
 
 
 def _convolutions(
@@ -218,4 +163,4 @@ def _print_sums(totals: Mapping[str, Mapping[str, float]]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=slices.parse_flags)
+  step_command.start(_run)

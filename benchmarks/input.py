@@ -22,8 +22,8 @@ time. The last two lines are ratios of the medians:
 so above 1 ours is faster. CPU time is that of all threads of the process: on a
 machine that does other things, too, it says more than the clock. With `--steps`
 the pipeline then runs that many more steps, and the growth of the process's
-memory is printed. `--make` first writes photographs of 500 x 375 pixels, cut
-from scikit-learn's two with noise on top, if the directory has none.
+memory is printed. `--make` first writes photographs of 500 x 375 pixels, the
+same as whole_path.py does, into a directory that is new or empty.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ import gc
 import io
 import os
 import pathlib
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
 
+import host_memory
 import jax
 import numpy as np
+import photographs
+import pillow_peer
+import timing
 from absl import app
 from absl import flags
 from PIL import Image
-from PIL import ImageEnhance
-from PIL import ImageFilter
-from PIL import ImageOps
 
 from paws_jax import config as config_lib
 from paws_jax import sharding
@@ -57,7 +57,7 @@ from paws_jax.data import tf_runtime
 
 _DIR = flags.DEFINE_string("dir", None, "JPEGs, at any depth.", required=True)
 _MAKE = flags.DEFINE_integer(
-  "make", 0, "Photographs to write into an empty --dir.", lower_bound=0
+  "make", 0, "Photographs to write into a new or empty --dir.", lower_bound=0
 )
 _IMAGES = flags.DEFINE_integer(
   "images", 384, "Images in a window; pillow takes a quarter.", lower_bound=4
@@ -73,11 +73,6 @@ _STEPS = flags.DEFINE_integer(
   "steps", 0, "Steps over which memory is watched; 0: none.", lower_bound=0
 )
 
-_MEAN, _STD = (
-  np.float32([0.485, 0.456, 0.406]),
-  np.float32([0.229, 0.224, 0.225]),
-)
-
 
 def main(argv: list[str]) -> int:
   """Measures; returns the exit status."""
@@ -90,11 +85,11 @@ def main(argv: list[str]) -> int:
     return 2
   _print_setting(files)
   with _pipeline(files) as pipeline:
-    ours = _Ours(pipeline)
+    ours, pillow = _Ours(pipeline), pillow_peer.Loader(files)
     sides = {
       "tensorflow": _TensorFlow(files).run,
       "ours": ours.run,
-      "pillow": _Pillow(files).run,
+      "pillow": lambda num_images: pillow.run(-(-num_images // 4)),
     }
     rates = _measure(sides)
     if _STEPS.value:
@@ -114,62 +109,26 @@ def _files() -> catalog.Files:
   """The JPEGs of --dir, made if need be.
 
   Raises:
-    ValueError: too few of them.
+    ValueError: too few of them, or with --make none among other files.
+    OSError: the directory cannot be read or written.
   """
   root = pathlib.Path(_DIR.value)
-
-  def found() -> list[str]:
-    kinds = (".jpg", ".jpeg")
-    paths = (p for p in root.rglob("*") if p.suffix.lower() in kinds)
-    return sorted(str(path.relative_to(root)) for path in paths)
-
-  if _MAKE.value and not found():
-    _make(root, _MAKE.value)
-  paths = found()
+  if _MAKE.value:
+    paths = photographs.find_or_make(root, _MAKE.value)
+  else:
+    paths = photographs.find(root)
   if len(paths) < _BATCH.value:
     raise ValueError(
       f"{root} has {len(paths)} JPEGs but a batch takes {_BATCH.value}: lower "
-      "--batch, or add images (--make writes some into an empty directory)."
+      "--batch, or add images (--make writes some into a new or empty --dir)."
     )
   return catalog.Files(root=str(root), paths=tuple(paths))
-
-
-def _make(root: pathlib.Path, count: int) -> None:
-  """Writes JPEGs of 500 x 375 pixels and about 100 kB."""
-  from sklearn import datasets
-
-  photographs = datasets.load_sample_images().images
-  rng = np.random.default_rng(0)
-  root.mkdir(parents=True, exist_ok=True)
-  for k in range(count):
-    photograph = Image.fromarray(photographs[k % len(photographs)])
-    width = int(rng.integers(300, 560))
-    height = width * 3 // 4
-    left = int(rng.integers(0, photograph.width - width + 1))
-    top = int(rng.integers(0, photograph.height - height + 1))
-    box = (left, top, left + width, top + height)
-    cut = photograph.resize((500, 375), Image.Resampling.BICUBIC, box=box)
-    if rng.random() < 0.5:
-      cut = ImageOps.mirror(cut)
-    noisy = np.asarray(cut) + rng.normal(0, 7, (375, 500, 3))
-    pixels = np.clip(noisy, 0, 255).astype(np.uint8)
-    Image.fromarray(pixels).save(root / f"{k:05d}.jpg", quality=94)
 
 
 def _print_setting(files: catalog.Files) -> None:
   """Everything that a number must be quoted with."""
   tf = tf_runtime.load()
-  versions = {
-    "python": platform.python_version(),
-    "jax": jax.__version__,
-    "tensorflow": tf.__version__,
-    "pillow": Image.__version__,
-  }
-  print(
-    f"device: {jax.devices()[0].device_kind} ({jax.default_backend()}), "
-    f"{sharding.num_cores()} CPU cores"
-  )
-  print("versions: " + ", ".join(f"{k} {v}" for k, v in versions.items()))
+  timing.print_setting(tensorflow=tf.__version__, pillow=Image.__version__)
   count = min(len(files), 100)
   mean = statistics.mean(files.size(row) for row in range(count))
   with Image.open(io.BytesIO(files.read(0))) as first:
@@ -261,78 +220,6 @@ class _Ours:
     return num_steps * (_BATCH.value // 2 * 2)
 
 
-class _Pillow:
-  """Crops and colours of an image, one after another, on one core."""
-
-  def __init__(self, files: catalog.Files):
-    self._files = files
-    self._rng = np.random.default_rng(0)
-    self._row = 0
-
-  def run(self, num_images: int) -> int:
-    """Loads images; how many."""
-    count = -(-num_images // 4)
-    for _ in range(count):
-      content = self._files.read(self._row % len(self._files))
-      self._row += 1
-      image = Image.open(io.BytesIO(content)).convert("RGB")
-      for _ in range(2):
-        self._view(image, 224, (0.14, 1.0))
-      for _ in range(6):
-        self._view(image, 96, (0.05, 0.14))
-    return count
-
-  def _view(
-    self, image: Image.Image, side: int, scale: tuple[float, float]
-  ) -> np.ndarray:
-    rng = self._rng
-    box = self._box(image.size, scale)
-    view = image.crop(box).resize((side, side), Image.Resampling.BILINEAR)
-    if rng.random() < 0.5:
-      view = ImageOps.mirror(view)
-    if rng.random() < 0.8:
-      view = self._jitter(view)
-    if rng.random() < 0.2:
-      view = view.convert("L").convert("RGB")
-    if rng.random() < 0.5:
-      radius = rng.uniform(0.1, 2.0)
-      view = view.filter(ImageFilter.GaussianBlur(radius))
-    pixels = np.asarray(view, np.float32) / 255
-    return ((pixels - _MEAN) / _STD).transpose(2, 0, 1).copy()
-
-  def _box(
-    self, size: tuple[int, int], scale: tuple[float, float]
-  ) -> tuple[int, int, int, int]:
-    rng, (width, height) = self._rng, size
-    for _ in range(10):
-      area = rng.uniform(*scale) * width * height
-      ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
-      w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
-      if 0 < w <= width and 0 < h <= height:
-        left = int(rng.integers(0, width - w + 1))
-        top = int(rng.integers(0, height - h + 1))
-        return left, top, left + w, top + h
-    return 0, 0, width, height
-
-  def _jitter(self, view: Image.Image) -> Image.Image:
-    rng = self._rng
-    enhancers = (
-      ImageEnhance.Brightness,
-      ImageEnhance.Contrast,
-      ImageEnhance.Color,
-    )
-    for k in rng.permutation(4):
-      if k < 3:
-        view = enhancers[k](view).enhance(rng.uniform(0.2, 1.8))
-        continue
-      hue, saturation, value = view.convert("HSV").split()
-      shift = int(rng.uniform(-0.2, 0.2) * 255) % 256
-      turned = np.asarray(hue) + np.uint8(shift)
-      view = Image.merge("HSV", (Image.fromarray(turned), saturation, value))
-      view = view.convert("RGB")
-    return view
-
-
 def _measure(sides: dict[str, Callable[[int], int]]) -> dict[str, list[float]]:
   """Images per second of CPU time of every side, one number a window."""
   rates = {name: [] for name in sides}
@@ -368,20 +255,14 @@ def _watch_memory(ours: _Ours) -> None:
   warm = max(1, _STEPS.value // 10)
   ours.run(warm * images)
   gc.collect()
-  before = _resident_bytes()
+  before = host_memory.resident_bytes()
   ours.run((_STEPS.value - warm) * images)
   gc.collect()
-  after = _resident_bytes()
+  after = host_memory.resident_bytes()
   print(
     f"memory: {before / 2**20:.0f} MB after {warm} steps, "
     f"{after / 2**20:.0f} MB after {_STEPS.value}"
   )
-
-
-def _resident_bytes() -> int:
-  """Memory of this process, as Linux tells it."""
-  pages = pathlib.Path("/proc/self/statm").read_text(encoding="ascii").split()
-  return int(pages[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ import ml_collections
 
 from paws_jax import config as config_lib
 
+_METHODS = ("paws", "supervised")
 # Switches of section `method` that the peer implements, or that train nothing.
 # Label smoothing and crops reach it as label rows and views.
 _KNOWN = frozenset(
   {
+    "name",
     "temperature",
     "sharpen_temperature",
     "me_max",
@@ -27,9 +29,9 @@ _KNOWN = frozenset(
 def sections(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
   """Sections `model`, `method` and `optim` for `torch_peer.Peer`.
 
-  Defaults are PAWS as in the paper, which is what the peer does: a field that
-  it does not know may have its default and nothing else, so that a switch that
-  comes later is refused, too.
+  Defaults are PAWS as in the paper, which is what the peer does beside its
+  supervised baseline: a field that it does not know may have its default and
+  nothing else, so that a switch that comes later is refused, too.
 
   Args:
     config: a valid recipe.
@@ -39,7 +41,11 @@ def sections(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
   """
   default = config_lib.base()
   checked = [("method", k) for k in default.method if k not in _KNOWN]
-  lacking = [
+  lacking = []
+  if config.method.name not in _METHODS:
+    has = " and ".join(repr(name) for name in _METHODS)
+    lacking.append(f"method.name is {config.method.name!r} (it has {has} only)")
+  lacking += [
     f"{section}.{name} is {config[section][name]!r} (it has "
     f"{default[section][name]!r} only)"
     for section, name in (*checked, ("model", "freeze_bn"))

@@ -8,6 +8,36 @@ import numpy as np
 from PIL import Image
 
 _HEIGHT, _WIDTH = 375, 500
+_KINDS = (".jpg", ".jpeg")
+
+
+def find(root: pathlib.Path) -> list[str]:
+  """Names of the JPEGs below a directory, relative to it, in order."""
+  paths = (p for p in root.rglob("*") if p.suffix.lower() in _KINDS)
+  return sorted(path.relative_to(root).as_posix() for path in paths)
+
+
+def find_or_make(root: pathlib.Path, count: int) -> list[str]:
+  """As `find`, after `make` where there is nothing at all.
+
+  Raises:
+    ValueError: the directory has no JPEGs, but something else: it may be
+      another than was meant.
+    OSError: it cannot be read or written.
+  """
+  found = find(root)
+  if found:
+    return found
+  other = next(root.iterdir(), None) if root.exists() else None
+  if other is not None:
+    raise ValueError(
+      f"--dir={root} has no JPEGs ({', '.join(_KINDS)}), but is not empty "
+      f"({other.name}): give a directory of JPEGs, or a new or empty one, for "
+      "photographs to be made there."
+    )
+  make(root, count)
+  print(f"made: {count} photographs in {root}", flush=True)
+  return find(root)
 
 
 def make(root: pathlib.Path, count: int) -> None:

@@ -4,16 +4,19 @@ r"""How a step scales with devices, and what BatchNorm's synchronisation costs.
   XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu \
     python benchmarks/scaling.py --config=tests/tiny_recipe.py --per_device=32
 
-Weak scaling: every device has --per_device unlabelled images, the support set
-stays as it is, on 1, 2, 4, ... devices (--devices). On each number the whole
-step, with BatchNorm's statistics over all devices and over each alone. All take
-turns, window by window. Lines
+On 1, 2, 4, ... devices (--devices), each with --per_device unlabelled images.
+The support set stays as it is and is divided over them, so that the work of a
+device falls as they grow in number, and equal seconds per step would be no
+success. Efficiency is therefore arithmetic per second and device:
 
-  efficiency N: seconds per step of 1 device / of N
-  batch norm N: share of a step of N devices that its synchronisation takes
+  efficiency N: its two factors are seconds per step of 1 device / of N, and
+    FLOP of a step on each of N devices / on 1, as counted in the program
+  batch norm N: share of a step of N devices that synchronising the statistics
+    of BatchNorm takes, against each device with its own
 
-and last `ratio:`, the efficiency on the most devices. Devices made of one
-machine's cores share them: their efficiency says nothing, but that it runs.
+and last `ratio:`, the efficiency on the most devices. All take turns, window by
+window. Devices made of one machine's cores share them: their efficiency says
+nothing, but that it runs.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ import sys
 
 import jax
 import ml_collections
+import slices
+import step_sides
 import synthetic
 import timing
 from absl import app
@@ -32,7 +37,6 @@ from ml_collections import config_flags
 from paws_jax import config as config_lib
 from paws_jax import experiment as experiment_lib
 from paws_jax import sharding
-from paws_jax import train
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "The recipe, e.g. configs/cifar10.py.", lock_config=True
@@ -52,27 +56,6 @@ _WARMUP = flags.DEFINE_integer(
 )
 
 
-class _Training:
-  """Whole steps on some of the devices."""
-
-  def __init__(self, name: str, experiment: experiment_lib.Experiment):
-    self._pipeline, self._step = experiment.pipeline, 0
-    self._state = experiment.initial_state()
-    call = train.make_train_call(experiment.trainer, self._pipeline, 1)
-    self._call = timing.compiled(
-      name, call, self._state, self._pipeline.inputs(0, 1)
-    )
-
-  def run(self, num_steps: int) -> int:
-    """Takes steps and waits for the last; how many."""
-    for _ in range(num_steps):
-      inputs = self._pipeline.inputs(self._step, 1)
-      self._state, _ = self._call(self._state, inputs)
-      self._step += 1
-    jax.block_until_ready(self._state)
-    return num_steps
-
-
 def main(argv: list[str]) -> int:
   """Measures what the flags ask for; returns the exit status."""
   if len(argv) > 1 or _CONFIG.value is None:
@@ -85,30 +68,43 @@ def main(argv: list[str]) -> int:
 
 
 def _run(config: ml_collections.ConfigDict) -> int:
-  sharding.use_cpu_cores(_PER_DEVICE.value)
+  # Each number of devices has a batch that it divides: none bounds them.
+  sharding.use_cpu_cores(0)
   counts = _counts()
   timing.print_setting()
   sides = {}
   for count in counts:
     for together in (True, False)[: 1 + (count > 1)]:
       name = _name(count, together=together)
-      sides[name] = _Training(
+      sides[name] = step_sides.Training(
         name, _experiment(config, count, together=together)
-      ).run
+      )
   seconds = timing.in_turns(
-    sides, windows=_WINDOWS.value, steps=_STEPS.value, warmup=_WARMUP.value
+    {name: side.run for name, side in sides.items()},
+    windows=_WINDOWS.value,
+    steps=_STEPS.value,
+    warmup=_WARMUP.value,
   )
   for name, windows in seconds.items():
     print(f"{name}: {timing.spread(windows)}")
-  one = seconds[_name(counts[0], together=True)]
+  flops = {
+    count: sides[_name(count, together=True)].costs().flops for count in counts
+  }
+  one = seconds[_name(1, together=True)]
   for count in counts[1:]:
     whole = seconds[_name(count, together=True)]
     alone = seconds[_name(count, together=False)]
+    work = flops[count] / flops[1]
+    efficiency = timing.efficiency(one, whole, work=work)
+    print(
+      f"efficiency {count}: {efficiency:.1%} = {timing.ratio(whole, one):.4g} "
+      f"(seconds per step, 1 device / {count}) x {work:.4g} (FLOP of a device, "
+      f"{count} / 1)"
+    )
     share = 1 - statistics.median(alone) / statistics.median(whole)
-    print(f"efficiency {count}: {timing.ratio(whole, one):.1%}")
     print(f"batch norm {count}: {share:.1%}")
-  most = seconds[_name(counts[-1], together=True)]
-  print(f"ratio: {timing.ratio(most, one):.2f}")
+  # That of the most devices.
+  print(f"ratio: {efficiency:.2f}")
   return 0
 
 
@@ -118,7 +114,7 @@ def _name(count: int, *, together: bool) -> str:
 
 
 def _counts() -> list[int]:
-  """Numbers of devices, ascending from 1.
+  """Numbers of devices, ascending from 1, two at least.
 
   Raises:
     ValueError: for numbers that cannot be.
@@ -135,6 +131,12 @@ def _counts() -> list[int]:
   counts = sorted({int(word) for word in asked})
   if counts[0] != 1:
     raise ValueError(f"--devices={','.join(asked)}: 1 must be among them.")
+  if len(counts) == 1:
+    raise ValueError(
+      f"1 device of {there} has nothing to be compared with: leave --devices "
+      "out, or give it more numbers; on a CPU "
+      "XLA_FLAGS=--xla_force_host_platform_device_count=8 makes 8 devices."
+    )
   return counts
 
 
@@ -151,4 +153,4 @@ def _experiment(
 
 
 if __name__ == "__main__":
-  app.run(main)
+  app.run(main, flags_parser=slices.parse_flags)

@@ -6,13 +6,15 @@
 
 Compares the plain loop (train.steps_per_call=1) with a `lax.scan` over more
 steps, on images in memory (random ones where a recipe's are not at hand). All
-take turns, window by window. "epoch" stands for the steps of an epoch. The last
-lines are
+take turns, window by window. "epoch" stands for the steps of an epoch: random
+images are as many as the recipe's are known to be, and where that is not known
+a line says so. The last lines are
 
-  choose: the train.steps_per_call that is fastest on these devices
+  choose: the train.steps_per_call that is fastest on these devices; 1 where
+    windows of the fastest overlap with those of the plain loop
   ratio: seconds per step of the plain loop / of the fastest of the others
 
-so above 1 a scan is worth it. On a CPU it is not: XLA runs convolutions inside
+so above 1 a scan is faster. On a CPU it is not: XLA runs convolutions inside
 a loop without its fast kernels, and the recipes for CPUs choose 1.
 """
 
@@ -23,6 +25,8 @@ import sys
 
 import jax
 import ml_collections
+import slices
+import step_sides
 import synthetic
 import timing
 from absl import app
@@ -30,45 +34,21 @@ from absl import flags
 from ml_collections import config_flags
 
 from paws_jax import config as config_lib
-from paws_jax import experiment as experiment_lib
 from paws_jax import sharding
-from paws_jax import train
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "The recipe, e.g. configs/quickstart.py.", lock_config=True
 )
 _SCANS = flags.DEFINE_list(
-  "steps_per_call", ["4", "16"], 'Beside 1: numbers of steps, or "epoch".'
+  "steps_per_call",
+  None,
+  'Beside 1: numbers of steps, or "epoch". Default: 4,16,epoch, on a CPU 4,16, '
+  "where an epoch in one call takes minutes.",
 )
 _WINDOWS = flags.DEFINE_integer(
   "windows", 3, "Times that everything is measured.", lower_bound=1
 )
 _STEPS = flags.DEFINE_integer("steps", 16, "Steps in a window.", lower_bound=1)
-
-
-class _Loop:
-  """Training with so many steps in a call."""
-
-  def __init__(self, experiment: experiment_lib.Experiment, per_call: int):
-    self._pipeline, self._per_call = experiment.pipeline, per_call
-    self._state = experiment.initial_state()
-    call = train.make_train_call(
-      experiment.trainer, self._pipeline, self._per_call
-    )
-    self._call = timing.compiled(
-      _name(per_call), call, self._state, self._pipeline.inputs(0, per_call)
-    )
-    self._step = 0
-
-  def run(self, num_steps: int) -> int:
-    """Takes the calls that cover these steps; how many steps they are."""
-    calls = -(-num_steps // self._per_call)
-    for _ in range(calls):
-      inputs = self._pipeline.inputs(self._step, self._per_call)
-      self._state, _ = self._call(self._state, inputs)
-      self._step += self._per_call
-    jax.block_until_ready(self._state)
-    return calls * self._per_call
 
 
 def _name(per_call: int) -> str:
@@ -90,19 +70,22 @@ def _run(config: ml_collections.ConfigDict) -> int:
   config.train.steps_per_call = 1
   config_lib.validate(config)
   sharding.use_cpu_cores(config.train.batch_size)
-  experiment = synthetic.experiment(config)
+  experiment = synthetic.experiment(config, whole_epoch=True)
   timing.print_setting()
-  print(f"data: {experiment.dataset.name}")
-  scans = _scans(experiment.pipeline.steps_per_epoch)
+  per_epoch = experiment.pipeline.steps_per_epoch
+  print(f"data: {experiment.dataset.name}, steps of an epoch: {per_epoch}")
+  scans = _scans(per_epoch)
   names = {_name(per_call): per_call for per_call in (1, *scans)}
-  sides = {name: _Loop(experiment, n).run for name, n in names.items()}
+  sides = {
+    name: step_sides.Training(name, experiment, steps_per_call=n).run
+    for name, n in names.items()
+  }
   seconds = timing.in_turns(
     sides, windows=_WINDOWS.value, steps=_STEPS.value, warmup=1
   )
   for name, windows in seconds.items():
     print(f"{name}: {timing.spread(windows)}")
-  fastest = min(seconds, key=lambda name: statistics.median(seconds[name]))
-  print(f"choose: {names[fastest]}")
+  print(f"choose: {names[timing.choose(seconds, default=_name(1))]}")
   plain, *others = seconds.values()
   best = min(others, key=statistics.median)
   print(f"ratio: {timing.ratio(best, plain):.3g}")
@@ -113,10 +96,19 @@ def _scans(steps_per_epoch: int) -> list[int]:
   """The numbers of steps that the flag asks for.
 
   Raises:
-    ValueError: for what is no number above 1.
+    ValueError: for what is no number above 1, also an epoch of one step.
   """
+  words = _SCANS.value
+  if words is None:
+    with_epoch = jax.default_backend() != "cpu" and steps_per_epoch > 1
+    words = ["4", "16"] + ["epoch"] * with_epoch
   scans = []
-  for word in _SCANS.value:
+  for word in words:
+    if word == "epoch" and steps_per_epoch == 1:
+      raise ValueError(
+        "--steps_per_call=epoch: an epoch has 1 step, which is the plain loop: "
+        "leave it out, or lower train.batch_size."
+      )
     number = str(steps_per_epoch) if word == "epoch" else word
     if not number.isdigit() or int(number) < 2:
       raise ValueError(
@@ -129,4 +121,4 @@ def _scans(steps_per_epoch: int) -> list[int]:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  app.run(main, flags_parser=slices.parse_flags)

@@ -22,7 +22,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import pathlib
-import re
 import sys
 from collections.abc import Collection
 from collections.abc import Mapping
@@ -30,7 +29,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
-from absl import app
+from absl import flags
+
+from paws_jax import recipe_flag
 
 _CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 
@@ -121,19 +122,21 @@ def adapt(
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parser for `app.run` of a script with flags `config` and `slice`.
+  """Parser for `app.run` of a script with a flag `config`, and maybe `slice`.
 
   The flag `config` looks for changes of the recipe in `sys.argv`, so it is
-  there that --slice gets its recipe.
+  there that --slice gets its recipe. As `paws_jax.main`, exits with status 2
+  and one line when the command line is wrong.
 
   Returns:
     What is left of the arguments.
   """
   try:
-    sys.argv[:] = expand(argv)
+    sys.argv[:] = expand(argv) if "slice" in flags.FLAGS else argv
+    return recipe_flag.parse(sys.argv)
   except ValueError as error:
-    sys.exit(f"error: {error}")
-  return app.parse_flags_with_usage(list(sys.argv))
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
 
 
 def expand(argv: Sequence[str]) -> list[str]:
@@ -143,16 +146,15 @@ def expand(argv: Sequence[str]) -> list[str]:
     argv: the program and its arguments.
 
   Returns:
-    A longer one; the same where no slice is named, or an unknown one, which the
-    flag `slice` refuses.
+    A longer one; the same where no slice is named.
 
   Raises:
-    ValueError: --slice and --config are both given.
+    ValueError: --slice and --config are both given, or the slice is unknown.
   """
-  name = _value(argv, "slice")
+  name = recipe_flag.given(argv, "slice")
   if name is None:
     return list(argv)
-  config = _value(argv, "config")
+  config = recipe_flag.given(argv, "config")
   if config is not None:
     raise ValueError(
       f"--slice={name} and --config={config} are both given: drop one of them. "
@@ -160,16 +162,7 @@ def expand(argv: Sequence[str]) -> list[str]:
       "--config.train.batch_size=64."
     )
   if name not in SLICES:
-    return list(argv)
+    raise ValueError(f"--slice={name}: known are {', '.join(SLICES)}.")
   # Before changes of its fields.
   recipe = f"--config={pathlib.Path(__file__).resolve()}:{name}"
   return [argv[0], recipe, *argv[1:]]
-
-
-def _value(argv: Sequence[str], flag: str) -> str | None:
-  """What a flag is given on a command line; None: nothing."""
-  for i, argument in enumerate(argv):
-    found = re.fullmatch(rf"--?{flag}(?:=(.*))?", argument)
-    if found:
-      return found[1] if "=" in argument else "".join(argv[i + 1 : i + 2])
-  return None

@@ -4,13 +4,18 @@
   python benchmarks/step.py --slice=imagenet-slice
   python benchmarks/step.py --slice=wrn28-2-cpu --windows=3 --steps=5 --warmup=2
 
-Prints steps and unlabelled images a second of the whole step as trained, which
-cuts its views itself, and of the model part alone (both passes, loss, gradient
-and optimiser) on fixed random views. For both, FLOP, traffic and memory of each
-device, and on a known accelerator MFU (convolutions and matrix products, over
-the bf16 peak) and the share of the roofline. With PyTorch installed its step
-runs on the same views and weights, from benchmarks/torch_peer.py; the last line
-is
+Prints steps and unlabelled images a second, of all devices and of each, of
+
+  model part: both passes, loss, gradient and optimiser on fixed random views
+  with augmentation: the same on views that are cut anew for each step
+  whole step: as trained, with metrics and the choice of images
+
+Images lie in memory: reading them is measured by benchmarks/whole_path.py. Of
+the model part and the whole step also FLOP, traffic and memory of each device,
+and on a known accelerator MFU (the model part's convolutions and matrix
+products, with what train.remat computes again, over the bf16 peak) and the
+share of the roofline. With PyTorch installed its step runs on the same views
+and weights, from benchmarks/torch_peer.py; the last line is
 
   ratio: PyTorch's seconds per step / seconds per step of the model part
 
@@ -25,10 +30,9 @@ stand in benchmarks/slices.py.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import statistics
-import sys
+from collections.abc import Mapping
 from typing import Any
 
 import accounting
@@ -38,12 +42,11 @@ import ml_collections
 import numpy as np
 import peer_recipe
 import slices
+import step_command
 import step_sides
 import synthetic
 import timing
-from absl import app
 from absl import flags
-from absl import logging
 from ml_collections import config_flags
 
 from paws_jax import config as config_lib
@@ -54,19 +57,8 @@ from paws_jax import train
 from paws_jax.interop import torch_names
 from paws_jax.methods import method as method_lib
 
-_CONFIG = config_flags.DEFINE_config_file(
-  "config",
-  None,
-  "The recipe, e.g. configs/quickstart.py; any field can be changed: "
-  "--config.train.batch_size=64.",
-  lock_config=True,
-)
-_SLICE = flags.DEFINE_enum(
-  "slice",
-  None,
-  list(slices.SLICES),
-  "Instead of --config: a part of a recipe, on random images.",
-)
+# So that --help shows them.
+flags.adopt_module_key_flags(step_command)
 _WINDOWS = flags.DEFINE_integer(
   "windows", 5, "Times that everything is measured.", lower_bound=1
 )
@@ -74,14 +66,11 @@ _STEPS = flags.DEFINE_integer("steps", 20, "Steps in a window.", lower_bound=1)
 _WARMUP = flags.DEFINE_integer(
   "warmup", 20, "Steps before the first window.", lower_bound=0
 )
-_PEER = flags.DEFINE_enum(
-  "peer",
-  "auto",
-  ["auto", "torch", "none"],
-  "What to compare with; auto: PyTorch if it is installed.",
-)
 _PEER_COMPILE = flags.DEFINE_boolean(
-  "peer_compile", False, "Let PyTorch compile its forward and backward pass."
+  "peer_compile",
+  False,
+  "Let PyTorch compile its forward and backward pass. On a CPU that takes a "
+  "C++ compiler and minutes; whether it is faster is not measured.",
 )
 _SYNTHETIC = flags.DEFINE_boolean(
   "synthetic", False, "Random images even if the recipe's data are there."
@@ -90,104 +79,75 @@ _CHECK = flags.DEFINE_boolean(
   "check", False, "Compare the losses of both sides' first steps, and stop."
 )
 
-# Relative difference between the losses of both sides: at the first step, and
-# after updates, which a large learning rate makes diverge.
+# Difference between the losses of both sides, relative for losses above 1 (with
+# me-max one is a difference of larger terms): at the first step, and after
+# updates, which a large learning rate makes diverge.
 _TOLERANCES = {"float32": (1e-5, 1e-2), "bfloat16": (2e-2, 5e-2)}
 _NUM_CHECKED = 3
-
-
-def main(argv: list[str]) -> int:
-  """Measures what the flags ask for; returns the exit status."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-  if _CONFIG.value is None:
-    raise app.UsageError(
-      "--config is missing: give a recipe, e.g. --config=configs/quickstart.py"
-      f", or --slice={'|'.join(slices.SLICES)}"
-    )
-  # Of JAX, about platforms that are not there.
-  logging.set_verbosity(logging.WARNING)
-  try:
-    return _run(_CONFIG.value)
-  except (ValueError, TypeError, FileNotFoundError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
+_PEER_SIDE = "torch peer"
+# Of fewer windows a median tells little.
+_FEW_WINDOWS = 3
 
 
 def _run(config: ml_collections.ConfigDict) -> int:
   config_lib.validate(config)
   sharding.use_cpu_cores(config.train.batch_size)
-  with_peer = _peer_wanted()
+  if _CHECK.value and step_command.PEER.value == "none":
+    raise ValueError("--check compares with PyTorch: drop --peer=none.")
+  with_peer = step_command.peer_wanted(required=_CHECK.value)
   if with_peer:
     # Else JAX would take most of a GPU's memory before PyTorch starts.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # Where cores are shared, PyTorch's threads that wait by spinning hold up
     # the one they wait for: steps took 40 times longer.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-  if _SLICE.value is not None:
+  if step_command.SLICE.value is not None:
     changed = config_flags.get_override_values(flags.FLAGS["config"])
     slices.adapt(config, jax.default_backend(), overridden=changed)
   experiment = synthetic.experiment(
-    config, always_random=_SYNTHETIC.value or _SLICE.value is not None
+    config, always_random=_SYNTHETIC.value or bool(step_command.SLICE.value)
   )
   _print_setting(config, experiment, with_peer)
-  views = step_sides.random_views(experiment)
+  batch = step_sides.first_batch(experiment)
+  views = step_sides.random_views(experiment, batch)
   state = experiment.initial_state()
+  peer = None
   if with_peer:
     try:
       # Before steps are compiled: what the peer refuses, it refuses soon.
       peer = _create_peer(config, experiment, state, views)
     except ValueError as error:
-      if _PEER.value == "torch" or _CHECK.value:
+      if step_command.PEER.value == "torch" or _CHECK.value:
         raise
       print(f"peer: left out, {error}")
-      with_peer = False
   model_part = step_sides.ModelPart(experiment, state, views)
   if _CHECK.value:
     return _check(model_part, peer, _dtype(experiment))
-  ours = {
-    "whole step": step_sides.WholeStep(experiment, state),
-    "model part": model_part,
+  augmented = step_sides.WithAugmentation(experiment, model_part, batch)
+  whole_step = step_sides.Training(
+    "whole step",
+    experiment,
+    state=state,
+    steps_per_call=experiment.train.steps_per_call,
+  )
+  sides = {
+    "model part": model_part.run,
+    "with augmentation": augmented.run,
+    "whole step": whole_step.run,
   }
-  sides = {name: side.run for name, side in ours.items()}
-  if with_peer:
-    sides["torch peer"] = peer.run
+  if peer is not None:
+    sides[_PEER_SIDE] = peer.run
   seconds = timing.in_turns(
     sides, windows=_WINDOWS.value, steps=_STEPS.value, warmup=_WARMUP.value
   )
-  for name, windows in seconds.items():
-    _print_rate(name, windows, experiment)
-  for name, side in ours.items():
-    median = statistics.median(seconds[name])
-    print(f"{name}, each device: {accounting.describe(side.costs, median)}")
-  whole, part = (statistics.median(seconds[name]) for name in ours)
-  print(f"cutting the views: {1 - part / whole:.1%} of the whole step")
-  if with_peer:
-    mine, theirs = seconds["model part"], seconds["torch peer"]
+  _print_rates(experiment, seconds)
+  _print_costs(experiment, model_part, whole_step, seconds)
+  if peer is not None:
+    mine, theirs = seconds["model part"], seconds[_PEER_SIDE]
     ratios = [b / a for a, b in zip(mine, theirs, strict=True)]
     print(f"ratio in each window: {min(ratios):.2f} to {max(ratios):.2f}")
     print(f"ratio: {timing.ratio(mine, theirs):.2f}")
   return 0
-
-
-def _peer_wanted() -> bool:
-  """Whether to run PyTorch; says so if it is missing.
-
-  Raises:
-    ValueError: it is missing but asked for.
-  """
-  if _PEER.value == "none":
-    if _CHECK.value:
-      raise ValueError("--check compares with PyTorch: drop --peer=none.")
-    return False
-  if importlib.util.find_spec("torch") is not None:
-    return True
-  if _PEER.value == "torch" or _CHECK.value:
-    raise ValueError(
-      "PyTorch is not installed: pip install torch, or --peer=none."
-    )
-  print("peer: PyTorch is not installed, nothing to compare with")
-  return False
 
 
 def _print_setting(
@@ -196,28 +156,25 @@ def _print_setting(
   with_peer: bool,
 ) -> None:
   """Everything that a number must be quoted with."""
-  versions = {}
-  if with_peer:
-    import torch
-
-    versions["torch"] = (
-      f"{torch.__version__} ({torch.get_num_threads()} threads, "
-      f"OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']})"
-    )
-  timing.print_setting(**versions)
+  step_command.print_setting(with_peer)
   views, support = experiment.trainer.views, config.support
   unlabelled = (
-    f"{config.train.batch_size} unlabelled images as {views.num_large} x "
-    f"{views.large_size} and {views.num_small} x {views.small_size} pixels"
+    f"{config.train.batch_size} unlabelled images as "
+    f"{views.num_large} x {views.large_size}"
   )
+  if views.num_small:
+    unlabelled += f" and {views.num_small} x {views.small_size}"
   if not views.num_large:
-    unlabelled = f"no unlabelled images, views of {views.large_size} pixels"
+    unlabelled = f"no unlabelled images, views of {views.large_size}"
   print(
     f"recipe: {config.model.name} x{config.model.width} in "
-    f"{_dtype(experiment)}, {unlabelled}, {support.classes_per_step} x "
+    f"{_dtype(experiment)}, {unlabelled} pixels, {support.classes_per_step} x "
     f"{support.images_per_class} x {support.num_views} supports"
   )
-  print(f"data: {experiment.dataset.name}")
+  print(
+    f"data: {experiment.dataset.name}, in memory; reading is measured by "
+    "benchmarks/whole_path.py"
+  )
 
 
 def _dtype(experiment: experiment_lib.Experiment) -> str:
@@ -257,7 +214,7 @@ def _create_peer(
       label_rows=_numpy(
         method_lib.support_rows(views, smoothing=config.support.label_smoothing)
       ),
-      large=_numpy(views.large.swapaxes(0, 1)),
+      large=None if views.large is None else _numpy(views.large.swapaxes(0, 1)),
       small=None if views.small is None else _numpy(views.small.swapaxes(0, 1)),
     ),
     rates=experiment.trainer.schedule(jnp.arange(most)).tolist(),
@@ -272,16 +229,51 @@ def _numpy(array: jax.Array) -> np.ndarray:
   return np.array(array)
 
 
-def _print_rate(
-  name: str, windows: list[float], experiment: experiment_lib.Experiment
+def _print_rates(
+  experiment: experiment_lib.Experiment, seconds: Mapping[str, list[float]]
 ) -> None:
-  median = statistics.median(windows)
-  kind = "unlabelled" if experiment.trainer.views.num_large else "labelled"
-  print(
-    f"{name}: {1 / median:.3g} steps/s, "
-    f"{experiment.images_per_step / median:.4g} {kind} images/s; "
-    f"{timing.spread(windows)}"
-  )
+  """Of all devices together, and of each where there are several."""
+  if _WINDOWS.value < _FEW_WINDOWS:
+    print(
+      f"windows: {_WINDOWS.value}; medians of fewer than {_FEW_WINDOWS} say "
+      "little"
+    )
+  for name, windows in seconds.items():
+    median = statistics.median(windows)
+    rate = experiment.images_per_step / median
+    # PyTorch has its own idea of a device.
+    num_devices = 1 if name == _PEER_SIDE else jax.device_count()
+    each = f" ({rate / num_devices:.4g} a device)" if num_devices > 1 else ""
+    print(
+      f"{name}: {1 / median:.3g} steps/s, {rate:.4g} {_kind(experiment)} "
+      f"images/s{each}; {timing.spread(windows)}"
+    )
+
+
+def _kind(experiment: experiment_lib.Experiment) -> str:
+  """Of the images that `images_per_step` counts."""
+  return "unlabelled" if experiment.trainer.views.num_large else "labelled"
+
+
+def _print_costs(
+  experiment: experiment_lib.Experiment,
+  model_part: step_sides.ModelPart,
+  whole_step: step_sides.Training,
+  seconds: Mapping[str, list[float]],
+) -> None:
+  """Work of each device, and what cutting the views takes."""
+  medians = {name: statistics.median(w) for name, w in seconds.items()}
+  model = model_part.costs()
+  for name, found in (
+    ("model part", model),
+    ("whole step", whole_step.costs()),
+  ):
+    told = accounting.describe(found, medians[name], model_flops=model.flops)
+    print(f"{name}, each device: {told}")
+  each = model.flops * jax.device_count() / experiment.images_per_step
+  print(f"model part: {each / 1e9:.4g} GFLOP per {_kind(experiment)} image")
+  share = 1 - medians["model part"] / medians["with augmentation"]
+  print(f"cutting the views: {share:.1%} of the step with augmentation")
 
 
 def _check(ours: step_sides.ModelPart, peer: Any, dtype: str) -> int:
@@ -291,14 +283,14 @@ def _check(ours: step_sides.ModelPart, peer: Any, dtype: str) -> int:
   for step in range(_NUM_CHECKED):
     a, b = float(ours.step()), float(peer.step())
     tolerance = later if step else first
-    good = abs(a - b) <= tolerance * max(abs(a), abs(b))
+    good = abs(a - b) <= tolerance * max(abs(a), abs(b), 1.0)
     status = status if good else 1
     print(
       f"check: step {step}: loss {a:.7f}, of the peer {b:.7f}: "
-      f"{'equal' if good else 'NOT EQUAL'} within {tolerance:g} of it"
+      f"{'equal' if good else 'NOT EQUAL'} within {tolerance:g}"
     )
   return status
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=slices.parse_flags)
+  step_command.start(_run)

@@ -1,4 +1,4 @@
-"""What benchmarks/step.py measures: a whole step, and its model part alone."""
+"""What benchmarks/step.py measures: a whole step, and parts of it."""
 
 from __future__ import annotations
 
@@ -17,39 +17,66 @@ from paws_jax import sharding
 from paws_jax import train
 
 
-class WholeStep:
+class Training:
   """Training as the loop of `paws_jax.train` does it, logging aside."""
 
   def __init__(
-    self, experiment: experiment_lib.Experiment, state: train.TrainState
+    self,
+    name: str,
+    experiment: experiment_lib.Experiment,
+    *,
+    state: train.TrainState | None = None,
+    steps_per_call: int = 1,
   ):
-    self._pipeline = experiment.pipeline
-    self._per_call = experiment.train.steps_per_call
-    # A copy, which the first call may consume.
-    self._state = jax.tree.map(jnp.copy, state)
-    call = train.make_train_call(
+    """Compiles it.
+
+    Args:
+      name: printed with the seconds that this takes.
+      experiment: what to train.
+      state: to begin with, which stays as it is; None: a fresh one.
+      steps_per_call: of the compiled program.
+    """
+    self._pipeline, self._per_call = experiment.pipeline, steps_per_call
+    # The first call consumes it.
+    self._state = (
+      experiment.initial_state()
+      if state is None
+      else jax.tree.map(jnp.copy, state)
+    )
+    self._jitted = train.make_train_call(
       experiment.trainer, self._pipeline, self._per_call
     )
-    inputs = self._pipeline.inputs(0, self._per_call)
     self._step = 0
-    self._call = timing.compiled("whole step", call, self._state, inputs)
-    self.costs = accounting.costs(
-      call, (self._state, inputs), self._call, num_steps=self._per_call
+    self._call = timing.compiled(
+      name, self._jitted, self._state, self._inputs()
+    )
+
+  def _inputs(self) -> Any:
+    return self._pipeline.inputs(self._step, self._per_call)
+
+  def costs(self) -> accounting.StepCosts:
+    """Of one step on one device."""
+    arguments = (self._state, self._inputs())
+    return accounting.costs(
+      self._jitted, arguments, self._call, num_steps=self._per_call
     )
 
   def run(self, num_steps: int) -> int:
     """Takes `num_steps` steps or the calls that cover them; how many."""
     calls = -(-num_steps // self._per_call)
     for _ in range(calls):
-      inputs = self._pipeline.inputs(self._step, self._per_call)
-      self._state, _ = self._call(self._state, inputs)
+      self._state, _ = self._call(self._state, self._inputs())
       self._step += self._per_call
     jax.block_until_ready(self._state)
     return calls * self._per_call
 
 
 class ModelPart:
-  """Both passes, loss, gradient and optimiser, on views that stay."""
+  """Both passes, loss, gradient and optimiser, on views that stay.
+
+  Attributes:
+    state: after the last step, which may still be computed.
+  """
 
   def __init__(
     self,
@@ -80,29 +107,82 @@ class ModelPart:
       return state, loss
 
     whole = sharding.replicated(trainer.mesh)
-    call = jax.jit(step, donate_argnums=0, out_shardings=(whole, whole))
-    self._state, self._views = jax.tree.map(jnp.copy, state), views
-    self._call = timing.compiled("model part", call, self._state, views)
-    self.costs = accounting.costs(call, (self._state, views), self._call)
+    self._jitted = jax.jit(step, donate_argnums=0, out_shardings=(whole, whole))
+    self.state, self._views = jax.tree.map(jnp.copy, state), views
+    self._call = timing.compiled("model part", self._jitted, self.state, views)
 
-  def step(self) -> Any:
-    """Takes a step; returns its loss, which may still be computed."""
-    self._state, loss = self._call(self._state, self._views)
+  def costs(self) -> accounting.StepCosts:
+    """Of one step on one device."""
+    arguments = (self.state, self._views)
+    return accounting.costs(self._jitted, arguments, self._call)
+
+  def step(self, views: data.Views | None = None) -> Any:
+    """Takes a step; returns its loss, which may still be computed.
+
+    Args:
+      views: default those that stay.
+    """
+    views = self._views if views is None else views
+    self.state, loss = self._call(self.state, views)
     return loss
 
   def run(self, num_steps: int) -> int:
     """Takes steps and waits for the last; how many."""
     for _ in range(num_steps):
       self.step()
-    jax.block_until_ready(self._state)
+    jax.block_until_ready(self.state)
     return num_steps
 
 
-def random_views(experiment: experiment_lib.Experiment) -> data.Views:
-  """Views in the shapes of a step, normally distributed; true labels."""
-  trainer, pipeline = experiment.trainer, experiment.pipeline
+class WithAugmentation:
+  """The model part on views that are cut and distorted anew for each step.
+
+  They are made as in a whole step, but by a program of their own, which hands
+  them to the model part's.
+  """
+
+  def __init__(
+    self,
+    experiment: experiment_lib.Experiment,
+    model_part: ModelPart,
+    batch: data.HostBatch,
+  ):
+    """Compiles the making of the views.
+
+    Args:
+      experiment: what is trained.
+      model_part: of it; its state goes on.
+      batch: the images, always these.
+    """
+
+    def cut(batch, step):
+      return train.make_views(experiment.trainer, batch, step)
+
+    self._model_part, self._batch = model_part, batch
+    self._cut = timing.compiled(
+      "views", jax.jit(cut), batch, model_part.state.step
+    )
+
+  def run(self, num_steps: int) -> int:
+    """Takes steps and waits for the last; how many."""
+    for _ in range(num_steps):
+      self._model_part.step(self._cut(self._batch, self._model_part.state.step))
+    jax.block_until_ready(self._model_part.state)
+    return num_steps
+
+
+def first_batch(experiment: experiment_lib.Experiment) -> data.HostBatch:
+  """The images of step 0."""
+  pipeline = experiment.pipeline
   inputs = pipeline.inputs(0, experiment.train.steps_per_call)
-  batch = jax.jit(pipeline.batch)(inputs, 0)
+  return jax.jit(pipeline.batch)(inputs, 0)
+
+
+def random_views(
+  experiment: experiment_lib.Experiment, batch: data.HostBatch
+) -> data.Views:
+  """Views in the shapes of a batch's, normally distributed; true labels."""
+  trainer = experiment.trainer
   shapes = jax.eval_shape(
     lambda batch: train.make_views(trainer, batch, jnp.zeros((), jnp.int32)),
     batch,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
+from typing import TypeVar
 
 import flax
 import jax
@@ -16,6 +17,8 @@ from absl import logging
 from jax.experimental.compilation_cache import compilation_cache
 
 from paws_jax import sharding
+
+_Side = TypeVar("_Side")
 
 
 def print_setting(**versions: str) -> None:
@@ -43,14 +46,19 @@ def compiled(name: str, call: Any, *arguments: Any) -> Any:
   """Compiles a jitted function for its arguments; prints how long it took.
 
   Once from nothing, and once more as a second process would, with what the
-  first time has left on disk.
+  first time has left on disk. Tracing and lowering, which every process does
+  again, are in neither.
   """
   seconds = []
   traced = call.trace(*arguments)
-  before = jax.config.jax_compilation_cache_dir
   with tempfile.TemporaryDirectory() as directory:
-    jax.config.update("jax_compilation_cache_dir", directory)
-    compilation_cache.reset_cache()
+    settings = {
+      "jax_compilation_cache_dir": directory,
+      # JAX leaves out what compiles soon, which would be compiled twice.
+      "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    _configure(settings)
     try:
       for _ in range(2):
         jax.clear_caches()
@@ -59,11 +67,17 @@ def compiled(name: str, call: Any, *arguments: Any) -> Any:
         program = lowered.compile()
         seconds.append(time.perf_counter() - start)
     finally:
-      jax.config.update("jax_compilation_cache_dir", before)
-      compilation_cache.reset_cache()
+      _configure(before)
   cold, warm = seconds
   print(f"compile: {name} {cold:.1f} s, kept on disk {warm:.1f} s", flush=True)
   return program
+
+
+def _configure(settings: Mapping[str, Any]) -> None:
+  """Sets what JAX keeps on disk, and lets it look at that anew."""
+  for name, value in settings.items():
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
 
 
 def in_turns(
@@ -108,3 +122,31 @@ def spread(windows: list[float]) -> str:
 def ratio(ours: list[float], theirs: list[float]) -> float:
   """How many times faster `ours` is, by the medians of both."""
   return statistics.median(theirs) / statistics.median(ours)
+
+
+def efficiency(one: list[float], many: list[float], *, work: float) -> float:
+  """Arithmetic per second on each of many devices, as a share of one alone's.
+
+  Args:
+    one: seconds per step on one device, one number a window.
+    many: likewise on many.
+    work: FLOP of a step on each of the many / on the one. Below 1 where they
+      divide something among them: seconds alone would then flatter.
+  """
+  return ratio(many, one) * work
+
+
+def choose(seconds: Mapping[_Side, list[float]], *, default: _Side) -> _Side:
+  """The fastest side by its median, of those that are surely faster.
+
+  Args:
+    seconds: per step of each side, one number a window.
+    default: the side to keep to, unless all windows of another are faster than
+      all of its own.
+  """
+  faster = [
+    side for side in seconds if max(seconds[side]) < min(seconds[default])
+  ]
+  return min(
+    faster, key=lambda side: statistics.median(seconds[side]), default=default
+  )

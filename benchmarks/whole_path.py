@@ -22,15 +22,14 @@ At 1 training costs no more time than reading; on a CPU reading and computing
 share the cores, and the best that can be is bare / (bare + step alone).
 
 Without --dir, --images photographs of 500 x 375 pixels are made in a temporary
-directory; an empty --dir is filled with them. Ten classes of eight images are
-labelled, by number.
+directory; a new or empty --dir is filled with them. Ten classes of eight images
+are labelled, by number.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
-import os
 import pathlib
 import runpy
 import statistics
@@ -40,6 +39,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import host_memory
 import jax
 import ml_collections
 import photographs
@@ -104,18 +104,10 @@ def _files(root: pathlib.Path) -> list[str]:
   """Names of the JPEGs in a directory; makes some where there are none.
 
   Raises:
-    ValueError: too few of them.
-    OSError: the directory cannot be written.
+    ValueError: too few of them, or none among other files.
+    OSError: the directory cannot be read or written.
   """
-
-  def found() -> list[str]:
-    kinds = (".jpg", ".jpeg")
-    paths = (p for p in root.rglob("*") if p.suffix.lower() in kinds)
-    return sorted(path.relative_to(root).as_posix() for path in paths)
-
-  if not found():
-    photographs.make(root, _IMAGES.value)
-  files = found()
+  files = photographs.find_or_make(root, _IMAGES.value)
   needed = max(_BATCH.value, _CLASSES * _LABELS)
   if len(files) < needed:
     raise ValueError(
@@ -259,7 +251,7 @@ def _measure(experiment: experiment_lib.Experiment) -> None:
       if window:
         seconds[name].append(taken / steps)
         waits[name] += sides.watched.waits
-    memory.append(_resident_bytes() / 2**20)
+    memory.append(host_memory.resident_bytes() / 2**20)
   _print_rates(seconds)
   _print_waits(seconds, waits)
   middle = memory[len(memory) // 2]
@@ -300,12 +292,6 @@ def _print_waits(
   )
   longer = sum(wait > max(alone) for wait in waited)
   print(f"steps that wait longer than that: {longer} of {len(waited)}")
-
-
-def _resident_bytes() -> int:
-  """Memory of this process, as Linux tells it."""
-  pages = pathlib.Path("/proc/self/statm").read_text(encoding="ascii").split()
-  return int(pages[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

@@ -101,11 +101,18 @@ def test_the_ratio_to_the_peer_is_the_last_line():
   assert float(last.split()[1]) == pytest.approx(theirs / ours, abs=0.01)
 
 
+def test_help_shows_the_shared_flags_too():
+  told = _run("--help").stdout
+  for flag in ("config", "slice", "peer", "windows"):
+    assert re.search(rf"^ +--{flag}: ", told, re.MULTILINE), (flag, told)
+
+
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
     ([], "--config is missing: give a recipe, e.g. --config=configs/"),
     ([_RECIPE, "--slice=cifar10"], "error: --slice=cifar10 and --config="),
+    (["--config=nowhere.py"], "error: --config=nowhere.py: there is no such"),
     ([_RECIPE, "cifar10"], "unknown arguments: cifar10"),
     ([_RECIPE, "--steps=0"], "flag --steps=0"),
     (

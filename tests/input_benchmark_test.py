@@ -31,8 +31,9 @@ def test_prints_rates_ratios_and_memory(tmp_path):
   result = _run(f"--dir={tmp_path}", "--make=6", "--steps=20", *_TINY)
   assert result.returncode == 0, result.stderr
   for line in (
-    r"^device: .+ \(cpu\), \d+ CPU cores$",
-    r"^versions: python [\d.]+, jax [\d.]+, tensorflow [\d.]+, pillow [\d.]+$",
+    r"^device: 1 x .+ \(cpu\), \d+ CPU cores$",
+    r"^versions: python [\d.]+, jax [\d.]+, flax [\d.]+, tensorflow [\d.]+, "
+    r"pillow [\d.]+$",
     r"^data: 6 JPEGs of \d+ kB, the first 500 x 375; canvas 500, batch 4$",
     r"^memory: \d+ MB after 2 steps, \d+ MB after 20$",
   ):
@@ -53,3 +54,11 @@ def test_too_few_images_are_an_error(tmp_path):
   result = _run(f"--dir={tmp_path}", *_TINY)
   assert result.returncode == 2
   assert f"error: {tmp_path} has 0 JPEGs but a batch takes 4" in result.stderr
+
+
+def test_a_directory_of_something_else_is_not_filled(tmp_path):
+  (tmp_path / "picture.png").write_bytes(b"")
+  result = _run(f"--dir={tmp_path}", "--make=6", *_TINY)
+  assert result.returncode == 2
+  assert f"error: --dir={tmp_path} has no JPEGs" in result.stderr
+  assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import peer_recipe
 from paws_jax import config as config_lib
+from paws_jax import methods
 from paws_jax.methods import method
 
 # What the peer does whatever their value.
@@ -18,7 +19,6 @@ DONE = {
 }
 # What it lacks, as a recipe would ask for it.
 LACKING = {
-  "name": "ropaws",
   "prior": "labels",
   "prior_probs": (0.5, 0.5),
   "entropy_loss_weight": 0.5,
@@ -36,7 +36,7 @@ LACKING = {
 
 def test_every_switch_of_a_method_is_done_or_refused():
   known = {field.name for field in dataclasses.fields(method.MethodConfig)}
-  assert known == {*DONE, *LACKING}
+  assert known == {"name", *DONE, *LACKING}
 
 
 def test_what_it_does_it_is_told():
@@ -60,6 +60,20 @@ def test_what_it_lacks_is_refused_by_name(name, value):
   assert (
     f": method.{name} is {value!r} (it has {default!r} only). Change"
   ) in str(error.value)
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_a_method_is_done_or_refused_by_name(name):
+  config = config_lib.base()
+  config.method.name = name
+  if name in ("paws", "supervised"):
+    assert peer_recipe.sections(config)["method"]["name"] == name
+    return
+  with pytest.raises(
+    ValueError,
+    match=f"method.name is '{name}' .it has 'paws' and 'supervised' only.",
+  ):
+    peer_recipe.sections(config)
 
 
 def test_all_that_it_lacks_is_told_at_once():

@@ -6,6 +6,7 @@ import re
 import jax.numpy as jnp
 import pytest
 
+from paws_jax import sharding
 from paws_jax import train
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -14,6 +15,14 @@ _BLOCKS = re.findall(r"```python\n(.*?)```", _GUIDE, re.DOTALL)
 _QUICKSTART = "configs/quickstart.py"
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def asked_batch_sizes(monkeypatch):
+  """Of `sharding.use_cpu_cores`, for which it is too late in this process."""
+  asked = []
+  monkeypatch.setattr(sharding, "use_cpu_cores", asked.append)
+  return asked
 
 
 def _run(block):
@@ -28,11 +37,15 @@ def _step(trainer, state, batch):
   return state.replace(step=state.step + 1), {"loss": loss}
 
 
-def test_a_trace_and_what_took_most_time(tmp_path, monkeypatch, capsys):
+def test_a_trace_and_what_took_most_time(
+  tmp_path, monkeypatch, capsys, asked_batch_sizes
+):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setattr(train, "train_step", _step)
   trace, table, _ = _BLOCKS
   _run(trace)
+  # As `main`: else it is not what trains on a CPU.
+  assert asked_batch_sizes == [256]
   assert len(list((tmp_path / "runs" / "trace").rglob("*.xplane.pb"))) == 1
   capsys.readouterr()
   _run(table)
@@ -48,8 +61,9 @@ def test_a_trace_and_what_took_most_time(tmp_path, monkeypatch, capsys):
   )
 
 
-def test_the_program_is_read_without_running(capsys):
+def test_the_program_is_read_without_running(capsys, asked_batch_sizes):
   _run(_BLOCKS[2])
+  assert asked_batch_sizes == [256]
   out = capsys.readouterr().out
   assert re.search(
     r"^convolutions: \{\('bf16', 'bf16', 'bf16'\): \d+\}$", out, re.MULTILINE

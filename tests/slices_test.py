@@ -5,11 +5,14 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from benchmarks import slices
 from benchmarks import synthetic
 from paws_jax import config as config_lib
 from paws_jax import train
+from tests import tiny_recipe
 
 # Of each: method, unlabelled images as large and small views, supports, and
 # parameters of the encoder in millions.
@@ -97,8 +100,6 @@ def test_a_slice_is_a_recipe(given):
   [
     [],
     ["--config=configs/cifar10.py", "--config.train.batch_size=8"],
-    ["--slice=cifar"],
-    ["--slice"],
   ],
 )
 def test_other_command_lines_stay(arguments):
@@ -108,23 +109,97 @@ def test_other_command_lines_stay(arguments):
 @pytest.mark.parametrize(
   "config", [["--config=a.py"], ["--config", "a.py"], ["-config=a.py"]]
 )
-def test_a_slice_and_a_recipe_are_refused(config, monkeypatch):
+def test_a_slice_and_a_recipe_are_refused(config):
   message = "--slice=cifar10 and --config=a.py are both given: drop one of them"
   with pytest.raises(ValueError, match=message):
     slices.expand(["step.py", "--slice=cifar10", *config])
-  monkeypatch.setattr(sys, "argv", ["step.py"])
-  with pytest.raises(SystemExit, match=f"error: {message}"):
-    slices.parse_flags(["step.py", "--slice=cifar10", *config])
 
 
-def test_fields_of_a_slice_can_be_changed(monkeypatch):
-  # Where the flags of a script look for them.
-  monkeypatch.setattr(sys, "argv", ["step.py"])
-  parsed = []
-  monkeypatch.setattr(
-    slices.app, "parse_flags_with_usage", lambda argv: parsed.append(argv)
+# ml_collections loads recipes by it.
+_AS_IT_LOADS = pytest.mark.filterwarnings(
+  r"ignore:the load_module\(\) method is deprecated:DeprecationWarning"
+)
+
+
+def _parse(monkeypatch, *arguments, with_slices=True):
+  """`parse_flags` with flags of its own; what the recipe has come to."""
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file(
+    "config", None, "", lock_config=True, flag_values=values
   )
-  arguments = ["--slice=cifar10", "--config.train.batch_size=8"]
-  slices.parse_flags(["step.py", *arguments])
-  assert parsed == [sys.argv]
-  assert sys.argv[2:] == arguments
+  if with_slices:
+    flags.DEFINE_string("slice", None, "", flag_values=values)
+  monkeypatch.setattr(slices.flags, "FLAGS", values)
+  # Where the flag looks for changes of fields.
+  monkeypatch.setattr(sys, "argv", ["step.py"])
+  assert slices.parse_flags(["step.py", *arguments]) == ["step.py"]
+  return values["config"].value
+
+
+@_AS_IT_LOADS
+def test_fields_of_a_slice_can_be_changed(monkeypatch):
+  config = _parse(monkeypatch, "--slice=cifar10", "--config.train.batch_size=8")
+  assert config.train.batch_size == 8
+  assert config.support.images_per_class == 64
+
+
+@_AS_IT_LOADS
+def test_recipes_of_scripts_without_slices(monkeypatch):
+  recipe = f"--config={tiny_recipe.__file__}"
+  config = _parse(monkeypatch, recipe, with_slices=False)
+  assert config.to_dict() == tiny_recipe.get_config().to_dict()
+
+
+_TINY = f"--config={tiny_recipe.__file__}"
+_NAMES = "imagenet-slice, cifar10, wrn28-2-cpu, rn50-supervised."
+
+
+@_AS_IT_LOADS
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (
+      ["--slice=cifar10", "--config=a.py"],
+      "--slice=cifar10 and --config=a.py are both given: drop one of them",
+    ),
+    (["--slice=cifar"], f"--slice=cifar: known are {_NAMES}\n"),
+    (["--slice"], f"--slice=: known are {_NAMES}\n"),
+    (
+      ["--config=nowhere.py:x"],
+      "--config=nowhere.py:x: there is no such file\n",
+    ),
+    (["--config=tests"], "--config=tests: there is no such file\n"),
+    (
+      [f"--config={slices.__file__}:foo"],
+      f"slices.py:foo: ValueError: slice 'foo': known are {_NAMES}\n",
+    ),
+    (
+      [_TINY, "--config.train.typo=3"],
+      "error: a recipe has no such field: 'typo'\n",
+    ),
+    (
+      [_TINY, "--config.trian.epochs=3"],
+      "error: a recipe has no such field: 'trian' Did you mean \"train\"",
+    ),
+    ([_TINY, "--config.train.epochs=x"], "flag --config.train.epochs=x"),
+    ([_TINY, "--more=1"], "error: Unknown command line flag 'more'"),
+  ],
+)
+def test_wrong_command_lines_end_in_a_line(
+  arguments, message, monkeypatch, capsys
+):
+  with pytest.raises(SystemExit) as exit_info:
+    _parse(monkeypatch, *arguments)
+  assert exit_info.value.code == 2
+  printed = capsys.readouterr().err
+  assert printed.startswith("error: ")
+  assert message in printed
+  assert printed.count("\n") == 1
+
+
+@_AS_IT_LOADS
+def test_an_error_of_a_recipe_itself_is_not_hidden(monkeypatch, tmp_path):
+  path = tmp_path / "recipe.py"
+  path.write_text("def get_config():\n  return (3).nothing\n")
+  with pytest.raises(AttributeError, match="'int' object has no attribute"):
+    _parse(monkeypatch, f"--config={path}")
