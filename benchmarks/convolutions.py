@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import recipe_command
 import step_command
 import step_convolutions
 import timing
@@ -163,4 +164,4 @@ def _print_sums(totals: Mapping[str, Mapping[str, float]]) -> None:
 
 
 if __name__ == "__main__":
-  step_command.start(_run)
+  recipe_command.start(_run)

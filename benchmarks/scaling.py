@@ -22,25 +22,21 @@ nothing, but that it runs.
 from __future__ import annotations
 
 import statistics
-import sys
 
 import jax
 import ml_collections
-import slices
+import recipe_command
 import step_sides
 import synthetic
 import timing
-from absl import app
 from absl import flags
-from ml_collections import config_flags
 
 from paws_jax import config as config_lib
 from paws_jax import experiment as experiment_lib
 from paws_jax import sharding
 
-_CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "The recipe, e.g. configs/cifar10.py.", lock_config=True
-)
+# So that --help shows it.
+flags.adopt_module_key_flags(recipe_command)
 _DEVICES = flags.DEFINE_list(
   "devices", [], "Numbers of devices, from 1; default 1, 2, 4, ... all."
 )
@@ -54,17 +50,6 @@ _STEPS = flags.DEFINE_integer("steps", 20, "Steps in a window.", lower_bound=1)
 _WARMUP = flags.DEFINE_integer(
   "warmup", 20, "Steps before the first window.", lower_bound=0
 )
-
-
-def main(argv: list[str]) -> int:
-  """Measures what the flags ask for; returns the exit status."""
-  if len(argv) > 1 or _CONFIG.value is None:
-    raise app.UsageError("give a recipe with --config, and nothing else")
-  try:
-    return _run(_CONFIG.value)
-  except (ValueError, TypeError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
 
 
 def _run(config: ml_collections.ConfigDict) -> int:
@@ -153,4 +138,4 @@ def _experiment(
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=slices.parse_flags)
+  recipe_command.start(_run)

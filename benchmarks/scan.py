@@ -21,24 +21,20 @@ a loop without its fast kernels, and the recipes for CPUs choose 1.
 from __future__ import annotations
 
 import statistics
-import sys
 
 import jax
 import ml_collections
-import slices
+import recipe_command
 import step_sides
 import synthetic
 import timing
-from absl import app
 from absl import flags
-from ml_collections import config_flags
 
 from paws_jax import config as config_lib
 from paws_jax import sharding
 
-_CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "The recipe, e.g. configs/quickstart.py.", lock_config=True
-)
+# So that --help shows it.
+flags.adopt_module_key_flags(recipe_command)
 _SCANS = flags.DEFINE_list(
   "steps_per_call",
   None,
@@ -53,17 +49,6 @@ _STEPS = flags.DEFINE_integer("steps", 16, "Steps in a window.", lower_bound=1)
 
 def _name(per_call: int) -> str:
   return "plain loop" if per_call == 1 else f"scan of {per_call}"
-
-
-def main(argv: list[str]) -> int:
-  """Measures what the flags ask for; returns the exit status."""
-  if len(argv) > 1 or _CONFIG.value is None:
-    raise app.UsageError("give a recipe with --config, and nothing else")
-  try:
-    return _run(_CONFIG.value)
-  except (ValueError, TypeError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
 
 
 def _run(config: ml_collections.ConfigDict) -> int:
@@ -121,4 +106,4 @@ def _scans(steps_per_epoch: int) -> list[int]:
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=slices.parse_flags)
+  recipe_command.start(_run)

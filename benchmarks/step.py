@@ -41,6 +41,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import peer_recipe
+import recipe_command
 import slices
 import step_command
 import step_sides
@@ -293,4 +294,4 @@ def _check(ours: step_sides.ModelPart, peer: Any, dtype: str) -> int:
 
 
 if __name__ == "__main__":
-  step_command.start(_run)
+  recipe_command.start(_run)

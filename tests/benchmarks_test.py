@@ -188,7 +188,7 @@ def test_the_whole_path(tmp_path):
 @pytest.mark.parametrize(
   ("script", "arguments", "status", "message"),
   [
-    ("scan", [], 1, "give a recipe with --config"),
+    ("scan", [], 2, "--config is missing: give a recipe"),
     (
       "scan",
       [*_RECIPE, "--steps_per_call=4,1"],
@@ -203,7 +203,7 @@ def test_the_whole_path(tmp_path):
       "--steps_per_call=epoch: an epoch has 1 step, which is the plain loop",
     ),
     ("augment", ["more"], 1, "unknown arguments: more"),
-    ("scaling", [*_RECIPE, "more"], 1, "give a recipe with --config, and"),
+    ("scaling", [*_RECIPE, "more"], 2, "unknown arguments: more"),
     (
       "scaling",
       [*_RECIPE, "--devices=1,9"],
