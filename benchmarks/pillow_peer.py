@@ -49,23 +49,26 @@ def operations(
   def each(operation):
     return lambda: [operation(image) for image in images]
 
-  def hue(image):
-    turned, saturation, value = image.convert("HSV").split()
-    shifted = Image.fromarray(np.asarray(turned) + np.uint8(30))
-    return Image.merge("HSV", (shifted, saturation, value)).convert("RGB")
-
   blur = ImageFilter.GaussianBlur(float(rng.uniform(0.1, 2.0)))
   return {
     "crop": crop,
     "brightness": each(lambda i: ImageEnhance.Brightness(i).enhance(factor)),
     "contrast": each(lambda i: ImageEnhance.Contrast(i).enhance(factor)),
     "saturation": each(lambda i: ImageEnhance.Color(i).enhance(factor)),
-    "hue": each(hue),
+    "hue": each(lambda i: _shift_hue(i, 30)),
     "greyscale": each(lambda i: i.convert("L").convert("RGB")),
     "blur": each(lambda i: i.filter(blur)),
     "solarize": each(lambda i: ImageOps.solarize(i, 128)),
     "equalize": each(ImageOps.equalize),
   }
+
+
+def _shift_hue(image: Image.Image, levels: int) -> Image.Image:
+  """Turns hues by so many of Pillow's 256 levels of a circle."""
+  hue, saturation, value = image.convert("HSV").split()
+  # Wraps around, as a circle does.
+  shifted = Image.fromarray(np.asarray(hue) + np.uint8(levels % 256))
+  return Image.merge("HSV", (shifted, saturation, value)).convert("RGB")
 
 
 class Loader:
@@ -131,9 +134,5 @@ class Loader:
       if k < 3:
         view = enhancers[k](view).enhance(rng.uniform(0.2, 1.8))
         continue
-      hue, saturation, value = view.convert("HSV").split()
-      shift = int(rng.uniform(-0.2, 0.2) * 255) % 256
-      turned = np.asarray(hue) + np.uint8(shift)
-      view = Image.merge("HSV", (Image.fromarray(turned), saturation, value))
-      view = view.convert("RGB")
+      view = _shift_hue(view, int(rng.uniform(-0.2, 0.2) * 255))
     return view
