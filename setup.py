@@ -31,7 +31,9 @@ setuptools.setup(
   long_description_content_type="text/markdown",
   license="Apache-2.0",
   packages=setuptools.find_packages(include=["paws_jax", "paws_jax.*"]),
-  package_data={"paws_jax": ["report.html.jinja", "reference_curves/*.json"]},
+  package_data={
+    "paws_jax": ["report/page.html.jinja", "monitoring/reference_curves/*.json"]
+  },
   python_requires=">=3.11",
   install_requires=[
     "absl-py>=2.1",

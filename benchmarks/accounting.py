@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 
-from paws_jax import chips
-from paws_jax import program_audit
-from paws_jax import step_model
+from paws_jax.plan import chips
+from paws_jax.plan import hlo
+from paws_jax.plan import traced_costs
 
 # Names in `chips.CHIPS` of devices as JAX calls them. Written out, since a
 # relative has other peaks: an A100 of 40 GB, an H100 PCIe, a part of a GPU.
@@ -57,13 +57,13 @@ def costs(
     program: what came out.
     num_steps: in one call.
   """
-  flops = step_model.flops(call.trace(*arguments).jaxpr.jaxpr)
+  flops = traced_costs.flops(call.trace(*arguments).jaxpr.jaxpr)
   traffic = (program.cost_analysis() or {}).get("bytes accessed", 0.0)
   return StepCosts(
     flops=flops / num_steps,
     # Of a loop the compiler counts one turn.
     traffic=traffic,
-    peak_memory=program_audit.memory(program).peak,
+    peak_memory=hlo.memory(program).peak,
   )
 
 

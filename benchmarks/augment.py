@@ -42,11 +42,11 @@ from absl import flags
 from PIL import Image
 
 from paws_jax import augment
-from paws_jax import colour
 from paws_jax import config as config_lib
-from paws_jax import equalize
-from paws_jax import resample
-from paws_jax import sharding
+from paws_jax.augment import color
+from paws_jax.augment import equalize
+from paws_jax.augment import resample
+from paws_jax.parallel import cpu_devices
 
 _SIDE = flags.DEFINE_integer("side", 64, "Pixels of a view.", lower_bound=8)
 _BATCH = flags.DEFINE_integer("batch", 32, "Images at once.", lower_bound=1)
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
   timing.print_setting(pillow=Image.__version__)
   on_cpu = jax.default_backend() == "cpu"
   try:
-    pillow_cores = _hold_to_one_core() if on_cpu else sharding.num_cores()
+    pillow_cores = _hold_to_one_core() if on_cpu else cpu_devices.num_cores()
   except OSError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
@@ -184,13 +184,13 @@ def _operations(
   boxes = jnp.asarray(_boxes(batch, side, rng))
   return {
     "crop": call(crop, jnp.asarray(canvas), boxes),
-    "brightness": call(colour.adjust_brightness, views, factors),
-    "contrast": call(colour.adjust_contrast, views, factors),
-    "saturation": call(colour.adjust_saturation, views, factors),
-    "hue": call(colour.adjust_hue, views, uniform(-0.2, 0.2)),
-    "greyscale": call(colour.greyscale, views),
+    "brightness": call(color.adjust_brightness, views, factors),
+    "contrast": call(color.adjust_contrast, views, factors),
+    "saturation": call(color.adjust_saturation, views, factors),
+    "hue": call(color.adjust_hue, views, uniform(-0.2, 0.2)),
+    "greyscale": call(color.greyscale, views),
     "blur": call(resample.gaussian_blur, views, uniform(0.1, 2.0)),
-    "solarize": call(colour.solarize, views, uniform(0, 256)),
+    "solarize": call(color.solarize, views, uniform(0, 256)),
     "equalize": call(equalize.equalize, views),
   }
 

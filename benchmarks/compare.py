@@ -54,10 +54,11 @@ from absl import flags
 from absl import logging
 from ml_collections import config_flags
 
-from paws_jax import compilation_cache
-from paws_jax import metrics
-from paws_jax import sharding
-from paws_jax import train
+from paws_jax import errors
+from paws_jax.parallel import cpu_devices
+from paws_jax.runs import compilation_cache
+from paws_jax.runs import files
+from paws_jax.runs import metrics
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _CONFIG = config_flags.DEFINE_config_file(
@@ -115,7 +116,7 @@ def main(argv: list[str]) -> int:
   except (ValueError, TypeError, FileNotFoundError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
-  except (train.NonFiniteError, OSError) as error:
+  except (errors.NonFiniteError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
 
@@ -132,7 +133,7 @@ def _run(config: ml_collections.ConfigDict) -> int:
     )
     for name in dict.fromkeys(cell.method for cell in plan.cells)
   ]
-  sharding.use_cpu_cores(config.train.batch_size)
+  cpu_devices.use_cpu_cores(config.train.batch_size)
   for recipe in recipes:
     comparison_recipes.check_views(recipe, data.arrays.name)
   compilation_cache.enable()
@@ -266,7 +267,7 @@ def _cell(row: dict[str, Any]) -> comparison_runs.Cell:
 
 def _store(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
-  metrics.replace_text(path, "".join(f"{json.dumps(row)}\n" for row in rows))
+  files.replace_text(path, "".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def _described(settings: dict[str, Any]) -> str:
@@ -287,7 +288,7 @@ def _show(plan: Plan, rows: list[dict[str, Any]]) -> None:
   print(f"\n{comparison_page.as_text(shown)}")
   page = plan.path.with_suffix(".md")
   told = f"{rows[0]['dataset']}; {_described(plan.settings)}"
-  metrics.replace_text(page, f"{told}\n\n{comparison_page.as_markdown(shown)}")
+  files.replace_text(page, f"{told}\n\n{comparison_page.as_markdown(shown)}")
   figure = plan.path.with_suffix(".png")
   comparison_page.draw(figure, rows, names, told)
   for path in (plan.path, page, figure):

@@ -14,9 +14,9 @@ import tempfile
 import ml_collections
 import numpy as np
 
-from paws_jax import experiment as experiment_lib
-from paws_jax.data import draws
-from paws_jax.data import sources
+from paws_jax.data.labels import draw
+from paws_jax.data.sources import arrays as arrays_lib
+from paws_jax.training import experiment as experiment_lib
 
 # Labelled images of a class that a compiled program has room for.
 MOST_LABELS = 32
@@ -35,7 +35,7 @@ class Data:
       all classes are known.
   """
 
-  arrays: sources.Arrays
+  arrays: arrays_lib.Arrays
   labels: np.ndarray
   unknown_images: np.ndarray | None
 
@@ -62,7 +62,7 @@ class Data:
     Raises:
       ValueError, TypeError: as `experiment.create`.
     """
-    ids = draws.stratified(
+    ids = draw.stratified(
       self.labels,
       labels_per_class=labels,
       split_seed=seed,
@@ -94,13 +94,13 @@ def load(config: ml_collections.ConfigDict, *, unknown_classes: int) -> Data:
       f"data.pipeline is {section.pipeline!r}: the comparison needs a recipe "
       "whose images lie in memory, as digits, idx or small tfds do."
     )
-  arrays = sources.load(
+  arrays = arrays_lib.load(
     section.source, directory=section.dir, tfds_name=section.tfds_name
   )
   return hide(arrays, unknown_classes)
 
 
-def hide(arrays: sources.Arrays, unknown_classes: int) -> Data:
+def hide(arrays: arrays_lib.Arrays, unknown_classes: int) -> Data:
   """Makes the last classes unknown.
 
   Raises:

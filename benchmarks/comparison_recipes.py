@@ -13,7 +13,7 @@ import ml_collections
 
 from paws_jax import augment
 from paws_jax import config as config_lib
-from paws_jax import experiment
+from paws_jax.training import experiment
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,14 +19,14 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from paws_jax import evaluate
-from paws_jax import experiment as experiment_lib
-from paws_jax import finetune_course
-from paws_jax import finetune_protocols
 from paws_jax import losses
-from paws_jax import nearest_neighbours
-from paws_jax import train
-from paws_jax import trained as trained_lib
+from paws_jax.evaluation import neighbours
+from paws_jax.evaluation import soft_nn
+from paws_jax.finetune import protocols
+from paws_jax.finetune import schedule
+from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import restore
+from paws_jax.training import step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Runner:
       "top1_before": None,
     }
     if method.is_fine_tuned:
-      done = trained_lib.Trained(
+      done = restore.Trained(
         config=config,
         workdir=epath.Path(),
         experiment=built,
@@ -125,7 +125,7 @@ class Runner:
       (cell.method, built.total_steps),
       built.trainer,
       pipeline,
-      train.init_state(initial, shapes),
+      step.init_state(initial, shapes),
       images=comparison_recipes.images_per_step(config, method),
       views=comparison_recipes.views_per_step(config, method),
       num_steps=built.total_steps,
@@ -136,7 +136,7 @@ class Runner:
       self._unsupervised = (cell.seed, kept)
     return state.params, state.model_state, spent
 
-  def _fine_tune(self, done: trained_lib.Trained) -> _Result:
+  def _fine_tune(self, done: restore.Trained) -> _Result:
     """The same of the second phase, on all labelled images."""
     course = _course(done, 1)
     views = course.images_per_step * course.trainer.num_support_views
@@ -168,7 +168,7 @@ class Runner:
     dataset = built.dataset
     supports = self._embed(params, model_state, dataset.labelled.images)
     queries = self._embed(params, model_state, dataset.test.images)
-    accuracy = evaluate.soft_nn_accuracy(
+    accuracy = soft_nn.soft_nn_accuracy(
       queries,
       dataset.test.labels,
       supports,
@@ -194,15 +194,15 @@ def _in_domain(
   queries: np.ndarray, supports: np.ndarray, temperature: float
 ) -> np.ndarray:
   """Probability [n] of being of a known class; falls as novelty rises."""
-  similarities, _ = nearest_neighbours.nearest(queries, supports, 1)
+  similarities, _ = neighbours.nearest(queries, supports, 1)
   return np.asarray(
     losses.in_domain_probability(similarities[:, 0], temperature=temperature)
   )
 
 
-def _course(done: trained_lib.Trained, epochs: int) -> finetune_course.Course:
+def _course(done: restore.Trained, epochs: int) -> schedule.Course:
   config = done.config.copy_and_resolve_references()
   config.finetune.epochs = epochs
   done = dataclasses.replace(done, config=config)
-  protocol = finetune_protocols.Suncet(done)
+  protocol = protocols.Suncet(done)
   return protocol.course(done.experiment.dataset.split.labelled_ids)

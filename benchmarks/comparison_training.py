@@ -11,11 +11,13 @@ import comparison_data
 import jax
 import numpy as np
 
-from paws_jax import metrics
-from paws_jax import sharding
-from paws_jax import step_model
-from paws_jax import train
 from paws_jax.data import sampling
+from paws_jax.parallel import mesh as mesh_lib
+from paws_jax.plan import traced_costs
+from paws_jax.runs import progress as progress_lib
+from paws_jax.training import loop
+from paws_jax.training import state as state_lib
+from paws_jax.training import step as step_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Padded:
     ids = np.asarray(index.ids)
     room = comparison_data.MOST_LABELS - ids.shape[1]
     wide = np.pad(ids, [(0, 0), (0, room)], constant_values=-1)
-    self._index = sharding.replicate(
+    self._index = mesh_lib.replicate(
       sampling.LabelIndex(wide, np.asarray(index.counts)), mesh
     )
     self.batch = pipeline.batch
@@ -74,14 +76,14 @@ class Programs:
   def train(
     self,
     program_key: tuple[str, int],
-    trainer: train.Trainer,
+    trainer: state_lib.Trainer,
     pipeline: Padded,
-    state: train.TrainState,
+    state: state_lib.TrainState,
     *,
     images: int,
     views: int,
     num_steps: int,
-  ) -> tuple[train.TrainState, Spent]:
+  ) -> tuple[state_lib.TrainState, Spent]:
     """Takes all steps.
 
     Args:
@@ -99,10 +101,10 @@ class Programs:
     compile_seconds = 0.0
     if program_key not in self._programs:
       start = time.perf_counter()
-      call = train.make_train_call(trainer, pipeline, 1)
+      call = step_lib.make_train_call(trainer, pipeline, 1)
       traced = call.trace(state, pipeline.inputs(0, 1))
       # Counted as one device does them.
-      flops = step_model.flops(traced.jaxpr.jaxpr) * trainer.mesh.size
+      flops = traced_costs.flops(traced.jaxpr.jaxpr) * trainer.mesh.size
       self._programs[program_key] = (traced.lower().compile(), flops)
       compile_seconds = time.perf_counter() - start
       print(f"compiled {program_key[0]} in {compile_seconds:.0f} s", flush=True)
@@ -128,15 +130,15 @@ class Programs:
 
 def _loop(
   call: Any,
-  state: train.TrainState,
+  state: state_lib.TrainState,
   pipeline: Padded,
   *,
   images: int,
   num_steps: int,
   losses: Sequence[str],
-) -> train.TrainState:
+) -> state_lib.TrainState:
   """Trains; nothing is looked at or saved on the way."""
-  progress = metrics.Progress(
+  progress = progress_lib.Progress(
     total_steps=num_steps,
     first_step=0,
     images_per_step=images,
@@ -151,7 +153,7 @@ def _loop(
     """A cell is stored when it has ended, not before."""
 
   try:
-    return train.loop(
+    return loop.loop(
       call,
       state,
       pipeline,
@@ -160,7 +162,7 @@ def _loop(
       steps_per_call=1,
       eval_every=0,
       save_every=0,
-      hooks=train.Hooks(
+      hooks=loop.Hooks(
         log=log,
         evaluate=nothing,
         save=nothing,

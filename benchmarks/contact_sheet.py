@@ -23,7 +23,7 @@ from PIL import Image
 
 from paws_jax import augment
 from paws_jax import config
-from paws_jax import figures
+from paws_jax.plots import training_figure
 
 
 def main() -> None:
@@ -112,7 +112,7 @@ def contact_sheet(
         functools.partial(augment.multi_views, config=settings, kind=kind)
       )
       blocks.append(
-        figures.to_levels(
+        training_figure.to_levels(
           draw(keys, canvases, sizes), mean=settings.mean, std=settings.std
         )
       )
@@ -126,8 +126,10 @@ def contact_sheet(
   for index, image in enumerate(images):
     tiles = [image, np.round(np.asarray(evaluated[index])).astype(np.uint8)]
     tiles += [view for block in blocks for view in block[index]]
-    rows.append(figures.join_tiles([_to_rgb(tile) for tile in tiles], axis=1))
-  return figures.join_tiles(rows, axis=0)
+    rows.append(
+      training_figure.join_tiles([_to_rgb(tile) for tile in tiles], axis=1)
+    )
+  return training_figure.join_tiles(rows, axis=0)
 
 
 def _load_recipe(path):

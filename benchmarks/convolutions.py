@@ -34,10 +34,10 @@ import step_convolutions
 import timing
 from absl import flags
 
-from paws_jax import abstract_step
 from paws_jax import config as config_lib
-from paws_jax import sharding
-from paws_jax import step_model
+from paws_jax.parallel import cpu_devices
+from paws_jax.plan import abstract_step
+from paws_jax.plan import traced_costs
 
 # So that --help shows them.
 flags.adopt_module_key_flags(step_command)
@@ -57,7 +57,7 @@ _OURS, _PEERS = "XLA", "PyTorch"
 def _run(config: ml_collections.ConfigDict) -> int:
   config_lib.validate(config)
   with_peer = step_command.peer_wanted()
-  sharding.use_cpu_cores(config.train.batch_size)
+  cpu_devices.use_cpu_cores(config.train.batch_size)
   _hold_to_one_thread()
   if with_peer:
     import torch
@@ -126,7 +126,7 @@ def _measure(
     sides, windows=_WINDOWS.value, steps=_STEPS.value, warmup=_WARMUP.value
   )
   seconds = {name: statistics.median(w) for name, w in windows.items()}
-  return step_model.flops(traced.jaxpr.jaxpr), seconds
+  return traced_costs.flops(traced.jaxpr.jaxpr), seconds
 
 
 def _repeated(

@@ -33,9 +33,9 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from paws_jax import evaluate
 from paws_jax import losses
-from paws_jax import nearest_neighbours
+from paws_jax.evaluation import neighbours as neighbours_lib
+from paws_jax.evaluation import soft_nn
 
 _TEMPERATURE = 0.1
 _SMALL = {"queries": 2048, "supports": 16384, "dim": 256, "classes": 100}
@@ -56,7 +56,7 @@ def main() -> None:
   queries, supports, labels = _random(sizes)
 
   def chunked() -> np.ndarray:
-    return evaluate.soft_nn_probabilities(
+    return soft_nn.soft_nn_probabilities(
       queries,
       supports,
       labels,
@@ -72,7 +72,7 @@ def main() -> None:
     theirs.append(_rate(plain, plain_queries))
 
   def neighbours() -> tuple[np.ndarray, np.ndarray]:
-    return nearest_neighbours.nearest(queries, supports, 20)
+    return neighbours_lib.nearest(queries, supports, 20)
 
   neighbours()
   print(f"chunked: {statistics.median(ours):,.0f} queries/s")

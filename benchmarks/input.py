@@ -48,12 +48,13 @@ from absl import flags
 from PIL import Image
 
 from paws_jax import config as config_lib
-from paws_jax import sharding
-from paws_jax.data import catalog
-from paws_jax.data import host
-from paws_jax.data import in_memory
+from paws_jax import tf_runtime
+from paws_jax.data import memory_pipeline
 from paws_jax.data import sampling
-from paws_jax.data import tf_runtime
+from paws_jax.data.host import pipeline as pipeline_lib
+from paws_jax.data.sources import catalog
+from paws_jax.parallel import cpu_devices
+from paws_jax.parallel import mesh
 
 _DIR = flags.DEFINE_string("dir", None, "JPEGs, at any depth.", required=True)
 _MAKE = flags.DEFINE_integer(
@@ -160,12 +161,12 @@ class _TensorFlow:
       return tf.ensure_shape(image, (side, side, 3)), size
 
     options = tf.data.Options()
-    options.threading.private_threadpool_size = sharding.num_cores()
+    options.threading.private_threadpool_size = cpu_devices.num_cores()
     options.autotune.enabled = False
     batches = (
       tf.data.Dataset.from_tensor_slices(paths)
       .repeat()
-      .map(load, num_parallel_calls=sharding.num_cores())
+      .map(load, num_parallel_calls=cpu_devices.num_cores())
       .batch(_BATCH.value)
       .prefetch(1)
       .with_options(options)
@@ -180,7 +181,7 @@ class _TensorFlow:
     return batches * _BATCH.value
 
 
-def _pipeline(files: catalog.Files) -> host.HostPipeline:
+def _pipeline(files: catalog.Files) -> pipeline_lib.HostPipeline:
   """Half of a batch is unlabelled images, half supports; nothing is cached."""
   half = _BATCH.value // 2
   devices = [jax.devices()[0]]
@@ -189,14 +190,14 @@ def _pipeline(files: catalog.Files) -> host.HostPipeline:
   labels = np.arange(len(files)) % half
   names = tuple(str(label) for label in range(half))
   index = sampling.label_index(np.arange(len(files)), labels, class_names=names)
-  return host.HostPipeline(
+  return pipeline_lib.HostPipeline(
     files,
     index,
     pool=np.arange(len(files)),
-    support=in_memory.SupportConfig(**settings | support),
+    support=memory_pipeline.SupportConfig(**settings | support),
     batch_size=half,
     seed=0,
-    mesh=sharding.make_mesh(devices),
+    mesh=mesh.make_mesh(devices),
     canvas_size=_CANVAS.value,
     on_bad_image="error",
     max_pixels=10**8,
@@ -207,7 +208,7 @@ def _pipeline(files: catalog.Files) -> host.HostPipeline:
 class _Ours:
   """The pipeline as training uses it."""
 
-  def __init__(self, pipeline: host.HostPipeline):
+  def __init__(self, pipeline: pipeline_lib.HostPipeline):
     self._pipeline = pipeline
     self._step = 0
 

@@ -11,7 +11,7 @@ from PIL import ImageEnhance
 from PIL import ImageFilter
 from PIL import ImageOps
 
-from paws_jax.data import catalog
+from paws_jax.data.sources import catalog
 
 _MEAN, _STD = (
   np.float32([0.485, 0.456, 0.406]),

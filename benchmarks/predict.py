@@ -37,12 +37,13 @@ from absl import app
 from absl import flags
 from PIL import Image
 
-from paws_jax import bank
-from paws_jax import classifier as classifier_lib
 from paws_jax import config as config_lib
 from paws_jax import models
-from paws_jax import preprocessing
-from paws_jax import sharding
+from paws_jax.classifier import classifier as classifier_lib
+from paws_jax.classifier import preprocessing
+from paws_jax.classifier import support_bank
+from paws_jax.parallel import cpu_devices
+from paws_jax.parallel import mesh as mesh_lib
 
 _MODEL = flags.DEFINE_enum(
   "model", "resnet50", sorted(models.ENCODERS), "Encoder."
@@ -66,12 +67,12 @@ def main(argv: list[str]) -> int:
   """Measures; returns the exit status."""
   if len(argv) > 1:
     raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-  sharding.use_cpu_cores(_BATCH.value)
+  cpu_devices.use_cpu_cores(_BATCH.value)
   classifier = _classifier()
   device = jax.devices()[0]
   print(
     f"device: {device.device_kind} ({device.platform}), "
-    f"{sharding.num_cores()} CPU cores; {_MODEL.value}, {_SIDE.value} pixels, "
+    f"{cpu_devices.num_cores()} CPU cores; {_MODEL.value}, {_SIDE.value} pixels, "
     f"{_IMAGES.value} images, batch {_BATCH.value}, {_SUPPORTS.value} supports"
   )
   with tempfile.TemporaryDirectory() as directory:
@@ -114,7 +115,7 @@ def _classifier() -> classifier_lib.Classifier:
   return classifier_lib.Classifier(
     class_names=tuple(map(str, range(_CLASSES))),
     temperature=0.1,
-    bank=bank.Bank(
+    bank=support_bank.Bank(
       embeddings=rng.normal(size=(count, 256)).astype(np.float32),
       labels=(np.arange(count) % _CLASSES).astype(np.int32),
       names=tuple(map(str, range(count))),
@@ -157,17 +158,17 @@ def _bare(
   classifier: classifier_lib.Classifier, pixels: np.ndarray
 ) -> Callable[[], None]:
   """The compiled encoder on normalised crops."""
-  mesh = sharding.make_mesh()
+  mesh = mesh_lib.make_mesh()
   encoder = models.create(classifier.model)
-  variables = sharding.replicate(dict(classifier.variables), mesh)
-  spread = sharding.batch_sharded(mesh)
+  variables = mesh_lib.replicate(dict(classifier.variables), mesh)
+  spread = mesh_lib.batch_sharded(mesh)
 
-  @jax.jit(in_shardings=(sharding.replicated(mesh), spread))
+  @jax.jit(in_shardings=(mesh_lib.replicated(mesh), spread))
   def embed(variables, crops):
     return encoder.apply(variables, crops, train=False)[1]
 
   crops = (pixels / np.float32(255) - np.float32(_MEAN)) / np.float32(_STD)
-  size = sharding.padded_size(_BATCH.value, mesh)
+  size = mesh_lib.padded_size(_BATCH.value, mesh)
   batches = [crops[i : i + size] for i in range(0, len(crops), size)]
   missing = size - len(batches[-1])
   batches[-1] = np.pad(batches[-1], [(0, missing)] + [(0, 0)] * 3)

@@ -19,8 +19,10 @@ import platform
 import sys
 from typing import Any
 
-from paws_jax import metrics
-from paws_jax import reference_curves
+from paws_jax.monitoring import reference_curves
+from paws_jax.runs import files
+from paws_jax.runs import metrics
+from paws_jax.runs import results
 
 # What the runs may differ in.
 _FREE = ("seed", "data.split_seed", "data.dir")
@@ -41,7 +43,7 @@ def main(arguments: list[str]) -> int:
     return 1
   path = pathlib.Path(options.output) / f"{options.recipe}.json"
   path.parent.mkdir(parents=True, exist_ok=True)
-  metrics.replace_text(path, text)
+  files.replace_text(path, text)
   print(f"{path}: {len(options.workdirs)} runs, {len(text)} bytes")
   return 0
 
@@ -67,8 +69,8 @@ def make(recipe: str, workdirs: list[pathlib.Path]) -> str:
         "of one recipe."
       )
   for path in workdirs:
-    if not (path / metrics.RESULTS).exists():
-      raise ValueError(f"{path} has no {metrics.RESULTS}: let the run finish.")
+    if not (path / results.RESULTS).exists():
+      raise ValueError(f"{path} has no {results.RESULTS}: let the run finish.")
   runs = [metrics.read(path / metrics.METRICS) for path in workdirs]
   made = {
     "date": datetime.date.today().isoformat(),

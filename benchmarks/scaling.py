@@ -32,8 +32,8 @@ import timing
 from absl import flags
 
 from paws_jax import config as config_lib
-from paws_jax import experiment as experiment_lib
-from paws_jax import sharding
+from paws_jax.parallel import cpu_devices
+from paws_jax.training import experiment as experiment_lib
 
 # So that --help shows it.
 flags.adopt_module_key_flags(recipe_command)
@@ -54,7 +54,7 @@ _WARMUP = flags.DEFINE_integer(
 
 def _run(config: ml_collections.ConfigDict) -> int:
   # Each number of devices has a batch that it divides: none bounds them.
-  sharding.use_cpu_cores(0)
+  cpu_devices.use_cpu_cores(0)
   counts = _counts()
   timing.print_setting()
   sides = {}

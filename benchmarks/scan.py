@@ -31,7 +31,7 @@ import timing
 from absl import flags
 
 from paws_jax import config as config_lib
-from paws_jax import sharding
+from paws_jax.parallel import cpu_devices
 
 # So that --help shows it.
 flags.adopt_module_key_flags(recipe_command)
@@ -54,7 +54,7 @@ def _name(per_call: int) -> str:
 def _run(config: ml_collections.ConfigDict) -> int:
   config.train.steps_per_call = 1
   config_lib.validate(config)
-  sharding.use_cpu_cores(config.train.batch_size)
+  cpu_devices.use_cpu_cores(config.train.batch_size)
   experiment = synthetic.experiment(config, whole_epoch=True)
   timing.print_setting()
   per_epoch = experiment.pipeline.steps_per_epoch

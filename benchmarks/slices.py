@@ -31,7 +31,7 @@ from typing import Any
 import ml_collections
 from absl import flags
 
-from paws_jax import recipe_flag
+from paws_jax.cli import config_flag
 
 _CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 
@@ -133,7 +133,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   """
   try:
     sys.argv[:] = expand(argv) if "slice" in flags.FLAGS else argv
-    return recipe_flag.parse(sys.argv)
+    return config_flag.parse(sys.argv)
   except ValueError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
@@ -151,10 +151,10 @@ def expand(argv: Sequence[str]) -> list[str]:
   Raises:
     ValueError: --slice and --config are both given, or the slice is unknown.
   """
-  name = recipe_flag.given(argv, "slice")
+  name = config_flag.given(argv, "slice")
   if name is None:
     return list(argv)
-  config = recipe_flag.given(argv, "config")
+  config = config_flag.given(argv, "config")
   if config is not None:
     raise ValueError(
       f"--slice={name} and --config={config} are both given: drop one of them. "

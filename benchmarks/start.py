@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 
-from paws_jax import sharding
+from paws_jax.parallel import cpu_devices
 
 _QUICKSTART = pathlib.Path(__file__).parents[1] / "configs" / "quickstart.py"
 _COMPILING = re.compile("compiling the train step")
@@ -173,7 +173,7 @@ def _print_setting(workdir: pathlib.Path, arguments: list[str]) -> None:
   platform, _, kind = devices[0].partition(": ")
   packages = environment["packages"]
   print(
-    f"device: {len(devices)} x {kind} ({platform}), {sharding.num_cores()} CPU "
+    f"device: {len(devices)} x {kind} ({platform}), {cpu_devices.num_cores()} CPU "
     "cores"
   )
   print(

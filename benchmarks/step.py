@@ -52,11 +52,11 @@ from ml_collections import config_flags
 
 from paws_jax import config as config_lib
 from paws_jax import data
-from paws_jax import experiment as experiment_lib
-from paws_jax import sharding
-from paws_jax import train
-from paws_jax.interop import torch_names
-from paws_jax.methods import method as method_lib
+from paws_jax.methods import encoding
+from paws_jax.parallel import cpu_devices
+from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import state as state_lib
+from paws_jax.weights import torch_names
 
 # So that --help shows them.
 flags.adopt_module_key_flags(step_command)
@@ -92,7 +92,7 @@ _FEW_WINDOWS = 3
 
 def _run(config: ml_collections.ConfigDict) -> int:
   config_lib.validate(config)
-  sharding.use_cpu_cores(config.train.batch_size)
+  cpu_devices.use_cpu_cores(config.train.batch_size)
   if _CHECK.value and step_command.PEER.value == "none":
     raise ValueError("--check compares with PyTorch: drop --peer=none.")
   with_peer = step_command.peer_wanted(required=_CHECK.value)
@@ -186,7 +186,7 @@ def _dtype(experiment: experiment_lib.Experiment) -> str:
 def _create_peer(
   config: ml_collections.ConfigDict,
   experiment: experiment_lib.Experiment,
-  state: train.TrainState,
+  state: state_lib.TrainState,
   views: data.Views,
 ) -> Any:
   """`torch_peer.Peer` with our initial weights and these views.
@@ -211,9 +211,9 @@ def _create_peer(
     sections,
     torch_names.to_torch({"params": state.params, **state.model_state}),
     torch_peer.Views(
-      support=_numpy(method_lib.fold_views(supports)),
+      support=_numpy(encoding.fold_views(supports)),
       label_rows=_numpy(
-        method_lib.support_rows(views, smoothing=config.support.label_smoothing)
+        encoding.support_rows(views, smoothing=config.support.label_smoothing)
       ),
       large=None if views.large is None else _numpy(views.large.swapaxes(0, 1)),
       small=None if views.small is None else _numpy(views.small.swapaxes(0, 1)),

@@ -12,20 +12,21 @@ import optax
 import timing
 
 from paws_jax import data
-from paws_jax import experiment as experiment_lib
-from paws_jax import sharding
-from paws_jax import train
+from paws_jax.parallel import mesh
+from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import state as state_lib
+from paws_jax.training import step as step_lib
 
 
 class Training:
-  """Training as the loop of `paws_jax.train` does it, logging aside."""
+  """Training as the loop of `paws_jax.training.step` does it, logging aside."""
 
   def __init__(
     self,
     name: str,
     experiment: experiment_lib.Experiment,
     *,
-    state: train.TrainState | None = None,
+    state: state_lib.TrainState | None = None,
     steps_per_call: int = 1,
   ):
     """Compiles it.
@@ -43,7 +44,7 @@ class Training:
       if state is None
       else jax.tree.map(jnp.copy, state)
     )
-    self._jitted = train.make_train_call(
+    self._jitted = step_lib.make_train_call(
       experiment.trainer, self._pipeline, self._per_call
     )
     self._step = 0
@@ -81,14 +82,14 @@ class ModelPart:
   def __init__(
     self,
     experiment: experiment_lib.Experiment,
-    state: train.TrainState,
+    state: state_lib.TrainState,
     views: data.Views,
   ):
     trainer = experiment.trainer
 
     def step(state, views):
       def objective(params):
-        return train.global_loss(
+        return step_lib.global_loss(
           trainer, params, state.model_state, views, state.step
         )
 
@@ -106,7 +107,7 @@ class ModelPart:
       )
       return state, loss
 
-    whole = sharding.replicated(trainer.mesh)
+    whole = mesh.replicated(trainer.mesh)
     self._jitted = jax.jit(step, donate_argnums=0, out_shardings=(whole, whole))
     self.state, self._views = jax.tree.map(jnp.copy, state), views
     self._call = timing.compiled("model part", self._jitted, self.state, views)
@@ -156,7 +157,7 @@ class WithAugmentation:
     """
 
     def cut(batch, step):
-      return train.make_views(experiment.trainer, batch, step)
+      return step_lib.make_views(experiment.trainer, batch, step)
 
     self._model_part, self._batch = model_part, batch
     self._cut = timing.compiled(
@@ -184,7 +185,7 @@ def random_views(
   """Views in the shapes of a batch's, normally distributed; true labels."""
   trainer = experiment.trainer
   shapes = jax.eval_shape(
-    lambda batch: train.make_views(trainer, batch, jnp.zeros((), jnp.int32)),
+    lambda batch: step_lib.make_views(trainer, batch, jnp.zeros((), jnp.int32)),
     batch,
   )
   rng = np.random.default_rng(0)
@@ -192,7 +193,7 @@ def random_views(
   def draw(shape):
     # Not zeros: chips run faster on those.
     images = rng.standard_normal(shape.shape, np.float32)
-    return jax.device_put(images, sharding.batch_sharded(trainer.mesh))
+    return jax.device_put(images, mesh.batch_sharded(trainer.mesh))
 
   return data.Views(
     large=jax.tree.map(draw, shapes.large),

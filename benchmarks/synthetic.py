@@ -10,9 +10,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from paws_jax import abstract_step
-from paws_jax import experiment as experiment_lib
-from paws_jax.data import sources
+from paws_jax.data.sources import arrays as arrays_lib
+from paws_jax.plan import abstract_step
+from paws_jax.training import experiment as experiment_lib
 
 # Where a recipe asks for all classes, and how many there are is not known.
 _NUM_CLASSES = 10
@@ -61,10 +61,10 @@ def experiment(
   return experiment_lib.create(config, arrays=arrays, devices=devices)
 
 
-def _own_arrays(section: ml_collections.ConfigDict) -> sources.Arrays | None:
+def _own_arrays(section: ml_collections.ConfigDict) -> arrays_lib.Arrays | None:
   """The data of a recipe that has them in memory; None: not at hand."""
   try:
-    return sources.load(
+    return arrays_lib.load(
       section.source, directory=section.dir, tfds_name=section.tfds_name
     )
   except (FileNotFoundError, ImportError) as error:
@@ -94,7 +94,7 @@ def _random_arrays(
   *,
   side: int,
   whole_epoch: bool,
-) -> sources.Arrays:
+) -> arrays_lib.Arrays:
   """Random images and labels that a recipe can be run on.
 
   Args:
@@ -122,7 +122,7 @@ def _random_arrays(
     images = rng.integers(0, 256, shape, dtype=np.uint8)
     return images, rng.permutation(np.arange(size, dtype=np.int32) % classes)
 
-  return sources.Arrays(
+  return arrays_lib.Arrays(
     "random",
     tuple(f"class {i}" for i in range(classes)),
     *draw(num_images),

@@ -16,7 +16,7 @@ import jax
 from absl import logging
 from jax.experimental.compilation_cache import compilation_cache
 
-from paws_jax import sharding
+from paws_jax.parallel import cpu_devices
 
 _Side = TypeVar("_Side")
 
@@ -31,7 +31,7 @@ def print_setting(**versions: str) -> None:
   device = jax.devices()[0]
   print(
     f"device: {jax.device_count()} x {device.device_kind} ({device.platform}), "
-    f"{sharding.num_cores()} CPU cores"
+    f"{cpu_devices.num_cores()} CPU cores"
   )
   versions = {
     "python": platform.python_version(),

@@ -1,7 +1,7 @@
 """Encoders in PyTorch, for benchmarks/torch_peer.py.
 
 The trunks and heads of `paws_jax.models`. Modules have the names of
-`paws_jax.interop.torch_names`, so that both sides start from the same weights.
+`paws_jax.weights.torch_names`, so that both sides start from the same weights.
 """
 
 from __future__ import annotations

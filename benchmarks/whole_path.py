@@ -49,11 +49,12 @@ from absl import flags
 from PIL import Image
 
 from paws_jax import config as config_lib
-from paws_jax import experiment as experiment_lib
 from paws_jax import models
-from paws_jax import sharding
-from paws_jax import train
-from paws_jax.data import tf_runtime
+from paws_jax import tf_runtime
+from paws_jax.parallel import cpu_devices
+from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import loop
+from paws_jax.training import step
 
 _RECIPE = pathlib.Path(__file__).parents[1] / "configs" / "image_folder.py"
 _CLASSES, _LABELS = 10, 8
@@ -84,7 +85,7 @@ def main(argv: list[str]) -> int:
   """Measures; returns the exit status."""
   if len(argv) > 1:
     raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-  sharding.use_cpu_cores(_BATCH.value)
+  cpu_devices.use_cpu_cores(_BATCH.value)
   with contextlib.ExitStack() as stack:
     scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
     try:
@@ -186,7 +187,7 @@ class _Sides:
   def __init__(self, experiment: experiment_lib.Experiment):
     self.watched = _Watched(experiment.pipeline)
     self._state = experiment.initial_state()
-    call = train.make_train_call(experiment.trainer, experiment.pipeline, 1)
+    call = step.make_train_call(experiment.trainer, experiment.pipeline, 1)
     shapes = experiment.pipeline.input_shapes(1)
     self._call = timing.compiled("train step", call, self._state, shapes)
     self._inputs = None
@@ -200,7 +201,7 @@ class _Sides:
   def whole(self, num_steps: int) -> None:
     """Trains."""
     first = self.watched.step
-    self._state = train.loop(
+    self._state = loop.loop(
       self._call,
       self._state,
       self.watched,
@@ -209,7 +210,7 @@ class _Sides:
       steps_per_call=1,
       eval_every=0,
       save_every=0,
-      hooks=train.Hooks(
+      hooks=loop.Hooks(
         log=lambda *_: None,
         evaluate=lambda *_: None,
         save=lambda *_: None,

@@ -3,12 +3,12 @@
 import jax
 import numpy as np
 
-from paws_jax import bank
-from paws_jax import classifier
 from paws_jax import config as config_lib
 from paws_jax import models
-from paws_jax import preprocessing
-from paws_jax import voting
+from paws_jax.classifier import classifier
+from paws_jax.classifier import predictions
+from paws_jax.classifier import preprocessing
+from paws_jax.classifier import support_bank
 
 CLASSES = ("ant", "bee", "cow")
 SUPPORTS = 7
@@ -61,7 +61,7 @@ def make(seed=0, *, head=False, dtype="float32", **changes):
   return classifier.Classifier(
     class_names=CLASSES,
     temperature=0.5,
-    bank=bank.Bank(
+    bank=support_bank.Bank(
       embeddings=random.normal(size=(SUPPORTS, dim)).astype(np.float32),
       labels=np.arange(SUPPORTS, dtype=np.int32) % len(CLASSES),
       names=tuple(f"image {i}" for i in range(SUPPORTS)),
@@ -70,7 +70,7 @@ def make(seed=0, *, head=False, dtype="float32", **changes):
     model=section,
     variables=jax.tree.map(lambda leaf: _weights(random, leaf), dict(shapes)),
     preprocessing=prepared,
-    head=voting.Head(
+    head=predictions.Head(
       # Small, so that no class is certain.
       kernel=random.normal(0, 0.01, (dim, len(CLASSES))).astype(np.float32),
       bias=random.normal(size=len(CLASSES)).astype(np.float32),

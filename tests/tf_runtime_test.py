@@ -21,7 +21,8 @@ class Watch:
       print(name, os.environ.get("TF_ENABLE_ONEDNN_OPTS"))
 
 sys.meta_path.insert(0, Watch())
-from paws_jax.data import sources, tfds_records
+from paws_jax.data.sources import arrays as sources
+from paws_jax.data.sources import tfds_records
 for load in (
   lambda: sources.load("tfds", directory="", tfds_name=""),
   lambda: tfds_records.load("", ""),

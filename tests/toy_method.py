@@ -16,9 +16,9 @@ from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax import methods
 from paws_jax import models
-from paws_jax import sharding
+from paws_jax.models import batch_norm
 from paws_jax.models import heads
-from paws_jax.models import norm
+from paws_jax.parallel import mesh
 
 SECTION = config_lib.base().method.to_dict() | {
   "temperature": 0.2,
@@ -34,7 +34,7 @@ SMOOTHING = 0.1
 class _Trunk(nn.Module):
   """One convolution: enough of an encoder, and quick to compile."""
 
-  settings: norm.LayerSettings
+  settings: batch_norm.LayerSettings
 
   @nn.compact
   def __call__(self, images, *, train, mask=None):
@@ -45,7 +45,7 @@ class _Trunk(nn.Module):
 
 
 def _encoder(*, prediction, axis_name):
-  settings = norm.LayerSettings(
+  settings = batch_norm.LayerSettings(
     momentum=0.9,
     dtype=jnp.float64,
     param_dtype=jnp.float64,
@@ -131,9 +131,9 @@ def _loss(method, params, model_state, views, step, num_devices=1):
 
   if num_devices > 1:
     whole, state = P(), method.state_specs
-    local = sharding.shard_map(
+    local = mesh.shard_map(
       local,
-      sharding.make_mesh(jax.devices()[:num_devices]),
+      mesh.make_mesh(jax.devices()[:num_devices]),
       in_specs=(whole, state, data.batch_specs(views), whole),
       out_specs=(whole, (whole, state)),
     )

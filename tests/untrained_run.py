@@ -13,14 +13,14 @@ import tempfile
 
 import numpy as np
 
-from paws_jax import checkpoint
-from paws_jax import classifier as classifier_lib
-from paws_jax import metrics
-from paws_jax import preprocessing
-from paws_jax import pretrain
-from paws_jax import results
-from paws_jax import trained as trained_lib
-from paws_jax import workdir as workdir_lib
+from paws_jax.classifier import preprocessing
+from paws_jax.runs import checkpoint
+from paws_jax.runs import results
+from paws_jax.runs import workdir as workdir_lib
+from paws_jax.tasks import pretrain
+from paws_jax.training import measure
+from paws_jax.training import restore
+from paws_jax.training import save_classifier
 
 RECIPE = pathlib.Path(__file__).parent / "tiny_recipe.py"
 _HOME = tempfile.TemporaryDirectory()
@@ -43,7 +43,7 @@ def workdir():
   path = pathlib.Path(_HOME.name) / "run"
   prepared = pretrain.prepare(recipe(), str(path))
   experiment = prepared.experiment
-  spent = dataclasses.asdict(results.Spent(1.0, 1.0, 1.0))
+  spent = dataclasses.asdict(measure.Spent(1.0, 1.0, 1.0))
   with checkpoint.Checkpointer(path / workdir_lib.CHECKPOINTS) as checkpointer:
     checkpointer.save(
       experiment.total_steps,
@@ -55,12 +55,12 @@ def workdir():
 
 @functools.cache
 def trained():
-  return trained_lib.load(recipe(), str(workdir()))
+  return restore.load(recipe(), str(workdir()))
 
 
 @functools.cache
 def classifier():
-  return classifier_lib.from_trained(trained())
+  return save_classifier.from_trained(trained())
 
 
 @functools.cache
@@ -68,7 +68,7 @@ def result():
   """The row that pre-training writes of the run."""
   with contextlib.redirect_stdout(io.StringIO()):
     assert pretrain.run(pretrain.prepare(recipe(), str(workdir()))) == 0
-  (row,) = metrics.read_results(workdir())
+  (row,) = results.read_results(workdir())
   return row
 
 

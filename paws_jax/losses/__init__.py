@@ -9,11 +9,12 @@ global mean.
 
 from __future__ import annotations
 
-from paws_jax.losses import contrastive
+from paws_jax.losses import effective_rank as effective_rank_lib
 from paws_jax.losses import paws
 from paws_jax.losses import ropaws
+from paws_jax.losses import simclr
 from paws_jax.losses import similarity
-from paws_jax.losses import spectrum
+from paws_jax.losses import suncet
 
 AxisName = similarity.AxisName
 MIN_NORM = similarity.MIN_NORM
@@ -32,10 +33,10 @@ paws_targets = paws.paws_targets
 paws_objective = paws.paws_objective
 paws_loss = paws.paws_loss
 
-suncet_loss = contrastive.suncet_loss
-suncet_rows = contrastive.suncet_rows
-nt_xent_loss = contrastive.nt_xent_loss
-nt_xent_rows = contrastive.nt_xent_rows
+suncet_loss = suncet.suncet_loss
+suncet_rows = suncet.suncet_rows
+nt_xent_loss = simclr.nt_xent_loss
+nt_xent_rows = simclr.nt_xent_rows
 
 in_domain_probability = ropaws.in_domain_probability
-effective_rank = spectrum.effective_rank
+effective_rank = effective_rank_lib.effective_rank

@@ -174,3 +174,11 @@ def check_supports(
       f"{supports.shape[0]} supports but {support_labels.shape[0]} label rows: "
       "give one row per support."
     )
+
+
+def same_rows(
+  first: int | jax.Array, num_rows: int, num_keys: int
+) -> jax.Array:
+  """Bool [num_rows, num_keys]: where row `first` + i is key j."""
+  rows = first + jnp.arange(num_rows)
+  return rows[:, None] == jnp.arange(num_keys)[None, :]

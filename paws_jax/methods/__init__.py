@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
-from paws_jax.methods import method
+from paws_jax.methods import base
 from paws_jax.methods import paws
 from paws_jax.methods import priors
 from paws_jax.methods import ropaws
@@ -53,7 +53,7 @@ def create(
     TypeError: for an unknown field, by name.
     ValueError: for an unknown method, or a prior that does not fit the data.
   """
-  config = method.MethodConfig(**section)
+  config = base.MethodConfig(**section)
   if config.name not in METHODS:
     raise ValueError(
       f"method.name is {config.name!r}; known are {', '.join(METHODS)}."
@@ -82,7 +82,7 @@ def in_steps(created: Any, *, steps_per_epoch: int) -> Any:
     steps_per_epoch: of the data, which a method does not know.
   """
   section = getattr(created, "config", None)
-  if not isinstance(section, method.MethodConfig):
+  if not isinstance(section, base.MethodConfig):
     return created
   return dataclasses.replace(created, config=section.in_steps(steps_per_epoch))
 

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 
 from paws_jax import data
 from paws_jax import losses
-from paws_jax.methods import contrastive
-from paws_jax.methods import method
+from paws_jax.methods import device_losses
+from paws_jax.methods import encoding
 
 # An eigenvalue problem of this size takes little time on any device.
 _MOST_RANK_ROWS = 128
@@ -24,7 +24,7 @@ _CLASS_SHARES = "class_shares"
 
 
 def of_step(
-  local: method.Embeddings,
+  local: encoding.Embeddings,
   probs: jax.Array,
   batch: data.Views,
   *,
@@ -54,7 +54,7 @@ def of_step(
   used = jax.nn.one_hot(jnp.stack([first, second]), probs.shape[-1])
   nearest = losses.cosine_similarities(local.z_large, z_support)
   metrics = {
-    "nt_xent": contrastive.nt_xent(
+    "nt_xent": device_losses.nt_xent(
       local.z_large[: 2 * num_images],
       z_pairs,
       temperature=temperature,
@@ -67,7 +67,7 @@ def of_step(
   }
   if z_support.shape[0] >= 2 * probs.shape[-1]:
     # With one support a class there is none to vote for it.
-    metrics["suncet"] = contrastive.support_loss(
+    metrics["suncet"] = device_losses.support_loss(
       local.z_support,
       z_support,
       batch,

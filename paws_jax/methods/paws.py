@@ -13,17 +13,18 @@ import jax.numpy as jnp
 from paws_jax import augment
 from paws_jax import data
 from paws_jax import losses
-from paws_jax import sharding
-from paws_jax.methods import contrastive
-from paws_jax.methods import gathering
+from paws_jax.methods import base
+from paws_jax.methods import device_losses
+from paws_jax.methods import encoding
 from paws_jax.methods import health_metrics
-from paws_jax.methods import method
+from paws_jax.parallel import gather
+from paws_jax.parallel import mesh
 
 
 class Encoded(NamedTuple):
   """Embeddings of a step; those of targets carry h, the others z."""
 
-  local: method.Embeddings
+  local: encoding.Embeddings
   # [(L + M)·b, D] of this device's anchors, view-major.
   z_views: jax.Array
   # [L·b, D]; swapped when there are two.
@@ -59,7 +60,7 @@ class Paws:
 
   shown_losses = ("cross_entropy", "me_max_kl")
 
-  config: method.MethodConfig
+  config: base.MethodConfig
   encoder: Any
   label_smoothing: float
   remat: str = "none"
@@ -78,24 +79,24 @@ class Paws:
 
   def init(
     self, key: jax.Array, batch: data.Views
-  ) -> tuple[method.Params, method.ModelState]:
+  ) -> tuple[encoding.Params, encoding.ModelState]:
     """Initial parameters and batch statistics."""
-    return method.init_encoder(self.encoder, key, batch.large[:, 0])
+    return encoding.init_encoder(self.encoder, key, batch.large[:, 0])
 
   @property
   def state_specs(self) -> Any:
     """Batch statistics are the same on every device."""
-    return sharding.REPLICATED
+    return mesh.REPLICATED
 
   def loss(
     self,
-    params: method.Params,
-    model_state: method.ModelState,
+    params: encoding.Params,
+    model_state: encoding.ModelState,
     batch: data.Views,
     *,
     step: jax.Array,
     key: jax.Array | None,
-  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], method.ModelState]]:
+  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], encoding.ModelState]]:
     """Cross-entropy of views plus me-max; see `losses.paws_loss`.
 
     Args:
@@ -111,7 +112,7 @@ class Paws:
     del step, key
     config = self.config
     encoded, model_state = self._encode(params, model_state, batch)
-    rows = method.support_rows(batch, smoothing=self.label_smoothing)
+    rows = encoding.support_rows(batch, smoothing=self.label_smoothing)
     probs = losses.soft_nearest_neighbours(
       encoded.z_views, encoded.z_support, rows, temperature=config.temperature
     )
@@ -182,7 +183,7 @@ class Paws:
     means = targets.metrics | {"target_confidence": confidence}
     if config.support_loss_weight:
       # An option of the paper (appendix E): labels then also act by themselves.
-      means["support_loss"] = contrastive.support_loss(
+      means["support_loss"] = device_losses.support_loss(
         encoded.local.z_support,
         encoded.z_support,
         batch,
@@ -202,7 +203,7 @@ class Paws:
         temperature=config.temperature,
         axis_name=self.axis_name,
       )
-    return method.device_means(means, self.axis_name)
+    return encoding.device_means(means, self.axis_name)
 
   def _encode(self, params, model_state, batch):
     """Encodes the step in two passes, as in the reference.
@@ -210,21 +211,21 @@ class Paws:
     Supports with large crops, then the small crops; each is one BatchNorm
     batch.
     """
-    local, model_state = method.encode_supports_and_large(
+    local, model_state = encoding.encode_supports_and_large(
       self.encoder, params, model_state, batch, remat=self.remat
     )
     z_views, h_targets = local.z_large, local.h_large
     if batch.large.shape[1] == 2:
       h_targets = jnp.roll(h_targets, h_targets.shape[0] // 2, axis=0)
     if batch.small is not None:
-      _, z_small, model_state = method.encode(
+      _, z_small, model_state = encoding.encode(
         self.encoder,
         params,
         model_state,
-        method.fold_views(batch.small),
+        encoding.fold_views(batch.small),
         remat=self.remat,
       )
-      z_small = method.view_major(z_small, batch.small.shape[1])
+      z_small = encoding.view_major(z_small, batch.small.shape[1])
       z_views = jnp.concatenate([z_views, z_small])
     encoded = Encoded(
       local=local,
@@ -244,7 +245,7 @@ class Paws:
       constants["h_large"] = local.h_large
     if self.config.health_metrics:
       constants["z_pairs"] = local.z_large[: 2 * batch.large.shape[0]]
-    z_support, *rest = gathering.gather(
+    z_support, *rest = gather.gather(
       [local.z_support], constants.values(), axis_name=self.axis_name
     )
     found = {"h_large": None, "z_pairs": None}
@@ -252,6 +253,6 @@ class Paws:
     # Without a head, h is z.
     h_support = found["h_support"] if has_head else z_support
     return found | {
-      "z_support": method.without_padding(z_support, batch),
-      "h_support": method.without_padding(h_support, batch),
+      "z_support": encoding.without_padding(z_support, batch),
+      "h_support": encoding.without_padding(h_support, batch),
     }

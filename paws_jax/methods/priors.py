@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from paws_jax.methods import method
+from paws_jax.methods import base
 
 
 def of_classes(
-  config: method.MethodConfig,
+  config: base.MethodConfig,
   *,
   num_classes: int | None,
   class_counts: Sequence[int] | None,

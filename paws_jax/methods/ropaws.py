@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from paws_jax import data
 from paws_jax.losses import ropaws
-from paws_jax.methods import gathering
 from paws_jax.methods import paws
+from paws_jax.parallel import gather
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Ropaws(paws.Paws):
     """Weights of all items for each of the large views: [L, b, ...]."""
     config = self.config
     num_local, num_large = batch.large.shape[:2]
-    every = gathering.by_view(
+    every = gather.by_view(
       encoded.h_large, num_views=num_large, num_local=num_local
     )
     local = encoded.local.h_large.reshape(num_large, num_local, -1)

@@ -9,11 +9,12 @@ import jax
 
 from paws_jax import augment
 from paws_jax import data
-from paws_jax import sharding
-from paws_jax.methods import contrastive
-from paws_jax.methods import gathering
+from paws_jax.methods import base
+from paws_jax.methods import device_losses
+from paws_jax.methods import encoding
 from paws_jax.methods import health_metrics
-from paws_jax.methods import method
+from paws_jax.parallel import gather
+from paws_jax.parallel import mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Simclr:
 
   shown_losses = ("nt_xent",)
 
-  config: method.MethodConfig
+  config: base.MethodConfig
   encoder: Any
   label_smoothing: float
   remat: str = "none"
@@ -45,40 +46,38 @@ class Simclr:
 
   def init(
     self, key: jax.Array, batch: data.Views
-  ) -> tuple[method.Params, method.ModelState]:
+  ) -> tuple[encoding.Params, encoding.ModelState]:
     """Initial parameters and batch statistics."""
-    return method.init_encoder(self.encoder, key, batch.large[:, 0])
+    return encoding.init_encoder(self.encoder, key, batch.large[:, 0])
 
   @property
   def state_specs(self) -> Any:
     """Batch statistics are the same on every device."""
-    return sharding.REPLICATED
+    return mesh.REPLICATED
 
   def loss(
     self,
-    params: method.Params,
-    model_state: method.ModelState,
+    params: encoding.Params,
+    model_state: encoding.ModelState,
     batch: data.Views,
     *,
     step: jax.Array,
     key: jax.Array | None,
-  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], method.ModelState]]:
+  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], encoding.ModelState]]:
     """NT-Xent of the large crops; arguments as in `paws.Paws.loss`."""
     del step, key
-    _, z, model_state = method.encode(
+    _, z, model_state = encoding.encode(
       self.encoder,
       params,
       model_state,
-      method.fold_views(batch.large),
+      encoding.fold_views(batch.large),
       remat=self.remat,
     )
-    z = method.view_major(z, 2)
+    z = encoding.view_major(z, 2)
     learned, constants = ((), (z,)) if self.config.detached_keys else ((z,), ())
-    (everything,) = gathering.gather(
-      learned, constants, axis_name=self.axis_name
-    )
+    (everything,) = gather.gather(learned, constants, axis_name=self.axis_name)
     means = self._contrast(z, everything)
-    means = method.device_means(means, self.axis_name)
+    means = encoding.device_means(means, self.axis_name)
     loss = means["nt_xent"]
     return loss, ({"loss": loss} | means, model_state)
 
@@ -92,7 +91,7 @@ class Simclr:
       everything: [devices · 2·b, D].
     """
     means = {
-      "nt_xent": contrastive.nt_xent(
+      "nt_xent": device_losses.nt_xent(
         z,
         everything,
         temperature=self.config.temperature,
@@ -100,7 +99,7 @@ class Simclr:
       )
     }
     if self.config.health_metrics:
-      by_view = gathering.by_view(
+      by_view = gather.by_view(
         jax.lax.stop_gradient(everything),
         num_views=2,
         num_local=z.shape[0] // 2,

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from paws_jax import data
-from paws_jax.methods import contrastive
-from paws_jax.methods import gathering
-from paws_jax.methods import method
+from paws_jax.methods import device_losses
+from paws_jax.methods import encoding
 from paws_jax.methods import simclr
+from paws_jax.parallel import gather
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,34 +28,34 @@ class Suncet(simclr.Simclr):
 
   def loss(
     self,
-    params: method.Params,
-    model_state: method.ModelState,
+    params: encoding.Params,
+    model_state: encoding.ModelState,
     batch: data.Views,
     *,
     step: jax.Array,
     key: jax.Array | None,
-  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], method.ModelState]]:
+  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], encoding.ModelState]]:
     """Both terms; arguments as in `paws.Paws.loss`, but `step` is read."""
     del key
     config = self.config
-    local, model_state = method.encode_supports_and_large(
+    local, model_state = encoding.encode_supports_and_large(
       self.encoder, params, model_state, batch, remat=self.remat
     )
     learned, constants = [local.z_support], []
     (constants if config.detached_keys else learned).append(local.z_large)
-    supports, large = gathering.gather(
+    supports, large = gather.gather(
       learned, constants, axis_name=self.axis_name
     )
     means = self._contrast(local.z_large, large)
-    means["suncet"] = contrastive.support_loss(
+    means["suncet"] = device_losses.support_loss(
       local.z_support,
-      method.without_padding(supports, batch),
+      encoding.without_padding(supports, batch),
       batch,
       temperature=config.temperature,
       smoothing=self.label_smoothing,
       axis_name=self.axis_name,
     )
-    means = method.device_means(means, self.axis_name)
+    means = encoding.device_means(means, self.axis_name)
     weight = config.support_loss_weight
     if config.supervised_until:
       weight = jnp.where(step < config.supervised_until, weight, 0.0)

@@ -16,8 +16,9 @@ import jax
 from paws_jax import augment
 from paws_jax import data
 from paws_jax import losses
-from paws_jax import sharding
-from paws_jax.methods import method
+from paws_jax.methods import base
+from paws_jax.methods import encoding
+from paws_jax.parallel import mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Supervised:
 
   shown_losses = ("cross_entropy",)
 
-  config: method.MethodConfig
+  config: base.MethodConfig
   encoder: Any
   label_smoothing: float
   remat: str = "none"
@@ -38,36 +39,36 @@ class Supervised:
 
   def init(
     self, key: jax.Array, batch: data.Views
-  ) -> tuple[method.Params, method.ModelState]:
+  ) -> tuple[encoding.Params, encoding.ModelState]:
     """Initial parameters and batch statistics."""
-    return method.init_encoder(self.encoder, key, batch.support[:, 0])
+    return encoding.init_encoder(self.encoder, key, batch.support[:, 0])
 
   @property
   def state_specs(self) -> Any:
     """Batch statistics are the same on every device."""
-    return sharding.REPLICATED
+    return mesh.REPLICATED
 
   def loss(
     self,
-    params: method.Params,
-    model_state: method.ModelState,
+    params: encoding.Params,
+    model_state: encoding.ModelState,
     batch: data.Views,
     *,
     step: jax.Array,
     key: jax.Array | None,
-  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], method.ModelState]]:
+  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], encoding.ModelState]]:
     """SuNCEt loss of the support batch; arguments as in `paws.Paws.loss`."""
     del step, key
-    _, z, model_state = method.encode(
+    _, z, model_state = encoding.encode(
       self.encoder,
       params,
       model_state,
-      method.fold_views(batch.support),
-      mask=method.support_views_mask(batch),
+      encoding.fold_views(batch.support),
+      mask=encoding.support_views_mask(batch),
       remat=self.remat,
     )
-    z = method.gather_supports(z, batch, self.axis_name)
-    rows = method.support_rows(batch, smoothing=self.label_smoothing)
+    z = encoding.gather_supports(z, batch, self.axis_name)
+    rows = encoding.support_rows(batch, smoothing=self.label_smoothing)
     loss = losses.suncet_loss(z, rows, temperature=self.config.temperature)
     if self.axis_name is not None:
       # Every device computed the same; the mean tells the compiler so.

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from paws_jax.models import batch_norm
 from paws_jax.models import heads
-from paws_jax.models import norm
 from paws_jax.models import resnet
 from paws_jax.models import small_resnet
 from paws_jax.models import wide_resnet
@@ -83,11 +83,13 @@ def _refuse(field: str, value: Any, wanted: str) -> None:
   raise ValueError(f"model.{field} must be {wanted}, got {value!r}")
 
 
-_Trunk = Callable[[ModelConfig, norm.LayerSettings], nn.Module]
+_Trunk = Callable[[ModelConfig, batch_norm.LayerSettings], nn.Module]
 
 
 def _resnet(*stage_sizes: int, stem_width: int = 64) -> _Trunk:
-  def build(config: ModelConfig, settings: norm.LayerSettings) -> nn.Module:
+  def build(
+    config: ModelConfig, settings: batch_norm.LayerSettings
+  ) -> nn.Module:
     return resnet.ResNet(
       stage_sizes=stage_sizes,
       stem_width=stem_width * config.width,
@@ -99,7 +101,9 @@ def _resnet(*stage_sizes: int, stem_width: int = 64) -> _Trunk:
 
 
 def _small_resnet(num_stages: int) -> _Trunk:
-  def build(config: ModelConfig, settings: norm.LayerSettings) -> nn.Module:
+  def build(
+    config: ModelConfig, settings: batch_norm.LayerSettings
+  ) -> nn.Module:
     return small_resnet.SmallResNet(
       stem_width=16 * config.width,
       num_stages=num_stages,
@@ -111,7 +115,9 @@ def _small_resnet(num_stages: int) -> _Trunk:
 
 
 def _wide_resnet(depth: int) -> _Trunk:
-  def build(config: ModelConfig, settings: norm.LayerSettings) -> nn.Module:
+  def build(
+    config: ModelConfig, settings: batch_norm.LayerSettings
+  ) -> nn.Module:
     return wide_resnet.WideResNet(
       depth=depth,
       width=config.width,
@@ -216,8 +222,8 @@ class Encoder(nn.Module):
 def create(
   section: Mapping[str, Any],
   *,
-  axis_name: norm.AxisName = None,
-  group_axis_name: norm.AxisName = None,
+  axis_name: batch_norm.AxisName = None,
+  group_axis_name: batch_norm.AxisName = None,
   dtype: Any = None,
 ) -> Encoder:
   """Builds an encoder from section `model` of a recipe.
@@ -244,7 +250,7 @@ def create(
       on_accelerator = jax.default_backend() in ("gpu", "tpu")
       dtype = "bfloat16" if on_accelerator else "float32"
   dtype = jnp.dtype(dtype)
-  settings = norm.LayerSettings(
+  settings = batch_norm.LayerSettings(
     momentum=config.bn_momentum,
     dtype=dtype,
     param_dtype=jnp.promote_types(dtype, jnp.float32),

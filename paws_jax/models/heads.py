@@ -5,16 +5,15 @@ from __future__ import annotations
 import jax
 from flax import linen as nn
 
-from paws_jax.models import activations
-from paws_jax.models import initializers
-from paws_jax.models import norm
+from paws_jax.models import batch_norm
+from paws_jax.models import layers
 
 
 def _dense(
-  settings: norm.LayerSettings, x: jax.Array, features: int, *, name: str
+  settings: batch_norm.LayerSettings, x: jax.Array, features: int, *, name: str
 ) -> jax.Array:
   """A dense layer with PyTorch's default initial values."""
-  init = initializers.fan_in_uniform(x.shape[-1])
+  init = layers.fan_in_uniform(x.shape[-1])
   return nn.Dense(
     features,
     dtype=settings.dtype,
@@ -38,7 +37,7 @@ class ProjectionHead(nn.Module):
 
   hidden_dim: int
   output_dim: int
-  settings: norm.LayerSettings
+  settings: batch_norm.LayerSettings
 
   # Dense-BatchNorm-ReLU layers before the last.
   NUM_HIDDEN = 2
@@ -75,9 +74,7 @@ class ProjectionHead(nn.Module):
     settings = self.settings
     for i in range(1, (num_hidden or self.NUM_HIDDEN) + 1):
       x = _dense(settings, x, self.hidden_dim, name=f"fc{i}")
-      x = activations.relu(
-        settings.batch_norm(f"bn{i}")(x, train=train, mask=mask)
-      )
+      x = layers.relu(settings.batch_norm(f"bn{i}")(x, train=train, mask=mask))
     if num_hidden is None:
       x = _dense(settings, x, self.output_dim, name="fc3")
     return x.astype(settings.output_dtype)
@@ -95,7 +92,7 @@ class PredictionHead(nn.Module):
   """
 
   output_dim: int
-  settings: norm.LayerSettings
+  settings: batch_norm.LayerSettings
 
   @nn.compact
   def __call__(
@@ -106,6 +103,6 @@ class PredictionHead(nn.Module):
     # The first BatchNorm takes x as it is and returns activations' dtype.
     x = settings.batch_norm("bn1")(x, train=train, mask=mask)
     x = _dense(settings, x, self.output_dim // 4, name="fc1")
-    x = activations.relu(settings.batch_norm("bn2")(x, train=train, mask=mask))
+    x = layers.relu(settings.batch_norm("bn2")(x, train=train, mask=mask))
     x = _dense(settings, x, self.output_dim, name="fc2")
     return x.astype(settings.output_dtype)

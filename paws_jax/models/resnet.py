@@ -11,16 +11,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from paws_jax.models import activations
-from paws_jax.models import initializers
-from paws_jax.models import norm
+from paws_jax.models import batch_norm
+from paws_jax.models import layers
 
 # Output channels of a block over the channels inside it.
 EXPANSION = 4
 
 
 def conv(
-  settings: norm.LayerSettings,
+  settings: batch_norm.LayerSettings,
   features: int,
   kernel: int,
   *,
@@ -41,13 +40,13 @@ def conv(
     use_bias=False,
     dtype=settings.dtype,
     param_dtype=settings.param_dtype,
-    kernel_init=initializers.he_normal_fan_out,
+    kernel_init=layers.he_normal_fan_out,
     name=name,
   )
 
 
 def last_batch_norm(
-  settings: norm.LayerSettings, name: str, zero_init: bool
+  settings: batch_norm.LayerSettings, name: str, zero_init: bool
 ) -> nn.Module:
   """The BatchNorm that ends a residual branch, its scale 0 or 1 at first."""
   scale_init = nn.initializers.zeros if zero_init else nn.initializers.ones
@@ -67,7 +66,7 @@ class Bottleneck(nn.Module):
   width: int
   stride: int
   zero_init_residual: bool
-  settings: norm.LayerSettings
+  settings: batch_norm.LayerSettings
 
   @nn.compact
   def __call__(
@@ -77,9 +76,9 @@ class Bottleneck(nn.Module):
     settings, width = self.settings, self.width
     out = EXPANSION * width
     y = conv(settings, width, 1, name="conv1")(x)
-    y = activations.relu(settings.batch_norm("bn1")(y, train=train, mask=mask))
+    y = layers.relu(settings.batch_norm("bn1")(y, train=train, mask=mask))
     y = conv(settings, width, 3, stride=self.stride, name="conv2")(y)
-    y = activations.relu(settings.batch_norm("bn2")(y, train=train, mask=mask))
+    y = layers.relu(settings.batch_norm("bn2")(y, train=train, mask=mask))
     y = conv(settings, out, 1, name="conv3")(y)
     y = last_batch_norm(settings, "bn3", self.zero_init_residual)(
       y, train=train, mask=mask
@@ -87,7 +86,7 @@ class Bottleneck(nn.Module):
     if self.stride != 1 or x.shape[-1] != out:
       x = conv(settings, out, 1, stride=self.stride, name="downsample_conv")(x)
       x = settings.batch_norm("downsample_bn")(x, train=train, mask=mask)
-    return activations.relu(x + y)
+    return layers.relu(x + y)
 
 
 class ResNet(nn.Module):
@@ -104,7 +103,7 @@ class ResNet(nn.Module):
   stage_sizes: tuple[int, ...]
   stem_width: int
   zero_init_residual: bool
-  settings: norm.LayerSettings
+  settings: batch_norm.LayerSettings
 
   @property
   def num_features(self) -> int:
@@ -127,7 +126,7 @@ class ResNet(nn.Module):
     """
     settings = self.settings
     x = conv(settings, self.stem_width, 7, stride=2, name="conv1")(x)
-    x = activations.relu(settings.batch_norm("bn1")(x, train=train, mask=mask))
+    x = layers.relu(settings.batch_norm("bn1")(x, train=train, mask=mask))
     # flax pads the maximum with -inf.
     x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
     for stage, num_blocks in enumerate(self.stage_sizes):

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from paws_jax.models import activations
-from paws_jax.models import norm
+from paws_jax.models import batch_norm
+from paws_jax.models import layers
 from paws_jax.models import resnet
 
 
@@ -29,7 +29,7 @@ class BasicBlock(nn.Module):
   width: int
   stride: int
   zero_init_residual: bool
-  settings: norm.LayerSettings
+  settings: batch_norm.LayerSettings
 
   @nn.compact
   def __call__(
@@ -38,7 +38,7 @@ class BasicBlock(nn.Module):
     """[n, h, w, c] to [n, h / stride, w / stride, width], rounded up."""
     settings, width = self.settings, self.width
     y = resnet.conv(settings, width, 3, stride=self.stride, name="conv1")(x)
-    y = activations.relu(settings.batch_norm("bn1")(y, train=train, mask=mask))
+    y = layers.relu(settings.batch_norm("bn1")(y, train=train, mask=mask))
     y = resnet.conv(settings, width, 3, name="conv2")(y)
     y = resnet.last_batch_norm(settings, "bn2", self.zero_init_residual)(
       y, train=train, mask=mask
@@ -48,7 +48,7 @@ class BasicBlock(nn.Module):
         settings, width, 1, stride=self.stride, name="downsample_conv"
       )(x)
       x = settings.batch_norm("downsample_bn")(x, train=train, mask=mask)
-    return activations.relu(x + y)
+    return layers.relu(x + y)
 
 
 class SmallResNet(nn.Module):
@@ -64,7 +64,7 @@ class SmallResNet(nn.Module):
   stem_width: int
   num_stages: int
   zero_init_residual: bool
-  settings: norm.LayerSettings
+  settings: batch_norm.LayerSettings
 
   @property
   def num_features(self) -> int:
@@ -78,7 +78,7 @@ class SmallResNet(nn.Module):
     """Embeds images; arguments and result as of `resnet.ResNet`."""
     settings = self.settings
     x = resnet.conv(settings, self.stem_width, 3, name="conv1")(x)
-    x = activations.relu(settings.batch_norm("bn1")(x, train=train, mask=mask))
+    x = layers.relu(settings.batch_norm("bn1")(x, train=train, mask=mask))
     for stage in range(self.num_stages):
       x = BasicBlock(
         width=self.stem_width * 2 ** (stage + 1),

@@ -13,16 +13,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from paws_jax.models import activations
-from paws_jax.models import initializers
-from paws_jax.models import norm
+from paws_jax.models import batch_norm
+from paws_jax.models import layers
 
 STEM_WIDTH = 16
 STAGE_WIDTHS = (16, 32, 64)
 
 
 def _conv(
-  settings: norm.LayerSettings,
+  settings: batch_norm.LayerSettings,
   x: jax.Array,
   features: int,
   kernel: int,
@@ -32,7 +31,7 @@ def _conv(
 ) -> jax.Array:
   """Convolves `x`, with a bias, padded alike on both sides."""
   padding = kernel // 2
-  init = initializers.fan_in_uniform(math.prod((kernel, kernel, x.shape[-1])))
+  init = layers.fan_in_uniform(math.prod((kernel, kernel, x.shape[-1])))
   return nn.Conv(
     features,
     (kernel, kernel),
@@ -57,7 +56,7 @@ class WideBlock(nn.Module):
 
   width: int
   stride: int
-  settings: norm.LayerSettings
+  settings: batch_norm.LayerSettings
 
   @nn.compact
   def __call__(
@@ -65,9 +64,9 @@ class WideBlock(nn.Module):
   ) -> jax.Array:
     """[n, h, w, c] to [n, h / stride, w / stride, width], rounded up."""
     settings = self.settings
-    y = activations.relu(settings.batch_norm("bn1")(x, train=train, mask=mask))
+    y = layers.relu(settings.batch_norm("bn1")(x, train=train, mask=mask))
     y = _conv(settings, y, self.width, 3, name="conv1")
-    y = activations.relu(settings.batch_norm("bn2")(y, train=train, mask=mask))
+    y = layers.relu(settings.batch_norm("bn2")(y, train=train, mask=mask))
     y = _conv(settings, y, self.width, 3, stride=self.stride, name="conv2")
     if self.stride != 1 or x.shape[-1] != self.width:
       # On the block's input itself, before its BatchNorm and ReLU.
@@ -90,7 +89,7 @@ class WideResNet(nn.Module):
   depth: int
   width: int
   final_momentum: float
-  settings: norm.LayerSettings
+  settings: batch_norm.LayerSettings
 
   @property
   def num_features(self) -> int:
@@ -133,6 +132,4 @@ class WideResNet(nn.Module):
     x = settings.batch_norm("bn1", momentum=self.final_momentum)(
       x, train=train, mask=mask
     )
-    return jnp.mean(
-      activations.relu(x), axis=(1, 2), dtype=settings.output_dtype
-    )
+    return jnp.mean(layers.relu(x), axis=(1, 2), dtype=settings.output_dtype)

@@ -1,0 +1,19 @@
+"""Random views and evaluation crops of image batches, on device."""
+
+from paws_jax.augment.crop import crop_boxes
+from paws_jax.augment.crop import evaluation_view
+from paws_jax.augment.views import ViewsConfig
+from paws_jax.augment.views import jitter_factors
+from paws_jax.augment.views import multi_views
+from paws_jax.augment.views import normalise
+from paws_jax.augment.views import random_views
+
+__all__ = [
+  "ViewsConfig",
+  "crop_boxes",
+  "evaluation_view",
+  "jitter_factors",
+  "multi_views",
+  "normalise",
+  "random_views",
+]

@@ -1,0 +1,157 @@
+"""Crop boxes, and the evaluation crop."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from paws_jax.augment import color
+from paws_jax.augment import resample
+
+HIGHEST = jax.lax.Precision.HIGHEST
+CROP_TRIES = 10
+
+
+def crop_boxes(
+  draws: jax.Array,
+  sizes: jax.Array,
+  *,
+  scale: tuple[float, float],
+  aspect_ratio: tuple[float, float],
+) -> jax.Array:
+  """Draws boxes by the law of torchvision's RandomResizedCrop.
+
+  Some tries (torchvision: ten) of an area uniform in `scale` and a ratio
+  log-uniform in `aspect_ratio`; the first that fits is placed uniformly. If
+  none fits: the largest central box whose ratio is within bounds.
+
+  Args:
+    draws: float32 [n, 4, tries], uniform in [0, 1): area, ratio, vertical and
+      horizontal offset of every try.
+    sizes: int32 [n, 2], height and width of the images.
+    scale: bounds of the box's share of the image's area.
+    aspect_ratio: bounds of width over height.
+
+  Returns:
+    int32 [n, 4]: top, left, height, width.
+
+  Raises:
+    ValueError: for draws of another rank or size.
+  """
+  if draws.ndim != 3 or draws.shape[:2] != (sizes.shape[0], 4):
+    raise ValueError(
+      f"draws must have shape [{sizes.shape[0]}, 4, tries], four numbers for "
+      f"each try, but has {list(draws.shape)}."
+    )
+  area, ratio, vertical, horizontal = jnp.unstack(draws, axis=1)
+  # [n, 1], to meet the tries.
+  height, width = jnp.split(sizes.astype(jnp.float32), 2, axis=1)
+  area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
+  low, high = math.log(aspect_ratio[0]), math.log(aspect_ratio[1])
+  ratio = jnp.exp(low + (high - low) * ratio)
+  widths = jnp.round(jnp.sqrt(area * ratio))
+  heights = jnp.round(jnp.sqrt(area / ratio))
+  fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+  # argmax finds the first True; its one-hot row picks without a gather.
+  first = (
+    jnp.argmax(fits, axis=1, keepdims=True)
+    == jnp.arange(draws.shape[2])[None, :]
+  )
+  any_fits = jnp.any(fits, axis=1, keepdims=True)
+
+  def pick(candidates):
+    return jnp.sum(jnp.where(first, candidates, 0), axis=1, keepdims=True)
+
+  whole_ratio = width / height
+  narrow, wide = whole_ratio < aspect_ratio[0], whole_ratio > aspect_ratio[1]
+  central_height = jnp.where(narrow, jnp.round(width / aspect_ratio[0]), height)
+  central_width = jnp.where(wide, jnp.round(height * aspect_ratio[1]), width)
+  box_height = jnp.where(any_fits, pick(heights), central_height)
+  box_width = jnp.where(any_fits, pick(widths), central_width)
+
+  def place(draw, room):
+    offset = jnp.floor(pick(draw) * (room + 1))
+    return jnp.where(any_fits, jnp.minimum(offset, room), jnp.floor(room / 2))
+
+  top = place(vertical, height - box_height)
+  left = place(horizontal, width - box_width)
+  boxes = jnp.concatenate([top, left, box_height, box_width], axis=1)
+  return boxes.astype(jnp.int32)
+
+
+def evaluation_view(
+  images: jax.Array,
+  sizes: jax.Array,
+  *,
+  resize: int,
+  size: int,
+  precision: jax.lax.PrecisionLike = HIGHEST,
+) -> jax.Array:
+  """Resizes the short side, then cuts the central square, as torchvision.
+
+  The image is resized as a whole, and only the rows and columns of the square
+  are computed. Parts of the square outside the image (possible only with
+  `resize=0` and an image smaller than `size`) are black.
+
+  Args:
+    images: uint8 or float [n, S, S', C] in [0, 255].
+    sizes: int32 [n, 2], height and width of each image on its canvas.
+    resize: short side after resizing, at least `size`; 0: no resizing.
+    size: side of the square in pixels.
+    precision: of the two matrix products.
+
+  Returns:
+    float32 [n, size, size, C] in [0, 255], not normalised.
+
+  Raises:
+    ValueError: for arguments of another rank, size or dtype, or if the images
+      are known to be too small.
+  """
+  images = color.check_images(images)
+  check_sizes(sizes, images)
+  short_canvas = min(images.shape[1:3])
+  if resize and resize < size:
+    raise ValueError(
+      f"resize must be 0 or at least the crop's side {size}, but is {resize}."
+    )
+  if not resize and short_canvas < size:
+    raise ValueError(
+      f"images of {images.shape[1]} x {images.shape[2]} pixels are smaller "
+      f"than the crop's side {size}; set resize to {size} or more."
+    )
+  resized = sizes
+  if resize:
+    # The short side becomes `resize`; integer division truncates the long one.
+    short = jnp.min(sizes, axis=1, keepdims=True)
+    resized = resize * sizes // short
+  room = resized - size
+  offset = jnp.where(
+    room >= 0, jnp.round(room / 2).astype(room.dtype), -(-room // 2)
+  )
+  matrices = [
+    resample.resize_matrix(
+      jnp.zeros_like(sizes[:, axis]),
+      sizes[:, axis],
+      scale=sizes[:, axis] / resized[:, axis],
+      offset=offset[:, axis],
+      size=size,
+      canvas=images.shape[1 + axis],
+    )[:, None]
+    for axis in (0, 1)
+  ]
+  return jnp.squeeze(
+    resample.apply_matrices(images, *matrices, precision=precision), axis=1
+  )
+
+
+def check_sizes(sizes, images):
+  """Refuses what is not an integer height and width per image."""
+  if sizes.shape != (images.shape[0], 2) or not jnp.issubdtype(
+    sizes.dtype, jnp.integer
+  ):
+    raise ValueError(
+      f"sizes must be integers of shape [{images.shape[0]}, 2] for images of "
+      f"shape {list(images.shape)}, but is {sizes.dtype} {list(sizes.shape)}."
+    )

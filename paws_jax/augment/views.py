@@ -1,0 +1,307 @@
+"""Random views and evaluation crops of image batches, on device.
+
+Images arrive as uint8 canvases [n, S, S', C] of which the top left `sizes[i]`
+pixels are the image; inside they are float32 in [0, 255]. Crops are cut and
+resized by two small matrices per crop and two batched matrix products, blur
+and rotation likewise: nothing gathers or scatters, every shape is static.
+
+Every random number is a function of one key, so a view depends on its key and
+its image and on nothing else: not on the batch, not on the number of devices.
+
+The laws and the resampling are those of torchvision's transforms on Pillow
+images; `tests/augment_test.py` states how close each operation comes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from paws_jax.augment import color
+from paws_jax.augment import crop
+from paws_jax.augment import equalize
+from paws_jax.augment import resample
+
+# Uniform numbers that a view draws, by operation. All are drawn in one call:
+# each call of threefry is a loop of its own, which takes time to compile. A new
+# operation goes to the end: then the others draw what they did.
+_DRAWS = {
+  # Every try has an area, a ratio and two offsets.
+  "crop": 4 * crop.CROP_TRIES,
+  "flip": 1,
+  "rotate": 1,
+  "jitter": 9,
+  "grey": 1,
+  "blur": 2,
+  "solarize": 2,
+  "equalize": 1,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewsConfig:
+  """The `views` section of a recipe; `config.base` explains each field.
+
+  Build it as `ViewsConfig(**section)`: an unknown field is a TypeError that
+  names it. Hashable, so that it can be a static argument of `jax.jit`.
+  """
+
+  num_large: int
+  large_size: int
+  large_scale: tuple[float, float]
+  num_small: int
+  small_size: int
+  small_scale: tuple[float, float]
+  aspect_ratio: tuple[float, float]
+  flip_probability: float
+  rotation_degrees: float
+  jitter_strength: float
+  jitter_probability: float
+  grey_probability: float
+  blur_probability: float
+  blur_radius: tuple[float, float]
+  solarize_probability: float
+  equalize_probability: float
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+  eval_resize: int
+
+  def __post_init__(self):
+    # A recipe read back from JSON has lists, which are not hashable.
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if isinstance(value, list):
+        object.__setattr__(self, field.name, tuple(value))
+
+
+def random_views(
+  keys: jax.Array,
+  images: jax.Array,
+  sizes: jax.Array,
+  *,
+  config: ViewsConfig,
+  kind: Literal["large", "small"],
+  precision: jax.lax.PrecisionLike = crop.HIGHEST,
+) -> jax.Array:
+  """Draws one random view of each image; see `multi_views`.
+
+  Args:
+    keys: typed PRNG keys [n].
+    images: uint8 or float [n, S, S', C] in [0, 255].
+    sizes: int32 [n, 2], height and width of each image on its canvas.
+    config: the views section of the recipe.
+    kind: "large" or "small", which size and scale of the config to take.
+    precision: of the matrix products.
+
+  Returns:
+    float32 [n, size, size, C], normalised.
+
+  Raises:
+    ValueError: for arguments of another rank, size or dtype.
+  """
+  images = color.check_images(images)
+  _check_keys(keys, images.shape[:1])
+  views = multi_views(
+    keys[:, None],
+    images,
+    sizes,
+    config=config,
+    kind=kind,
+    precision=precision,
+  )
+  return jnp.squeeze(views, axis=1)
+
+
+def multi_views(
+  keys: jax.Array,
+  images: jax.Array,
+  sizes: jax.Array,
+  *,
+  config: ViewsConfig,
+  kind: Literal["large", "small"],
+  precision: jax.lax.PrecisionLike = crop.HIGHEST,
+) -> jax.Array:
+  """Draws V random views of each image from one copy of its canvas.
+
+  In this order: random resized crop, flip, rotation, colour jitter, greyscale,
+  blur, solarize, equalize, normalisation. An operation whose probability (or
+  strength) is zero in the config is not part of the program.
+
+  Args:
+    keys: typed PRNG keys [n, V], one per view.
+    images: uint8 or float [n, S, S', C] in [0, 255].
+    sizes: int32 [n, 2], height and width of each image on its canvas.
+    config: the views section of the recipe.
+    kind: "large" or "small", which size and scale of the config to take.
+    precision: of the matrix products. The default keeps float32; in a crop
+      TF32 costs at most 0.2 of a grey level, bfloat16 1.4.
+
+  Returns:
+    float32 [n, V, size, size, C], normalised.
+
+  Raises:
+    ValueError: for arguments of another rank, size or dtype.
+  """
+  if kind not in ("large", "small"):
+    raise ValueError(f'kind must be "large" or "small", but is {kind!r}.')
+  images = color.check_images(images)
+  crop.check_sizes(sizes, images)
+  if keys.ndim != 2:
+    raise ValueError(
+      f"keys must have shape [n, views], but has {list(keys.shape)}."
+    )
+  num_images, num_views = keys.shape
+  _check_keys(keys, (images.shape[0], num_views))
+  large = kind == "large"
+  size = config.large_size if large else config.small_size
+  draws = _draw(keys.reshape(-1))
+  boxes = crop.crop_boxes(
+    draws["crop"].reshape(-1, 4, crop.CROP_TRIES),
+    jnp.broadcast_to(sizes[:, None, :], (*keys.shape, 2)).reshape(-1, 2),
+    scale=config.large_scale if large else config.small_scale,
+    aspect_ratio=config.aspect_ratio,
+  )
+  flip = None
+  if config.flip_probability > 0:
+    flip = draws["flip"][:, 0] < config.flip_probability
+  rows, columns = resample.crop_matrices(
+    boxes, images.shape[1:3], size=size, flip=flip
+  )
+  split = (num_images, num_views)
+  views = resample.apply_matrices(
+    images,
+    rows.reshape(*split, *rows.shape[1:]),
+    columns.reshape(*split, *columns.shape[1:]),
+    precision=precision,
+  )
+  views = views.reshape(-1, *views.shape[2:])
+  views = _distort(draws, views, config=config, precision=precision)
+  views = normalise(views, config.mean, config.std)
+  return views.reshape(*split, *views.shape[1:])
+
+
+def normalise(
+  images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
+) -> jax.Array:
+  """Maps levels in [0, 255] to `(level / 255 - mean) / std` per channel.
+
+  Args:
+    images: uint8 or float [n, H, W, C] in [0, 255].
+    mean: C numbers, in units of the full range.
+    std: C numbers, in units of the full range.
+
+  Returns:
+    float32 [n, H, W, C].
+
+  Raises:
+    ValueError: if mean or std has not one value per channel.
+  """
+  images = color.check_images(images)
+  channels = images.shape[-1]
+  for name, values in (("mean", mean), ("std", std)):
+    if len(values) != channels:
+      raise ValueError(
+        f"{name} must have one value per channel, {channels} for images of "
+        f"shape {list(images.shape)}, but has {len(values)}."
+      )
+  shape = (1, 1, 1, channels)
+  scale = jnp.asarray([1 / (255 * s) for s in std], jnp.float32)
+  shift = jnp.asarray(
+    [-m / s for m, s in zip(mean, std, strict=True)], jnp.float32
+  )
+  return images * scale.reshape(shape) + shift.reshape(shape)
+
+
+def _distort(draws, views, *, config, precision):
+  """Everything after crop and flip, on [m, size, size, C]."""
+  if config.rotation_degrees > 0:
+    degrees = config.rotation_degrees * (2 * draws["rotate"][:, 0] - 1)
+    views = resample.rotate(views, degrees, precision=precision)
+  if config.jitter_strength > 0 and config.jitter_probability > 0:
+    chance, *levels = jnp.unstack(draws["jitter"], axis=1)
+    views = color.select(
+      chance < config.jitter_probability,
+      color.jitter(views, **jitter_factors(levels, config.jitter_strength)),
+      views,
+    )
+  if config.grey_probability > 0:
+    grey = draws["grey"][:, 0] < config.grey_probability
+    views = color.select(grey, color.greyscale(views), views)
+  if config.blur_probability > 0:
+    chance, radii = jnp.unstack(draws["blur"], axis=1)
+    low, high = config.blur_radius
+    # A radius of 0 is the identity: nothing to select afterwards.
+    radii = jnp.where(
+      chance < config.blur_probability, low + (high - low) * radii, 0
+    )
+    views = resample.gaussian_blur(views, radii, precision=precision)
+  if config.solarize_probability > 0:
+    chance, thresholds = jnp.unstack(draws["solarize"], axis=1)
+    # 256 is above every value: nothing is inverted.
+    thresholds = jnp.where(
+      chance < config.solarize_probability, 256 * thresholds, 256
+    )
+    views = color.solarize(views, thresholds)
+  if config.equalize_probability > 0:
+    equalized = draws["equalize"][:, 0] < config.equalize_probability
+    views = color.select(equalized, equalize.equalize(views), views)
+  return views
+
+
+def jitter_factors(
+  draws: Sequence[jax.Array], strength: float
+) -> dict[str, jax.Array]:
+  """Turns eight uniform draws into the arguments of `colour.jitter`.
+
+  Args:
+    draws: eight float [n] in [0, 1): brightness, contrast, saturation, hue, and
+      four whose order is the order of the operations.
+    strength: s; factors are uniform in [max(0, 1 - 0.8 s), 1 + 0.8 s], hue in
+      0.2 s turns either way.
+
+  Returns:
+    brightness, contrast, saturation, hue [n] and ranks [n, 4].
+  """
+  low, high = max(0.0, 1 - 0.8 * strength), 1 + 0.8 * strength
+  brightness, contrast, saturation = (
+    low + (high - low) * draw for draw in draws[:3]
+  )
+  # The rank of each of the last four draws among them: a uniform permutation.
+  order = jnp.stack(draws[4:], axis=1)
+  mine, other = order[:, :, None], order[:, None, :]
+  place = jnp.arange(4)
+  earlier = place[None, None, :] < place[None, :, None]
+  ranks = jnp.sum((other < mine) | ((other == mine) & earlier), axis=2)
+  return {
+    "brightness": brightness,
+    "contrast": contrast,
+    "saturation": saturation,
+    "hue": 0.2 * strength * (2 * draws[3] - 1),
+    "ranks": ranks,
+  }
+
+
+def _draw(keys):
+  """Uniform numbers of every operation: float32 [n, count] in [0, 1)."""
+  total = sum(_DRAWS.values())
+  numbers = jax.vmap(lambda key: jax.random.uniform(key, (total,)))(keys)
+  ends = list(itertools.accumulate(_DRAWS.values()))
+  return dict(zip(_DRAWS, jnp.split(numbers, ends[:-1], axis=1), strict=True))
+
+
+def _check_keys(keys, shape):
+  """Refuses what is not an array of typed keys of this shape."""
+  if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+    raise ValueError(
+      f"keys must be typed (jax.random.key), but has dtype {keys.dtype}."
+    )
+  if keys.shape != tuple(shape):
+    raise ValueError(
+      f"keys must have shape {list(shape)}, one per image and view, but has "
+      f"{list(keys.shape)}."
+    )

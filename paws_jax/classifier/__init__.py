@@ -1,0 +1,1 @@
+"""A trained encoder with the labelled images that vote for the classes."""

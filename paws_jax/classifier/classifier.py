@@ -1,0 +1,290 @@
+"""A trained encoder with the labelled images that vote: classes for any image.
+
+>>> classifier = paws_jax.Classifier.load("runs/quickstart/classifier")
+>>> predictions = classifier.predict(["a.jpg", "b.png"])
+>>> [classifier.class_names[k] for k in predictions.classes]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from paws_jax import errors
+from paws_jax.classifier import files
+from paws_jax.classifier import image_list
+from paws_jax.classifier import on_device
+from paws_jax.classifier import predictions as predictions_lib
+from paws_jax.classifier import preprocessing as preprocessing_lib
+from paws_jax.classifier import support_bank
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classifier:
+  """Classifies images by a vote of labelled ones; immutable.
+
+  PAWS-NN of the paper (section 5, 2021), or the head of a fine-tuned encoder.
+
+  Attributes:
+    class_names: K of them, in the order of the labels.
+    temperature: τ of the vote.
+    bank: the N supports: embeddings [N, D], labels [N], names, thumbnails.
+    model: section `model` of the run's recipe.
+    variables: {"params", "batch_stats"} of the encoder, float32 on the host.
+    preprocessing: what happens to an image before the encoder.
+    head: None; or kernel [d, K] and bias [K], which decide instead of the vote.
+      Embeddings are then features after one layer of the projection head.
+    in_domain_temperature: of `losses.in_domain_probability`, which predictions
+      then have; None: the encoder was not trained to tell, or a head decides.
+    batch_size: most images that are embedded at once.
+    origin: where it comes from: dataset, step, split_hash.
+  """
+
+  class_names: tuple[str, ...]
+  temperature: float
+  bank: support_bank.Bank
+  model: Mapping[str, Any]
+  variables: Mapping[str, Any]
+  preprocessing: preprocessing_lib.Preprocessing
+  head: predictions_lib.Head | None = None
+  in_domain_temperature: float | None = None
+  batch_size: int = 256
+  origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def load(cls, directory: str | os.PathLike[str]) -> Classifier:
+    """Reads a directory that `save` has written.
+
+    Raises:
+      ValueError: when there is none, when a file is damaged, or when the
+        weights are not those of the model.
+    """
+    return cls(**files.read(directory))
+
+  def save(self, directory: str | os.PathLike[str]) -> None:
+    """Writes a directory; one that holds a classifier is replaced.
+
+    Raises:
+      ValueError: when it holds something else.
+      OSError: when it cannot be written.
+    """
+    files.write(directory, self._files())
+
+  @functools.cached_property
+  def digest(self) -> str:
+    """Hex sha256 of weights, bank and all settings but `batch_size`."""
+    # What is predicted does not depend on it.
+    same = dataclasses.replace(self, batch_size=1)
+    settings = same._files()[files.SETTINGS]
+    return hashlib.sha256(settings).hexdigest()
+
+  @property
+  def num_classes(self) -> int:
+    """K."""
+    return len(self.class_names)
+
+  def predict(
+    self, images: Any, *, num_supports: int = 3
+  ) -> predictions_lib.Predictions:
+    """Classifies images.
+
+    Args:
+      images: uint8 [n, H, W, Ch], levels from 0 to 255, Ch 1 or 3; or a list of
+        such images of any sizes, [h, w] or [h, w, Ch]; of Pillow images; or of
+        paths. Grey is made of colours where the encoder wants it, and vice
+        versa.
+      num_supports: k, how many supports to name for each image.
+
+    Raises:
+      TypeError, ValueError: for what are no images, and for a bank whose
+        supports are all of one class.
+      decode.BadImageError: naming an image that cannot be read; a ValueError.
+      train.NonFiniteError: naming images whose embeddings are not finite.
+    """
+    listed = image_list.ImageList(images, self.preprocessing)
+    parts = self.stream(listed, num_supports=num_supports)
+    return predictions_lib.concatenate(
+      [predictions for _, predictions in parts]
+    )
+
+  def embed(self, images: Any) -> np.ndarray:
+    """Embeds images.
+
+    Args:
+      images: as of `predict`.
+
+    Returns:
+      float32 [n, D], not normalised.
+
+    Raises:
+      TypeError, ValueError, train.NonFiniteError: as `predict`, but for the
+        bank.
+    """
+    listed = image_list.ImageList(images, self.preprocessing)
+    return np.concatenate([rows for _, rows in self._embedded(listed)])
+
+  def add_class(self, name: str, images: Any) -> Classifier:
+    """A classifier that knows one more class, without training.
+
+    Args:
+      name: of the new class.
+      images: of it, as of `predict`; one will do, several are better.
+
+    Raises:
+      TypeError, ValueError, train.NonFiniteError: as `embed`; for a name that
+        is taken or blank; for a classifier with a head.
+    """
+    listed = image_list.ImageList(images, self.preprocessing)
+    return self.add_from(name, listed)[0]
+
+  def add_from(
+    self, name: str, images: image_list.ImageList, *, skip_bad: bool = False
+  ) -> tuple[Classifier, dict[str, str]]:
+    """As `add_class`, and the images left out for what reason, by name.
+
+    Raises:
+      decode.BadImageError: also when all images are left out.
+    """
+    check_new_class(name, self.class_names, has_head=self.head is not None)
+    shape = self.bank.thumbnails.shape[1:]
+    rows, thumbnails, names, bad = [], [], [], {}
+    for batch, embeddings in self._embedded(images, skip_bad=skip_bad):
+      rows.append(embeddings)
+      thumbnails.append(support_bank.thumbnails(batch.pixels, shape))
+      names += [images.name(place) for place in batch.places]
+      bad |= {images.name(place): why for place, why in batch.bad.items()}
+    if not names:
+      first, reason = next(iter(bad.items()))
+      raise errors.BadImageError(
+        f"class {name!r}, {first}",
+        f"{reason}, and none of its {len(images)} images can be read",
+        remedy="Repair them, or give others",
+      )
+    added = support_bank.Bank(
+      embeddings=np.concatenate(rows),
+      labels=np.full(len(names), self.num_classes, np.int32),
+      names=tuple(names),
+      thumbnails=np.concatenate(thumbnails),
+    )
+    extended = dataclasses.replace(
+      self,
+      class_names=(*self.class_names, name),
+      bank=self.bank.extended(added),
+    )
+    return extended, bad
+
+  def stream(
+    self,
+    images: image_list.ImageList,
+    *,
+    num_supports: int = 3,
+    skip_bad: bool = False,
+  ) -> Iterator[tuple[image_list.Batch, predictions_lib.Predictions]]:
+    """Classifies any number of images, batch by batch.
+
+    Images are decoded ahead, and the next batch is on the device while the
+    caller does something with this one.
+
+    Args:
+      images: the images.
+      num_supports: as of `predict`.
+      skip_bad: whether images that cannot be read are left out; `Batch.bad`
+        tells them.
+
+    Raises:
+      ValueError, train.NonFiniteError: as `predict`.
+    """
+    self.check_bank()
+    if num_supports < 0:
+      raise ValueError(f"num_supports is {num_supports}: give 0 or more.")
+    size = self._batch_rows(len(images))
+
+    def decide(batch: image_list.Batch) -> predictions_lib.Predictions:
+      features = self._device.embed(batch, images, size)
+      return self._device.vote(features, num_supports=num_supports, size=size)
+
+    return on_device.one_ahead(decide, images.batches(size, skip_bad=skip_bad))
+
+  def _embedded(
+    self, images: image_list.ImageList, *, skip_bad: bool = False
+  ) -> Iterator[tuple[image_list.Batch, np.ndarray]]:
+    size = self._batch_rows(len(images))
+
+    def embed(batch: image_list.Batch) -> np.ndarray:
+      return self._device.embed(batch, images, size)
+
+    return on_device.one_ahead(embed, images.batches(size, skip_bad=skip_bad))
+
+  @functools.cached_property
+  def _device(self) -> on_device.OnDevice:
+    return on_device.OnDevice(self)
+
+  def _batch_rows(self, count: int) -> int:
+    """A power of two for few images, so that few programs are compiled."""
+    return min(self.batch_size, 1 << max(count - 1, 0).bit_length())
+
+  def _files(self) -> dict[str, bytes]:
+    names = [field.name for field in dataclasses.fields(self)]
+    return files.pack({name: getattr(self, name) for name in names})
+
+  def check_bank(self) -> None:
+    """Raises ValueError when all supports are of one class."""
+    if self.head is None:
+      check_voters(self.bank.labels, self.class_names)
+
+
+def check_voters(labels: np.ndarray, class_names: Sequence[str]) -> None:
+  """Refuses supports that can vote for one class only.
+
+  Args:
+    labels: int [N], places in `class_names`.
+    class_names: of the classifier.
+
+  Raises:
+    ValueError: saying how to add a class.
+  """
+  present = np.unique(labels)
+  if len(present) < 2:
+    names = support_bank.listed([class_names[k] for k in present])
+    raise ValueError(
+      f"the {len(labels)} supports are of {len(present)} class "
+      f"({names or 'none'}): whatever the image, they would vote for it. Add "
+      "another class (--task=predict --add_class=NAME=DIR, or "
+      "Classifier.add_class)."
+    )
+
+
+def check_new_class(
+  name: str, class_names: Sequence[str], *, has_head: bool
+) -> None:
+  """Refuses to add a class that a classifier cannot take.
+
+  Args:
+    name: of the class.
+    class_names: those that are there.
+    has_head: whether a fine-tuned head decides.
+
+  Raises:
+    ValueError: for a name that is taken or blank, and for a head.
+  """
+  if not isinstance(name, str) or not name.strip():
+    raise ValueError(f"a class cannot be called {name!r}: give it a name.")
+  if name in class_names:
+    raise ValueError(
+      f"class {name!r} is there already: give the new one another name. "
+      f"Classes are {support_bank.listed(class_names)}."
+    )
+  if has_head:
+    raise ValueError(
+      f"class {name!r} cannot be added to a fine-tuned head, which knows the "
+      "classes it was trained on only: use the classifier of the pre-trained "
+      "run."
+    )

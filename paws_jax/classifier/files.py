@@ -1,0 +1,371 @@
+"""A classifier as a directory: JSON and safetensors, nothing that can run.
+
+classifier.json          settings, and a sha256 of each other file
+encoder.safetensors      "params/..." and "batch_stats/..."
+bank.safetensors         embeddings, labels, thumbnails; names as metadata
+head.safetensors         kernel and bias, of a fine-tuned classifier
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from etils import epath
+from flax import traverse_util
+
+from paws_jax import config as config_lib
+from paws_jax import errors
+from paws_jax import models
+from paws_jax.classifier import predictions
+from paws_jax.classifier import preprocessing
+from paws_jax.classifier import support_bank
+from paws_jax.runs import files as files_lib
+
+SETTINGS = "classifier.json"
+ENCODER = "encoder.safetensors"
+BANK = "bank.safetensors"
+HEAD = "head.safetensors"
+_VERSION = 1
+_NAMES = (SETTINGS, ENCODER, BANK, HEAD)
+# Written only where there is one: other classifiers keep their digest.
+_IN_DOMAIN = "in_domain_temperature"
+# What the settings have to be.
+_KINDS = {
+  "class_names": list,
+  "temperature": (int, float),
+  "model": dict,
+  "batch_size": int,
+  "origin": dict,
+  "preprocessing": dict,
+  _IN_DOMAIN: (int, float, type(None)),
+}
+# Of `Classifier`, as JSON has them.
+_PLAIN = ("temperature", "model", "batch_size", "origin")
+
+
+def pack(fields: Mapping[str, Any]) -> dict[str, bytes]:
+  """The files of a classifier, by name; `fields` are its attributes."""
+  variables = traverse_util.flatten_dict(fields["variables"], sep="/")
+  files = {
+    ENCODER: safetensors.numpy.save(
+      {name: np.ascontiguousarray(leaf) for name, leaf in variables.items()}
+    ),
+    BANK: fields["bank"].to_bytes(),
+  }
+  if fields["head"] is not None:
+    head = dataclasses.asdict(fields["head"])
+    files[HEAD] = safetensors.numpy.save(
+      {name: np.ascontiguousarray(array) for name, array in head.items()}
+    )
+  temperature = fields[_IN_DOMAIN]
+  settings = {
+    "version": _VERSION,
+    "class_names": list(fields["class_names"]),
+    **{name: fields[name] for name in _PLAIN},
+    **({} if temperature is None else {_IN_DOMAIN: temperature}),
+    "preprocessing": fields["preprocessing"].as_json(),
+    "files": {name: _sha256(content) for name, content in files.items()},
+  }
+  return {SETTINGS: (json.dumps(settings, indent=2) + "\n").encode(), **files}
+
+
+def write(
+  directory: str | os.PathLike[str], files: Mapping[str, bytes]
+) -> None:
+  """Writes a classifier's files; a crash leaves the old ones or the new ones.
+
+  Raises:
+    ClassifierError: when the directory holds something else, too.
+    OSError: when it cannot be written.
+  """
+  path = files_lib.resolve(directory)
+  check_free(path)
+  if not isinstance(path, pathlib.Path):
+    # In a bucket nothing can be renamed. The settings come last: until then
+    # the sums in the old ones tell that the others have changed.
+    for name in sorted(files, key=lambda name: name == SETTINGS):
+      (path / name).write_bytes(files[name])
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
+  # Another process may write there, too.
+  new = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.new")
+  try:
+    new.mkdir()
+    for name, content in files.items():
+      (new / name).write_bytes(content)
+    with _swapping(path):
+      check_free(path)
+      if path.exists():
+        path.rename(_old(path))
+      new.rename(path)
+      shutil.rmtree(_old(path), ignore_errors=True)
+  finally:
+    shutil.rmtree(new, ignore_errors=True)
+
+
+def _old(path: pathlib.Path) -> pathlib.Path:
+  return path.with_name(f".{path.name}.old")
+
+
+@contextlib.contextmanager
+def _swapping(path: pathlib.Path) -> Iterator[None]:
+  """Lets one process at a time rename a classifier; undoes half a renaming."""
+  descriptor = os.open(path.parent, os.O_RDONLY)
+  try:
+    # Not every file system knows locks.
+    with contextlib.suppress(OSError):
+      fcntl.flock(descriptor, fcntl.LOCK_EX)
+    if not path.exists() and _old(path).exists():
+      _old(path).rename(path)
+    shutil.rmtree(_old(path), ignore_errors=True)
+    yield
+  finally:
+    os.close(descriptor)
+
+
+def _recover(path: epath.Path) -> None:
+  """Gives back what a process has renamed that was killed then."""
+  if not isinstance(path, pathlib.Path) or path.exists():
+    return
+  if _old(path).exists():
+    # Where nothing can be renamed, there is no classifier.
+    with contextlib.suppress(OSError), _swapping(path):
+      pass
+
+
+def check_free(path: epath.Path) -> None:
+  """Raises ClassifierError when something else than a classifier is there.
+
+  Files of others beside a classifier count: its directory is replaced whole.
+  """
+  if not path.exists():
+    return
+  inside = sorted(p.name for p in path.iterdir()) if path.is_dir() else [""]
+  if inside and SETTINGS not in inside:
+    raise errors.ClassifierError(
+      f"{path} is there and holds no classifier (no {SETTINGS}): choose "
+      "another directory, or an empty one."
+    )
+  others = [name for name in inside if name not in _NAMES]
+  if others:
+    raise errors.ClassifierError(
+      f"{path} holds something else beside a classifier "
+      f"({support_bank.listed(others)}), and is replaced as a whole: move that "
+      "away, or choose another directory."
+    )
+
+
+def read(directory: str | os.PathLike[str]) -> dict[str, Any]:
+  """The attributes of the classifier in a directory.
+
+  Raises:
+    ClassifierError: when there is none, when a file of it is damaged, or when
+      weights, bank, head and settings do not belong together.
+  """
+  path = files_lib.resolve(directory)
+  _recover(path)
+  fields = _unpacked(path)
+  _check_weights(path, fields)
+  wrong = _disagreement(fields)
+  if wrong:
+    raise errors.ClassifierError(
+      f"{path} is no classifier: {wrong}. Make it anew."
+    )
+  return fields
+
+
+def _unpacked(path: epath.Path) -> dict[str, Any]:
+  settings = _settings(path)
+  for name in settings["files"]:
+    # Nothing outside of the directory is read.
+    if name not in _NAMES[1:]:
+      raise errors.ClassifierError(
+        f"{path / SETTINGS} names another file: {name!r}."
+      )
+  files = {
+    name: _content(path / name, digest)
+    for name, digest in settings["files"].items()
+  }
+  try:
+    variables = safetensors.numpy.load(files[ENCODER])
+    head = None
+    if HEAD in files:
+      head = predictions.Head(**safetensors.numpy.load(files[HEAD]))
+    return {
+      "class_names": tuple(settings["class_names"]),
+      **{name: settings[name] for name in (*_PLAIN, _IN_DOMAIN)},
+      # Fields that are newer than the classifier have their defaults.
+      "model": {**config_lib.base().model, **settings["model"]},
+      "variables": traverse_util.unflatten_dict(variables, sep="/"),
+      "bank": support_bank.from_bytes(files[BANK]),
+      "preprocessing": preprocessing.Preprocessing(**settings["preprocessing"]),
+      "head": head,
+    }
+  except (
+    KeyError,
+    TypeError,
+    ValueError,
+    safetensors.SafetensorError,
+  ) as error:
+    raise errors.ClassifierError(
+      f"{path} is no classifier that this version reads: {error!r}. Make it "
+      "anew, or use the version of paws_jax that has written it."
+    ) from None
+
+
+def _check_weights(path: epath.Path, fields: Mapping[str, Any]) -> None:
+  """Refuses weights of another architecture."""
+  try:
+    encoder = models.create(fields["model"])
+  except (TypeError, ValueError) as error:
+    raise errors.ClassifierError(
+      f"{path}: its model is not known here: {error}"
+    ) from None
+  settings = fields["preprocessing"]
+  side = settings.large_size
+  wanted = jax.eval_shape(
+    functools.partial(encoder.init, train=False),
+    jax.random.key(0),
+    jnp.zeros((1, side, side, settings.channels)),
+  )
+  wanted = traverse_util.flatten_dict(wanted, sep="/")
+  found = traverse_util.flatten_dict(fields["variables"], sep="/")
+  wrong = [f"{name} is missing" for name in wanted if name not in found]
+  wrong += [f"{name} is unknown" for name in found if name not in wanted]
+  wrong += [
+    f"{name} is {list(found[name].shape)} instead of {list(leaf.shape)}"
+    for name, leaf in wanted.items()
+    if name in found and found[name].shape != leaf.shape
+  ]
+  if wrong:
+    raise errors.ClassifierError(
+      f"{path}: the weights are not those of {fields['model']['name']}: "
+      f"{support_bank.listed(wrong)}."
+    )
+
+
+def _disagreement(fields: Mapping[str, Any]) -> str:
+  """What of settings, bank and head contradicts the rest; "": nothing."""
+  names, bank, head = fields["class_names"], fields["bank"], fields["head"]
+  count, dim = len(names), _embedding_size(fields)
+  labels, rows = bank.labels, bank.embeddings.shape
+  if not np.isfinite(fields["temperature"]) or fields["temperature"] <= 0:
+    return f"its temperature is {fields['temperature']} and not above 0"
+  in_domain = fields[_IN_DOMAIN]
+  if in_domain is not None and not 0 < in_domain < np.inf:
+    return f"its {_IN_DOMAIN} is {in_domain} and not above 0"
+  if fields["batch_size"] < 1:
+    return f"its batch_size is {fields['batch_size']} and not at least 1"
+  if len(set(names)) < count or not count:
+    return f"its {count} class_names are not all different"
+  if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+    return f"its bank has labels {labels.dtype} {list(labels.shape)}"
+  if labels.size and (labels.min() < 0 or labels.max() >= count):
+    extremes = f"{labels.min()} to {labels.max()}"
+    return f"its bank has labels from {extremes}, and there are {count} classes"
+  if rows[1:] != (dim,):
+    return f"its bank has embeddings {list(rows)} and its encoder [n, {dim}]"
+  if head is None:
+    return ""
+  kernel, bias = head.kernel.shape, head.bias.shape
+  if kernel != (dim, count) or bias != (count,):
+    return (
+      f"its head has kernel {list(kernel)} and bias {list(bias)} instead of "
+      f"[{dim}, {count}] and [{count}]"
+    )
+  return ""
+
+
+def _embedding_size(fields: Mapping[str, Any]) -> int:
+  """D of what bank or head are compared with."""
+  encoder = models.create(fields["model"])
+  settings = fields["preprocessing"]
+  side = settings.large_size
+  apply = functools.partial(encoder.apply, train=False)
+  if fields["head"] is not None:
+    apply = functools.partial(apply, num_projection_layers=1, method="features")
+  images = jnp.zeros((1, side, side, settings.channels))
+  rows = jax.eval_shape(apply, fields["variables"], images)
+  return jax.tree.leaves(rows)[-1].shape[-1]
+
+
+def settings_in(directory: str | os.PathLike[str]) -> dict[str, Any] | None:
+  """What classifier.json in a directory says; None when there is none.
+
+  Raises:
+    ClassifierError: when it is damaged, or of another version.
+  """
+  path = files_lib.resolve(directory)
+  _recover(path)
+  return _settings(path) if (path / SETTINGS).exists() else None
+
+
+def _settings(path: epath.Path) -> dict[str, Any]:
+  try:
+    settings = json.loads((path / SETTINGS).read_bytes())
+  except OSError:
+    raise errors.ClassifierError(
+      f"{path} holds no classifier: there is no {SETTINGS} in it."
+    ) from None
+  except ValueError as error:
+    raise errors.ClassifierError(
+      f"{path / SETTINGS} is not JSON ({error}): make the classifier anew."
+    ) from None
+  version = settings.get("version") if isinstance(settings, dict) else None
+  if version != _VERSION or not isinstance(settings.get("files"), dict):
+    raise errors.ClassifierError(
+      f"{path / SETTINGS} has the version {version}, and {_VERSION} is read "
+      "here: make the classifier anew, or use the version of paws_jax that has "
+      "written it."
+    )
+  settings = {_IN_DOMAIN: None} | settings
+  for name, kind in _KINDS.items():
+    value = settings.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+      raise errors.ClassifierError(
+        f"{path / SETTINGS} is that of no classifier that this version reads: "
+        f"its {name} is {value!r}. Make it anew."
+      )
+  if not all(isinstance(name, str) for name in settings["class_names"]):
+    raise errors.ClassifierError(
+      f"{path / SETTINGS} has class_names that are no texts: make the "
+      "classifier anew."
+    )
+  return settings
+
+
+def _content(path: epath.Path, digest: str) -> bytes:
+  try:
+    content = path.read_bytes()
+  except OSError as error:
+    raise errors.ClassifierError(
+      f"{path} cannot be read ({error.strerror or error}): make the classifier "
+      "anew."
+    ) from None
+  if _sha256(content) != digest:
+    raise errors.ClassifierError(
+      f"{path} is damaged, or of another classifier than {SETTINGS} beside it: "
+      "make the classifier anew."
+    )
+  return content
+
+
+def _sha256(content: bytes) -> str:
+  return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,222 @@
+"""What happens to an image before the encoder, as in a run's own evaluation.
+
+On the host an image becomes uint8 pixels of one shape, `Preprocessing.shape`:
+
+- Of a run on images on disk: resized and cut as `data.evaluation_images` does.
+- Of a run on images in memory: an image of the training images' size stays as
+  it is. Any other is resized until it covers that size, and its middle is cut.
+
+The rest happens on the device, in the embedder of `evaluate`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from paws_jax import errors
+from paws_jax.data.host import decode
+from paws_jax.data.host import evaluation_images
+
+if TYPE_CHECKING:
+  import PIL.Image
+
+_REMEDY = "Repair it, or leave it out"
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceView:
+  """What the embedder does to a batch: fields of section `views`."""
+
+  eval_resize: int
+  large_size: int
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+  """Settings of a run that decide what its encoder sees.
+
+  Attributes:
+    on_disk: whether the run's images are files, resized on the host.
+    shape: (height, width, channels) of an image on its way to the device.
+    image_size: `data.image_size`, for images in memory.
+    eval_resize: `views.eval_resize`.
+    large_size: `views.large_size`.
+    mean: `views.mean`.
+    std: `views.std`.
+    max_pixels: `data.max_pixels`; an image of more is a bad one.
+  """
+
+  on_disk: bool
+  shape: tuple[int, int, int]
+  image_size: int
+  eval_resize: int
+  large_size: int
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+  max_pixels: int
+
+  def __post_init__(self):
+    # JSON has lists only.
+    for name in ("shape", "mean", "std"):
+      object.__setattr__(self, name, tuple(getattr(self, name)))
+
+  @property
+  def channels(self) -> int:
+    """Of an image: 1 or 3."""
+    return self.shape[2]
+
+  @property
+  def on_device(self) -> DeviceView:
+    """What is left to be done there."""
+    return DeviceView(
+      eval_resize=0 if self.on_disk else self.eval_resize,
+      large_size=self.large_size,
+      mean=self.mean,
+      std=self.std,
+    )
+
+  def as_json(self) -> dict[str, Any]:
+    """JSON-serialisable; `Preprocessing(**...)` undoes it."""
+    return dataclasses.asdict(self)
+
+  def pixels(self, item: Any, name: str) -> np.ndarray:
+    """Brings an image to `shape`.
+
+    Args:
+      item: a path; a Pillow image; or uint8 [h, w] or [h, w, Ch].
+      name: of the image, for messages.
+
+    Returns:
+      uint8 `shape`.
+
+    Raises:
+      decode.BadImageError: when it cannot be read, or is too narrow.
+      ValueError: for channels other than 1 or 3.
+    """
+    rgb_or_grey = self._with_channels(self._read(item, name), name)
+    if not self.on_disk and rgb_or_grey.shape == self.shape:
+      return rgb_or_grey
+    short = self.eval_resize if self.on_disk else max(self.shape[:2])
+    reason = evaluation_images.too_narrow(*rgb_or_grey.shape[:2], resize=short)
+    if reason:
+      raise errors.BadImageError(name, reason, remedy=_REMEDY)
+    if self.on_disk:
+      return evaluation_images.resize_and_crop(
+        rgb_or_grey, resize=self.eval_resize, size=self.large_size
+      )
+    return cover(rgb_or_grey, *self.shape[:2])
+
+  def _read(self, item: Any, name: str) -> np.ndarray:
+    """uint8 [h, w, Ch] or [h, w]."""
+    if isinstance(item, np.ndarray):
+      return item
+    if not isinstance(item, (str, os.PathLike)):
+      return _of_pillow(item, name)
+    try:
+      with open(item, "rb") as file:
+        content = file.read()
+    except OSError as error:
+      reason = f"it cannot be read ({error.strerror or error})"
+      raise errors.BadImageError(name, reason, remedy=_REMEDY) from error
+    return decode.image(content, name=name, max_pixels=self.max_pixels)
+
+  def _with_channels(self, pixels: np.ndarray, name: str) -> np.ndarray:
+    """[h, w, channels] of [h, w], [h, w, 1] or [h, w, 3]."""
+    if pixels.ndim == 2:
+      pixels = pixels[..., None]
+    check_shape(pixels.shape, name)
+    if pixels.shape[2] == self.channels:
+      return pixels
+    if self.channels == 1:
+      return np.asarray(_image(pixels).convert("L"))[..., None]
+    return np.repeat(pixels, self.channels, axis=2)
+
+
+def of_run(config: ml_collections.ConfigDict, dataset: Any) -> Preprocessing:
+  """The preprocessing of a run's evaluation.
+
+  Args:
+    config: its recipe.
+    dataset: its `datasets.Dataset`.
+  """
+  views: Mapping[str, Any] = config.views
+  return Preprocessing(
+    on_disk=not dataset.in_memory,
+    shape=tuple(int(n) for n in dataset.labelled.images.shape[1:]),
+    image_size=config.data.image_size if dataset.in_memory else 0,
+    eval_resize=views.eval_resize,
+    large_size=views.large_size,
+    mean=views.mean,
+    std=views.std,
+    max_pixels=config.data.max_pixels,
+  )
+
+
+def check_shape(shape: tuple[int, ...], name: str) -> None:
+  """Refuses what is not [h, w, 1] or [h, w, 3], or has no pixel."""
+  if len(shape) != 3 or shape[2] not in (1, 3):
+    raise ValueError(
+      f"{name} has the shape {list(shape)}: an image is [height, width, "
+      "channels] with 1 (grey) or 3 (RGB) channels; of RGBA, give the first "
+      "three."
+    )
+  if not all(shape):
+    raise ValueError(f"{name} has the shape {list(shape)}: it has no pixel.")
+
+
+def cover(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+  """Resizes until both sides are covered, and cuts out the middle.
+
+  Args:
+    pixels: uint8 [h, w, 1 or 3].
+    height: of the result.
+    width: likewise.
+
+  Returns:
+    uint8 [height, width, 1 or 3].
+  """
+  from PIL import Image
+
+  tall, wide = pixels.shape[:2]
+  scale = max(height / tall, width / wide)
+  # At least as large, whatever rounding does.
+  target = (
+    max(width, math.floor(wide * scale)),
+    max(height, math.floor(tall * scale)),
+  )
+  image = _image(pixels)
+  if image.size != target:
+    image = image.resize(target, Image.Resampling.BILINEAR)
+  left, top = (target[0] - width) // 2, (target[1] - height) // 2
+  cut = np.asarray(image.crop((left, top, left + width, top + height)))
+  return cut.reshape(height, width, pixels.shape[2])
+
+
+def _image(pixels: np.ndarray) -> PIL.Image.Image:
+  """Pillow's image of uint8 [h, w, 1 or 3]."""
+  from PIL import Image
+
+  grey = pixels.shape[2] == 1
+  return Image.fromarray(
+    np.ascontiguousarray(pixels[..., 0] if grey else pixels)
+  )
+
+
+def _of_pillow(image: PIL.Image.Image, name: str) -> np.ndarray:
+  """uint8 [h, w, 3], as if the image had been read from its file."""
+  try:
+    return np.asarray(decode.upright_rgb(image, 0))
+  except Exception as error:
+    # Pillow reads a file that has been opened only now.
+    reason = f"damaged or incomplete ({error or type(error).__name__})"
+    raise errors.BadImageError(name, reason, remedy=_REMEDY) from error

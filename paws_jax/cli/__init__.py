@@ -1,0 +1,1 @@
+"""The command line: flags, the recipe given with --config, dispatch."""

@@ -1,0 +1,293 @@
+"""From encoded images to RGB pixels, on square canvases of one size.
+
+`image` is the definition: Pillow's decoder, and the rules below. `plain_jpeg`
+does the same inside a TensorFlow graph, bit for bit, for the files that most
+data sets consist of, and leaves all others to `image`.
+
+- The contents decide what a file is, not its name. JPEG, PNG, WebP, BMP, GIF
+  and TIFF are read; Pillow's other decoders, some of which start programs, are
+  not used.
+- EXIF orientation is applied. Of an animation the first frame is taken.
+- Transparent pixels show white: that is what drawings with a transparent
+  ground are made for, and black would swallow their lines.
+- 16-bit grey becomes round(value / 257), so that 65,535 is 255. Integers of
+  another range, as TIFF may hold them, are refused: what is white is not known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+  import PIL.Image
+  import tensorflow as tf
+from paws_jax import errors
+from paws_jax import tf_runtime
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+
+_ORIENTATION = 0x0112
+# Metadata of a JPEG that `plain_jpeg` looks at; beyond it, Pillow looks.
+_HEADER_BYTES = 4096
+
+
+def canvas(
+  content: bytes, *, name: str, canvas_size: int, max_pixels: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Decodes an image onto a square of its own.
+
+  Args:
+    content: the encoded image.
+    name: of the image, for messages.
+    canvas_size: S; a larger image is reduced until its long side is S.
+    max_pixels: an image of more is refused before it is decoded.
+
+  Returns:
+    uint8 [S, S, 3], the image in the upper left corner and zeros elsewhere;
+    int32 [2], its height and width.
+
+  Raises:
+    BadImageError: when there is no image in it, or not all of one.
+  """
+  pixels = image(content, name=name, max_pixels=max_pixels, fit=canvas_size)
+  return on_canvas(pixels, canvas_size)
+
+
+def on_canvas(
+  pixels: np.ndarray, canvas_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Puts [h, w, 3] on zeros [S, S, 3]; also gives int32 [2], its h and w."""
+  height, width = pixels.shape[:2]
+  square = np.zeros((canvas_size, canvas_size, 3), np.uint8)
+  square[:height, :width] = pixels
+  return square, np.array([height, width], np.int32)
+
+
+def image(
+  content: bytes, *, name: str, max_pixels: int, fit: int = 0
+) -> np.ndarray:
+  """Decodes an image with Pillow.
+
+  Args:
+    content: the encoded image.
+    name: of the image, for messages.
+    max_pixels: an image of more is refused before it is decoded.
+    fit: longest side of the result, 0: any. A larger image is reduced once,
+      with antialiasing, and by the decoder of JPEG as far as twice `fit`.
+
+  Returns:
+    uint8 [h, w, 3], upright RGB.
+
+  Raises:
+    BadImageError: when there is no image in it, or not all of one.
+  """
+  return np.asarray(
+    pillow_image(content, name=name, max_pixels=max_pixels, fit=fit)
+  )
+
+
+def pillow_image(
+  content: bytes, *, name: str, max_pixels: int, fit: int = 0
+) -> PIL.Image.Image:
+  """What `image` decodes, as Pillow's image in mode RGB."""
+  from PIL import Image
+
+  # Damaged files make Pillow raise nearly anything: OSError, SyntaxError,
+  # struct.error, KeyError, zlib.error ...
+  try:
+    opened = Image.open(io.BytesIO(content), formats=FORMATS)
+    width, height = opened.size
+    if width * height > max_pixels:
+      raise errors.BadImageError(
+        name,
+        f"its header announces {height} x {width} pixels, more than "
+        f"data.max_pixels = {max_pixels} (raise that if it is meant)",
+      )
+    return upright_rgb(opened, fit)
+  except (errors.BadImageError, MemoryError):
+    raise
+  except Image.UnidentifiedImageError as error:
+    raise errors.BadImageError(name, _what_it_is(content)) from error
+  except Image.DecompressionBombError as error:
+    raise errors.BadImageError(name, f"Pillow refuses it: {error}") from error
+  except Exception as error:
+    reason = f"damaged or incomplete ({error or type(error).__name__})"
+    raise errors.BadImageError(name, reason) from error
+
+
+def _what_it_is(content: bytes) -> str:
+  """Why Pillow does not know it."""
+  if not content:
+    return "the file is empty"
+  if content.lstrip()[:1] == b"<":
+    return "it is text (HTML or XML), not an image"
+  return (
+    f"it is no image of a known format ({len(content)} bytes, the first "
+    f"{content[:8]!r})"
+  )
+
+
+def upright_rgb(opened: PIL.Image.Image, fit: int) -> PIL.Image.Image:
+  """The first frame, turned as EXIF says, without transparency, as RGB.
+
+  Args:
+    opened: of any mode.
+    fit: 0; or pixels, to which the longer side is reduced.
+  """
+  from PIL import Image
+
+  target = _fitted(opened.size, fit)
+  whole = (0, 0, *opened.size)
+  if target != opened.size:
+    # JPEG decodes to 1/2, 1/4 or 1/8 of the size in a fraction of the time.
+    # What is left to be reduced, by twice or more, hides the difference; its
+    # box tells where the last pixel of an odd side is only part of one.
+    drafted = opened.draft(None, (2 * target[0], 2 * target[1]))
+    whole = drafted[1] if drafted else whole
+  opened.load()
+  orientation = 1
+  # Metadata are no reason to refuse an image.
+  with contextlib.suppress(Exception):
+    orientation = opened.getexif().get(_ORIENTATION, 1)
+  rgb = _rgb(opened)
+  if target != rgb.size:
+    rgb = rgb.resize(target, Image.Resampling.LANCZOS, box=whole)
+  turn = Image.Transpose
+  turns = {
+    2: turn.FLIP_LEFT_RIGHT,
+    3: turn.ROTATE_180,
+    4: turn.FLIP_TOP_BOTTOM,
+    5: turn.TRANSPOSE,
+    6: turn.ROTATE_270,
+    7: turn.TRANSVERSE,
+    8: turn.ROTATE_90,
+  }
+  return rgb.transpose(turns[orientation]) if orientation in turns else rgb
+
+
+def _fitted(size: tuple[int, int], fit: int) -> tuple[int, int]:
+  """Width and height when the long side is at most `fit`; 0: as they are."""
+  longest = max(size)
+  if not fit or longest <= fit:
+    return size
+  width, height = (max(1, round(side * fit / longest)) for side in size)
+  return width, height
+
+
+def _rgb(opened: PIL.Image.Image) -> PIL.Image.Image:
+  from PIL import Image
+
+  if opened.mode.startswith("I"):
+    return Image.fromarray(_grey(opened)).convert("RGB")
+  if opened.mode == "F":
+    raise ValueError("its pixels are floating-point numbers of unknown range")
+  if opened.has_transparency_data:
+    # Premultiplied modes convert to their plain forms only.
+    plain = {"La": "LA"}.get(opened.mode)
+    image = opened.convert(plain) if plain else opened
+    image = image.convert("RGBA")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image.getchannel("A"))
+    return white
+  return opened if opened.mode == "RGB" else opened.convert("RGB")
+
+
+def _grey(opened: PIL.Image.Image) -> np.ndarray:
+  """uint8 [h, w] of 16 bits a pixel, however they are stored."""
+  values = np.asarray(opened).astype(np.int64)
+  # Mode "I" has 32 bits; Pillow up to version 11 opened 16-bit PNG with it.
+  if opened.mode == "I" and opened.format != "PNG":
+    raise ValueError("its pixels are signed or 32-bit integers, range unknown")
+  grey = ((np.clip(values, 0, 65535) + 128) // 257).astype(np.uint8)
+  # The value that a PNG declares transparent.
+  transparent = opened.info.get("transparency")
+  return (
+    grey
+    if transparent is None
+    else np.where(values == transparent, np.uint8(255), grey)
+  )
+
+
+def plain_jpeg(
+  content: tf.Tensor, *, canvas_size: int, max_pixels: int
+) -> tf.Tensor:
+  """Decodes an ordinary JPEG in a TensorFlow graph.
+
+  Ordinary is a grey or three-component JPEG that fits on the canvas and whose
+  metadata do not ask for it to be turned.
+
+  Args:
+    content: scalar string, the encoded image.
+    canvas_size: S.
+    max_pixels: as for `image`.
+
+  Returns:
+    uint8 [h, w, 3], equal to what `image` gives; [0, 0, 3] for what is not
+    ordinary, which is left to `image`.
+
+  Raises:
+    tf.errors.InvalidArgumentError: when run, for some of what is no whole
+      JPEG; also left to `image`.
+  """
+  tf = tf_runtime.load()
+
+  # Asked first, since TensorFlow prints a line for each file that is none.
+  return tf.cond(
+    tf.strings.substr(content, 0, 3) == b"\xff\xd8\xff",
+    lambda: _jpeg_if_ordinary(content, canvas_size, max_pixels),
+    lambda: tf.zeros((0, 0, 3), tf.uint8),
+  )
+
+
+def _jpeg_if_ordinary(
+  content: tf.Tensor, canvas_size: int, max_pixels: int
+) -> tf.Tensor:
+  tf = tf_runtime.load()
+
+  # [height, width, components], from the header alone.
+  shape = tf.io.extract_jpeg_shape(content, output_type=tf.int64)
+  fits = tf.reduce_max(shape[:2]) <= canvas_size
+  fits &= shape[0] * shape[1] <= max_pixels
+  # Four components are CMYK.
+  ordinary = fits & (shape[2] <= 3) & _stands_upright(content)
+
+  def decode() -> tf.Tensor:
+    # Both options are what Pillow's decoder does.
+    return tf.io.decode_jpeg(
+      content, channels=3, dct_method="INTEGER_ACCURATE", fancy_upscaling=True
+    )
+
+  return tf.cond(ordinary, decode, lambda: tf.zeros((0, 0, 3), tf.uint8))
+
+
+def _stands_upright(content: tf.Tensor) -> tf.Tensor:
+  """Whether metadata leave a JPEG as it is; in a graph.
+
+  A search for byte patterns, not a parser: metadata made to mislead it can.
+  """
+  tf = tf_runtime.load()
+
+  header = tf.strings.substr(content, 0, _HEADER_BYTES)
+
+  def has(pattern: str) -> tf.Tensor:
+    # \C is any byte; what follows is below 128, since the rest is UTF-8.
+    return tf.strings.regex_full_match(header, rf"\C*(?:{pattern})\C*")
+
+  # The frame header's length and precision: metadata come before it.
+  whole = has(r"\x00[\x0b\x11]\x08")
+  entry = r"\x01\x12\x00\x03\x00\x00\x00\x01\x00[{0}]"
+  entry += r"|\x12\x01\x03\x00\x01\x00\x00\x00[{0}]\x00"
+
+  def entry_of_one_only() -> tf.Tensor:
+    others = r"\x00\x02-\x7f"
+    return has(entry.format(r"\x01")) & ~has(entry.format(others))
+
+  # EXIF's and XMP's segments.
+  has_metadata = has(r"Exif\x00|ns\.adobe\.com/xap")
+  return whole & tf.cond(
+    has_metadata, entry_of_one_only, lambda: tf.constant(True)
+  )

@@ -1,0 +1,146 @@
+"""Single images out of a reader: decoded, remembered, or replaced."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from collections.abc import Iterator
+
+import numpy as np
+
+from paws_jax import errors
+from paws_jax.data.host import decode
+from paws_jax.data.sources import catalog
+
+# Stands for an image that is not there.
+NOTHING = np.zeros((0, 0, 3), np.uint8)
+
+
+class ImageReader:
+  """Decodes images with Pillow, and finds substitutes for bad ones.
+
+  Attributes:
+    replaced: names of the images that could not be read, each with the name of
+      its substitute.
+  """
+
+  def __init__(
+    self,
+    reader: catalog.Reader,
+    *,
+    max_pixels: int,
+    on_bad_image: str,
+    fit: int = 0,
+  ):
+    """Keeps the settings.
+
+    Args:
+      reader: encoded images.
+      max_pixels: larger images are bad ones.
+      on_bad_image: "error" or "skip".
+      fit: longest side of a decoded image, 0: any.
+
+    Raises:
+      ValueError: another `on_bad_image`.
+    """
+    if on_bad_image not in ("error", "skip"):
+      raise ValueError(
+        f"data.on_bad_image is {on_bad_image!r}: it must be 'error' or 'skip'."
+      )
+    self.reader = reader
+    self.replaced: dict[str, str] = {}
+    self._max_pixels = max_pixels
+    self._skip = on_bad_image == "skip"
+    self._fit = fit
+
+  def image(self, row: int, content: bytes = b"") -> np.ndarray:
+    """Decodes a row to uint8 [h, w, 3]; raises BadImageError.
+
+    Args:
+      row: of the reader.
+      content: what the reader gives for it, if it is at hand.
+    """
+    return decode.image(
+      content or self.content(row),
+      name=self.reader.name(row),
+      max_pixels=self._max_pixels,
+      fit=self._fit,
+    )
+
+  def content(self, row: int) -> bytes:
+    """The encoded image of a row; raises BadImageError."""
+    try:
+      return self.reader.read(row)
+    except OSError as error:
+      reason = f"it cannot be read ({error})"
+      raise errors.BadImageError(self.reader.name(row), reason) from error
+
+  def image_or_substitute(
+    self, row: int, candidates: Iterable[int]
+  ) -> np.ndarray:
+    """Decodes a row, or the first of its candidates that can be read.
+
+    Args:
+      row: of the reader.
+      candidates: rows in the order in which they are tried.
+
+    Returns:
+      uint8 [h, w, 3].
+
+    Raises:
+      BadImageError: with on_bad_image="error", or when nothing can be read.
+    """
+    try:
+      return self.image(row)
+    except errors.BadImageError as error:
+      if not self._skip:
+        raise
+      first = error
+    for candidate in candidates:
+      try:
+        pixels = self.image(candidate)
+      except errors.BadImageError:
+        continue
+      self.replaced[self.reader.name(row)] = self.reader.name(candidate)
+      return pixels
+    raise errors.BadImageError(
+      first.name,
+      first.reason,
+      remedy="No image that may stand in for it (a labelled one of its class, "
+      "or else an unlabelled one) can be read either: repair one, or remove it",
+    ) from first
+
+
+class Cache:
+  """Decoded images within a budget of bytes; the first to come stay."""
+
+  def __init__(self, budget: int):
+    self._budget = budget
+    self._images: dict[int, np.ndarray] = {}
+    self._lock = threading.Lock()
+    self.num_bytes = 0
+
+  def get(self, row: int) -> np.ndarray:
+    """uint8 [h, w, 3]; [0, 0, 3] when it is not here."""
+    return self._images.get(int(row), NOTHING)
+
+  def put(self, row: int, image: np.ndarray) -> np.ndarray:
+    """Keeps a copy if there is room, and gives the image back."""
+    with self._lock:
+      fits = self.num_bytes + image.nbytes <= self._budget
+      if image.size and fits and int(row) not in self._images:
+        self._images[int(row)] = np.array(image)
+        self.num_bytes += image.nbytes
+    return image
+
+
+def rows_in_turn(row: int, others: np.ndarray) -> Iterator[int]:
+  """All of the sorted rows `others` but `row`: those after it, then before."""
+  # Of the same type, or NumPy would convert all of them.
+  at = np.asarray(row, others.dtype)
+  start = int(np.searchsorted(others, at, side="right"))
+  for k in range(len(others)):
+    # No list of them: a pool may hold millions, of which the first will do.
+    other = int(others[(start + k) % len(others)])
+    if other != row:
+      yield other

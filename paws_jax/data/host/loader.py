@@ -1,0 +1,227 @@
+"""Reads and decodes rows of a data set, in parallel and in order, with tf.data.
+
+Nothing here knows of steps' contents or of devices: a plan says which rows each
+step takes, and out come their canvases in that order, however many threads
+worked on them. An image that cannot be read neither ends the stream nor moves
+what comes after it: in its place stands a substitute, or the run stops.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from paws_jax import errors
+from paws_jax import tf_runtime
+from paws_jax.data.host import decode
+from paws_jax.data.host import image_reader
+from paws_jax.data.sources import catalog
+
+if TYPE_CHECKING:
+  import tensorflow as tf
+
+
+class Loader:
+  """Streams of canvases, a batch for every step."""
+
+  def __init__(
+    self,
+    images: image_reader.ImageReader,
+    *,
+    canvas_size: int,
+    max_pixels: int,
+    num_threads: int,
+  ):
+    """Keeps the settings; `images` reduces to `canvas_size`."""
+    self._images = images
+    self._canvas_size = canvas_size
+    self._max_pixels = max_pixels
+    self._num_threads = num_threads
+
+  def stream(
+    self,
+    plan: Callable[[int], np.ndarray],
+    *,
+    num_rows: int,
+    first_step: int,
+    cache: image_reader.Cache | None = None,
+  ) -> tf.data.Dataset:
+    """The canvases of step after step, without end.
+
+    Args:
+      plan: the int32 [num_rows] rows of a step.
+      num_rows: n, of every step.
+      first_step: where to begin.
+      cache: decoded images to look in first.
+
+    Returns:
+      A data set of (uint8 [n, S, S, 3], int32 [n, 2] sizes, int32 [n] rows).
+      A bad image has size [0, 0]: `mend` sees to it.
+    """
+    tf = tf_runtime.load()
+    endless = np.iinfo(np.int64).max
+    steps = tf.data.Dataset.range(first_step, endless)
+
+    @tf.autograph.experimental.do_not_convert
+    def planned(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+      rows, paths = tf.numpy_function(
+        lambda step: self._with_paths(plan(int(step))),
+        [step],
+        (tf.int32, tf.string),
+      )
+      return tf.ensure_shape(rows, [num_rows]), tf.ensure_shape(
+        paths, [num_rows]
+      )
+
+    @tf.autograph.experimental.do_not_convert
+    def load(
+      row: tf.Tensor, path: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+      image = self._load(row, path, cache)
+      size = tf.shape(image)[:2]
+      missing = self._canvas_size - size
+      image = tf.pad(image, [[0, missing[0]], [0, missing[1]], [0, 0]])
+      side = self._canvas_size
+      return tf.ensure_shape(image, (side, side, 3)), size, row
+
+    return (
+      steps.map(planned)
+      .prefetch(2)
+      .unbatch()
+      .map(load, num_parallel_calls=self._num_threads, deterministic=True)
+      .batch(num_rows, drop_remainder=True)
+    )
+
+  def options(self) -> tf.data.Options:
+    """Of the whole pipeline: as many threads as asked for."""
+    tf = tf_runtime.load()
+    options = tf.data.Options()
+    options.deterministic = True
+    options.threading.private_threadpool_size = self._num_threads
+    # Its pace is set by the device; tuning threads would only cost some.
+    options.autotune.enabled = False
+    # Nor are batches to pile up behind our backs.
+    options.experimental_optimization.inject_prefetch = False
+    return options
+
+  def mend(
+    self,
+    images: np.ndarray,
+    sizes: np.ndarray,
+    rows: np.ndarray,
+    *,
+    candidates: Callable[[int], Iterable[int]],
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Puts substitutes where `stream` found bad images.
+
+    Args:
+      images: uint8 [n, S, S, 3].
+      sizes: int32 [n, 2], zeros for bad images.
+      rows: int32 [n].
+      candidates: substitutes of a row, in the order in which to try them.
+
+    Returns:
+      Images and sizes; the same arrays when all were good.
+
+    Raises:
+      BadImageError: as `ImageReader.image_or_substitute`.
+    """
+    bad = np.flatnonzero(sizes[:, 0] == 0)
+    if not len(bad):
+      return images, sizes
+    images, sizes = images.copy(), sizes.copy()
+    for place in bad:
+      row = int(rows[place])
+      pixels = self._images.image_or_substitute(row, candidates(row))
+      images[place], sizes[place] = decode.on_canvas(pixels, self._canvas_size)
+    return images, sizes
+
+  def _with_paths(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows with the paths of their files, "" where they are in none."""
+    reader = self._images.reader
+    if isinstance(reader, catalog.Files):
+      paths = [os.path.join(reader.root, reader.paths[row]) for row in rows]
+    else:
+      paths = [""] * len(rows)
+    # TensorFlow takes bytes as objects.
+    encoded = np.array([os.fsencode(path) for path in paths], object)
+    return rows.astype(np.int32), encoded
+
+  def _load(
+    self, row: tf.Tensor, path: tf.Tensor, cache: image_reader.Cache | None
+  ) -> tf.Tensor:
+    """uint8 [h, w, 3]: from the cache, else decoded; [0, 0, 3] if bad."""
+    if cache is None:
+      return self._decoded(row, path)
+    image = _in_python(cache.get, row)
+    return self._unless_there(
+      image,
+      lambda: _in_python(cache.put, row, self._decoded(row, path)),
+    )
+
+  def _decoded(self, row: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
+    """In the graph if possible: there no thread waits for Python's lock."""
+    tf = tf_runtime.load()
+
+    @tf.autograph.experimental.do_not_convert
+    def plain(row: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+      content = self._content(row, path)
+      image = decode.plain_jpeg(
+        content, canvas_size=self._canvas_size, max_pixels=self._max_pixels
+      )
+      return image, content
+
+    # An error ends a data set: hence a data set for each image, which is empty
+    # after one.
+    nothing = tf.data.Dataset.from_tensors(
+      (tf.constant(image_reader.NOTHING), tf.constant(b""))
+    )
+    image, content = (
+      tf.data.Dataset.from_tensors((row, path))
+      .map(plain)
+      .ignore_errors()
+      .concatenate(nothing)
+      .take(1)
+      .get_single_element()
+    )
+    return self._unless_there(
+      image, lambda: _in_python(self._by_pillow, row, content)
+    )
+
+  def _content(self, row: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
+    tf = tf_runtime.load()
+    if isinstance(self._images.reader, catalog.Files):
+      return tf.io.read_file(path)
+    content = tf.numpy_function(
+      lambda row: self._images.content(int(row)), [row], tf.string
+    )
+    return tf.ensure_shape(content, ())
+
+  def _by_pillow(self, row: np.ndarray, content: bytes) -> np.ndarray:
+    """Decodes `content`; where it is empty, since that failed, reads it."""
+    try:
+      return self._images.image(int(row), content)
+    except errors.BadImageError:
+      # Found again, with its reason, where it can be dealt with.
+      return image_reader.NOTHING
+
+  def _unless_there(
+    self, image: tf.Tensor, otherwise: Callable[[], tf.Tensor]
+  ) -> tf.Tensor:
+    tf = tf_runtime.load()
+    there = tf.size(image) > 0
+    image = tf.cond(there, lambda: image, otherwise)
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def _in_python(
+  function: Callable[..., np.ndarray], *arguments: tf.Tensor
+) -> tf.Tensor:
+  """An image that a Python function gives, as a node of a graph."""
+  tf = tf_runtime.load()
+  image = tf.numpy_function(function, arguments, tf.uint8)
+  return tf.ensure_shape(image, (None, None, 3))

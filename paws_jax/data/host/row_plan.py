@@ -1,0 +1,151 @@
+"""Which rows of a data set each step takes, and which devices hold them.
+
+The draws are those of `sampling`, made on the CPU: where images are read on the
+host, it has to know their rows, and the accelerator is busy.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from paws_jax.data import memory_pipeline
+from paws_jax.data import sampling
+from paws_jax.data.host import image_reader
+from paws_jax.parallel import mesh as mesh_lib
+
+
+class Supports(NamedTuple):
+  """The supports of a step, whole, on the host."""
+
+  # [N padded] int32 rows, slots; [N padded] bool, or None without padding.
+  ids: np.ndarray
+  slots: np.ndarray
+  mask: np.ndarray | None
+  # [N] int32; [C] int32.
+  labels: np.ndarray
+  class_ids: np.ndarray
+
+
+# Compiled once, whatever the number of pipelines.
+_draw_supports = jax.jit(
+  sampling.class_balanced_indices,
+  static_argnames=("classes_per_step", "images_per_class"),
+)
+_draw_order = jax.jit(sampling.epoch_order, static_argnums=0)
+
+
+class RowPlan:
+  """Rows of the unlabelled images and of the supports of every step."""
+
+  def __init__(
+    self,
+    index: sampling.LabelIndex,
+    *,
+    num_images: int,
+    pool: np.ndarray,
+    support: memory_pipeline.SupportConfig,
+    batch_size: int,
+    seed: int,
+    mesh: jax.sharding.Mesh,
+  ):
+    """Keeps the settings, as `host.HostPipeline` takes them.
+
+    Raises:
+      ValueError: fewer images than a batch, a batch that does not divide over
+        the devices, or rows that do not exist.
+    """
+    self._pool = np.asarray(pool, np.int32)
+    memory_pipeline.check_batch(
+      batch_size, num_images=len(self._pool), mesh=mesh
+    )
+    _check_rows(self._pool, num_images)
+    self._index = sampling.LabelIndex(*map(np.asarray, index))
+    self._sorted_pool = np.sort(self._pool)
+    self._images_per_class = support.images_per_class
+    self._batch_size = batch_size
+    self._mesh = mesh
+    self._cpu = _own_cpu()
+    self._drawn = functools.partial(
+      _draw_supports,
+      seed=seed,
+      classes_per_step=support.classes_per_step,
+      images_per_class=support.images_per_class,
+    )
+    self._shuffle = functools.partial(_draw_order, len(self._pool), seed=seed)
+    # Two epochs are in use where one ends.
+    self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
+    # Each is asked for when its images are read, and when they are handed out.
+    self._supports = functools.lru_cache(maxsize=16)(self._draw_supports)
+
+  @property
+  def steps_per_epoch(self) -> int:
+    """Whole batches in the pool."""
+    return len(self._pool) // self._batch_size
+
+  def unlabelled(self, step: int) -> np.ndarray:
+    """Rows of the unlabelled images of a step: int32 [B]."""
+    epoch, place = divmod(step, self.steps_per_epoch)
+    first = place * self._batch_size
+    return self._pool[self._order(epoch)[first : first + self._batch_size]]
+
+  def supports(self, step: int) -> Supports:
+    """The supports of a step, padded as the in-memory pipeline does."""
+    return self._supports(step)
+
+  def _draw_supports(self, step: int) -> Supports:
+    with jax.default_device(self._cpu):
+      drawn = self._drawn(self._index, step=np.int32(step))
+    ids, labels, class_ids = map(np.asarray, drawn)
+    num_rows = mesh_lib.padded_size(len(ids), self._mesh)
+    places = np.arange(num_rows, dtype=np.int32)
+    mask = places < len(ids) if num_rows > len(ids) else None
+    # Padding repeats the last support.
+    places = np.minimum(places, len(ids) - 1)
+    return Supports(
+      ids=ids[places],
+      slots=places % np.int32(self._images_per_class),
+      mask=mask,
+      labels=labels,
+      class_ids=class_ids,
+    )
+
+  def same_class(self, row: int) -> Iterator[int]:
+    """The other labelled images of a labelled image's class, in turn."""
+    ids, counts = self._index
+    label = int(np.argmax((ids == row).any(axis=1)))
+    return image_reader.rows_in_turn(row, ids[label, : counts[label]])
+
+  def from_pool(self, row: int) -> Iterator[int]:
+    """The other unlabelled images, in turn."""
+    return image_reader.rows_in_turn(row, self._sorted_pool)
+
+  def _epoch_order(self, epoch: int) -> np.ndarray:
+    with jax.default_device(self._cpu):
+      return np.asarray(self._shuffle(epoch=np.int32(epoch)))
+
+
+def _own_cpu() -> jax.Device:
+  """The CPU of this process: another's cannot be used."""
+  try:
+    return jax.local_devices(backend="cpu")[0]
+  except RuntimeError as error:
+    platforms = jax.config.jax_platforms
+    raise ValueError(
+      f"JAX_PLATFORMS is {platforms!r} and leaves out the CPU, on which the "
+      f"images of a step are drawn: set it to '{platforms},cpu'."
+    ) from error
+
+
+def _check_rows(pool: np.ndarray, num_images: int) -> None:
+  """Refuses rows that do not exist."""
+  if pool.ndim != 1 or pool.min() < 0 or pool.max() >= num_images:
+    raise ValueError(
+      f"pool has rows {pool.min()} to {pool.max()} (rank {pool.ndim}), but "
+      f"there are {num_images} images: give each as a number from 0 to "
+      f"{num_images - 1}."
+    )

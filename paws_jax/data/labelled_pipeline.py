@@ -1,0 +1,153 @@
+"""Epochs over labelled images: each of them once, its label beside it.
+
+A pipeline's stream of unlabelled images, over a pool that is the labelled ones,
+is handed out in the place of the supports, where labels are. The order is the
+pipeline's own: `sampling.epoch_order`, a function of (seed, epoch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from paws_jax import data
+from paws_jax.data import memory_pipeline
+from paws_jax.data import sampling
+from paws_jax.parallel import mesh as mesh_lib
+
+# Label of a row that fills a batch up; it must not count.
+FILLER = -1
+
+# A pipeline always draws supports: here as few as it can.
+_FEWEST_SUPPORTS = memory_pipeline.SupportConfig(
+  classes_per_step=1,
+  images_per_class=1,
+  num_views=1,
+  label_smoothing=0.0,
+  with_replacement=True,
+)
+
+
+class LabelledEpochs:
+  """Serves `HostBatch`es whose supports are an epoch's next labelled images.
+
+  The batch does not divide every number of images, so an epoch is filled up
+  with images that are there already, anywhere in it. Their label is `FILLER`
+  and `support_mask` is False: they count neither in a loss nor in batch
+  statistics. Every step has at least one image that counts.
+
+  Attributes:
+    batch_size: rows of a step: what was asked for, or as many as there are
+      images and the devices divide.
+    steps_per_epoch: the smallest number that visits all images.
+  """
+
+  def __init__(
+    self,
+    make_pipeline: Callable[..., Any],
+    *,
+    ids: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    batch_size: int,
+    seed: int,
+    mesh: jax.sharding.Mesh,
+  ):
+    """Makes the pipeline.
+
+    Args:
+      make_pipeline: of a `datasets.Dataset`.
+      ids: int32 [n], rows of the training set.
+      labels: int32 [n], of these rows.
+      num_classes: K.
+      batch_size: B, as the recipe has it.
+      seed: the run's seed.
+      mesh: devices.
+
+    Raises:
+      ValueError: when the devices do not divide the batch.
+    """
+    check_batch(batch_size, num_images=len(ids), mesh=mesh)
+    self.batch_size = min(batch_size, mesh_lib.padded_size(len(ids), mesh))
+    self.steps_per_epoch = -(-len(ids) // self.batch_size)
+    num_places = self.steps_per_epoch * self.batch_size
+    fillers = np.resize(ids, num_places - len(ids))
+    self._labels = np.full(num_places, FILLER, np.int32)
+    self._labels[: len(ids)] = labels
+    self._num_classes = num_classes
+    self._seed = seed
+    self._mesh = mesh
+    self._pipeline = make_pipeline(
+      support=_FEWEST_SUPPORTS,
+      labelled_ids=np.asarray(ids, np.int32),
+      pool=np.concatenate([ids, fillers]).astype(np.int32),
+      batch_size=self.batch_size,
+      seed=seed,
+      mesh=mesh,
+      with_unlabelled=True,
+    )
+
+  def inputs(
+    self,
+    first_step: int,
+    num_steps: int,
+    *,
+    busy: Callable[[], bool] | None = None,
+  ) -> Any:
+    """What `batch` needs, as of `in_memory.InMemory`."""
+    return self._pipeline.inputs(first_step, num_steps, busy=busy)
+
+  def batch(self, inputs: Any, step: jax.Array) -> data.HostBatch:
+    """The images of a step; traced."""
+    images = self._pipeline.batch(inputs, step).unlabelled
+    labels = self._batch_labels(step)
+    mask = None
+    if np.any(self._labels == FILLER):
+      mask = mesh_lib.constrain(
+        labels != FILLER, mesh_lib.batch_sharded(self._mesh)
+      )
+    return data.HostBatch(
+      unlabelled=None,
+      support=images,
+      support_slot=jnp.zeros_like(images.id),
+      support_mask=mask,
+      support_labels=labels,
+      class_ids=jnp.arange(self._num_classes, dtype=jnp.int32),
+    )
+
+  def _batch_labels(self, step: jax.Array) -> jax.Array:
+    """int32 [B]: by place in the epoch, so that fillers are told apart."""
+    order = sampling.epoch_order(
+      len(self._labels), seed=self._seed, epoch=step // self.steps_per_epoch
+    )
+    # Left to spread, the layout leaks into the sort.
+    order = mesh_lib.constrain(order, mesh_lib.replicated(self._mesh))
+    first = (step % self.steps_per_epoch) * self.batch_size
+    places = jax.lax.dynamic_slice(order, (first,), (self.batch_size,))
+    return jnp.asarray(self._labels)[places]
+
+  def close(self) -> None:
+    """Ends the pipeline's thread, if it has one."""
+    self._pipeline.close()
+
+
+def check_batch(
+  batch_size: int, *, num_images: int, mesh: jax.sharding.Mesh
+) -> None:
+  """Refuses a batch that the devices do not divide.
+
+  One of more than `num_images` is never filled, and so may be any.
+
+  Raises:
+    ValueError: with both numbers.
+  """
+  one_step = batch_size >= mesh_lib.padded_size(num_images, mesh)
+  if batch_size % mesh.size and not one_step:
+    raise ValueError(
+      f"finetune.batch_size is {batch_size}, which {mesh.size} devices do not "
+      "divide: make it a multiple."
+    )

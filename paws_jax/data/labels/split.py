@@ -1,0 +1,233 @@
+"""Which training images are labelled: drawn by class, or read from a file.
+
+A split is fixed by `data.split_seed`, apart from the seed of a run, and does
+not depend on the number of devices, the version of NumPy or the order in
+which anything is computed. Its hash goes with every result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import Any
+from typing import Protocol
+
+import numpy as np
+
+from paws_jax.data.labels import draw
+from paws_jax.data.labels import lists
+from paws_jax.data.sources import catalog
+
+
+class Dataset(Protocol):
+  """What a split is chosen of: `sources.Arrays` or `catalog.Catalog`."""
+
+  @property
+  def name(self) -> str:
+    """For readers."""
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    """One for each class."""
+
+  @property
+  def num_classes(self) -> int:
+    """Number of classes."""
+
+  @property
+  def train_labels(self) -> np.ndarray:
+    """int32 [n] in [-1, num_classes), -1 where an image has no label."""
+
+  def fingerprint(self) -> str:
+    """Hex digest of the data."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+  """The labelled part of a training set.
+
+  Attributes:
+    dataset: name of the data set, for readers.
+    fingerprint: `fingerprint()` of the data it belongs to.
+    split_seed: seed of the draw, or None where nothing was drawn.
+    class_counts: labelled images of each class, in the order of the classes.
+    labelled_ids: int32 [m], rows of the training set, strictly increasing.
+    rule: how they were chosen, for readers: "labels_per_class=4",
+      "labels_fraction=0.1", "all labels", "labels_file", or "1pct" and "10pct"
+      for the paper's lists.
+  """
+
+  dataset: str
+  fingerprint: str
+  split_seed: int | None
+  class_counts: tuple[int, ...]
+  labelled_ids: np.ndarray
+  rule: str = ""
+
+  def __post_init__(self):
+    ids = self.labelled_ids
+    if ids.dtype != np.int32 or ids.ndim != 1 or np.any(np.diff(ids) <= 0):
+      raise ValueError(
+        f"labelled_ids is {ids.dtype} of shape {ids.shape}, but must be int32 "
+        "[m] and increase strictly: pass np.unique(ids).astype(np.int32)"
+      )
+    if sum(self.class_counts) != len(ids):
+      raise ValueError(
+        f"class_counts add up to {sum(self.class_counts)}, but labelled_ids "
+        f"holds {len(ids)}: count the labels of exactly these ids"
+      )
+
+  @functools.cached_property
+  def hash(self) -> str:
+    """Hex sha256 of the data and the ids: equal if and only if both are."""
+    return split_hash(self.fingerprint, self.labelled_ids)
+
+  def as_json(self) -> dict[str, Any]:
+    """Returns the contents of split.json: plain ints, strings and lists."""
+    return {
+      "dataset": self.dataset,
+      "fingerprint": self.fingerprint,
+      "split_seed": self.split_seed,
+      "rule": self.rule,
+      "class_counts": list(self.class_counts),
+      "num_labels": len(self.labelled_ids),
+      "labelled_ids": self.labelled_ids.tolist(),
+      "hash": self.hash,
+    }
+
+
+def choose(
+  dataset: Dataset,
+  *,
+  labels_per_class: int,
+  split_seed: int,
+  labels_file: str,
+  labels_fraction: float = 0.0,
+  every_class: bool = True,
+) -> Split:
+  """Returns the split that section `data` of a recipe describes.
+
+  A `labels_file` other than "" goes before the rest, and may label each class
+  a different number of times. Else `labels_per_class` or `labels_fraction` are
+  drawn by `split_seed`; where both are 0, all images that have a label count.
+  Unless `every_class`, a `labels_file` may leave classes out.
+
+  Raises:
+    FileNotFoundError, ValueError: as `from_file` and `draws.stratified` do.
+    ValueError: a class without a labelled image.
+  """
+  labels = dataset.train_labels
+  classes = {
+    "num_classes": dataset.num_classes,
+    "class_names": dataset.class_names,
+  }
+  drawn = False
+  if labels_file:
+    ids = from_file(
+      labels_file,
+      num_images=len(labels),
+      labels=labels,
+      names=_image_names(dataset),
+      every_class=every_class,
+      **classes,
+    )
+    rule = lists.known(labels_file) or "labels_file"
+  elif labels_per_class or labels_fraction:
+    drawn = True
+    ids = draw.stratified(
+      labels,
+      labels_per_class=labels_per_class,
+      labels_fraction=labels_fraction,
+      split_seed=split_seed,
+      **classes,
+    )
+    rule = f"labels_per_class={labels_per_class}"
+    if labels_fraction:
+      rule = f"labels_fraction={labels_fraction:g}"
+  else:
+    ids = np.flatnonzero(labels >= 0).astype(np.int32)
+    rule = "all labels"
+  if every_class:
+    draw.class_counts(f"data set {dataset.name!r}", labels[ids], **classes)
+  counts = np.bincount(labels[ids], minlength=dataset.num_classes)
+  return Split(
+    dataset=dataset.name,
+    fingerprint=dataset.fingerprint(),
+    split_seed=split_seed if drawn else None,
+    class_counts=tuple(counts.tolist()),
+    labelled_ids=ids,
+    rule=rule,
+  )
+
+
+def _image_names(dataset: Dataset) -> list[str] | None:
+  """What a list may call the training images; None where they have no name."""
+  if not isinstance(dataset, catalog.Catalog):
+    return None
+  images = dataset.train.images
+  return [images.key(index) for index in range(len(images))]
+
+
+def from_file(
+  path: str | os.PathLike[str],
+  *,
+  num_images: int,
+  labels: np.ndarray,
+  num_classes: int,
+  names: Sequence[str] | None = None,
+  class_names: Sequence[str] | None = None,
+  every_class: bool = True,
+) -> np.ndarray:
+  """Reads labelled rows of the training set from a file of `label_lists`.
+
+  The classes need not be equally represented.
+
+  Args:
+    path: the file.
+    num_images: size of the training set.
+    labels: integers [num_images] in [-1, num_classes); those of the rows
+      listed must not be -1.
+    num_classes: number of classes.
+    names: of the images [num_images]; None where they have none.
+    class_names: names for error messages.
+    every_class: whether each class must be listed.
+
+  Returns:
+    int32 [m], increasing.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: names a bad, unknown or repeated line, the images listed
+      whose class is not known, or the classes without a label.
+  """
+  labels = draw.checked_labels(labels, num_classes)
+  if len(labels) != num_images:
+    raise ValueError(
+      f"labels holds {len(labels)} entries, but num_images = {num_images}: "
+      "pass the labels of the whole training set"
+    )
+  ids = lists.read(path, num_images=num_images, names=names)
+  where = f"data.labels_file = {os.fspath(path)!r}"
+  unlabelled = ids[labels[ids] < 0].tolist()
+  if unlabelled:
+    first = unlabelled[0]
+    raise ValueError(
+      f"{where} lists {len(unlabelled)} images whose class the data do not "
+      f"tell, the first is row {first}"
+      + (f" ({names[first]!r})" if names else "")
+      + ": remove them from the list, or label them in the data"
+    )
+  if every_class:
+    draw.class_counts(
+      where, labels[ids], num_classes=num_classes, class_names=class_names
+    )
+  return ids
+
+
+def split_hash(fingerprint: str, labelled_ids: np.ndarray) -> str:
+  """Returns hex sha256 of a data set's fingerprint and the sorted ids."""
+  ids = ",".join(str(i) for i in np.sort(labelled_ids).tolist())
+  return hashlib.sha256(f"{fingerprint}\n{ids}\n".encode()).hexdigest()

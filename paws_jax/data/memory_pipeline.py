@@ -1,0 +1,288 @@
+"""A pipeline for data sets that fit on a device: images are gathered there."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import types
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from paws_jax import data
+from paws_jax.augment import resample
+from paws_jax.data import sampling
+from paws_jax.parallel import mesh as mesh_lib
+
+_RESIZED_AT_ONCE = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class SupportConfig:
+  """Section `support` of a recipe; fields are explained in config.base."""
+
+  classes_per_step: int
+  images_per_class: int
+  num_views: int
+  label_smoothing: float
+  with_replacement: bool
+
+
+class Inputs(NamedTuple):
+  """What one call of several steps reads, replicated on every device."""
+
+  # [n, S, S', Ch] uint8: the whole training set.
+  images: jax.Array
+  index: sampling.LabelIndex
+  # [E, n] int32: the orders of the epochs that the call touches.
+  orders: jax.Array
+  # Number of the first of them.
+  first_epoch: jax.Array
+
+
+class InMemory:
+  """Serves `HostBatch`es out of arrays that live on the devices.
+
+  `inputs` is called on the host once per call of the compiled program;
+  `batch` is traced into it.
+
+  Attributes:
+    stall_seconds: 0; `inputs` never waits for images.
+    replaced: empty; all images are there.
+  """
+
+  stall_seconds = 0.0
+  replaced: Mapping[str, str] = types.MappingProxyType({})
+
+  def __init__(
+    self,
+    images: np.ndarray,
+    index: sampling.LabelIndex,
+    *,
+    support: SupportConfig,
+    batch_size: int,
+    seed: int,
+    mesh: jax.sharding.Mesh,
+    pool: np.ndarray | None = None,
+    with_unlabelled: bool = True,
+  ):
+    """Puts the images on the devices.
+
+    Args:
+      images: [n, S, S', Ch] uint8 training images, labelled ones included.
+      index: labelled images per class.
+      support: the recipe's section.
+      batch_size: B, unlabelled images a step.
+      seed: the run's seed.
+      mesh: devices.
+      pool: int32 [m], the images that serve as unlabelled ones; default all.
+      with_unlabelled: False for methods that train on labelled images alone.
+
+    Raises:
+      ValueError: fewer images than a batch, or a batch that does not divide
+        over the devices.
+    """
+    pool = np.arange(len(images), dtype=np.int32) if pool is None else pool
+    check_batch(batch_size, num_images=len(pool), mesh=mesh)
+    self._support = support
+    self._batch_size = batch_size
+    self._seed = seed
+    self._mesh = mesh
+    self._with_unlabelled = with_unlabelled
+    self._num_images = len(pool)
+    self._images = mesh_lib.replicate(images, mesh)
+    self._index = mesh_lib.replicate(index, mesh)
+
+    def order(pool, epoch):
+      return pool[sampling.epoch_order(len(pool), seed=seed, epoch=epoch)]
+
+    self._order = functools.partial(
+      jax.jit(order, out_shardings=mesh_lib.replicated(mesh)),
+      mesh_lib.replicate(pool, mesh),
+    )
+    self._orders: dict[int, jax.Array] = {}
+
+  @property
+  def steps_per_epoch(self) -> int:
+    """Whole batches in an epoch."""
+    return self._num_images // self._batch_size
+
+  def inputs(
+    self,
+    first_step: int,
+    num_steps: int,
+    *,
+    busy: Callable[[], bool] | None = None,
+  ) -> Inputs:
+    """Arrays that `batch` needs for `num_steps` steps from `first_step`.
+
+    `first_step` is a multiple of `num_steps`; `busy` is for pipelines that may
+    have to wait.
+    """
+    del busy
+    first = first_step // self.steps_per_epoch
+    epochs = range(first, first + self._num_orders(num_steps))
+    self._orders = {
+      epoch: self._orders[epoch]
+      if epoch in self._orders
+      else self._order(epoch=epoch)
+      for epoch in epochs
+    }
+    return Inputs(
+      images=self._images,
+      index=self._index,
+      orders=jnp.stack(list(self._orders.values())),
+      first_epoch=mesh_lib.replicate(np.int32(first), self._mesh),
+    )
+
+  def input_shapes(self, num_steps: int) -> Inputs:
+    """Shapes, dtypes and shardings of `inputs`."""
+    whole = mesh_lib.replicated(self._mesh)
+
+    def struct(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+      return jax.ShapeDtypeStruct(shape, dtype, sharding=whole)
+
+    orders = (self._num_orders(num_steps), self._num_images)
+    return Inputs(
+      images=struct(self._images.shape, self._images.dtype),
+      index=jax.tree.map(lambda x: struct(x.shape, x.dtype), self._index),
+      orders=struct(orders, np.int32),
+      first_epoch=struct((), np.int32),
+    )
+
+  def _num_orders(self, num_steps: int) -> int:
+    """The most epochs that any call of so many steps touches.
+
+    Always as many, so that the program is compiled once.
+    """
+    per_epoch = self.steps_per_epoch
+    latest_start = per_epoch - math.gcd(num_steps, per_epoch)
+    return (latest_start + num_steps - 1) // per_epoch + 1
+
+  def close(self) -> None:
+    """Nothing to end; a pipeline that reads on the host has a thread."""
+
+  def batch(self, inputs: Inputs, step: jax.Array) -> data.HostBatch:
+    """Gathers the images of a step; traced."""
+    support = self._support
+    ids, labels, class_ids = sampling.class_balanced_indices(
+      inputs.index,
+      seed=self._seed,
+      step=step,
+      classes_per_step=support.classes_per_step,
+      images_per_class=support.images_per_class,
+    )
+    # Left to spread, the layout leaks into the sorts: ids stay replicated.
+    ids, labels, class_ids = mesh_lib.constrain(
+      (ids, labels, class_ids), mesh_lib.replicated(self._mesh)
+    )
+    # Padding repeats the last support. Not jnp.pad, which the compiler spreads,
+    # at the cost of two collectives.
+    num_rows = mesh_lib.padded_size(ids.size, self._mesh)
+    places = np.arange(num_rows, dtype=np.int32)
+    mask = None
+    if num_rows > ids.size:
+      mask = self._spread(jnp.asarray(places < ids.size))
+    places = np.minimum(places, ids.size - 1)
+    return data.HostBatch(
+      unlabelled=self._unlabelled(inputs, step),
+      support=self._canvases(inputs, ids[places]),
+      support_slot=self._spread(jnp.asarray(places % support.images_per_class)),
+      support_mask=mask,
+      support_labels=labels,
+      class_ids=class_ids,
+    )
+
+  def _unlabelled(
+    self, inputs: Inputs, step: jax.Array
+  ) -> data.Canvases | None:
+    if not self._with_unlabelled:
+      return None
+    epoch = step // self.steps_per_epoch
+    first = (step % self.steps_per_epoch) * self._batch_size
+    row = epoch - inputs.first_epoch
+    ids = jax.lax.dynamic_slice(
+      inputs.orders, (row, first), (1, self._batch_size)
+    )
+    return self._canvases(inputs, ids[0])
+
+  def _canvases(self, inputs: Inputs, ids: jax.Array) -> data.Canvases:
+    ids = mesh_lib.constrain(ids, mesh_lib.replicated(self._mesh))
+    size = jnp.asarray(inputs.images.shape[1:3], jnp.int32)
+    return data.Canvases(
+      image=self._spread(inputs.images[ids]),
+      size=self._spread(jnp.broadcast_to(size[None, :], (ids.size, 2))),
+      id=self._spread(ids),
+    )
+
+  def _spread(self, array: jax.Array) -> jax.Array:
+    return mesh_lib.constrain(array, mesh_lib.batch_sharded(self._mesh))
+
+
+def batch_problems(
+  batch_size: int, *, num_images: int, mesh: jax.sharding.Mesh
+) -> list[str]:
+  """Why a batch cannot be made of the images, or spread over the devices."""
+  problems = []
+  if not num_images:
+    problems.append(
+      "there are no unlabelled images to train on: every image is labelled, "
+      "and data.include_labelled is False. Set it to True, or name more images "
+      "(data.unlabelled_dir)."
+    )
+  elif num_images < batch_size:
+    problems.append(
+      f"train.batch_size is {batch_size} but there are {num_images} images to "
+      "train on: lower batch_size to at most that."
+    )
+  if batch_size % mesh.size:
+    problems.append(
+      f"train.batch_size is {batch_size}, which {mesh.size} devices do not "
+      "divide: make it a multiple."
+    )
+  return problems
+
+
+def check_batch(
+  batch_size: int, *, num_images: int, mesh: jax.sharding.Mesh
+) -> None:
+  """Refuses a batch that has `batch_problems`.
+
+  Raises:
+    ValueError: the first of them.
+  """
+  for problem in batch_problems(batch_size, num_images=num_images, mesh=mesh):
+    raise ValueError(problem)
+
+
+def resize(images: np.ndarray, *, side: int) -> np.ndarray:
+  """Makes images squares, bilinearly and antialiased; once, before anything.
+
+  Args:
+    images: [n, H, W, Ch] uint8.
+    side: in pixels; 0: as they are.
+
+  Returns:
+    [n, side, side, Ch] uint8.
+  """
+  if side == 0 or images.shape[1:3] == (side, side):
+    return images
+  starts = range(0, len(images), _RESIZED_AT_ONCE)
+  parts = [
+    _resize_batch(images[i : i + _RESIZED_AT_ONCE], side=side) for i in starts
+  ]
+  return np.concatenate([np.asarray(part) for part in parts])
+
+
+@jax.jit(static_argnames="side")
+def _resize_batch(images: jax.Array, *, side: int) -> jax.Array:
+  whole = jnp.asarray([[0, 0, *images.shape[1:3]]], jnp.int32)
+  boxes = jnp.broadcast_to(whole, (len(images), 4))
+  resized = resample.crop_and_resize(images, boxes, size=side)
+  return jnp.round(resized).astype(jnp.uint8)

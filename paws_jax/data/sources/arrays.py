@@ -1,0 +1,177 @@
+"""Image classification data sets that fit in memory, as NumPy arrays.
+
+`load` knows three sources: scikit-learn's digits, the idx files of the MNIST
+family, and any small TFDS builder whose data are already prepared. None of
+them reaches for the network, and each imports what it needs only when asked:
+digits and idx work where neither TensorFlow nor TFDS is installed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from paws_jax.data.labels import draw
+from paws_jax.data.sources import idx
+from paws_jax.data.sources import tfds_arrays
+
+_NUM_DIGITS_TEST = 360
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Arrays:
+  """A data set in host memory; checked when it is made.
+
+  Attributes:
+    name: for readers: "digits", "cifar10/3.0.2".
+    class_names: one for each class, in the order of the labels.
+    train_images: uint8 [n, H, W, C] with C 1 or 3.
+    train_labels: int32 [n] in [0, number of classes).
+    test_images: uint8 [m, H, W, C], the same H, W and C.
+    test_labels: int32 [m] in [0, number of classes).
+  """
+
+  name: str
+  class_names: tuple[str, ...]
+  train_images: np.ndarray
+  train_labels: np.ndarray
+  test_images: np.ndarray
+  test_labels: np.ndarray
+
+  def __post_init__(self):
+    for part in ("train", "test"):
+      images = getattr(self, f"{part}_images")
+      labels = getattr(self, f"{part}_labels")
+      self._check_images(f"{part}_images", images)
+      self._check_labels(f"{part}_labels", labels)
+      if len(images) != len(labels):
+        raise ValueError(
+          f"{self.name}: {part}_images holds {len(images)} images, but "
+          f"{part}_labels {len(labels)} labels: give each image one label"
+        )
+    train, test = self.train_images.shape[1:], self.test_images.shape[1:]
+    if train != test:
+      raise ValueError(
+        f"{self.name}: train_images are {train}, but test_images {test} "
+        "[H, W, C]: resize one of them to the other"
+      )
+
+  def _check_images(self, field: str, images: np.ndarray) -> None:
+    """Raises unless images are uint8 [n > 0, H, W, 1 or 3]."""
+    shape = images.shape
+    if (
+      images.dtype != np.uint8
+      or len(shape) != 4
+      or shape[-1] not in (1, 3)
+      or 0 in shape
+    ):
+      raise ValueError(
+        f"{self.name}: {field} is {images.dtype} of shape {shape}, but must "
+        "be uint8 of shape [n > 0, H, W, 1 or 3]: scale pixels to 0 ... 255, "
+        "round them, and put channels last, also for grey images"
+      )
+
+  def _check_labels(self, field: str, labels: np.ndarray) -> None:
+    """Raises unless labels are int32 [n] in [0, num_classes)."""
+    if labels.dtype != np.int32 or labels.ndim != 1:
+      raise ValueError(
+        f"{self.name}: {field} is {labels.dtype} of rank {labels.ndim}, but "
+        "must be int32 of rank 1: pass class numbers, .astype(np.int32)"
+      )
+    bad = (labels < 0) | (labels >= self.num_classes)
+    if np.any(bad):
+      at = int(np.argmax(bad))
+      raise ValueError(
+        f"{self.name}: {field}[{at}] = {labels[at]} is outside [0, "
+        f"{self.num_classes}), the first of {int(bad.sum())}: number the "
+        "classes from 0 and name each in class_names"
+      )
+
+  @property
+  def num_classes(self) -> int:
+    """Number of classes, including any without an image."""
+    return len(self.class_names)
+
+  def fingerprint(self) -> str:
+    """Returns hex sha256 of images and labels; names do not enter."""
+    digest = hashlib.sha256()
+    for part in ("train", "test"):
+      images = getattr(self, f"{part}_images")
+      labels = getattr(self, f"{part}_labels")
+      # The shape first: the same bytes as other rows are other images.
+      digest.update(f"{part} {images.shape}\n".encode())
+      digest.update(np.ascontiguousarray(images))
+      digest.update(labels.astype("<i4").tobytes())
+    return digest.hexdigest()
+
+
+def load(source: str, *, directory: str, tfds_name: str) -> Arrays:
+  """Reads a data set into memory, without the network.
+
+  Args:
+    source: "digits", "idx" or "tfds".
+    directory: for "idx" the place of its four files; for "tfds" a prepared
+      data set, or a TFDS data_dir ("" for TFDS' own default).
+    tfds_name: for "tfds": "name" or "name/config:version"; may be "" when
+      `directory` is itself a prepared data set.
+
+  Raises:
+    FileNotFoundError: files are missing; says which and where to get them.
+    ValueError: an unknown source or TFDS name, or damaged or unfit contents.
+  """
+  match source:
+    case "digits":
+      return _load_digits()
+    case "idx":
+      return Arrays(**idx.load(directory))
+    case "tfds":
+      return Arrays(**tfds_arrays.load(directory, tfds_name))
+  raise ValueError(
+    f'data.source = {source!r} is unknown: use one of "digits", "idx", "tfds"'
+  )
+
+
+def _load_digits() -> Arrays:
+  """scikit-learn's 1,797 handwritten digits, 8 x 8 x 1, 360 held out as test.
+
+  The test part is the same whatever the seeds: of the n_c images of class c,
+  floor(360 n_c / 1797) are held out, and one more in the classes with the
+  largest remainders (the lower class first) until there are 360. That gives
+  35 to 37 a class. Which ones is settled by `draws.draw_order`. Both parts
+  keep scikit-learn's order.
+  """
+  from sklearn import datasets
+
+  digits = datasets.load_digits()
+  # 0 ... 16 to 0 ... 255, rounded (half upwards) in integers.
+  grey = (digits.images.astype(np.int64) * 255 + 8) // 16
+  images = grey.astype(np.uint8)[..., None]
+  labels = digits.target.astype(np.int32)
+  held_out = np.zeros(len(labels), bool)
+  members = draw.members_by_class(labels, num_classes=10)
+  quotas = _proportional([len(m) for m in members], _NUM_DIGITS_TEST)
+  for class_id, (rows, quota) in enumerate(zip(members, quotas, strict=True)):
+    order = draw.draw_order(
+      len(rows), purpose="digits test", seed=0, class_id=class_id
+    )
+    held_out[rows[order[:quota]]] = True
+  return Arrays(
+    name="digits",
+    class_names=tuple("0123456789"),
+    train_images=images[~held_out],
+    train_labels=labels[~held_out],
+    test_images=images[held_out],
+    test_labels=labels[held_out],
+  )
+
+
+def _proportional(counts: list[int], total: int) -> list[int]:
+  """Shares `total` out in proportion to counts, by largest remainder."""
+  shares = [total * n // sum(counts) for n in counts]
+  remainders = [total * n % sum(counts) for n in counts]
+  by_remainder = sorted(range(len(counts)), key=lambda c: (-remainders[c], c))
+  for class_id in by_remainder[: total - sum(shares)]:
+    shares[class_id] += 1
+  return shares

@@ -1,0 +1,335 @@
+"""Images and labels listed in a CSV file: columns path, label and split.
+
+  path,label,split
+  2024/0001.jpg,cat,
+  2024/0002.jpg,,
+  2023/0815.png,dog,test
+
+The second image is unlabelled; the first two are for training.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import os
+import re
+from collections.abc import Callable
+from collections.abc import Iterator
+
+import numpy as np
+
+from paws_jax.data.sources import catalog
+
+_COLUMNS = ("path", "label", "split")
+_SPLITS = ("train", "val", "test")
+_MAX_LISTED = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+  """One image; `line` counts from 1, the header included."""
+
+  line: int
+  path: str
+  label: str
+  split: str
+
+  def describe(self) -> str:
+    """E.g. "line 3, 'cat/1.jpg'", for messages."""
+    return f"line {self.line}, {self.path!r}"
+
+
+def load(path: str, *, directory: str) -> catalog.Catalog:
+  """Reads a manifest; opens none of its images.
+
+  The file is a comma-separated table in UTF-8, with or without a byte order
+  mark, whose first line names the columns, in any order; others than these
+  are ignored, but for names that differ from these in case or a plural s only.
+  Spaces after a comma do not count; other spaces do.
+
+  - path: relative to `directory`, with "/". It must not be absolute, nor
+    contain "..". Symbolic links may lead out of the directory: whoever can
+    place one there can place the image there, too.
+  - label: blank for an unlabelled image. Where each label is an integer
+    (without sign or leading zeros), classes are the integers 0 ... K - 1 and
+    named "0" ... "K-1"; one that no training image carries is an error that
+    names it, as images would have no one to vote for it. Otherwise labels are
+    names, and classes are sorted by name.
+  - split, optional: train, val or test; blank is train. Images of val and test
+    need a label that occurs in train.
+
+  Args:
+    path: of the CSV file, in `directory` or, if it is not there, as it is.
+    directory: where the images lie; "": beside the CSV file.
+
+  Returns:
+    The catalogue; images of each part stand in the order of the file.
+
+  Raises:
+    FileNotFoundError: no such manifest or directory, or images that are not
+      there; lists the first few.
+    ValueError: anything else that the file should not hold, with its line.
+  """
+  found = os.path.join(directory, path)
+  if path and not os.path.isfile(found):
+    found = path
+  if not path or not os.path.isfile(found):
+    raise FileNotFoundError(
+      f"data.manifest = {path!r} is not a file, nor is it in data.dir = "
+      f"{directory!r}: give the path of a CSV file with the columns path, "
+      "label and (optional) split"
+    )
+  root = directory or os.path.dirname(found) or os.curdir
+  if not os.path.isdir(root):
+    raise FileNotFoundError(
+      f"data.dir = {directory!r} is not a directory: paths in data.manifest "
+      "are relative to it"
+    )
+  where = f"data.manifest = {found!r}"
+  rows = _rows(where, found)
+  _check_repeats(where, rows)
+  _check_files(where, rows, root)
+  class_names = _class_names(where, rows)
+  _check_evaluation(where, rows, class_names)
+  return catalog.Catalog(
+    name=os.path.splitext(os.path.basename(found))[0],
+    class_names=class_names,
+    **{split: _part(rows, split, root, class_names) for split in _SPLITS},
+  )
+
+
+def _rows(where: str, path: str) -> list[_Row]:
+  """Reads and checks line by line."""
+  rows: list[_Row] = []
+  columns: dict[str, int] | None = None
+  for line, fields in _records(where, path):
+    if columns is None:
+      columns = _columns(f"{where}, line {line}", fields)
+      num_columns = len(fields)
+      continue
+    if len(fields) != num_columns:
+      raise ValueError(
+        f"{where}, line {line} has {len(fields)} fields, but the first line "
+        f'{num_columns}: put a field that contains a comma in "quotes"'
+      )
+    row = _Row(
+      line=line,
+      path=os.path.normpath(_inner(where, line, fields[columns["path"]])),
+      label=fields[columns["label"]],
+      split=fields[columns["split"]].strip() if "split" in columns else "",
+    )
+    row = dataclasses.replace(
+      row,
+      label=row.label if row.label.strip() else "",
+      split=row.split or "train",
+    )
+    if row.split not in _SPLITS:
+      raise ValueError(
+        f"{where}, {row.describe()}: split {row.split!r} is unknown: use "
+        "train, val or test, or leave it blank for train"
+      )
+    rows.append(row)
+  if not rows:
+    raise ValueError(
+      f"{where} lists no image: write the columns path,label in the first "
+      "line, and one image in each line after it"
+    )
+  return rows
+
+
+def _records(where: str, path: str) -> Iterator[tuple[int, list[str]]]:
+  """Yields (number of its first line, fields) of each record not blank."""
+  with open(path, "rb") as file:
+    content = file.read()
+  try:
+    text = content.decode("utf-8-sig")
+  except UnicodeDecodeError as error:
+    line = content[: error.start].count(b"\n") + 1
+    raise ValueError(
+      f"{where}, line {line} is not UTF-8 (byte "
+      f"0x{content[error.start]:02x}): save the table as CSV in UTF-8"
+    ) from error
+  table = csv.reader(
+    io.StringIO(text, newline=""), skipinitialspace=True, strict=True
+  )
+  line = 1
+  while True:
+    try:
+      fields = next(table, None)
+    except csv.Error as error:
+      raise ValueError(
+        f"{where}, line {line} is no CSV ({error}): close each quote, and "
+        'write a quote inside of a quoted field twice: "a ""b"" c"'
+      ) from error
+    if fields is None:
+      return
+    # Spreadsheets end a table with lines of commas only.
+    if any(field.strip() for field in fields):
+      yield line, fields
+    line = table.line_num + 1
+
+
+def _columns(where: str, fields: list[str]) -> dict[str, int]:
+  """Returns the place of each known column in the first line."""
+  names = [field.strip() for field in fields]
+  for name in ("path", "label"):
+    if name not in names:
+      raise ValueError(
+        f"{where} has no column {name!r}, but {names}: name the "
+        "columns path, label and (optional) split in the first line, "
+        "separated by commas"
+      )
+  for name in names:
+    # Else test images would be trained on for a capital letter.
+    meant = next((c for c in _COLUMNS if name.casefold() in (c, f"{c}s")), name)
+    if name != meant:
+      raise ValueError(
+        f"{where} has a column {name!r}, which is not read, but {meant!r} is: "
+        "rename or remove it"
+      )
+  columns = {n: names.index(n) for n in _COLUMNS if n in names}
+  for name in columns:
+    if names.count(name) > 1:
+      raise ValueError(
+        f"{where} names {names.count(name)} columns {name!r}: keep one"
+      )
+  return columns
+
+
+def _inner(where: str, line: int, path: str) -> str:
+  """Returns the path if it stays below the data directory."""
+  if not path.strip():
+    raise ValueError(
+      f"{where}, line {line} has a blank path: fill it in, or remove the line"
+    )
+  if os.path.isabs(path) or ".." in re.split(r"[/\\]", path):
+    raise ValueError(
+      f"{where}, line {line}: the path {path!r} leaves the data directory: "
+      'write it relative to data.dir, without ".."; to reach elsewhere, put '
+      "a symbolic link into data.dir"
+    )
+  return path
+
+
+def _check_repeats(where: str, rows: list[_Row]) -> None:
+  """Raises if an image is listed twice."""
+  first: dict[str, _Row] = {}
+  for row in rows:
+    other = first.setdefault(row.path, row)
+    if other is row:
+      continue
+    differs = [
+      f"{field}s {getattr(other, field)!r} and {getattr(row, field)!r}"
+      for field in ("label", "split")
+      if getattr(other, field) != getattr(row, field)
+    ]
+    raise ValueError(
+      f"{where}: lines {other.line} and {row.line} both list {row.path!r}, "
+      f"with {' and '.join(differs) or 'the same label and split'}: remove "
+      "one of the two"
+    )
+
+
+def _check_files(where: str, rows: list[_Row], root: str) -> None:
+  """Raises unless every image is a file."""
+  _refuse(
+    FileNotFoundError,
+    [row for row in rows if not os.path.isfile(os.path.join(root, row.path))],
+    lambda row: row.describe(),
+    f"{where}: {{count}} of {len(rows)} images are not in {root!r}: {{listed}}."
+    ' Correct the paths (relative to data.dir, with "/") or data.dir',
+  )
+
+
+def _class_names(where: str, rows: list[_Row]) -> tuple[str, ...]:
+  """Returns the classes of the labelled training images, in order."""
+  labelled = [row for row in rows if row.label]
+  train = {row.label for row in labelled if row.split == "train"}
+  if not train:
+    raise ValueError(
+      f"{where}: none of the {len(rows)} images has a label and is for "
+      "training: fill in the column label for some images of each class"
+    )
+  if not all(re.fullmatch("-?(0|[1-9][0-9]{0,17})", r.label) for r in labelled):
+    return tuple(sorted(train))
+  _refuse(
+    ValueError,
+    [row for row in labelled if row.label.startswith("-")],
+    lambda row: f"{row.describe()}: {row.label}",
+    f"{where}: {{count}} labels are negative: {{listed}}. Leave the label of "
+    "an unlabelled image blank, and count classes from 0",
+  )
+  num_classes = max(map(int, train)) + 1
+  num_missing = num_classes - len(train)
+  if num_missing:
+    missing: list[str] = []
+    number = 0
+    while len(missing) < min(num_missing, _MAX_LISTED):
+      missing += [str(number)] if str(number) not in train else []
+      number += 1
+    more = num_missing - len(missing)
+    raise ValueError(
+      f"{where}: labels are integers up to {num_classes - 1}, but no training "
+      f"image has the label {', '.join(missing)}"
+      + (f", nor {more} more" if more else "")
+      + ": label an image of each class, count classes from 0 without gaps, "
+      "or write names instead of numbers"
+    )
+  return tuple(map(str, range(num_classes)))
+
+
+def _check_evaluation(
+  where: str, rows: list[_Row], class_names: tuple[str, ...]
+) -> None:
+  """Raises unless each image of val and test has a label that train has."""
+  held_out = [row for row in rows if row.split != "train"]
+  _refuse(
+    ValueError,
+    [row for row in held_out if not row.label],
+    lambda row: row.describe(),
+    f"{where}: {{count}} images of val or test have no label: {{listed}}. "
+    "Fill it in, or leave their split blank to train on them unlabelled",
+  )
+  known = set(class_names)
+  _refuse(
+    ValueError,
+    [row for row in held_out if row.label not in known],
+    lambda row: f"{row.describe()}: {row.label!r}",
+    f"{where}: {{count}} images of val or test have a label that no training "
+    "image has: {listed}. Correct it, or label training images of the class",
+  )
+
+
+def _refuse(
+  kind: Callable[[str], Exception],
+  rows: list[_Row],
+  describe: Callable[[_Row], str],
+  message: str,
+) -> None:
+  """Raises if there are such rows, with {count} and the first as {listed}."""
+  if not rows:
+    return
+  listed = "; ".join(describe(row) for row in rows[:_MAX_LISTED])
+  more = len(rows) - _MAX_LISTED
+  listed += f"; {more} more" if more > 0 else ""
+  # Not str.format: paths may hold braces.
+  raise kind(
+    message.replace("{count}", str(len(rows))).replace("{listed}", listed)
+  )
+
+
+def _part(
+  rows: list[_Row], split: str, root: str, class_names: tuple[str, ...]
+) -> catalog.Part | None:
+  """The images of a split; None when there are none."""
+  ids = {name: class_id for class_id, name in enumerate(class_names)}
+  ids[""] = catalog.UNLABELLED
+  rows = [row for row in rows if row.split == split]
+  if not rows:
+    return None
+  return catalog.Part(
+    images=catalog.Files(root=root, paths=tuple(row.path for row in rows)),
+    labels=np.asarray([ids[row.label] for row in rows], np.int32),
+  )

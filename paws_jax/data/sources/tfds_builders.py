@@ -1,0 +1,118 @@
+"""Opens prepared TFDS data sets of classified images; never downloads."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+from paws_jax import tf_runtime
+
+
+def open_builder(directory: str, tfds_name: str) -> Any:
+  """Opens a builder, from its files where it can.
+
+  Args:
+    directory: a prepared data set, which is read without its builder's code,
+      or a TFDS data_dir ("" for TFDS' own default).
+    tfds_name: "name" or "name/config:version"; may be "" when `directory` is
+      itself a prepared data set.
+
+  Returns:
+    A tfds.core.DatasetBuilder; its data need not be prepared.
+
+  Raises:
+    ValueError: an unknown name or version, or one that the directory does not
+      hold.
+  """
+  # First, since TFDS imports TensorFlow without our settings.
+  tf_runtime.load()
+  import tensorflow_datasets as tfds
+  from etils import epath
+
+  if directory and (epath.Path(directory) / "dataset_info.json").exists():
+    builder = tfds.builder_from_directory(directory)
+    _check_asked(builder, directory, tfds_name)
+    return builder
+  # "namespace:name" would fetch and run somebody's code.
+  if not tfds_name or re.match(r"[\w-]+:[a-zA-Z]", tfds_name):
+    raise ValueError(
+      f"data.tfds_name = {tfds_name!r} and data.dir = {directory!r} name no "
+      'data set: give tfds_name as "name" or "name/config:version", or the '
+      "directory that holds dataset_info.json"
+    )
+  try:
+    return tfds.builder(tfds_name, data_dir=directory or None)
+  # DatasetNotFoundError is a ValueError; an unknown version fails an assertion.
+  except (ValueError, AssertionError) as error:
+    names = tfds.list_builders(with_community_datasets=False)
+    asked = re.split("[/:]", tfds_name)[0]
+    if asked in names:
+      # What TFDS puts before it are its own arguments.
+      reason = str(error).partition('}": ')[2] or str(error)
+      raise ValueError(
+        f"data.tfds_name = {tfds_name!r} is unknown to TFDS, though {asked!r} "
+        f"is not: choose another config or version. TFDS says: {reason.strip()}"
+      ) from error
+    near = difflib.get_close_matches(asked, names, n=5) or ["cifar10", "mnist"]
+    raise ValueError(
+      f"data.tfds_name = {tfds_name!r} is unknown to TFDS, and no such data "
+      f"set is prepared in data.dir = {directory!r}; of the {len(names)} that "
+      f"exist (tfds.list_builders()) the nearest are {near}"
+    ) from error
+
+
+def _check_asked(builder: Any, directory: str, tfds_name: str) -> None:
+  """Raises unless each part of the name is one of the prepared data set."""
+  full_name = builder.info.full_name
+  name, *rest = re.split("[/:]", tfds_name)
+  # A version may be given as "3.*.*".
+  wrong = [p for p in rest if "*" not in p and p not in full_name.split("/")]
+  if wrong or name not in ("", builder.name):
+    raise ValueError(
+      f"data.tfds_name = {tfds_name!r}, but data.dir = {directory!r} holds "
+      f"{full_name!r}: make the two agree"
+    )
+
+
+def check_features(name: str, features: Any) -> None:
+  """Raises unless the features are those of image classification."""
+  import tensorflow_datasets as tfds
+
+  for key, kind in (
+    ("image", tfds.features.Image),
+    ("label", tfds.features.ClassLabel),
+  ):
+    if key not in features or not isinstance(features[key], kind):
+      raise ValueError(
+        f"{name} has the features {sorted(features)}, but needs {key!r} as "
+        f"tfds.features.{kind.__name__}: choose an image classification set"
+      )
+
+
+def not_prepared(builder: Any) -> str:
+  """Says how to prepare a data set, in one command."""
+  name = builder.info.full_name
+  root = _root(builder)
+  return (
+    f"{name} is not prepared in data.dir = {root!r}, and nothing is "
+    "downloaded while training: run this once, where there is a network:\n"
+    '  python -c "import tensorflow_datasets as tfds; '
+    f"tfds.builder({name!r}, data_dir={root!r})"
+    '.download_and_prepare()"'
+  )
+
+
+def to_convert(builder: Any) -> str:
+  """Says how to convert a data set to array_record, in one command."""
+  return (
+    "run this once (it needs pip install apache-beam):\n"
+    f"  tfds convert_format --dataset_version_dir={builder.data_dir} "
+    f"--out_dir={_root(builder)}-array_record/{builder.info.full_name} "
+    "--out_file_format=array_record"
+  )
+
+
+def _root(builder: Any) -> str:
+  """The data_dir of TFDS that a data set lies in."""
+  return str(builder.data_dir).removesuffix(f"/{builder.info.full_name}")

@@ -1,0 +1,286 @@
+"""A prepared TFDS data set, read by index, with its images still encoded.
+
+array_record and parquet have random access; TFDS keeps all of a parquet set in
+memory, so that it suits small ones. TFRECORD, in which most data are prepared,
+is read through an index of offsets: a second copy of ImageNet would take 147 GB
+and hours, the index 60 MB and one reading. All three need to be read once for
+their labels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from paws_jax.data.sources import catalog
+from paws_jax.data.sources import record_index
+from paws_jax.data.sources import tfds_builders
+
+_CACHE = os.path.join("~", ".cache", "paws_jax")
+_AT_ONCE = 1024
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Names:
+  """What the readers of both kinds tell of their records."""
+
+  title: str
+  index: record_index.RecordIndex
+
+  def __len__(self) -> int:
+    return len(self.index)
+
+  def name(self, index: int) -> str:
+    """E.g. "imagenet2012 train: n01440764_10026.JPEG"."""
+    return f"{self.title}: {self.key(index)}"
+
+  def key(self, index: int) -> str:
+    """The features file_name or id, else e.g. "#12"."""
+    return self.index.keys[index] or f"#{index}"
+
+  def size(self, index: int) -> int:
+    """Bytes of the encoded image."""
+    return int(self.index.size[index])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Offsets(_Names):
+  """Images within TFRECORD files: a `catalog.Reader`."""
+
+  paths: tuple[str, ...]
+
+  def read(self, index: int) -> bytes:
+    """The encoded image; raises OSError naming it."""
+    path = self.paths[self.index.chunk[index]]
+    size = self.size(index)
+    # Opened each time: ImageNet has as many shards as a process may have files
+    # open. That costs little beside the decoding of an image.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+      content = os.pread(descriptor, size, int(self.index.start[index]))
+    finally:
+      os.close(descriptor)
+    if len(content) != size:
+      raise OSError(
+        f"{self.name(index)}: {path} ends within the image: has the file been "
+        "changed?"
+      )
+    return content
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source(_Names):
+  """Images of a random access data source of TFDS: a `catalog.Reader`."""
+
+  source: Sequence[bytes]
+
+  def read(self, index: int) -> bytes:
+    """The encoded image; raises OSError naming it."""
+    start = int(self.index.start[index])
+    try:
+      record = self.source[int(self.index.record[index])]
+    except (RuntimeError, ValueError, IndexError) as error:
+      raise OSError(f"{self.name(index)} cannot be read: {error}") from error
+    return bytes(record[start : start + self.size(index)])
+
+
+def load(
+  directory: str, tfds_name: str, *, index_dir: str = ""
+) -> catalog.Catalog:
+  """Opens a prepared data set of classified images; never downloads.
+
+  The test part is the split test; or validation, where there is no test or (as
+  in imagenet2012) its labels are not public. Else validation is the val part.
+
+  The first time, all records are read, and an index of them is kept beside the
+  data; where that cannot be written, in ~/.cache/paws_jax. It counts for files
+  of these names, sizes and times of change, so that a copy is read once more.
+
+  Args:
+    directory: a prepared data set, or a TFDS data_dir ("" for TFDS' own).
+    tfds_name: "name" or "name/config:version"; may be "" when `directory` is
+      itself a prepared data set.
+    index_dir: where to keep the index instead.
+
+  Raises:
+    FileNotFoundError: nothing is prepared; says what to run. Or a file of it
+      is missing.
+    ValueError: an unknown name or version; other features; an unfit format;
+      damaged files.
+  """
+  builder = tfds_builders.open_builder(directory, tfds_name)
+  info = builder.info
+  tfds_builders.check_features(info.full_name, info.features)
+  _check_dtype(builder)
+  splits = [name for name, split in info.splits.items() if split.num_examples]
+  if not splits:
+    raise FileNotFoundError(tfds_builders.not_prepared(builder))
+  if "train" not in splits:
+    raise ValueError(
+      f"{info.full_name} has the splits {splits}, but needs train: choose "
+      "another data set"
+    )
+  part = functools.partial(_part, builder, index_dir=index_dir)
+  parts = {"train": part("train")}
+  held_out = [split for split in ("test", "validation") if split in splits]
+  if "test" in held_out and _is_unlabelled(builder, "test"):
+    held_out.remove("test")
+  for field, split in zip(("test", "val"), held_out, strict=False):
+    parts[field] = part(split)
+  return catalog.Catalog(
+    name=info.full_name,
+    class_names=tuple(info.features["label"].names),
+    **parts,
+  )
+
+
+def _check_dtype(builder: Any) -> None:
+  """Refuses images whose encoded bytes are not pixels."""
+  dtype = np.dtype(builder.info.features["image"].np_dtype)
+  if dtype == np.float32:
+    raise ValueError(
+      f"{builder.info.full_name} has images of {dtype}, but needs uint8: TFDS "
+      "packs other numbers into PNG; choose another data set"
+    )
+
+
+def _is_unlabelled(builder: Any, split: str) -> bool:
+  """Whether the first image of a split has no label."""
+  chunks, _ = _chunks(builder, split)
+  for chunk in chunks:
+    for _, record in chunk():
+      return record_index.label_of(record) < 0
+  return False
+
+
+def _part(builder: Any, split: str, *, index_dir: str) -> catalog.Part:
+  """Opens a split, with the index that is kept of it or a new one."""
+  full_name = builder.info.full_name
+  shards = _shards(builder, split)
+  files = [_described(path) for path in shards]
+  sizes = [size for _, size, _ in files]
+  places = _index_paths(os.fspath(builder.data_path), split, index_dir)
+  found = (record_index.load(place, files) for place in places)
+  index = next((index for index in found if index is not None), None)
+  if index is None:
+    chunks, source = _chunks(builder, split)
+    index = record_index.build(
+      chunks,
+      name=f"{full_name} {split}",
+      # The chunks of a data source are not its files.
+      num_bytes=sizes
+      if source is None
+      else [sum(sizes) // len(chunks)] * len(chunks),
+      num_records=builder.info.splits[split].num_examples,
+    )
+    _keep(places, index, files)
+  else:
+    source = _source(builder, split)
+  title = f"{full_name.rpartition('/')[0]} {split}"
+  reader = (
+    Offsets(title=title, index=index, paths=tuple(shards))
+    if source is None
+    else Source(title=title, index=index, source=source)
+  )
+  return catalog.Part(images=reader, labels=index.labels)
+
+
+def _described(path: str) -> record_index.Shard:
+  status = os.stat(path)
+  return os.path.basename(path), status.st_size, status.st_mtime_ns
+
+
+def _shards(builder: Any, split: str) -> list[str]:
+  """Paths of the files of a split; raises unless they are there."""
+  paths = [os.fspath(path) for path in builder.info.splits[split].filepaths]
+  if "://" in paths[0]:
+    raise ValueError(
+      f"{builder.info.full_name} lies in {os.path.dirname(paths[0])!r}: images "
+      "are read from files one by one; copy the data set to a disk, or mount "
+      "the bucket, and give that place as data.dir"
+    )
+  missing = [path for path in paths if not os.path.isfile(path)]
+  if missing:
+    raise FileNotFoundError(
+      f"{builder.info.full_name}, split {split}: {len(missing)} of "
+      f"{len(paths)} files are missing, the first is {missing[0]!r}: copy the "
+      "data set in whole, or prepare it again"
+    )
+  return paths
+
+
+def _source(builder: Any, split: str) -> Sequence[bytes] | None:
+  """The split's data source of serialised examples; None for TFRECORD."""
+  import tensorflow_datasets as tfds
+
+  file_format = builder.info.file_format.value
+  match file_format:
+    case "tfrecord":
+      return None
+    case "array_record" | "parquet":
+      return builder.as_data_source(
+        split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+      )
+  raise ValueError(
+    f"{builder.info.full_name} is prepared as {file_format}, but images are "
+    "read by index from array_record, parquet or tfrecord; to convert it, "
+    + tfds_builders.to_convert(builder)
+  )
+
+
+def _chunks(
+  builder: Any, split: str
+) -> tuple[list[Callable[[], record_index.Records]], Sequence[bytes] | None]:
+  """Returns functions that read a part of the records each, and the source."""
+  source = _source(builder, split)
+  if source is None:
+    paths = _shards(builder, split)
+    return [functools.partial(record_index.tfrecords, p) for p in paths], None
+
+  def rows(start: int) -> record_index.Records:
+    numbers = list(range(start, min(start + _AT_ONCE, len(source))))
+    # Without offsets, since a record is not found by its place in a file.
+    return [(0, bytes(record)) for record in source.__getitems__(numbers)]
+
+  starts = range(0, len(source), _AT_ONCE)
+  return [functools.partial(rows, start) for start in starts], source
+
+
+def _index_paths(place: str, split: str, index_dir: str) -> list[str]:
+  """Where the index may be kept, the preferred first."""
+  place = os.path.realpath(place)
+  digest = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()
+  elsewhere = f"{digest[:16]}.{split}.index.npz"
+  if index_dir:
+    return [os.path.join(index_dir, elsewhere)]
+  return [
+    os.path.join(place, f"paws_jax.{split}.index.npz"),
+    os.path.join(os.path.expanduser(_CACHE), elsewhere),
+  ]
+
+
+def _keep(
+  places: list[str],
+  index: record_index.RecordIndex,
+  files: list[record_index.Shard],
+) -> None:
+  """Saves an index in the first place that can be written."""
+  for place in places:
+    with contextlib.suppress(OSError):
+      os.makedirs(os.path.dirname(place), exist_ok=True)
+      record_index.save(place, index, files)
+      print(f"kept the index in {place}", flush=True)
+      return
+  print(
+    f"could not keep the index in {' or '.join(places)}: the next run will "
+    "read all records again",
+    flush=True,
+  )

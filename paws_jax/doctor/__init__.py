@@ -1,0 +1,1 @@
+"""Checks of a recipe and its data before training."""

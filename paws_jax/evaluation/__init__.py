@@ -1,0 +1,1 @@
+"""Accuracy of embeddings by several protocols."""

@@ -1,0 +1,94 @@
+"""Soft nearest-neighbour evaluation: every example is counted exactly once.
+
+PAWS-NN of the paper (section 5, 2021): the labelled images are the supports,
+with hard labels, and every image is embedded from its evaluation crop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from paws_jax import augment
+from paws_jax.parallel import mesh as mesh_lib
+
+
+def last_layer(encoder: Any, crops: jax.Array) -> jax.Array:
+  """z, [n, D]: what soft nearest neighbours compare."""
+  _, z = encoder(crops, train=False)
+  return z
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+  """Section `eval` of a recipe; fields are explained in config.base."""
+
+  every_steps: int
+  batch_size: int
+
+
+def make_embedder(
+  encoder: Any,
+  *,
+  views: augment.ViewsConfig,
+  batch_size: int,
+  mesh: jax.sharding.Mesh,
+  resize: Callable[[np.ndarray], np.ndarray] = lambda images: images,
+  layers: Callable[[Any, jax.Array], jax.Array] = last_layer,
+) -> Callable[[Any, Any, np.ndarray], np.ndarray]:
+  """Compiles the way from images to embeddings.
+
+  Args:
+    encoder: `models.Encoder`.
+    views: for the evaluation crop and the normalisation.
+    batch_size: images at once; made a multiple of the devices.
+    mesh: images are spread over its devices.
+    resize: what the recipe does to images once when they are loaded.
+    layers: of (encoder, crops), gives [n, D]; called inside the encoder's
+      `apply`. Default z: after the prediction head, if there is one.
+
+  Returns:
+    A function of (params, model_state, images [n, S, S', Ch] uint8) which gives
+    [n, D] float32 on the host. The last batch is padded and the padding
+    dropped.
+  """
+  batch_size = mesh_lib.padded_size(batch_size, mesh)
+  whole, spread = mesh_lib.replicated(mesh), mesh_lib.batch_sharded(mesh)
+  # Of every batch a process looks only at the images of its own devices.
+  mine = mesh_lib.local_rows(batch_size, mesh, mesh_lib.local_devices(mesh))
+
+  # Every process gets all embeddings.
+  @jax.jit(in_shardings=(whole, whole, spread), out_shardings=whole)
+  def embed_batch(params, model_state, images):
+    size = jnp.asarray(images.shape[1:3], jnp.int32)
+    crops = augment.evaluation_view(
+      images,
+      jnp.broadcast_to(size[None, :], (images.shape[0], 2)),
+      resize=views.eval_resize,
+      size=views.large_size,
+    )
+    crops = augment.normalise(crops, views.mean, views.std)
+    return encoder.apply(
+      {"params": params, **model_state}, crops, method=layers
+    )
+
+  def embed(params, model_state, images):
+    rows = []
+    for first in range(0, len(images), batch_size):
+      places = mine + first
+      there = places < len(images)
+      chosen = images[places[there]]
+      local = np.zeros((len(mine), *chosen.shape[1:]), chosen.dtype)
+      local[there] = chosen
+      batch = mesh_lib.from_local_rows(resize(local), mesh)
+      rows.append(embed_batch(params, model_state, batch))
+      # One batch late: the device goes on, and keeps two results at most.
+      rows[-2:-1] = [np.array(row) for row in rows[-2:-1]]
+    return np.concatenate(rows)[: len(images)]
+
+  return embed

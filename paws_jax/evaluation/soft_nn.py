@@ -1,0 +1,130 @@
+"""Soft nearest-neighbour classification by labelled embeddings."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from paws_jax.evaluation import accuracy
+from paws_jax.evaluation import neighbours
+
+
+def soft_nn_probabilities(
+  queries: np.ndarray,
+  supports: np.ndarray,
+  support_labels: np.ndarray,
+  *,
+  num_classes: int,
+  temperature: float,
+  batch_size: int = 1024,
+  leave_one_out: bool = False,
+) -> np.ndarray:
+  """Class probabilities by a vote of the supports.
+
+  Args:
+    queries: [n, D] embeddings.
+    supports: [N, D] embeddings.
+    support_labels: [N] integers in [0, num_classes).
+    num_classes: K.
+    temperature: τ > 0.
+    batch_size: queries at once; changes nothing but memory. The supports are
+      met in chunks, too: see `nearest_neighbours.vote`.
+    leave_one_out: query i does not vote for itself; queries are the supports.
+
+  Returns:
+    [n, K] on the host.
+
+  Raises:
+    ValueError: for shapes that do not fit, none of either, labels outside the
+      range, or embeddings that are not finite.
+  """
+  support_labels = np.asarray(support_labels)
+  if len(supports) != len(support_labels):
+    raise ValueError(
+      f"{len(supports)} supports but {len(support_labels)} support_labels."
+    )
+  _check_labels("support_labels", support_labels, num_classes)
+  for name, rows in (("queries", queries), ("supports", supports)):
+    bad = int((~np.isfinite(rows)).any(axis=-1).sum())
+    if bad:
+      raise ValueError(
+        f"{bad} of {len(rows)} {name} have embeddings that are not finite: the "
+        "encoder has diverged or is of another recipe."
+      )
+  if not len(queries) or not len(supports):
+    raise ValueError(
+      f"{len(queries)} queries and {len(supports)} supports: a vote needs at "
+      "least one of each."
+    )
+  if leave_one_out and (len(supports) < 2 or len(queries) != len(supports)):
+    raise ValueError(
+      f"leave_one_out needs queries that are the supports, at least 2; got "
+      f"{len(queries)} queries and {len(supports)} supports."
+    )
+  return neighbours.vote(
+    queries,
+    supports,
+    support_labels,
+    num_classes=num_classes,
+    temperature=temperature,
+    batch_size=batch_size,
+    leave_one_out=leave_one_out,
+  )
+
+
+def soft_nn_accuracy(
+  queries: np.ndarray,
+  query_labels: np.ndarray,
+  supports: np.ndarray,
+  support_labels: np.ndarray,
+  *,
+  num_classes: int,
+  temperature: float,
+  batch_size: int = 1024,
+  leave_one_out: bool = False,
+) -> dict[str, float]:
+  """Top-1 and top-5 accuracy of soft nearest neighbours.
+
+  Args:
+    queries: [n, D] embeddings.
+    query_labels: [n] integers in [0, num_classes).
+    supports: [N, D] embeddings.
+    support_labels: [N] integers in [0, num_classes).
+    num_classes: K.
+    temperature: τ > 0.
+    batch_size: queries at once; changes nothing but memory.
+    leave_one_out: see `soft_nn_probabilities`.
+
+  Returns:
+    {"top1", "top5"}: fractions in [0, 1].
+
+  Raises:
+    ValueError: see `soft_nn_probabilities`; also for no queries, or labels that
+      do not fit the queries.
+  """
+  query_labels = np.asarray(query_labels)
+  if len(queries) != len(query_labels) or not len(queries):
+    raise ValueError(
+      f"{len(queries)} queries but {len(query_labels)} query_labels: give one "
+      "label per query, and at least one."
+    )
+  _check_labels("query_labels", query_labels, num_classes)
+  probs = soft_nn_probabilities(
+    queries,
+    supports,
+    support_labels,
+    num_classes=num_classes,
+    temperature=temperature,
+    batch_size=batch_size,
+    leave_one_out=leave_one_out,
+  )
+  return {
+    f"top{k}": accuracy.top_k_accuracy(probs, query_labels, k) for k in (1, 5)
+  }
+
+
+def _check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:
+  if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+    raise ValueError(
+      f"{name} lie in [{labels.min()}, {labels.max()}], outside [0, "
+      f"{num_classes})."
+    )

@@ -1,0 +1,1 @@
+"""Classifiers as programs for other systems."""

@@ -1,0 +1,87 @@
+"""A program as a TensorFlow SavedModel."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+from typing import Any
+
+import jax
+
+from paws_jax import tf_runtime
+from paws_jax.export import program as program_lib
+
+SIGNATURE = "serving_default"
+
+
+def missing() -> str:
+  """Why a SavedModel cannot be made here, and the remedy; "": it can.
+
+  TensorFlow itself is loaded only by `write`: it takes seconds.
+  """
+  if importlib.util.find_spec("tensorflow") is None:
+    return (
+      "it needs TensorFlow, which is not installed: pip install "
+      "'tensorflow-cpu>=2.21'"
+    )
+  if importlib.util.find_spec("jax.experimental.jax2tf") is None:
+    return (
+      f"jax {jax.__version__} has no jax.experimental.jax2tf any more: install "
+      "jax 0.10, or export stablehlo instead"
+    )
+  return ""
+
+
+def write(
+  program: program_lib.Program, directory: pathlib.Path
+) -> dict[str, Any]:
+  """Writes the program with its weights as variables.
+
+  Variables lie in files of their own; constants would have to fit into the 2 GB
+  of a protocol buffer.
+
+  Args:
+    program: what to write.
+    directory: an empty one.
+
+  Returns:
+    What model.json tells of it.
+
+  Raises:
+    OSError, tensorflow.errors.OpError: when it cannot be written.
+  """
+  tf = tf_runtime.load()
+  from jax.experimental import jax2tf
+
+  converted = jax2tf.convert(
+    program.apply,
+    polymorphic_shapes=[None, "b, ..."],
+    # The gradient is a second copy of the program, and nobody trains this.
+    with_gradient=False,
+    native_serialization_platforms=program_lib.PLATFORMS,
+  )
+  module = tf.Module()
+  module.weights = {
+    name: tf.Variable(array, trainable=False)
+    for name, array in program.weights.items()
+  }
+  images = tf.TensorSpec([None, *program.image_shape], tf.uint8, name="images")
+  module.predict = tf.function(
+    lambda images: converted(module.weights, images),
+    autograph=False,
+    input_signature=[images],
+  )
+  # The function is traced when it is saved.
+  with program_lib.without_source_paths():
+    tf.saved_model.save(
+      module, str(directory), signatures={SIGNATURE: module.predict}
+    )
+  return {
+    **program.interface,
+    "files": {
+      "format": "tensorflow.saved_model",
+      "signature": SIGNATURE,
+      "platforms": list(program_lib.PLATFORMS),
+      "tensorflow": tf.__version__,
+    },
+  }

@@ -1,0 +1,211 @@
+"""What fine-tuning chooses on: labelled images that it is not trained on.
+
+Never test images. Section 5 of the paper chooses on 12,000 more labelled
+training images; who has no more labels gives up a part of those there are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from paws_jax import augment
+from paws_jax.data import dataset as dataset_lib
+from paws_jax.data.labels import draw
+from paws_jax.data.labels import split
+
+_MAX_LISTED = 10
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HoldOut:
+  """How the labelled images are parted.
+
+  Attributes:
+    labelled_ids: int32 [m] rows of the training set that are labelled and can
+      be read, ascending.
+    ids: int32 [n] those of them to train on, ascending.
+    fit: the same images, to be evaluated.
+    scored: the images that are held out; None: none.
+    hash: of the rows that are held out and the data; None: none.
+  """
+
+  labelled_ids: np.ndarray
+  ids: np.ndarray
+  fit: dataset_lib.Labelled
+  scored: dataset_lib.Labelled | None
+  hash: str | None
+
+
+class Rows:
+  """Some rows of images, themselves an array or like one; reads on slicing."""
+
+  def __init__(self, images: Any, places: np.ndarray):
+    """Keeps them.
+
+    Args:
+      images: uint8 [n, H, W, Ch], as `datasets.Labelled` has them.
+      places: int [m].
+    """
+    self._images = images
+    self._places = places
+
+  def __len__(self) -> int:
+    return len(self._places)
+
+  def __getitem__(self, key: Any) -> np.ndarray:
+    return self._images[self._places[key]]
+
+  @property
+  def readable(self) -> np.ndarray:
+    """Bool [m]: False for images that turned out to be unreadable."""
+    everywhere = np.ones(len(self._images), bool)
+    return getattr(self._images, "readable", everywhere)[self._places]
+
+  def share_unreadable(self, gather: Callable[[Any], list[Any]]) -> None:
+    """As of `evaluation_images.EvaluationImages`."""
+    if hasattr(self._images, "share_unreadable"):
+      self._images.share_unreadable(gather)
+
+
+def part(
+  labelled: dataset_lib.Labelled, places: np.ndarray
+) -> dataset_lib.Labelled:
+  """Some of the images: int [m] places among them."""
+  return dataset_lib.Labelled(
+    Rows(labelled.images, places),
+    labelled.labels[places],
+    lambda i: labelled.name(int(places[i])),
+  )
+
+
+def create(
+  config: ml_collections.ConfigDict,
+  dataset: dataset_lib.Dataset,
+  readable: np.ndarray | None = None,
+) -> HoldOut:
+  """Parts the labelled images as section `finetune` says.
+
+  Args:
+    config: the recipe.
+    dataset: its data.
+    readable: bool [n], which labelled images can be read; None: all.
+
+  Raises:
+    ValueError: when a class has no labelled image that can be read, or one,
+      which cannot be both; or the file of held out images is wrong, or lists
+      images of the split.
+    FileNotFoundError: there is no such file.
+  """
+  kind = config.finetune.holdout
+  labelled, ids = _readable(dataset, readable)
+  if kind == "stratified":
+    held = _stratified(config, dataset, labelled.labels)
+    kept = np.setdiff1d(np.arange(len(labelled)), held)
+    return HoldOut(
+      labelled_ids=ids,
+      ids=ids[kept],
+      fit=part(labelled, kept),
+      scored=part(labelled, held),
+      hash=split.split_hash(dataset.split.fingerprint, ids[held]),
+    )
+  everything = HoldOut(
+    labelled_ids=ids, ids=ids, fit=labelled, scored=None, hash=None
+  )
+  if kind == "none":
+    return everything
+  others = _listed(config, dataset)
+  return dataclasses.replace(
+    everything, scored=others.labelled, hash=others.split.hash
+  )
+
+
+def _readable(
+  dataset: dataset_lib.Dataset, readable: np.ndarray | None
+) -> tuple[dataset_lib.Labelled, np.ndarray]:
+  """The labelled images that can be read, and their rows."""
+  labelled, ids = dataset.labelled, dataset.split.labelled_ids
+  if readable is None or readable.all():
+    return labelled, ids
+  places = np.flatnonzero(readable)
+  draw.class_counts(
+    f"what can be read of data set {dataset.name!r}",
+    labelled.labels[places],
+    num_classes=dataset.num_classes,
+    class_names=dataset.class_names,
+  )
+  return part(labelled, places), ids[places]
+
+
+def _stratified(
+  config: ml_collections.ConfigDict,
+  dataset: dataset_lib.Dataset,
+  labels: np.ndarray,
+) -> np.ndarray:
+  """Places of the held out images: a share of each class, at least one."""
+  counts = np.bincount(labels, minlength=dataset.num_classes)
+  share = config.finetune.holdout_fraction
+  # As many as `draws.stratified` takes.
+  held = np.maximum(1, np.round(share * counts))
+  short = np.flatnonzero(held >= counts)
+  if len(short):
+    names = [f"{dataset.class_names[k]!r} ({counts[k]})" for k in short]
+    more = len(names) - _MAX_LISTED
+    raise ValueError(
+      f"finetune.holdout is 'stratified' with finetune.holdout_fraction = "
+      f"{share:g}, which leaves nothing to train on of {len(short)} of "
+      f"{dataset.num_classes} classes, given with their numbers of labelled "
+      f"images: {', '.join(names[:_MAX_LISTED])}"
+      + (f", {more} more" if more > 0 else "")
+      + ". Label at least 2 of each class; or set finetune.holdout to 'none' "
+      "and finetune.learning_rates to one value; or give other labelled "
+      "training images as finetune.holdout_file, with holdout 'paper'."
+    )
+  return draw.stratified(
+    labels,
+    labels_per_class=0,
+    labels_fraction=share,
+    split_seed=config.data.split_seed,
+    num_classes=dataset.num_classes,
+    class_names=dataset.class_names,
+  )
+
+
+def _listed(
+  config: ml_collections.ConfigDict, dataset: dataset_lib.Dataset
+) -> dataset_lib.Dataset:
+  """The data set once more, with the listed images as the labelled ones."""
+  file = config.finetune.holdout_file
+  section = dict(config.data) | {
+    "labels_file": file,
+    "labels_per_class": 0,
+    "labels_fraction": 0.0,
+  }
+  views = augment.ViewsConfig(**config.views)
+  try:
+    others = dataset_lib.load(
+      dataset_lib.DataConfig(**section), views, every_class=False
+    )
+  except (ValueError, FileNotFoundError) as error:
+    # It reads the file as if it were that of the split.
+    told = str(error).replace("data.labels_file", "finetune.holdout_file")
+    raise type(error)(told) from error
+  if not len(others.labelled):
+    raise ValueError(
+      f"finetune.holdout_file = {file!r} lists no image: list labelled "
+      "training images that are not trained on, one a line."
+    )
+  both = np.intersect1d(
+    dataset.split.labelled_ids, others.split.labelled_ids
+  ).tolist()
+  if both:
+    raise ValueError(
+      f"finetune.holdout_file = {file!r} lists {len(both)} of the "
+      f"{len(dataset.labelled)} labelled images, which are trained on; the "
+      f"first is row {both[0]} of the training set: remove them from the list."
+    )
+  return others

@@ -1,0 +1,120 @@
+"""A linear classifier on the encoder, trained on labels with all its weights.
+
+The paper's fine-tuning on ImageNet (section 5, 2021): it stands on the trunk
+and the first layer of the projection head, and starts at zero.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from paws_jax import augment
+from paws_jax import data
+from paws_jax.methods import encoding
+from paws_jax.parallel import mesh
+
+# Dense-BatchNorm-ReLU layers of the projection head below the classifier.
+NUM_PROJECTION_LAYERS = 1
+
+
+def features(encoder: Any, crops: jax.Array) -> jax.Array:
+  """What the linear layer stands on, [n, d]; `layers` of an embedder."""
+  return encoder.features(
+    crops, train=False, num_projection_layers=NUM_PROJECTION_LAYERS
+  )
+
+
+def add_head(params: Any, num_classes: int) -> dict[str, Any]:
+  """Puts a linear layer of zeros beside an encoder's parameters.
+
+  Args:
+    params: of `models.Encoder`.
+    num_classes: K.
+
+  Returns:
+    {"encoder": params, "head": {"kernel" [d, K], "bias" [K]}}: what
+    `LinearHead` trains.
+  """
+  size = params["projection"][f"fc{NUM_PROJECTION_LAYERS}"]["bias"].size
+  head = {
+    "kernel": jnp.zeros((size, num_classes), jnp.float32),
+    "bias": jnp.zeros((num_classes,), jnp.float32),
+  }
+  return {"encoder": params, "head": head}
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearHead:
+  """Cross-entropy of the labelled images that stand as supports.
+
+  It has no `init`: it starts from a trained encoder's parameters, to which
+  `add_head` adds the layer's. The rest of the projection head and the
+  prediction head stay among them, untouched.
+  """
+
+  shown_losses = ("cross_entropy",)
+
+  encoder: Any
+  remat: str = "none"
+  axis_name: Any = None
+
+  def views(self, config: augment.ViewsConfig) -> augment.ViewsConfig:
+    """No crops of unlabelled images."""
+    return dataclasses.replace(config, num_large=0, num_small=0)
+
+  @property
+  def state_specs(self) -> Any:
+    """Batch statistics are the same on every device."""
+    return mesh.REPLICATED
+
+  def loss(
+    self,
+    params: encoding.Params,
+    model_state: encoding.ModelState,
+    batch: data.Views,
+    *,
+    step: jax.Array,
+    key: jax.Array | None,
+  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], encoding.ModelState]]:
+    """Mean over the rows whose label is not -1; as `paws.Paws.loss` else.
+
+    `batch.support_labels` has a label for every row of `batch.support`, with
+    one view each.
+    """
+    del step, key
+    rows, model_state = encoding.apply_training(
+      self.encoder,
+      params["encoder"],
+      model_state,
+      encoding.fold_views(batch.support),
+      mask=encoding.support_views_mask(batch),
+      remat=self.remat,
+      method="features",
+      num_projection_layers=NUM_PROJECTION_LAYERS,
+    )
+    head = params["head"]
+    logits = jnp.matmul(
+      rows, head["kernel"], precision=jax.lax.Precision.HIGHEST
+    )
+    logits += head["bias"][None, :]
+    # Labels are whole on every device; so are the logits, of all devices.
+    logits = encoding.gather_supports(logits, batch, self.axis_name)
+    labels = batch.support_labels
+    counts = labels >= 0
+    each = optax.softmax_cross_entropy_with_integer_labels(
+      logits, jnp.maximum(labels, 0)
+    )
+    total = jnp.sum(counts)
+    loss = jnp.sum(jnp.where(counts, each, 0)) / total
+    right = counts & (jnp.argmax(logits, axis=-1) == labels)
+    accuracy = jnp.sum(right) / total
+    if self.axis_name is not None:
+      # Every device computed the same; the mean tells the compiler so.
+      loss, accuracy = jax.lax.pmean((loss, accuracy), self.axis_name)
+    metrics = {"loss": loss, "cross_entropy": loss, "accuracy": accuracy}
+    return loss, (metrics, model_state)

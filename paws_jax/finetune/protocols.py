@@ -1,0 +1,277 @@
+"""Two ways to fine-tune: what is trained, how, and how it classifies.
+
+Each is a training run with another method, optimiser, views and pipeline, so a
+protocol rewrites the recipe, and everything else is built as usual.
+
+- "linear_head", of ImageNet (PAWS, section 5, 2021): a linear layer, zero at
+  first, on the trunk and the first projection layer; all weights are trained by
+  SGD with Nesterov momentum, the learning rate falls to 0 along a cosine,
+  BatchNorm is in training mode, crops are random and flipped.
+- "suncet", of CIFAR: the soft nearest-neighbour loss of the labelled images
+  (SuNCEt, 2020) with hard labels, by LARS, whose learning rate falls to a
+  tenth; BatchNorm keeps its running statistics. Labelled images vote.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from paws_jax import models
+from paws_jax.data import dataset as dataset_lib
+from paws_jax.data import labelled_pipeline
+from paws_jax.data import memory_pipeline
+from paws_jax.evaluation import embed
+from paws_jax.evaluation import soft_nn
+from paws_jax.finetune import linear_head
+from paws_jax.finetune import schedule
+from paws_jax.parallel import mesh as mesh_lib
+from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import restore
+
+# Of the first learning rate, what "suncet" ends with.
+_SUNCET_FINAL = 0.1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LinearHead:
+  """The protocol "linear_head".
+
+  Attributes:
+    trained: the run to start from.
+    votes: whether classifying needs the labelled images.
+  """
+
+  votes = False
+  trained: restore.Trained
+
+  def check(self, num_images: int) -> None:
+    """Refuses what `course` could not do with that many images.
+
+    Raises:
+      ValueError: when the devices do not divide the batch.
+    """
+    labelled_pipeline.check_batch(
+      self.trained.config.finetune.batch_size,
+      num_images=num_images,
+      mesh=self.trained.experiment.trainer.mesh,
+    )
+
+  def course(self, ids: np.ndarray) -> schedule.Course:
+    """Prepares to train on rows [n] of the training set, ascending."""
+    config, built = self.trained.config, self.trained.experiment
+    labelled = built.dataset.labelled.labels
+    places = np.searchsorted(built.dataset.split.labelled_ids, ids)
+    epochs = labelled_pipeline.LabelledEpochs(
+      built.dataset.make_pipeline,
+      ids=ids,
+      labels=labelled[places],
+      num_classes=built.dataset.num_classes,
+      batch_size=config.finetune.batch_size,
+      seed=config.seed,
+      mesh=built.trainer.mesh,
+    )
+    recipe = _recipe(
+      config,
+      optim={"name": "sgd", "nesterov": True, "final_lr": 0.0},
+      support={"num_views": 1},
+    )
+    base, _, support = _create_method(recipe, built.dataset)
+    method = linear_head.LinearHead(
+      encoder=base.encoder,
+      remat=config.train.remat,
+      axis_name=mesh_lib.AXES,
+    )
+    return schedule.create(
+      recipe,
+      method,
+      support,
+      pipeline=epochs,
+      steps_per_epoch=epochs.steps_per_epoch,
+      images_per_step=epochs.batch_size,
+      num_images=len(ids),
+      mesh=built.trainer.mesh,
+    )
+
+  def initial_params(self) -> Any:
+    """Parameters at step 0."""
+    num_classes = self.trained.experiment.dataset.num_classes
+    return linear_head.add_head(self.trained.params, num_classes)
+
+  def encoder_params(self, params: Any) -> Any:
+    """Those of the encoder."""
+    return params["encoder"]
+
+  def head(self, params: Any) -> dict[str, np.ndarray] | None:
+    """Kernel [d, K] and bias [K] on the host."""
+    return jax.tree.map(np.asarray, dict(params["head"]))
+
+  def embed(self, params: Any, model_state: Any, images: Any) -> np.ndarray:
+    """Features [n, d] of uint8 images [n, H, W, Ch]."""
+    return self._embedder(params["encoder"], model_state, images)
+
+  @functools.cached_property
+  def _embedder(self) -> Callable[[Any, Any, Any], np.ndarray]:
+    config, built = self.trained.config, self.trained.experiment
+    return embed.make_embedder(
+      models.create(config.model),
+      views=built.dataset.eval_views,
+      batch_size=config.eval.batch_size,
+      mesh=built.trainer.mesh,
+      resize=built.dataset.resize,
+      layers=linear_head.features,
+    )
+
+  def probabilities(
+    self,
+    params: Any,
+    queries: np.ndarray,
+    supports: np.ndarray | None,
+    support_labels: np.ndarray | None,
+  ) -> np.ndarray:
+    """Class probabilities [n, K] of embedded images [n, d].
+
+    Args:
+      params: as they are trained.
+      queries: of `embed`.
+      supports: the labelled images, embedded, where they vote; else None.
+      support_labels: [N] integers, likewise.
+    """
+    del supports, support_labels
+    head = self.head(params)
+    logits = queries @ head["kernel"] + head["bias"]
+    return np.asarray(jax.nn.softmax(logits, axis=-1))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Suncet:
+  """The protocol "suncet"; attributes and methods as of `LinearHead`."""
+
+  votes = True
+  trained: restore.Trained
+
+  def check(self, num_images: int) -> None:
+    """Any support set will do."""
+
+  def course(self, ids: np.ndarray) -> schedule.Course:
+    """A step takes a support set of the recipe; an epoch, as many as fit.
+
+    A class with fewer images than that stands in with each several times.
+    """
+    config, built = self.trained.config, self.trained.experiment
+    mesh = built.trainer.mesh
+    recipe = _recipe(
+      config,
+      optim={
+        "name": "lars",
+        "nesterov": False,
+        "final_lr": _SUNCET_FINAL,
+      },
+      support={"label_smoothing": 0.0, "with_replacement": True},
+    )
+    recipe.model.freeze_bn = True
+    method, _, support = _create_method(recipe, built.dataset)
+    pipeline = built.dataset.make_pipeline(
+      support=support,
+      labelled_ids=ids,
+      # Of unlabelled images, of which none are read.
+      batch_size=mesh.size,
+      seed=config.seed,
+      mesh=mesh,
+      with_unlabelled=False,
+    )
+    num_supports = support.classes_per_step * support.images_per_class
+    return schedule.create(
+      recipe,
+      method,
+      support,
+      pipeline=pipeline,
+      steps_per_epoch=max(1, len(ids) // num_supports),
+      images_per_step=num_supports,
+      num_images=len(ids),
+      mesh=mesh,
+    )
+
+  def initial_params(self) -> Any:
+    """Those of the run."""
+    return self.trained.params
+
+  def encoder_params(self, params: Any) -> Any:
+    """All of them."""
+    return params
+
+  def head(self, params: Any) -> dict[str, np.ndarray] | None:
+    """There is none."""
+    del params
+
+  def embed(self, params: Any, model_state: Any, images: Any) -> np.ndarray:
+    """Embeddings [n, D] of uint8 images [n, H, W, Ch]."""
+    return self.trained.experiment.embed(params, model_state, images)
+
+  def probabilities(
+    self,
+    params: Any,
+    queries: np.ndarray,
+    supports: np.ndarray | None,
+    support_labels: np.ndarray | None,
+  ) -> np.ndarray:
+    """Soft nearest neighbours of embedded images."""
+    del params
+    built = self.trained.experiment
+    return soft_nn.soft_nn_probabilities(
+      queries,
+      supports,
+      support_labels,
+      num_classes=built.dataset.num_classes,
+      temperature=built.temperature,
+    )
+
+
+def _recipe(
+  config: ml_collections.ConfigDict,
+  *,
+  optim: Mapping[str, Any],
+  support: Mapping[str, Any],
+) -> ml_collections.ConfigDict:
+  """The recipe of a fine-tuning run: what all protocols share, and the rest."""
+  recipe = config.copy_and_resolve_references()
+  section = recipe.finetune
+  recipe.method.name = "supervised"
+  recipe.views.update(
+    large_scale=section.crop_scale,
+    aspect_ratio=section.aspect_ratio,
+    jitter_probability=0.0,
+    grey_probability=0.0,
+    blur_probability=0.0,
+    solarize_probability=0.0,
+    equalize_probability=0.0,
+  )
+  recipe.optim.update(
+    start_lr=1.0,
+    peak_lr=1.0,
+    warmup_epochs=0.0,
+    weight_decay=0.0,
+    momentum=0.9,
+    **optim,
+  )
+  recipe.support.update(**support)
+  recipe.train.epochs = section.epochs
+  return recipe
+
+
+def _create_method(
+  recipe: ml_collections.ConfigDict, dataset: dataset_lib.Dataset
+) -> tuple[Any, models.Encoder, memory_pipeline.SupportConfig]:
+  return experiment_lib.create_method(
+    recipe, dataset_name=dataset.name, num_classes=dataset.num_classes
+  )
+
+
+PROTOCOLS = {"linear_head": LinearHead, "suncet": Suncet}

@@ -1,0 +1,120 @@
+"""A fine-tuning run before it starts, whatever its learning rate."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from paws_jax.data import memory_pipeline
+from paws_jax.parallel import mesh as mesh_lib
+from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import state as state_lib
+from paws_jax.training import step
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Course:
+  """Training on some images, with whatever learning rate.
+
+  The program is compiled once: the learning rate is part of the optimiser's
+  state, and the schedule goes from 1.
+
+  Attributes:
+    trainer: method, optimiser, views.
+    pipeline: its images.
+    steps_per_epoch: of the images.
+    images_per_step: for the rate.
+    num_images: that an epoch visits.
+  """
+
+  trainer: state_lib.Trainer
+  pipeline: Any
+  steps_per_epoch: int
+  images_per_step: int
+  num_images: int
+
+  @functools.cached_property
+  def call(self) -> Callable[[state_lib.TrainState, Any], Any]:
+    """A step, compiled when it is first called."""
+    return step.make_train_call(self.trainer, self.pipeline, 1)
+
+  def initial_state(
+    self, params: Any, model_state: Any, learning_rate: float
+  ) -> state_lib.TrainState:
+    """State at step 0, in memory of its own: the loop gives it away."""
+
+    def build(params: Any, model_state: Any) -> state_lib.TrainState:
+      params = jax.tree.map(jnp.copy, params)
+      inner, _ = self.trainer.optimizer.init(params)
+      return state_lib.TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state=jax.tree.map(jnp.copy, model_state),
+        opt_state=(inner, jnp.asarray(learning_rate, jnp.float32)),
+        finite=jnp.ones((), bool),
+      )
+
+    whole = mesh_lib.replicated(self.trainer.mesh)
+    return jax.jit(build, out_shardings=whole)(params, model_state)
+
+
+def rated(
+  optimizer: optax.GradientTransformation,
+) -> optax.GradientTransformation:
+  """Multiplies the updates by a learning rate that is part of the state.
+
+  That is the same as a higher schedule, as the updates of SGD and LARS are
+  proportional to it.
+
+  Args:
+    optimizer: whose schedule starts at 1.
+
+  Returns:
+    An optimiser whose state is (that of `optimizer`, the rate as a scalar, 1 at
+    first).
+  """
+
+  def init(params: Any) -> tuple[Any, jax.Array]:
+    return optimizer.init(params), jnp.ones((), jnp.float32)
+
+  def update(
+    gradients: Any, state: tuple[Any, jax.Array], params: Any = None
+  ) -> tuple[Any, tuple[Any, jax.Array]]:
+    inner, rate = state
+    updates, inner = optimizer.update(gradients, inner, params)
+    return jax.tree.map(lambda u: rate * u, updates), (inner, rate)
+
+  return optax.GradientTransformation(init, update)
+
+
+def create(
+  recipe: ml_collections.ConfigDict,
+  method: Any,
+  support: memory_pipeline.SupportConfig,
+  *,
+  steps_per_epoch: int,
+  mesh: jax.sharding.Mesh,
+  **fields: Any,
+) -> Course:
+  """Builds it.
+
+  Args:
+    recipe: of the fine-tuning; its schedule starts at 1.
+    method: what is trained.
+    support: section `support`.
+    steps_per_epoch: of the images.
+    mesh: devices.
+    **fields: the other attributes of `Course`.
+  """
+  trainer = experiment_lib.create_trainer(
+    recipe, method, support, steps_per_epoch=steps_per_epoch, mesh=mesh
+  )
+  trainer = dataclasses.replace(trainer, optimizer=rated(trainer.optimizer))
+  return Course(trainer=trainer, steps_per_epoch=steps_per_epoch, **fields)

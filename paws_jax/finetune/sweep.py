@@ -1,0 +1,245 @@
+"""Learning rates tried one after another, each scored after every epoch.
+
+The images that score are held out of the training (`holdout`); test images are
+not seen here. A member of the sweep that has ended is kept in a directory of
+its own, and is not trained again when the command is repeated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from paws_jax import errors
+from paws_jax.finetune import protocols
+from paws_jax.finetune import schedule
+from paws_jax.finetune import scores as scores_lib
+from paws_jax.parallel import mesh as mesh_lib
+from paws_jax.runs import checkpoint
+from paws_jax.runs import progress as progress_lib
+from paws_jax.training import loop
+from paws_jax.training import state as state_lib
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Member:
+  """One learning rate, trained and scored.
+
+  Attributes:
+    learning_rate: at the first step.
+    epoch: whose weights are kept: of the best score, or the last one trained;
+      0 when there is none, because it diverged in the first.
+    score: of these weights; None: not scored.
+    history: scores of all epochs, from 1.
+    trouble: why it ended early; "": it did not.
+    seconds: that it took.
+    params: the weights.
+    model_state: the batch statistics that belong to them.
+  """
+
+  learning_rate: float
+  epoch: int
+  score: scores_lib.Score | None
+  history: tuple[scores_lib.Score, ...]
+  trouble: str
+  seconds: float
+  params: Any
+  model_state: Any
+
+  def as_json(self) -> dict[str, Any]:
+    """All but the weights."""
+    fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    del fields["params"], fields["model_state"]
+    return fields
+
+
+def choose(members: Sequence[Member]) -> Member:
+  """The member with the best score; of equal ones the first.
+
+  Raises:
+    train.NonFiniteError: when none has a score.
+  """
+  best = None
+  for member in members:
+    if member.score is not None and (
+      best is None or scores_lib.better(member.score, best.score)
+    ):
+      best = member
+  if best is None:
+    rates = ", ".join(f"{member.learning_rate:g}" for member in members)
+    raise errors.NonFiniteError(
+      f"none of the learning rates {rates} got through an epoch "
+      f"({members[0].trouble}): lower finetune.learning_rates."
+    )
+  return best
+
+
+def member(
+  directory: epath.Path,
+  protocol: protocols.LinearHead | protocols.Suncet,
+  *,
+  course: schedule.Course,
+  learning_rate: float,
+  epochs: int,
+  score: scores_lib.Scorer | None,
+) -> Member:
+  """Trains with one learning rate, or restores what an earlier command has.
+
+  Args:
+    directory: of this member alone.
+    protocol: what is trained, and how.
+    course: of `protocol`, on the images to train on.
+    learning_rate: at the first step.
+    epochs: to train; the schedule is that of the recipe's epochs.
+    score: asked after each epoch, the best of which is kept; None: the last.
+
+  Raises:
+    train.NonFiniteError: when it diverges, and there is no score.
+    checkpoint.CheckpointError: when it cannot be stored or restored.
+    decode.BadImageError: an image cannot be read.
+  """
+  mesh = protocol.trained.experiment.trainer.mesh
+  initial = {
+    "params": protocol.initial_params(),
+    # What else a method keeps is not needed any more.
+    "model_state": {"batch_stats": protocol.trained.model_state["batch_stats"]},
+  }
+  like = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=mesh_lib.replicated(mesh)
+    ),
+    initial,
+  )
+  with checkpoint.Checkpointer(directory) as checkpointer:
+    restored = checkpointer.restore_latest(like)
+    if restored is not None:
+      _, kept, meta = restored
+      meta["history"] = tuple(meta["history"])
+      return Member(**meta, **kept)
+    trained = _train(
+      protocol,
+      initial,
+      course=course,
+      learning_rate=learning_rate,
+      epochs=epochs,
+      score=score,
+    )
+    kept = {"params": trained.params, "model_state": trained.model_state}
+    checkpointer.save(trained.epoch, kept, trained.as_json())
+  return trained
+
+
+def _train(
+  protocol: protocols.LinearHead | protocols.Suncet,
+  initial: dict[str, Any],
+  *,
+  course: schedule.Course,
+  learning_rate: float,
+  epochs: int,
+  score: scores_lib.Scorer | None,
+) -> Member:
+  """Trains from the run's weights; see `member`."""
+  start = time.perf_counter()
+  per_epoch = course.steps_per_epoch
+  print(
+    f"learning rate {learning_rate:g}: {epochs} epochs of {per_epoch} steps "
+    f"on {course.num_images} labelled images"
+  )
+  scores = scores_lib.Scores(score, per_epoch)
+  trouble = ""
+  try:
+    state = _loop(course, initial, learning_rate, epochs * per_epoch, scores)
+  except errors.NonFiniteError as error:
+    # The remedies it names are those of pre-training.
+    trouble = str(error).partition(". ")[0]
+    if score is None:
+      raise errors.NonFiniteError(
+        f"with learning rate {learning_rate:g}, {trouble}: lower "
+        "finetune.learning_rates."
+      ) from error
+  if score is None:
+    kept = {"params": state.params, "model_state": state.model_state}
+    epoch = epochs
+  else:
+    kept, epoch = scores.kept or scores_lib.copy(initial), scores.epoch
+  done = Member(
+    learning_rate=learning_rate,
+    epoch=epoch,
+    score=scores.best,
+    history=tuple(scores.history),
+    trouble=trouble,
+    seconds=time.perf_counter() - start,
+    **kept,
+  )
+  _say(done)
+  return done
+
+
+def _loop(
+  course: schedule.Course,
+  initial: dict[str, Any],
+  learning_rate: float,
+  total_steps: int,
+  scores: scores_lib.Scores,
+) -> state_lib.TrainState:
+  """Takes all steps; scores after each epoch."""
+  progress = progress_lib.Progress(
+    total_steps=total_steps,
+    first_step=0,
+    images_per_step=course.images_per_step,
+  )
+
+  def log(step: int, values: dict[str, np.ndarray]) -> None:
+    progress.show(step, {name: float(v[-1]) for name, v in values.items()})
+
+  def evaluate_state(state: state_lib.TrainState, step: int) -> None:
+    with progress.paused():
+      scores.add(state, step)
+
+  def nothing(*unused: Any) -> None:
+    """A member is stored when it has ended, not before."""
+
+  try:
+    return loop.loop(
+      course.call,
+      course.initial_state(**initial, learning_rate=learning_rate),
+      course.pipeline,
+      first_step=0,
+      total_steps=total_steps,
+      steps_per_call=1,
+      eval_every=course.steps_per_epoch,
+      save_every=0,
+      hooks=loop.Hooks(
+        log=log,
+        evaluate=evaluate_state,
+        save=nothing,
+        stopping=lambda: False,
+        rescue=nothing,
+        not_finite=nothing,
+      ),
+    )
+  finally:
+    progress.end()
+    course.pipeline.close()
+
+
+def _say(done: Member) -> None:
+  """One line about a member that has ended."""
+  text = f"learning rate {done.learning_rate:g}: "
+  if done.score is not None:
+    text += (
+      f"{done.score['top1']:.1%} of the held out images after epoch "
+      f"{done.epoch}, the best of {len(done.history)}"
+    )
+  elif not done.trouble:
+    text += f"{done.epoch} epochs done"
+  if done.trouble:
+    text += f" (stopped early: {done.trouble})"
+  print(f"{text}; {math.ceil(done.seconds)} s")

@@ -1,0 +1,79 @@
+"""One device's part of the contrastive losses, of what is gathered already.
+
+Their gradients are whole: a method minimises them, or stops them and watches.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from paws_jax import data
+from paws_jax import losses
+from paws_jax.methods import encoding
+
+
+def nt_xent(
+  local: jax.Array,
+  everything: jax.Array,
+  *,
+  temperature: float,
+  axis_name: Any,
+) -> jax.Array:
+  """Mean NT-Xent of this device's views among those of all devices.
+
+  Args:
+    local: [2·b, D], all first views, then all second ones.
+    everything: [devices · 2·b, D], these of all devices.
+    temperature: τ.
+    axis_name: mesh axes, or None outside `shard_map`.
+  """
+  first = 0
+  if axis_name is not None:
+    first = jax.lax.axis_index(axis_name) * local.shape[0]
+  each = losses.nt_xent_rows(
+    local, everything, first=first, temperature=temperature
+  )
+  return jnp.mean(each)
+
+
+def support_loss(
+  local: jax.Array,
+  everything: jax.Array,
+  batch: data.Views,
+  *,
+  temperature: float,
+  smoothing: float,
+  axis_name: Any,
+) -> jax.Array:
+  """SuNCEt loss of the supports, of which every device does its own.
+
+  Args:
+    local: [n·V, D], this device's, padding included.
+    everything: [N·V, D] of all devices, without the padding.
+    batch: the step's views.
+    temperature: τ.
+    smoothing: of the label rows.
+    axis_name: mesh axes, or None outside `shard_map`.
+
+  Returns:
+    Scalar ≥ 0; its mean over the devices is `losses.suncet_loss`.
+  """
+  rows = encoding.support_rows(batch, smoothing=smoothing)
+  first, num_devices = 0, 1
+  if axis_name is not None:
+    num_devices = jax.lax.psum(1, axis_name)
+    first = jax.lax.axis_index(axis_name) * local.shape[0]
+  places = first + jnp.arange(local.shape[0])
+  each = losses.suncet_rows(
+    local,
+    rows[jnp.minimum(places, rows.shape[0] - 1)],
+    everything,
+    rows,
+    first=first,
+    temperature=temperature,
+  )
+  mine = jnp.where(places < rows.shape[0], each, 0)
+  return jnp.sum(mine) * num_devices / rows.shape[0]

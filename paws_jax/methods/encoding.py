@@ -1,0 +1,230 @@
+"""What all methods share: their section, and a pass through the encoder.
+
+A method is a frozen dataclass with
+
+  views(config)                  -> the crops it needs, as a ViewsConfig
+  init(key, batch)               -> (params, model_state)
+  state_specs                    -> PartitionSpecs of model_state inside
+                                    `shard_map`; so far it is stored replicated
+  loss(params, model_state, batch, *, step, key)
+                                 -> (loss, (metrics, model_state))
+  shown_losses                   -> names of the metrics that tell a person how
+                                    the loss does: each at least 0, and 0 best
+
+`loss` sees one device's rows inside `shard_map` and returns global values. Its
+metrics hold "loss", which is minimised and may be negative, and `shown_losses`,
+which progress and figure show. docs/adding_a_method.md has an example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+
+from paws_jax import data
+from paws_jax import losses
+from paws_jax.parallel import gather
+
+Params = Any
+ModelState = Any
+
+_REMAT_POLICIES = {
+  "dots": jax.checkpoint_policies.dots_saveable,
+  "all": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def init_encoder(
+  encoder: Any, key: jax.Array, images: jax.Array
+) -> tuple[Params, ModelState]:
+  """Initialises an encoder for images [n, H, W, Ch]."""
+  variables = dict(encoder.init(key, images[:1], train=False))
+  params = variables.pop("params")
+  return params, variables
+
+
+def encode(
+  encoder: Any,
+  params: Params,
+  model_state: ModelState,
+  images: jax.Array,
+  *,
+  mask: jax.Array | None = None,
+  remat: str = "none",
+) -> tuple[jax.Array, jax.Array, ModelState]:
+  """Encodes one BatchNorm batch in training mode.
+
+  Args:
+    encoder: `models.Encoder`.
+    params: its parameters.
+    model_state: its batch statistics.
+    images: [n, H, W, Ch].
+    mask: [n] bool, rows that count in the batch statistics; None: all.
+    remat: see config.base.
+
+  Returns:
+    h [n, D] and z [n, D], before and after the prediction head, and the updated
+    statistics.
+  """
+  (h, z), model_state = apply_training(
+    encoder, params, model_state, images, mask=mask, remat=remat
+  )
+  return h, z, model_state
+
+
+def apply_training(
+  encoder: Any,
+  params: Params,
+  model_state: ModelState,
+  images: jax.Array,
+  *,
+  mask: jax.Array | None,
+  remat: str,
+  **options: Any,
+) -> tuple[Any, ModelState]:
+  """Applies an encoder to one BatchNorm batch; arguments as of `encode`.
+
+  Args:
+    encoder: `models.Encoder`.
+    params: its parameters.
+    model_state: its batch statistics.
+    images: [n, H, W, Ch].
+    mask: [n] bool or None.
+    remat: see config.base.
+    **options: of flax's `apply`, such as method="features", and of what it
+      calls.
+
+  Returns:
+    What the encoder gives, and the updated statistics.
+  """
+
+  def apply(params, model_state, images):
+    return encoder.apply(
+      {"params": params, **model_state},
+      images,
+      train=True,
+      mask=mask,
+      mutable=list(model_state),
+      **options,
+    )
+
+  if remat != "none":
+    apply = jax.checkpoint(apply, policy=_REMAT_POLICIES[remat])
+  return apply(params, model_state, images)
+
+
+def fold_views(views: jax.Array) -> jax.Array:
+  """[n, V, ...] -> [n·V, ...], image-major: no device has to move anything."""
+  return views.reshape(-1, *views.shape[2:])
+
+
+def view_major(rows: jax.Array, num_views: int) -> jax.Array:
+  """[n·V, D] image-major -> [V·n, D] view-major."""
+  by_image = rows.reshape(-1, num_views, rows.shape[-1])
+  return by_image.swapaxes(0, 1).reshape(rows.shape)
+
+
+def support_views_mask(batch: data.Views) -> jax.Array | None:
+  """[N·V] bool for the folded support views of a device; None: all count."""
+  if batch.support_mask is None:
+    return None
+  return jnp.repeat(batch.support_mask, batch.support.shape[1])
+
+
+def support_rows(batch: data.Views, *, smoothing: float) -> jax.Array:
+  """[N·V, C] label rows of all support views of all devices, image-major."""
+  labels = jnp.repeat(batch.support_labels, batch.support.shape[1])
+  return losses.label_rows(labels, batch.class_ids, smoothing=smoothing)
+
+
+class Embeddings(NamedTuple):
+  """Of supports and large views of one device; h before, z after the head."""
+
+  # [n·V, D], image-major, padding included.
+  h_support: jax.Array
+  z_support: jax.Array
+  # [L·b, D], view-major.
+  h_large: jax.Array
+  z_large: jax.Array
+
+
+def encode_supports_and_large(
+  encoder: Any,
+  params: Params,
+  model_state: ModelState,
+  batch: data.Views,
+  *,
+  remat: str,
+) -> tuple[Embeddings, ModelState]:
+  """Encodes supports and large views as one BatchNorm batch.
+
+  Args:
+    encoder: `models.Encoder`.
+    params: its parameters.
+    model_state: its batch statistics.
+    batch: this device's views.
+    remat: see config.base.
+
+  Returns:
+    The embeddings and the updated statistics.
+  """
+  num_large = batch.large.shape[1]
+  supports = fold_views(batch.support)
+  large = fold_views(batch.large)
+  mask = support_views_mask(batch)
+  if mask is not None:
+    mask = jnp.concatenate([mask, jnp.ones_like(large[:, 0, 0, 0], bool)])
+  h, z, model_state = encode(
+    encoder,
+    params,
+    model_state,
+    jnp.concatenate([supports, large]),
+    mask=mask,
+    remat=remat,
+  )
+  count = supports.shape[0]
+  embeddings = Embeddings(
+    h_support=h[:count],
+    z_support=z[:count],
+    h_large=view_major(h[count:], num_large),
+    z_large=view_major(z[count:], num_large),
+  )
+  return embeddings, model_state
+
+
+def gather_supports(
+  embeddings: jax.Array, batch: data.Views, axis_name: Any
+) -> jax.Array:
+  """Collects the support embeddings of all devices, without the padding.
+
+  Args:
+    embeddings: [n·V, D] of this device.
+    batch: the step's views.
+    axis_name: mesh axes, or None outside `shard_map`.
+
+  Returns:
+    [N·V, D] in the order of `support_rows`.
+  """
+  (rows,) = gather.gather([embeddings], axis_name=axis_name)
+  return without_padding(rows, batch)
+
+
+def without_padding(rows: jax.Array, batch: data.Views) -> jax.Array:
+  """Rows of all supports [N·V, ...], without the padding at the end."""
+  num_views = batch.support.shape[1]
+  return rows[: batch.support_labels.shape[0] * num_views]
+
+
+def device_means(
+  values: Mapping[str, jax.Array], axis_name: Any
+) -> dict[str, jax.Array]:
+  """Means over the devices of scalars and vectors, in one all-reduce."""
+  if axis_name is None or not values:
+    return dict(values)
+  flat, unflatten = jax.flatten_util.ravel_pytree(dict(values))
+  return unflatten(jax.lax.pmean(flat, axis_name))

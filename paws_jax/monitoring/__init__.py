@@ -1,0 +1,1 @@
+"""Checks of a run's health, and reference curves to compare with."""

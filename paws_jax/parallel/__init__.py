@@ -1,0 +1,1 @@
+"""Devices: mesh, shardings, collectives."""

@@ -1,0 +1,170 @@
+"""The device mesh, and the only place that names its axes.
+
+Batches are spread over all devices along their first axis; parameters and
+optimiser state are replicated. The mesh has two axes so that BatchNorm can
+share its statistics within groups of devices: `group` counts the groups,
+`data` the devices of one. Everything but BatchNorm uses both, as `AXES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+GROUP_AXIS = "group"
+DATA_AXIS = "data"
+AXES = (GROUP_AXIS, DATA_AXIS)
+
+REPLICATED = P()
+BATCH = P(AXES)
+
+
+def make_mesh(
+  devices: Sequence[jax.Device] | None = None, *, bn_group_size: int = 0
+) -> jax.sharding.Mesh:
+  """Arranges devices as [BatchNorm groups, devices of a group].
+
+  Args:
+    devices: default all devices of all processes, in JAX's order.
+    bn_group_size: devices that share BatchNorm statistics; 0: all of them.
+
+  Raises:
+    ValueError: when the devices do not divide into the groups.
+  """
+  devices = jax.devices() if devices is None else list(devices)
+  group_size = bn_group_size or len(devices)
+  if group_size < 0 or len(devices) % group_size:
+    raise ValueError(
+      f"train.bn_group_size is {group_size}, which does not divide the "
+      f"{len(devices)} devices: choose a divisor, or 0 for one group."
+    )
+  grid = np.asarray(devices).reshape(-1, group_size)
+  # Auto: explicit axes, the default of jax.make_mesh, refuse `q @ s.T`.
+  types = (jax.sharding.AxisType.Auto,) * 2
+  return jax.sharding.Mesh(grid, AXES, axis_types=types)
+
+
+def batch_norm_axes(bn_group_size: int) -> dict[str, Any]:
+  """Axes over which BatchNorm shares statistics, and those that part groups.
+
+  Args:
+    bn_group_size: as `make_mesh` takes it.
+
+  Returns:
+    Keyword arguments of `models.create`.
+  """
+  if bn_group_size == 0:
+    return {"axis_name": AXES, "group_axis_name": None}
+  return {"axis_name": DATA_AXIS, "group_axis_name": GROUP_AXIS}
+
+
+def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+  """Sharding of an array that every device holds whole."""
+  return NamedSharding(mesh, REPLICATED)
+
+
+def batch_sharded(mesh: jax.sharding.Mesh) -> NamedSharding:
+  """Sharding of an array whose first axis is spread over all devices."""
+  return NamedSharding(mesh, BATCH)
+
+
+def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+  """Puts a pytree of host arrays on every device of the mesh.
+
+  Every process gives the same. Not `jax.device_put`, by which processes compare
+  what they put: that makes them wait for each other.
+  """
+  whole = replicated(mesh)
+
+  def put(leaf: Any) -> jax.Array:
+    array = np.asarray(leaf)
+    return jax.make_array_from_callback(array.shape, whole, array.__getitem__)
+
+  return jax.tree.map(put, tree)
+
+
+def local_devices(mesh: jax.sharding.Mesh) -> list[jax.Device]:
+  """This process's devices in the mesh, in an order of our own: by id."""
+  mine = replicated(mesh).addressable_devices
+  return sorted(mine, key=lambda device: device.id)
+
+
+def local_rows(
+  num_rows: int, mesh: jax.sharding.Mesh, devices: Sequence[jax.Device]
+) -> np.ndarray:
+  """Which of `num_rows` rows lie on these devices, in their order: int [m].
+
+  Taken from the sharding: on some machines the rows of a process are not
+  contiguous.
+  """
+  places = batch_sharded(mesh).devices_indices_map((num_rows,))
+  rows = [np.arange(num_rows)[places[device]] for device in devices]
+  return np.concatenate(rows)
+
+
+def from_local_rows(rows: np.ndarray, mesh: jax.sharding.Mesh) -> jax.Array:
+  """A global array, spread over the mesh, out of this process's rows.
+
+  Args:
+    rows: [m, ...], in the order of `local_rows(..., local_devices(mesh))`.
+    mesh: devices.
+  """
+  devices = local_devices(mesh)
+  shards = [
+    jax.device_put(part, device)
+    for part, device in zip(np.split(rows, len(devices)), devices, strict=True)
+  ]
+  num_rows = len(shards[0]) * mesh.size
+  return jax.make_array_from_single_device_arrays(
+    (num_rows, *rows.shape[1:]), batch_sharded(mesh), shards
+  )
+
+
+def constrain(tree: Any, sharding: NamedSharding) -> Any:
+  """Tells the compiler how the arrays of a pytree are laid out."""
+  return jax.tree.map(
+    lambda x: jax.lax.with_sharding_constraint(x, sharding), tree
+  )
+
+
+def varying(tree: Any) -> Any:
+  """Replicated arrays inside `shard_map`, as if each device had its own.
+
+  Gradients with respect to them are then summed up on each device, and over the
+  devices once, in the arrays' own dtype; where a replicated array is cast and
+  used in several places each use brings a sum of its own, in the dtype it was
+  cast to.
+  """
+  return jax.tree.map(lambda x: jax.lax.pcast(x, AXES, to="varying"), tree)
+
+
+def padded_size(num_rows: int, mesh: jax.sharding.Mesh) -> int:
+  """Smallest multiple of the number of devices that is at least `num_rows`."""
+  return -(-num_rows // mesh.size) * mesh.size
+
+
+def shard_map(
+  function: Callable[..., Any],
+  mesh: jax.sharding.Mesh,
+  *,
+  in_specs: Any,
+  out_specs: Any,
+) -> Callable[..., Any]:
+  """`jax.shard_map` with replication checked.
+
+  The check (`check_vma`) is also what makes gradients taken outside right: it
+  inserts the sum over devices where a replicated argument was used locally.
+  """
+  return jax.shard_map(
+    function,
+    mesh=mesh,
+    in_specs=in_specs,
+    out_specs=out_specs,
+    check_vma=True,
+  )

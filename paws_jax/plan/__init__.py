@@ -1,0 +1,1 @@
+"""Compilation for machines that are not at hand: memory, time, collectives."""

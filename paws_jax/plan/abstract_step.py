@@ -1,0 +1,279 @@
+"""A recipe's train step as shapes: for devices, and images, that are not there.
+
+It is the step of `experiment.create`: the same method, optimiser and pipeline,
+of which nothing is computed and nothing put on a device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from paws_jax import augment
+from paws_jax.data import dataset
+from paws_jax.data import memory_pipeline
+from paws_jax.data import sampling
+from paws_jax.data.host import pipeline as pipeline_lib
+from paws_jax.data.sources import arrays
+from paws_jax.parallel import mesh as mesh_lib
+from paws_jax.training import experiment
+from paws_jax.training import state
+from paws_jax.training import step as step_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """What a plan needs to know of a data set.
+
+  Attributes:
+    num_images: training images.
+    num_classes: of the data.
+    shape: [H, W, C] of all its images; None where they differ.
+  """
+
+  num_images: int
+  num_classes: int
+  shape: tuple[int, int, int] | None = None
+
+
+# By TFDS name; the sizes that its catalogue gives.
+KNOWN: Mapping[str, Sizes] = {
+  "imagenet2012": Sizes(1_281_167, 1000),
+  "food101": Sizes(75_750, 101),
+  "cifar10": Sizes(50_000, 10, (32, 32, 3)),
+  "cifar100": Sizes(50_000, 100, (32, 32, 3)),
+  "svhn_cropped": Sizes(73_257, 10, (32, 32, 3)),
+  "mnist": Sizes(60_000, 10, (28, 28, 1)),
+  "fashion_mnist": Sizes(60_000, 10, (28, 28, 1)),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+  """The data, as far as shapes go; fields as of `datasets.Dataset`."""
+
+  name: str
+  num_classes: int
+  memory_pipeline: bool
+  make_pipeline: Callable[..., Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+  """One train step, ready to be lowered; what `estimates.memory` reads, too.
+
+  Attributes:
+    dataset: where images come from.
+    pipeline: as `in_memory.InMemory`; only shapes can be asked of it.
+    trainer: what the step needs.
+    train: section `train`.
+    images_per_step: as of `experiment.Experiment`.
+    num_supports: images of the support set, without padding.
+  """
+
+  dataset: Source
+  pipeline: Any
+  trainer: state.Trainer
+  step_lib: state.TrainConfig
+  images_per_step: int
+  num_supports: int
+
+  @property
+  def inputs(self) -> Any:
+    """What waits on the devices for one call, as shapes with shardings."""
+    return self.pipeline.input_shapes(self.train.steps_per_call)
+
+  @property
+  def argument_bytes(self) -> int:
+    """Bytes on each device of the state and of what waits for one call."""
+    return sum(
+      math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+      for leaf in jax.tree.leaves((self.state, self.inputs))
+    )
+
+  @functools.cached_property
+  def batch(self) -> Any:
+    """The `HostBatch` of one step, as shapes."""
+    step = jax.ShapeDtypeStruct((), np.int32)
+    return jax.eval_shape(self.pipeline.batch, self.inputs, step)
+
+  @functools.cached_property
+  def state(self) -> state.TrainState:
+    """The state, as shapes with shardings."""
+    # Before anything is traced: the host pipeline draws to know its shapes.
+    batch = self.batch
+    shapes = jax.eval_shape(lambda: step_lib.init_state(self.trainer, batch))
+    whole = mesh_lib.replicated(self.trainer.mesh)
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes
+    )
+
+  def trace(self) -> Any:
+    """The jitted call of one step, traced: a `jax.stages.Traced`.
+
+    One step also where a call has several: each is the same, what a call keeps
+    on the devices is among its inputs, and costs come out as those of a step.
+    """
+    call = step_lib.make_train_call(self.trainer, self.pipeline, 1)
+    return call.trace(self.state, self.inputs)
+
+
+def create(
+  config: ml_collections.ConfigDict, devices: Sequence[jax.Device]
+) -> Step:
+  """Builds the step of a recipe for any devices.
+
+  Args:
+    config: a valid recipe; model.dtype "auto" counts as "bfloat16".
+    devices: or descriptions of devices that are not there.
+
+  Raises:
+    TypeError, ValueError, FileNotFoundError: as `experiment.create`; data that
+      are not there matter only where their sizes are not KNOWN.
+  """
+  config = config.copy_and_resolve_references()
+  if config.model.dtype == "auto":
+    config.model.dtype = "bfloat16"
+  train_config = state.TrainConfig(**config.train)
+  mesh = mesh_lib.make_mesh(devices, bn_group_size=train_config.bn_group_size)
+  views = augment.ViewsConfig(**config.views)
+  source = _source(config, views)
+  method, _, support = experiment.create_method(
+    config, dataset_name=source.name, num_classes=source.num_classes
+  )
+  num_supports = support.classes_per_step * support.images_per_class
+  with_unlabelled = method.views(views).num_large > 0
+  pipeline = _make_pipeline(
+    source,
+    mesh,
+    support=support,
+    batch_size=train_config.batch_size,
+    seed=config.seed,
+    with_unlabelled=with_unlabelled,
+  )
+  trainer = experiment.create_trainer(
+    config,
+    method,
+    support,
+    steps_per_epoch=pipeline.steps_per_epoch,
+    mesh=mesh,
+  )
+  return Step(
+    dataset=source,
+    pipeline=pipeline,
+    trainer=trainer,
+    train=train_config,
+    images_per_step=train_config.batch_size
+    if with_unlabelled
+    else num_supports,
+    num_supports=num_supports,
+  )
+
+
+def _make_pipeline(
+  source: Source, mesh: jax.sharding.Mesh, *, batch_size: int, **options: Any
+) -> Any:
+  """The pipeline for a mesh that may consist of descriptions."""
+  if not source.in_memory:
+    return source.make_pipeline(mesh=mesh, batch_size=batch_size, **options)
+  # Whether there are as many images is seen when it is made.
+  memory_pipeline.check_batch(batch_size, num_images=batch_size, mesh=mesh)
+  # It puts its images on devices when it is made, which descriptions cannot
+  # take; `batch` and `input_shapes` only look at their shapes, and at the mesh.
+  cpu = mesh_lib.make_mesh(jax.local_devices(backend="cpu")[:1])
+  pipeline = source.make_pipeline(mesh=cpu, batch_size=batch_size, **options)
+  pipeline._mesh = mesh
+  return pipeline
+
+
+def _source(
+  config: ml_collections.ConfigDict, views: augment.ViewsConfig
+) -> Source:
+  """The data of a recipe: by their published sizes, or as they are there."""
+  section = dataset.DataConfig(**config.data)
+  support = memory_pipeline.SupportConfig(**config.support)
+  sizes = KNOWN.get(re.split("[/:]", section.tfds_name)[0])
+  # Nothing is looked for: a plan is made where the data are not.
+  if section.source != "tfds" or not sizes:
+    found = dataset.load(section, views)
+  elif section.pipeline == "host":
+    return _encoded(section, sizes)
+  elif sizes.shape is None:
+    raise ValueError(
+      f"data.pipeline is {section.pipeline!r} but the images of "
+      f"{section.tfds_name} differ in size: set it to 'host'."
+    )
+  else:
+    if section.labels_file:
+      # Which images they are makes no difference, and the file may be away.
+      section = dataclasses.replace(
+        section, labels_file="", labels_per_class=support.images_per_class
+      )
+    found = dataset.load(section, views, arrays=_blank(section, sizes))
+  return Source(
+    found.name, found.num_classes, found.in_memory, found.make_pipeline
+  )
+
+
+def _blank(section: dataset.DataConfig, sizes: Sizes) -> arrays.Arrays:
+  """Images of the right number and shape, without the memory."""
+  # Of the size they are resized to, so that nobody resizes them.
+  side = section.image_size
+  height, width, channels = sizes.shape
+  shape = (side or height, side or width, channels)
+  labels = np.arange(sizes.num_images, dtype=np.int32) % sizes.num_classes
+  pixel = np.zeros((), np.uint8)
+  return arrays.Arrays(
+    name=section.tfds_name,
+    class_names=tuple(map(str, range(sizes.num_classes))),
+    train_images=np.broadcast_to(pixel, (sizes.num_images, *shape)),
+    train_labels=labels,
+    test_images=np.broadcast_to(pixel, (sizes.num_classes, *shape)),
+    test_labels=labels[: sizes.num_classes],
+  )
+
+
+def _encoded(section: dataset.DataConfig, sizes: Sizes) -> Source:
+  """A data set of encoded images that is not opened."""
+  labelled = int(section.labels_fraction * sizes.num_images)
+  labelled = section.labels_per_class * sizes.num_classes or labelled
+  num_unlabelled = sizes.num_images
+  if not section.include_labelled:
+    num_unlabelled -= labelled
+
+  def make_pipeline(*, support: memory_pipeline.SupportConfig, **options: Any):
+    shape = (sizes.num_classes, support.images_per_class)
+    index = sampling.LabelIndex(
+      ids=np.zeros(shape, np.int32), counts=np.full(shape[:1], shape[1], "i4")
+    )
+    sampling.check_support(
+      index,
+      class_names=tuple(map(str, range(sizes.num_classes))),
+      classes_per_step=support.classes_per_step,
+      images_per_class=support.images_per_class,
+      with_replacement=support.with_replacement,
+    )
+    return pipeline_lib.HostPipeline(
+      # It asks for their number only, until it reads.
+      range(sizes.num_images),
+      index,
+      support=support,
+      pool=np.arange(num_unlabelled, dtype=np.int32),
+      canvas_size=section.canvas_size,
+      on_bad_image=section.on_bad_image,
+      max_pixels=section.max_pixels,
+      support_cache_mb=section.support_cache_mb,
+      **options,
+    )
+
+  return Source(section.tfds_name, sizes.num_classes, False, make_pipeline)

@@ -1,0 +1,1 @@
+"""Classes for any images, as a table."""

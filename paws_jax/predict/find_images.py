@@ -1,0 +1,169 @@
+"""Which images `--images` and `--add_class` mean."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+import os
+from collections.abc import Iterator
+
+from paws_jax.data.sources import folders
+
+_COLUMNS = ("path", "image", "file", "filename")
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """Images to be read, each once.
+
+  Attributes:
+    given: the absolute path of what was given.
+    root: directory that the names are relative to.
+    names: of each; os.path.join(root, name) opens it.
+    notices: lines for the user, such as what is left aside.
+  """
+
+  given: str
+  root: str
+  names: tuple[str, ...]
+  notices: tuple[str, ...] = ()
+
+  def __len__(self) -> int:
+    """Number of images."""
+    return len(self.names)
+
+  def path(self, name: str) -> str:
+    """Where an image lies."""
+    return os.path.join(self.root, name)
+
+
+def find(flag: str, given: str) -> Found:
+  """Lists the images of a command line; opens none of them.
+
+  A directory gives the files in it, at any depth, that end like images; hidden
+  ones aside, symbolic links followed. A CSV file gives what its column path (or
+  image, file, filename) names, relative to the CSV file. Any other file is an
+  image.
+
+  Args:
+    flag: for messages: "--images".
+    given: the path.
+
+  Raises:
+    FileNotFoundError: nothing is there.
+    ValueError: a directory without images, or a CSV file that is none.
+  """
+  path = os.path.expanduser(given)
+  where = f"{flag}={given}"
+  if os.path.isdir(path):
+    return _below(where, path)
+  if not os.path.exists(path):
+    raise FileNotFoundError(
+      f"{where}: there is no such directory or file. Give a directory of "
+      "images, an image, or a CSV file with a column of paths."
+    )
+  if path.lower().endswith(".csv"):
+    return _listed(where, path)
+  return Found(given=os.path.abspath(path), root=os.curdir, names=(path,))
+
+
+def _below(where: str, top: str) -> Found:
+  names: list[str] = []
+  unreadable: list[OSError] = []
+  others: collections.Counter[str] = collections.Counter()
+  for folder, files in _walk(top, unreadable):
+    below = os.path.relpath(folder, top)
+    for name in files:
+      suffix = os.path.splitext(name)[1].lower()
+      if suffix in folders.SUFFIXES:
+        names.append(os.path.normpath(os.path.join(below, name)))
+      else:
+        others[suffix] += 1
+  closed = [
+    f"folder {error.filename} cannot be read ({error.strerror}), and no image "
+    "of it is used: give yourself the right to, or leave it out"
+    for error in unreadable
+  ]
+  if closed and not names:
+    raise ValueError(f"{where} holds no image that is seen: {closed[0]}.")
+  if not names:
+    raise ValueError(
+      f"{where} holds no image, and {others.total()} files of other kinds: add "
+      f"images ({', '.join(folders.SUFFIXES)}), or give another directory."
+    )
+  notices = (*closed, *folders.notices(others))
+  return Found(
+    given=os.path.abspath(top),
+    root=top,
+    names=tuple(sorted(names)),
+    notices=notices,
+  )
+
+
+def _walk(
+  top: str, unreadable: list[OSError]
+) -> Iterator[tuple[str, list[str]]]:
+  """Yields each real directory once, so that loops of links end.
+
+  Errors of those that cannot be read are appended to `unreadable`.
+  """
+  entered = set()
+  walk = os.walk(top, onerror=unreadable.append, followlinks=True)
+  for folder, below, files in walk:
+    status = os.stat(folder)
+    place = (status.st_dev, status.st_ino)
+    below[:] = [name for name in sorted(below) if not name.startswith(".")]
+    if place in entered:
+      below.clear()
+      continue
+    entered.add(place)
+    yield folder, [name for name in files if not name.startswith(".")]
+
+
+def _listed(where: str, path: str) -> Found:
+  try:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+      names = list(_names(where, csv.reader(file, strict=True)))
+  except UnicodeDecodeError as error:
+    raise ValueError(
+      f"{where} is not UTF-8 ({error.reason}): save the table as CSV in UTF-8."
+    ) from None
+  except csv.Error as error:
+    raise ValueError(
+      f"{where} is no CSV ({error}): close each quote, and write a quote "
+      "inside of a quoted field twice."
+    ) from None
+  if not names:
+    raise ValueError(f"{where} lists no image: write one path a line.")
+  # Of a path that is listed twice one row is enough.
+  once = tuple(dict.fromkeys(names))
+  repeated = len(names) - len(once)
+  notices = (f"paths listed more than once: {repeated:,}",) if repeated else ()
+  return Found(
+    given=os.path.abspath(path),
+    root=os.path.dirname(path),
+    names=once,
+    notices=notices,
+  )
+
+
+def _names(where: str, table: Iterator[list[str]]) -> Iterator[str]:
+  """The paths, line by line."""
+  header = [name.strip().casefold() for name in next(table, [])]
+  place = next((header.index(n) for n in _COLUMNS if n in header), None)
+  if place is None:
+    raise ValueError(
+      f"{where} has no column {' or '.join(_COLUMNS)}, but {header}: name the "
+      "columns in the first line, with commas between them."
+    )
+  for number, fields in enumerate(table, 2):
+    if not any(field.strip() for field in fields):
+      # Spreadsheets end a table with lines of commas only.
+      continue
+    if len(fields) <= place or not fields[place].strip():
+      raise ValueError(
+        f"{where}: row {number} has no {header[place]}: fill it in, or remove "
+        "the row."
+      )
+    yield fields[place].strip()

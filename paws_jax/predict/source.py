@@ -1,0 +1,198 @@
+"""Which classifier a task works with: a saved one, or that of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import ml_collections
+import numpy as np
+from etils import epath
+
+from paws_jax import errors
+from paws_jax import methods
+from paws_jax.classifier import classifier as classifier_lib
+from paws_jax.classifier import files
+from paws_jax.parallel import cpu_devices
+from paws_jax.runs import recipe
+from paws_jax.runs import workdir as workdir_lib
+from paws_jax.training import restore
+from paws_jax.training import save_classifier
+
+# In a run's directory.
+DIRECTORY = "classifier"
+FINETUNED = "finetuned"
+# In a classifier's origin: the run's newest checkpoint, where it was damaged.
+_NEWEST = "newest_step"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A classifier that is there, or can be made of a run.
+
+  Attributes:
+    make: gives it.
+    class_names: of it.
+    labels: int32 [N], of its supports.
+    has_head: whether a fine-tuned head decides.
+  """
+
+  make: Callable[[], classifier_lib.Classifier]
+  class_names: Sequence[str]
+  labels: np.ndarray
+  has_head: bool = False
+
+
+def find(
+  config: ml_collections.ConfigDict | None,
+  workdir: str,
+  *,
+  classifier: str | None,
+  head: str,
+) -> Source:
+  """The classifier that the flags mean; only a run's newest is made anew.
+
+  Args:
+    config: the run's recipe; None with `classifier`.
+    workdir: the run's directory.
+    classifier: --classifier, a directory; None: that of the run.
+    head: --head, "soft_nn" or "finetuned".
+
+  Raises:
+    ValueError: when there is none, it is damaged, or the run is of another
+      recipe.
+    TypeError, FileNotFoundError, checkpoint.CheckpointError: as `trained.load`.
+  """
+  if classifier:
+    if config is None:
+      settings = files.settings_in(classifier) or {}
+      cpu_devices.use_cpu_cores(settings.get("batch_size", 1))
+    loaded = classifier_lib.Classifier.load(classifier)
+    # One of protocol "suncet" has no head: its labelled images vote.
+    finetuned = loaded.head is not None or loaded.origin.get("finetuned")
+    if head == "finetuned" and not finetuned:
+      raise ValueError(
+        f"--head=finetuned but --classifier={classifier} is not fine-tuned: "
+        "leave --head out, or name the directory of a fine-tuned classifier."
+      )
+    return _source(loaded)
+  if head == "finetuned":
+    return _finetuned(config, workdir)
+  return of_run(config, workdir)
+
+
+def _finetuned(config: ml_collections.ConfigDict, workdir: str) -> Source:
+  """WORKDIR/finetuned; says so when the run has gone on since."""
+  path = recipe.check_recipe(workdir, config)
+  directory = path / FINETUNED
+  if files.settings_in(directory) is None:
+    raise ValueError(
+      f"--head=finetuned but {directory} holds no classifier: fine-tune "
+      "first, with --task=finetune, or leave --head out."
+    )
+  loaded = _load(directory, config)
+  step, newest = loaded.origin.get("step"), max(_checkpoints(path), default=0)
+  if newest and step != newest:
+    print(
+      f"{directory} was fine-tuned from step {step}, and the run has a "
+      f"checkpoint of step {newest}: --task=finetune makes it anew"
+    )
+  return _source(loaded)
+
+
+def _load(
+  directory: epath.Path, config: ml_collections.ConfigDict
+) -> classifier_lib.Classifier:
+  """A run's classifier, which takes as many images at once as asked for now."""
+  loaded = classifier_lib.Classifier.load(directory)
+  return dataclasses.replace(loaded, batch_size=config.eval.batch_size)
+
+
+def _source(loaded: classifier_lib.Classifier) -> Source:
+  return Source(
+    make=lambda: loaded,
+    class_names=loaded.class_names,
+    labels=loaded.bank.labels,
+    has_head=loaded.head is not None,
+  )
+
+
+def of_run(config: ml_collections.ConfigDict, workdir: str) -> Source:
+  """WORKDIR/classifier; made anew when the run's checkpoint is a newer one.
+
+  Args:
+    config: the run's recipe.
+    workdir: the run's directory.
+
+  Raises:
+    ValueError, TypeError, FileNotFoundError, checkpoint.CheckpointError: as
+      `trained.load`; also when it has to be made and files of others are in
+      its directory.
+  """
+  path = recipe.check_recipe(workdir, config)
+  directory = path / DIRECTORY
+  reason = _why_anew(config, directory)
+  if not reason:
+    try:
+      return _source(_load(directory, config))
+    except errors.ClassifierError as error:
+      reason = f"it cannot be used ({error})"
+  files.check_free(directory)
+  newest = max(_checkpoints(path), default=0)
+  trained = restore.load(config, workdir)
+
+  def make() -> classifier_lib.Classifier:
+    print(f"making {directory} of step {trained.step}: {reason}")
+    made = save_classifier.from_trained(trained)
+    if newest > trained.step:
+      # It is damaged: to be made anew each time would not help.
+      origin = {**made.origin, _NEWEST: newest}
+      made = dataclasses.replace(made, origin=origin)
+    made.save(directory)
+    return made
+
+  dataset = trained.experiment.dataset
+  return Source(
+    make=make, class_names=dataset.class_names, labels=dataset.labelled.labels
+  )
+
+
+def _why_anew(config: ml_collections.ConfigDict, directory: epath.Path) -> str:
+  """Why a run's classifier has to be made; "": it need not be."""
+  try:
+    settings = files.settings_in(directory)
+  except errors.ClassifierError as error:
+    return f"it cannot be used ({error})"
+  if settings is None:
+    return "it is not there yet"
+  model = {**settings["model"], "init_from": config.model.init_from}
+  if model != dict(config.model):
+    return "section model of the recipe is another"
+  paths = _checkpoints(directory.parent)
+  if not paths:
+    return ""
+  newest = max(paths)
+  step = settings["origin"].get("step")
+  if newest not in (step, settings["origin"].get(_NEWEST)):
+    return f"the one there is of step {step}"
+  temperature = methods.in_domain_temperature(config.method)
+  if settings["in_domain_temperature"] != temperature:
+    there = settings["in_domain_temperature"]
+    return f"its in_domain_temperature is {there}, and the run's {temperature}"
+  if _changed(paths[newest]) > _changed(directory / files.SETTINGS):
+    return "the checkpoint is newer"
+  return ""
+
+
+def _checkpoints(workdir: epath.Path) -> dict[int, epath.Path]:
+  """Those of a run by step, damaged ones too."""
+  directory = workdir / workdir_lib.CHECKPOINTS
+  if not directory.exists():
+    return {}
+  return {int(p.name): p for p in directory.iterdir() if p.name.isdigit()}
+
+
+def _changed(path: epath.Path) -> float:
+  """When, in seconds; the same for disks and buckets."""
+  return epath.Path(path).stat().mtime

@@ -1,0 +1,99 @@
+"""What a report is made from: votes on a run's images, results, metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from paws_jax.report import label_advice
+from paws_jax.report import votes
+from paws_jax.runs import metrics
+from paws_jax.runs import results
+from paws_jax.training import restore
+from paws_jax.training import save_classifier
+
+# Images of a part that are looked at. Choosing what to label compares each of
+# the unlabelled ones with each other: a second or two for so many. A ResNet-50
+# embeds some 15 a second on a laptop's CPU: minutes. And an accuracy is known
+# to about one percent.
+MOST_IMAGES = 5000
+_MOST_SUGGESTIONS = 100
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evidence:
+  """What a report is made from.
+
+  Attributes:
+    class_names: K of them.
+    temperature: τ of the vote.
+    bank: the labelled images, a `bank.Bank`.
+    labelled: they, each judged by the others; None when there is only one.
+    tested: test or else validation images; None without.
+    unlabelled: what was looked at of them; None without.
+    suggestions: of the unlabelled ones, to be labelled next; None without.
+    results: objects of results.json.
+    metrics: lines of metrics.jsonl.
+    losses: of these, what the method minimises and shows.
+  """
+
+  class_names: tuple[str, ...]
+  temperature: float
+  bank: Any
+  labelled: votes.Judged | None
+  tested: votes.Judged | None
+  unlabelled: votes.Judged | None
+  suggestions: label_advice.Suggestions | None
+  results: Sequence[Mapping[str, Any]]
+  metrics: Sequence[Mapping[str, Any]]
+  losses: Sequence[str]
+
+  @property
+  def counts(self) -> np.ndarray:
+    """Int [K], labelled images of each class."""
+    return np.bincount(self.bank.labels, minlength=len(self.class_names))
+
+  @property
+  def known(self) -> votes.Judged | None:
+    """Images whose class is known: tested ones, or else the labelled ones."""
+    return self.tested or self.labelled
+
+
+def gather(trained: restore.Trained) -> Evidence:
+  """Embeds and judges the images of a run.
+
+  Raises:
+    decode.BadImageError: when an image cannot be read and must not be left out,
+      or too few labelled ones can be.
+    train.NonFiniteError: when embeddings are not finite.
+  """
+  bank = save_classifier.from_trained(trained).bank
+  parts = {}
+  for name in ("test", "validation", "unlabelled"):
+    part = getattr(trained.experiment.dataset, name)
+    if part is None or (name == "validation" and parts.get("test")):
+      continue
+    looked_at = min(len(part), MOST_IMAGES)
+    print(f"looking at {looked_at} of {len(part)} {name} images ...")
+    parts[name] = votes.of_part(trained, bank, name, most=MOST_IMAGES)
+  pool, suggestions = parts.get("unlabelled"), None
+  if pool is not None:
+    suggestions = label_advice.next_to_label(
+      pool.embeddings, pool.entropy, pool.novelty, most=_MOST_SUGGESTIONS
+    )
+  return Evidence(
+    class_names=tuple(trained.experiment.dataset.class_names),
+    temperature=trained.experiment.temperature,
+    bank=bank,
+    labelled=votes.of_labelled(trained, bank),
+    tested=parts.get("test") or parts.get("validation"),
+    unlabelled=pool,
+    suggestions=suggestions,
+    results=results.read_results(trained.workdir),
+    metrics=metrics.read(trained.workdir / metrics.METRICS),
+    losses=trained.experiment.trainer.method.shown_losses,
+  )

@@ -1,0 +1,235 @@
+"""The sections of a report, out of what the vote says of a run's images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from paws_jax.evaluation import accuracy as accuracy_lib
+from paws_jax.monitoring import monitor
+from paws_jax.report import accuracy as report_accuracy
+from paws_jax.report import evidence as evidence_lib
+from paws_jax.report import figures
+from paws_jax.report import image_sections
+from paws_jax.report import page
+
+# What a page shows at most.
+_MOST_CLASSES, _MOST_UNFOLDED = 200, 20
+_MOST_CONFUSED = 40
+_MOST_PAIRS = 12
+
+
+def sections(
+  evidence: evidence_lib.Evidence,
+) -> tuple[page.Section, ...]:
+  """All sections, in their order; reads the images that are shown."""
+  made = (
+    accuracy(evidence),
+    training(evidence),
+    confusion(evidence),
+    classes(evidence),
+    embedding_map(evidence),
+    image_sections.examples(evidence),
+    image_sections.doubtful(evidence),
+    image_sections.next_labels(evidence),
+  )
+  return tuple(section for section in made if section is not None)
+
+
+def accuracy(evidence: evidence_lib.Evidence) -> page.Section:
+  """A row for everything that was measured."""
+  found = report_accuracy.accuracies(evidence.results)
+  rows = tuple(
+    (
+      f"{a.protocol} ({a.task})",
+      page.percent(a.top1),
+      " to ".join(map(page.percent, a.interval)),
+      "" if a.top5 is None else page.percent(a.top5),
+      f"{a.count:,} {a.part}",
+      "" if a.step is None else f"{a.step:,}",
+    )
+    for a in found
+  )
+  columns = ("protocol", "top-1", "95% interval", "top-5", "images", "step")
+  text = (
+    "The newest result of each protocol. Soft nearest neighbours is a vote of "
+    "all labelled images, each weighted by how much it resembles the image; "
+    "the rest of this page goes by that vote. Leave-one-out judges each "
+    "labelled image by the others. Intervals are Wilson's.",
+  )
+  if not found:
+    text = ("The run has no result yet: it is written at the end of training.",)
+  table = page.Table(columns, rows) if found else None
+  return page.Section("accuracy", "Accuracy", text, table=table)
+
+
+def training(evidence: evidence_lib.Evidence) -> page.Section | None:
+  """Curves; None when nothing was recorded."""
+  figure = figures.curves(evidence.metrics, losses=evidence.losses)
+  if figure is None:
+    return None
+  return page.Section(
+    "training",
+    "Training",
+    tuple(
+      f"From step {finding.step:,}: {finding.sentence} {finding.remedy}"
+      for finding in monitor.noted(evidence.metrics)
+      if not finding.ends
+    ),
+    figure=figure,
+    caption="Losses, accuracy and other measurements over the steps.",
+  )
+
+
+def confusion(evidence: evidence_lib.Evidence) -> page.Section | None:
+  """Which classes are taken for which."""
+  known, names = evidence.known, evidence.class_names
+  if known is None:
+    return None
+  wrong = known.classes != known.labels
+  right = len(known) - int(wrong.sum())
+  text = [
+    f"{known.title}: {right:,} of {len(known):,} "
+    f"({page.percent(right / len(known))}) are given their own class by "
+    "the vote."
+  ]
+  # With thousands of classes, the whole matrix would take gigabytes.
+  group, drawn = np.arange(len(names)), list(names)
+  if len(names) > _MOST_CONFUSED:
+    involved = np.concatenate([known.classes[wrong], known.labels[wrong]])
+    errors = np.bincount(involved, minlength=len(names))
+    shown = np.argsort(-errors, kind="stable")[: _MOST_CONFUSED - 1]
+    shown.sort()
+    group = np.full(len(names), len(shown))
+    group[shown] = np.arange(len(shown))
+    drawn = [*(names[k] for k in shown), "others"]
+    text.append(
+      f"Of {len(names):,} classes the {len(shown)} with most errors are drawn; "
+      "the last row and column are all others together."
+    )
+  return page.Section(
+    "confusion",
+    "Confusion matrix",
+    tuple(text),
+    figure=figures.confusion(
+      accuracy_lib.confusion_matrix(
+        group[known.classes], group[known.labels], num_classes=len(drawn)
+      ),
+      drawn,
+      others=len(names) > _MOST_CONFUSED,
+    ),
+    caption="Rows: the true class. Columns: the class that won the vote.",
+    table=_pairs(known.classes, known.labels, names),
+  )
+
+
+def _pairs(
+  predicted: np.ndarray, labels: np.ndarray, names: Sequence[str]
+) -> page.Table | None:
+  """The most frequent confusions; None without any."""
+  totals = np.bincount(labels, minlength=len(names))
+  wrong = np.flatnonzero(predicted != labels)
+  pairs, counts = np.unique(
+    np.stack([labels[wrong], predicted[wrong]]), axis=1, return_counts=True
+  )
+  order = np.argsort(-counts, kind="stable")[:_MOST_PAIRS]
+  rows = tuple(
+    (names[i], names[j], f"{count:,} of {totals[i]:,}")
+    for (i, j), count in zip(pairs.T[order], counts[order], strict=True)
+  )
+  columns = ("class", "most often taken for", "images")
+  return page.Table(columns, rows) if rows else None
+
+
+def classes(evidence: evidence_lib.Evidence) -> page.Section:
+  """A row for each class."""
+  names, known = evidence.class_names, evidence.known
+  order, text = np.arange(len(names)), ()
+  columns = {"class": list(names), "labelled": _counted(evidence.counts)}
+  if known is not None:
+    totals = np.bincount(known.labels, minlength=len(names))
+    hits = known.labels[known.classes == known.labels]
+    rights = np.bincount(hits, minlength=len(names))
+    columns[known.kind] = _counted(totals)
+    columns["right"], columns["95% interval"] = zip(
+      *map(_fraction, rights, totals), strict=True
+    )
+    # Those without an image come last.
+    order = np.argsort(rights / np.maximum(totals, 1) + (totals == 0) * 2)
+  if evidence.unlabelled is not None:
+    won = np.bincount(evidence.unlabelled.classes, minlength=len(names))
+    shares = won / len(evidence.unlabelled)
+    columns["share of the unlabelled"] = list(map(page.percent, shares))
+  if len(names) > _MOST_CLASSES:
+    text = (f"Of {len(names):,} classes, {_MOST_CLASSES} with most errors.",)
+    order = order[:_MOST_CLASSES]
+  else:
+    order.sort()
+  rows = list(zip(*columns.values(), strict=True))
+  return page.Section(
+    "classes",
+    "Classes",
+    text,
+    table=page.Table(tuple(columns), tuple(rows[k] for k in order)),
+    folded=len(order) > _MOST_UNFOLDED,
+  )
+
+
+def _counted(counts: np.ndarray) -> list[str]:
+  return [f"{count:,}" for count in counts]
+
+
+def _fraction(right: int, count: int) -> tuple[str, str]:
+  """Percent and interval; blank without an image."""
+  if not count:
+    return "", ""
+  interval = accuracy_lib.confidence_interval(right / count, int(count))
+  return (
+    page.percent(right / count),
+    " to ".join(map(page.percent, interval)),
+  )
+
+
+def embedding_map(evidence: evidence_lib.Evidence) -> page.Section:
+  """Where the images lie, by t-SNE."""
+  bank = evidence.bank
+  rings = figures.Points("labelled", bank.embeddings, bank.labels)
+  dots, meaning = _dots(evidence)
+  text = (
+    f"A ring is a labelled image{meaning}. Images that resemble each other for "
+    "the encoder lie close together; distances between far groups mean little.",
+  )
+  total = len(rings.classes) + len(dots.classes)
+  most = figures.MOST_POINTS
+  if total > most:
+    text += (f"Of {total:,} images at most {most:,} are drawn.",)
+  return page.Section(
+    "map",
+    "Map of the embeddings",
+    text,
+    figure=figures.embedding_map(rings, dots, evidence.class_names),
+    caption="t-SNE of cosine similarities.",
+  )
+
+
+def _dots(
+  evidence: evidence_lib.Evidence,
+) -> tuple[figures.Points, str]:
+  """The other images of the map, and what they mean, in words."""
+  pool, tested = evidence.unlabelled, evidence.tested
+  if pool is not None:
+    meaning = (
+      ", a dot an unlabelled one in the colour of the class that won its vote"
+    )
+    chosen = evidence.suggestions.rows[: image_sections.MOST_NEXT]
+    if len(chosen):
+      meaning += ", a cross one that this page suggests to label next"
+    points = figures.Points("unlabelled", pool.embeddings, pool.classes, chosen)
+    return points, meaning
+  if tested is not None:
+    points = figures.Points(tested.kind, tested.embeddings, tested.labels)
+    meaning = f", a dot one of the {tested.kind} in the colour of its class"
+    return points, meaning
+  bank = evidence.bank
+  return figures.Points("", bank.embeddings[:0], bank.labels[:0]), ""

@@ -1,0 +1,236 @@
+"""What the labelled images say of others, and of each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+
+from paws_jax import errors
+from paws_jax.data import dataset
+from paws_jax.evaluation import neighbours
+from paws_jax.evaluation import soft_nn
+from paws_jax.training import restore
+
+# Images between two lines of progress.
+_CHUNK = 1024
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Judged:
+  """Images of a part of the data, with the vote of the labelled images.
+
+  Attributes:
+    part: where they are from.
+    kind: what a reader calls them: "test images".
+    rows: int [n], their places in the part.
+    embeddings: float32 [n, D].
+    probabilities: float32 [n, K].
+    novelty: float32 [n], 1 - cosine similarity to the nearest labelled image.
+    num_unreadable: images left out because they cannot be read.
+    leave_one_out: whether they are the labelled images themselves, each judged
+      by the others; then they are those of the bank, in its order.
+  """
+
+  part: dataset.Labelled
+  kind: str
+  rows: np.ndarray
+  embeddings: np.ndarray
+  probabilities: np.ndarray
+  novelty: np.ndarray
+  num_unreadable: int = 0
+  leave_one_out: bool = False
+
+  def __len__(self) -> int:
+    """Number of images."""
+    return len(self.rows)
+
+  @functools.cached_property
+  def labels(self) -> np.ndarray:
+    """Int [n]; -1 where a label is not known."""
+    return self.part.labels[self.rows]
+
+  @functools.cached_property
+  def classes(self) -> np.ndarray:
+    """Int [n], the most probable ones."""
+    return self.probabilities.argmax(axis=1)
+
+  @functools.cached_property
+  def entropy(self) -> np.ndarray:
+    """float32 [n], of the probabilities, in nats."""
+    logs = np.log(np.maximum(self.probabilities, 1e-30))
+    return -(self.probabilities * logs).sum(axis=1)
+
+  @property
+  def title(self) -> str:
+    """What they are, in words that start a sentence."""
+    total, looked = len(self.part), len(self) + self.num_unreadable
+    text = f"{len(self):,} {self.kind}"
+    if looked < total:
+      text += f" drawn out of {total:,}"
+    if self.leave_one_out:
+      text += ", each judged by the others"
+    if self.num_unreadable:
+      text += f" ({self.num_unreadable:,} more cannot be read)"
+    return text
+
+  def name(self, place: int) -> str:
+    """What a reader calls an image."""
+    return self.part.name(int(self.rows[place]))
+
+  def images(self, places: np.ndarray) -> np.ndarray:
+    """uint8 [m, H, W, Ch]; read now."""
+    return self.part.images[self.rows[np.asarray(places, int)]]
+
+
+def of_labelled(trained: restore.Trained, bank: Any) -> Judged | None:
+  """The labelled images, each judged by the others; None when there is one.
+
+  Args:
+    trained: the run.
+    bank: its `bank.Bank`.
+  """
+  if len(bank) < 2:
+    return None
+  part = trained.experiment.dataset.labelled
+  cosines, _ = neighbours.nearest(bank.embeddings, bank.embeddings, 2)
+  return Judged(
+    part=part,
+    kind="labelled images",
+    rows=np.flatnonzero(part.readable),
+    embeddings=bank.embeddings,
+    probabilities=_vote(trained, bank, bank.embeddings, leave_one_out=True),
+    # The nearest one is itself, or its copy.
+    novelty=1 - cosines[:, 1],
+    num_unreadable=int((~part.readable).sum()),
+    leave_one_out=True,
+  )
+
+
+def of_part(
+  trained: restore.Trained, bank: Any, name: str, *, most: int
+) -> Judged | None:
+  """Embeds and judges images.
+
+  Args:
+    trained: the run.
+    bank: its `bank.Bank`.
+    name: "validation", "test" or "unlabelled".
+    most: of more images, so many are drawn, by the run's seed.
+
+  Returns:
+    None when there are none, or none that can be read.
+
+  Raises:
+    decode.BadImageError: as the recipe says.
+    train.NonFiniteError: when embeddings are not finite.
+  """
+  part = getattr(trained.experiment.dataset, name)
+  if part is None or not len(part):
+    return None
+  rows = draw(len(part), most, seed=trained.config.seed)
+  embeddings = _embed(trained, part, rows, name)
+  readable = part.readable[rows]
+  if not readable.any():
+    return None
+  embeddings = embeddings[readable]
+  cosines, _ = neighbours.nearest(embeddings, bank.embeddings, 1)
+  return Judged(
+    part=part,
+    kind=f"{name} images",
+    rows=rows[readable],
+    embeddings=embeddings,
+    probabilities=_vote(trained, bank, embeddings),
+    novelty=1 - cosines[:, 0],
+    num_unreadable=int((~readable).sum()),
+  )
+
+
+def draw(total: int, most: int, *, seed: int) -> np.ndarray:
+  """At most `most` of the numbers below `total`, sorted."""
+  if total <= most:
+    return np.arange(total)
+  chosen = np.random.default_rng(seed).choice(total, most, replace=False)
+  return np.sort(chosen)
+
+
+def voters(
+  judged: Judged,
+  places: np.ndarray,
+  bank: Any,
+  *,
+  temperature: float,
+  most: int,
+) -> tuple[np.ndarray, np.ndarray]:
+  """The labelled images that have the greatest share in some votes.
+
+  Args:
+    judged: the images voted on.
+    places: int [m], which of them.
+    bank: the voters.
+    temperature: τ of the vote.
+    most: voters to name for each.
+
+  Returns:
+    (places in the bank int [m, k], shares [m, k]), the greatest first.
+  """
+  places = np.asarray(places, int)
+  queries, supports = (
+    rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    for rows in (judged.embeddings[places], bank.embeddings)
+  )
+  exponents = queries @ supports.T / temperature
+  if judged.leave_one_out:
+    exponents[np.arange(len(places)), places] = -np.inf
+  shares = np.exp(exponents - exponents.max(axis=1, keepdims=True))
+  shares /= shares.sum(axis=1, keepdims=True)
+  count = min(most, len(supports) - judged.leave_one_out)
+  order = np.argsort(-shares, axis=1, kind="stable")[:, :count]
+  return order, np.take_along_axis(shares, order, axis=1)
+
+
+def _vote(
+  trained: restore.Trained,
+  bank: Any,
+  embeddings: np.ndarray,
+  *,
+  leave_one_out: bool = False,
+) -> np.ndarray:
+  return soft_nn.soft_nn_probabilities(
+    embeddings,
+    bank.embeddings,
+    bank.labels,
+    num_classes=trained.experiment.dataset.num_classes,
+    temperature=trained.experiment.temperature,
+    leave_one_out=leave_one_out,
+  )
+
+
+def _embed(
+  trained: restore.Trained,
+  part: dataset.Labelled,
+  rows: np.ndarray,
+  name: str,
+) -> np.ndarray:
+  """float32 [n, D] of some images, which are read chunk by chunk."""
+  size = trained.experiment.eval.batch_size
+  chunk = size * max(1, _CHUNK // size)
+  parts = []
+  for first in range(0, len(rows), chunk):
+    if len(rows) > chunk:
+      print(f"embedding {name} images: {first} of {len(rows)}")
+    images = part.images[rows[first : first + chunk]]
+    parts.append(
+      trained.experiment.embed(trained.params, trained.model_state, images)
+    )
+  embeddings = np.concatenate(parts)
+  bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+  if len(bad):
+    raise errors.NonFiniteError(
+      f"the embeddings of {len(bad)} {name} images are not finite, the first "
+      f"is {part.name(int(rows[bad[0]]))}: the encoder of step {trained.step} "
+      "has diverged."
+    )
+  return embeddings

@@ -1,0 +1,188 @@
+"""Where numbers go: metrics.jsonl, TensorBoard, results.json, one line."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import TextIO
+
+import numpy as np
+from etils import epath
+
+
+from paws_jax.runs import files
+from paws_jax import tf_runtime
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+  """Section `log` of a recipe; fields are explained in config.base."""
+
+  every_steps: int
+  tensorboard: bool
+  next_command: str
+
+
+# What a reader sees of the loss of PAWS: each is at least 0, and 0 is best. Of
+# the sum that is minimised that is not true: with me-max it falls to minus the
+# log of the number of classes. Other methods have their own `shown_losses`.
+LOSSES = ("cross_entropy", "me_max_kl")
+LABELS = {
+  "cross_entropy": "cross-entropy",
+  "me_max_kl": "me-max KL",
+  "nt_xent": "NT-Xent",
+  "suncet": "SuNCEt",
+}
+METRICS = "metrics.jsonl"
+
+# Between two writings of a whole file to a bucket.
+_OBJECT_SECONDS = 60.0
+
+
+class _Object:
+  """A text file in a bucket, where none can grow: written anew now and then."""
+
+  def __init__(self, path: epath.Path, text: str):
+    """Goes on from `text`, which is there."""
+    self._path = path
+    self._text = text
+    self._written = time.monotonic()
+
+  def write(self, text: str) -> None:
+    self._text += text
+
+  def flush(self) -> None:
+    if time.monotonic() - self._written >= _OBJECT_SECONDS:
+      self.close()
+
+  def close(self) -> None:
+    self._path.write_text(self._text, encoding="utf-8")
+    self._written = time.monotonic()
+
+
+class Writer:
+  """Appends metrics to `metrics.jsonl`, and to TensorBoard when asked.
+
+  One JSON object a line: "step" and scalars, or "step" and words. A resumed run
+  drops the lines after the step it resumes from, which it will write again.
+  """
+
+  def __init__(
+    self, workdir: epath.Path, *, first_step: int, tensorboard: bool
+  ):
+    """Opens the files.
+
+    Args:
+      workdir: an existing directory.
+      first_step: lines after this step are dropped.
+      tensorboard: whether to write TensorBoard files; loads TensorFlow.
+    """
+    path = workdir / METRICS
+    kept = [row for row in read(path) if row["step"] <= first_step]
+    text = "".join(json.dumps(row) + "\n" for row in kept)
+    files.replace_text(path, text)
+    if isinstance(path, pathlib.Path):
+      self._file = path.open("a", encoding="utf-8")
+    else:
+      self._file = _Object(path, text)
+    self._tensorboard = None
+    if tensorboard:
+      # Imported here: they take seconds.
+      tf_runtime.load()
+      from clu import metric_writers
+
+      self._tensorboard = metric_writers.SummaryWriter(str(workdir))
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Appends one line; every scalar must be finite."""
+    self._append(step, {k: float(v) for k, v in scalars.items()})
+    if self._tensorboard is not None:
+      self._tensorboard.write_scalars(int(step), dict(scalars))
+
+  def note(self, step: int, texts: Mapping[str, str]) -> None:
+    """Appends a line of words, such as what `health` has found."""
+    self._append(step, dict(texts))
+
+  def _append(self, step: int, values: Mapping[str, Any]) -> None:
+    row = {"step": int(step)} | values
+    self._file.write(json.dumps(row, allow_nan=False) + "\n")
+    self._file.flush()
+
+  def flush(self) -> None:
+    """Makes sure that all lines are there, in a bucket, too."""
+    if isinstance(self._file, _Object):
+      self._file.close()
+
+  def close(self) -> None:
+    """Closes the files."""
+    self._file.close()
+    if self._tensorboard is not None:
+      self._tensorboard.close()
+
+
+def read(path: epath.Path) -> list[dict[str, Any]]:
+  """Rows of a metrics.jsonl; a last line cut off by a crash is left out."""
+  if not path.exists():
+    return []
+  rows = []
+  for line in path.read_bytes().splitlines():
+    try:
+      rows.append(json.loads(line))
+    except ValueError:
+      break
+  return rows
+
+
+class StepMeans:
+  """Collects metrics of single steps and gives means over intervals.
+
+  `pending` goes into checkpoints, so that an interval in the midst of which a
+  run was stopped is averaged over all its steps.
+  """
+
+  def __init__(
+    self, every_steps: int, pending: Sequence[Mapping[str, float]] = ()
+  ):
+    """Means are over `every_steps` steps, ending at its multiples.
+
+    Args:
+      every_steps: at least 1.
+      pending: of an earlier object, to go on from.
+    """
+    self._every = every_steps
+    self.pending = [dict(row) for row in pending]
+
+  def add(
+    self, last_step: int, metrics: Mapping[str, np.ndarray]
+  ) -> list[tuple[int, dict[str, float]]]:
+    """Takes [k] values of the k steps up to `last_step`; gives full intervals.
+
+    Returns:
+      (step, means) of each interval that ended; the learning rate is the last.
+    """
+    count = len(next(iter(metrics.values())))
+    done = []
+    for i in range(count):
+      self.pending.append({k: float(v[i]) for k, v in metrics.items()})
+      step = last_step - count + i + 1
+      if step % self._every == 0:
+        names = self.pending[-1]
+        # Steps of an older version need not have all of them.
+        means = {
+          k: float(np.mean([row[k] for row in self.pending if k in row]))
+          for k in names
+        }
+        means["learning_rate"] = self.pending[-1]["learning_rate"]
+        done.append((step, means))
+        self.pending = []
+    return done

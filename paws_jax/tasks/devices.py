@@ -1,0 +1,194 @@
+"""`--task=topology`: which devices a run gets, and what each of them is given.
+
+The sizes are those of the recipe: no image is opened, and no directory written.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+
+import jax
+import ml_collections
+
+from paws_jax import augment
+from paws_jax import config as config_lib
+from paws_jax import methods
+from paws_jax import models
+from paws_jax.data import memory_pipeline
+from paws_jax.distributed import agree
+from paws_jax.distributed import lifecycle
+from paws_jax.parallel import mesh as mesh_lib
+from paws_jax.runs import provenance
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+  """How many there are of something in a step.
+
+  Attributes:
+    what: "unlabelled images".
+    total: of all devices, padding included.
+    padding: of these; they come last, and count for nothing.
+  """
+
+  what: str
+  total: int
+  padding: int = 0
+
+
+def run(config: ml_collections.ConfigDict) -> int:
+  """Prints devices, mesh and sizes of a recipe, on process 0.
+
+  Every process of the run calls it, and learns whether all have the same recipe
+  and the same versions.
+
+  Args:
+    config: the recipe, with overrides.
+
+  Returns:
+    The exit status, 0.
+
+  Raises:
+    ValueError, TypeError: what training would refuse for this recipe on these
+      devices, in the same words.
+    agreement.DisagreementError: processes with different recipes or versions.
+  """
+  agree.agree(
+    recipe=config.to_json(sort_keys=True),
+    paws_jax=str(provenance.version()),
+    jax=jax.__version__,
+  )
+  config_lib.validate(config)
+  mesh = mesh_lib.make_mesh(bn_group_size=config.train.bn_group_size)
+  text = describe(config, mesh)
+  if lifecycle.is_main():
+    print(text, flush=True)
+  # None is done before all have found it right.
+  lifecycle.barrier("topology")
+  return 0
+
+
+def describe(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> str:
+  """The lines that `run` prints.
+
+  Args:
+    config: a valid recipe.
+    mesh: devices, of one or more processes; also of a machine that is only
+      described.
+
+  Raises:
+    ValueError, TypeError: see `run`.
+  """
+  method = methods.create(
+    dict(config.method),
+    encoder=models.create(dict(config.model)),
+    label_smoothing=config.support.label_smoothing,
+  )
+  views = method.views(augment.ViewsConfig(**config.views))
+  batch_size = config.train.batch_size
+  # Whether there are as many images, only the data tells.
+  memory_pipeline.check_batch(batch_size, num_images=batch_size, mesh=mesh)
+  lines = ["Devices", *(f"  {line}" for line in _devices(mesh))]
+  lines += ["", "A step", *_table(_shares(config, views, mesh), mesh)]
+  lines += [f"  {line}" for line in _notes(config, views)]
+  return "\n".join(lines)
+
+
+def _devices(mesh: jax.sharding.Mesh) -> list[str]:
+  """Processes, devices, mesh and BatchNorm's groups."""
+  devices = mesh.devices.flatten()
+  by_process = collections.Counter(d.process_index for d in devices)
+  kinds = sorted({f"{d.platform}, {d.device_kind}" for d in devices})
+  num_groups = mesh.shape[mesh_lib.GROUP_AXIS]
+  axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+  return [
+    f"processes: {len(by_process)}",
+    "devices of each process: "
+    + ", ".join(str(n) for n in sorted(set(by_process.values()))),
+    f"devices: {mesh.size} ({'; '.join(kinds)})",
+    f"mesh: {axes}",
+    f"BatchNorm: {_count(num_groups, 'group')} of "
+    f"{_count(mesh.size // num_groups, 'device')}",
+  ]
+
+
+def _shares(
+  config: ml_collections.ConfigDict,
+  views: augment.ViewsConfig,
+  mesh: jax.sharding.Mesh,
+) -> list[Share]:
+  """What a step and an evaluation spread over the devices."""
+  shares = []
+  if views.num_large:
+    batch_size = config.train.batch_size
+    num_views = views.num_large + views.num_small
+    shares += [
+      Share("unlabelled images", batch_size),
+      Share("their crops", batch_size * num_views),
+    ]
+  support = config.support
+  size = support.classes_per_step * support.images_per_class
+  if size:
+    padded = mesh_lib.padded_size(size, mesh)
+    shares += [
+      Share("supports", padded, padded - size),
+      Share(
+        "their views",
+        padded * support.num_views,
+        (padded - size) * support.num_views,
+      ),
+    ]
+  padded = mesh_lib.padded_size(config.eval.batch_size, mesh)
+  shares.append(Share("evaluated at once", padded))
+  return shares
+
+
+def _table(shares: list[Share], mesh: jax.sharding.Mesh) -> list[str]:
+  """Columns: all, of which padding, each process, each device."""
+  num_processes = len({d.process_index for d in mesh.devices.flat})
+  head = ("", "in all", "padding", "each process", "each device")
+  rows = [
+    (
+      share.what,
+      f"{share.total:,}",
+      f"{share.padding:,}" if share.padding else "-",
+      f"{share.total // num_processes:,}",
+      f"{share.total // mesh.size:,}",
+    )
+    for share in shares
+  ]
+  widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+  return [
+    "  "
+    + "  ".join(
+      cell.rjust(width) if i else cell.ljust(width)
+      for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    )
+    for row in (head, *rows)
+  ]
+
+
+def _notes(
+  config: ml_collections.ConfigDict, views: augment.ViewsConfig
+) -> list[str]:
+  """What the table leaves open."""
+  support = config.support
+  of_each = f"{_count(support.images_per_class, 'image')} of each"
+  if support.classes_per_step:
+    notes = [f"classes in a step: {support.classes_per_step:,}, {of_each}"]
+  else:
+    notes = [
+      "classes in a step: all that the data has, which only the data tells "
+      f"(support.classes_per_step is 0); {of_each}, padded to a multiple of "
+      "the devices. --task=doctor counts them"
+    ]
+  if not views.num_large:
+    notes.append(
+      f"unlabelled images: none, method.name is {config.method.name!r}"
+    )
+  return notes
+
+
+def _count(number: int, noun: str) -> str:
+  return f"{number:,} {noun}{'s' if number != 1 else ''}"

@@ -1,0 +1,218 @@
+"""`--task=evaluate`: what a trained encoder is worth, by several protocols.
+
+Each is a row of results.json; confusion matrix, accuracy of every class and
+calibration lie in WORKDIR/evaluation. docs/evaluate.md says what they mean.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from paws_jax import errors
+from paws_jax.distributed import agree
+from paws_jax.evaluation import embed as embed_lib
+from paws_jax.evaluation import protocols
+from paws_jax.evaluation import result_rows
+from paws_jax.evaluation import tables_and_plots
+from paws_jax.runs import out_of_memory
+from paws_jax.runs import results
+from paws_jax.runs import workdir as workdir_lib
+from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import measure
+from paws_jax.training import restore
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+  """A trained encoder, and what to measure it on.
+
+  Attributes:
+    trained: of the newest checkpoint.
+    part: "test", "validation" where there is no test, or "": neither.
+  """
+
+  trained: restore.Trained
+  part: str
+
+
+def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
+  """Opens a run and checks that there is something to measure.
+
+  Args:
+    config: the run's recipe.
+    workdir: the run's directory.
+
+  Raises:
+    ValueError, TypeError, FileNotFoundError: with a message for the user.
+    checkpoint.CheckpointError: when there is no checkpoint that is whole.
+    errors.DistributedError: when the processes do not agree.
+  """
+  trained = restore.load(config, workdir)
+  dataset = trained.experiment.dataset
+  parts = ("test", "validation")
+  part = next((p for p in parts if getattr(dataset, p) is not None), "")
+  if not part and not measure.can_leave_one_out(trained.experiment):
+    raise ValueError(
+      f"{dataset.name} has no test or validation images, and no class has two "
+      "labelled images to judge one by the other: there is nothing to measure. "
+      "Give test images (data.test_dir, or split = test in the manifest) or "
+      "label more."
+    )
+  # What cannot be read now could not be added to later.
+  agree.on_main(lambda: results.read_results(trained.workdir))
+  return Prepared(trained=trained, part=part)
+
+
+def run(prepared: Prepared) -> int:
+  """Measures, writes and shows.
+
+  Returns:
+    The exit status: 0.
+
+  Raises:
+    decode.BadImageError: when a test image cannot be read.
+    train.NonFiniteError: when embeddings are not finite.
+    MemoryError: when the devices' memory does not suffice.
+    workdir.WorkdirError: when another process is using the directory, or no
+      labelled image can be read.
+  """
+  trained = prepared.trained
+  with (
+    out_of_memory.evaluating(trained.config),
+    workdir_lib.run_lock(trained.workdir),
+  ):
+    outcomes = list(_measure(prepared))
+    rows = agree.gather(agree.on_main(lambda: _write(trained, outcomes)))[0]
+  print(f"\n{result_rows.table(rows)}\n")
+  for line in tables_and_plots.places(trained.workdir):
+    print(line)
+  return 0
+
+
+def _measure(prepared: Prepared) -> Iterator[protocols.Outcome]:
+  """Embeds the images and runs the protocols, the main one first."""
+  trained, part = prepared.trained, prepared.part
+  experiment = trained.experiment
+  settings = {
+    "num_classes": experiment.dataset.num_classes,
+    "temperature": experiment.temperature,
+  }
+  embed = _embedder(trained)
+  supports = _supports(trained, embed("labelled"))
+  if part:
+    seed = trained.config.seed
+    yield from _told(
+      protocols.held_out(part, embed(part), supports, seed=seed, **settings)
+    )
+  else:
+    print("no test or validation images: only leave-one-out is measured")
+  # Here, since it takes reading to know which images can be read.
+  if measure.can_leave_one_out(experiment):
+    yield protocols.soft_nn("labelled", supports, supports, **settings)
+  elif part:
+    print("no class has two labelled images: no leave-one-out")
+  else:
+    raise errors.WorkdirError(
+      "of the labelled images that can be read no two are of one class, and "
+      "there are no test images: there is nothing to measure."
+    )
+
+
+def _told(
+  outcomes: Iterator[protocols.Outcome],
+) -> Iterator[protocols.Outcome]:
+  """Says how each protocol went, since some take long."""
+  for outcome in outcomes:
+    print(f"{outcome.title}: {outcome.top(1):.1%}")
+    yield outcome
+
+
+def _supports(
+  trained: restore.Trained, embedded: protocols.Embedded
+) -> protocols.Embedded:
+  """The labelled images that can be read.
+
+  Raises:
+    workdir.WorkdirError: when there is none.
+  """
+  readable = trained.experiment.dataset.labelled.readable
+  if not readable.any():
+    raise errors.WorkdirError(
+      f"none of the {len(readable)} labelled images can be read: repair or "
+      "replace them, and pre-train in another --workdir."
+    )
+  return protocols.Embedded(
+    {name: rows[readable] for name, rows in embedded.layers.items()},
+    embedded.labels[readable],
+  )
+
+
+def all_layers(encoder: Any, crops: jax.Array) -> jax.Array:
+  """Trunk features, h, and z where it is not h, side by side: [n, ·]."""
+  features = encoder.features(crops, train=False)
+  h = encoder.projection(features, train=False)
+  layers = [features, h]
+  if encoder.prediction is not None:
+    layers.append(encoder.prediction(h, train=False))
+  return jnp.concatenate(layers, axis=1)
+
+
+def _embedder(trained: restore.Trained) -> Any:
+  """A function from the name of a part to `protocols.Embedded`."""
+  experiment, config = trained.experiment, trained.config
+  dataset = experiment.dataset
+  _, encoder, _ = experiment_lib.create_method(
+    config, dataset_name=dataset.name, num_classes=dataset.num_classes
+  )
+  every_layer = dataclasses.replace(
+    experiment,
+    embed=embed_lib.make_embedder(
+      encoder,
+      views=dataset.eval_views,
+      batch_size=experiment.eval.batch_size,
+      mesh=experiment.trainer.mesh,
+      resize=dataset.resize,
+      layers=all_layers,
+    ),
+  )
+  width = encoder.projection.output_dim
+  heads = 1 if encoder.prediction is None else 2
+
+  def embed(part: str) -> protocols.Embedded:
+    labels = getattr(dataset, part).labels
+    print(f"embedding {len(labels)} {part} images ...")
+    rows = measure.embed(every_layer, trained, part)
+    trunk, h, *z = np.split(
+      rows, [-heads * width, *([-width] if heads == 2 else [])], axis=1
+    )
+    layers = {"trunk": trunk, "h": h, "z": z[0] if z else h}
+    return protocols.Embedded(layers, labels)
+
+  return embed
+
+
+def _write(
+  trained: restore.Trained, outcomes: Sequence[protocols.Outcome]
+) -> list[dict[str, Any]]:
+  """Writes rows and files; process 0 only. Gives the rows."""
+  rows = result_rows.rows(trained, outcomes)
+  known = results.read_results(trained.workdir)
+  for row in rows:
+    # The same command again has nothing to add.
+    if row not in known:
+      results.append_result(trained.workdir, row)
+  tables_and_plots.write(
+    trained.workdir,
+    outcomes,
+    class_names=trained.experiment.dataset.class_names,
+    source=f"{trained.experiment.dataset.name}, step {trained.step}",
+  )
+  return rows

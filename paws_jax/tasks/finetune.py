@@ -1,0 +1,308 @@
+"""`--task=finetune`: train on the labels what pre-training has left.
+
+The protocol of ImageNet or that of CIFAR (`finetune_protocols`). Learning rate
+and number of epochs are chosen on labelled images that are held out
+(`holdout`), then, unless told otherwise, all labelled images are trained on in
+the same way once more. The test images are looked at once, at the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from etils import epath
+
+from paws_jax import errors
+from paws_jax.classifier import files
+from paws_jax.data.labels import split
+from paws_jax.distributed import agree
+from paws_jax.finetune import holdout as holdout_lib
+from paws_jax.finetune import protocols
+from paws_jax.finetune import results
+from paws_jax.finetune import scores
+from paws_jax.finetune import sweep
+from paws_jax.predict import source
+from paws_jax.runs import digests
+from paws_jax.runs import out_of_memory
+from paws_jax.runs import provenance
+from paws_jax.runs import results as results_lib
+from paws_jax.runs import workdir as workdir_lib
+from paws_jax.training import restore
+
+TASK = "finetune"
+# The classifier that comes out, and what the sweep has tried, in the workdir.
+FINETUNED = source.FINETUNED
+SWEEPS = "finetuning"
+
+# Nothing that is trained depends on these fields.
+_INDIFFERENT = ("log", "eval", "checkpoint")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+  """A trained run, and what will be done with it.
+
+  Attributes:
+    trained: the run.
+    protocol: how it is fine-tuned.
+    holdout: which labelled images train, and which choose.
+    sweep_id: hex digest of all that a member of the sweep depends on but its
+      learning rate.
+    run_id: likewise of the result.
+  """
+
+  trained: restore.Trained
+  protocol: protocols.LinearHead | protocols.Suncet
+  holdout: holdout_lib.HoldOut
+  sweep_id: str
+  run_id: str
+
+
+def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
+  """Restores the run and parts its labelled images.
+
+  Args:
+    config: the run's recipe; section `finetune` may differ.
+    workdir: the run's directory.
+
+  Raises:
+    ValueError, TypeError, FileNotFoundError: with a message for the user.
+    checkpoint.CheckpointError: when there is no checkpoint that is whole.
+    agreement.DisagreementError: when the processes have other recipes.
+  """
+  agree.agree(
+    recipe=config.to_json(sort_keys=True), code=provenance.code_hash()
+  )
+  trained = restore.load(config, workdir)
+  protocol = protocols.PROTOCOLS[config.finetune.protocol](trained)
+  dataset = trained.experiment.dataset
+  readable = _readable(trained)
+
+  def part() -> holdout_lib.HoldOut:
+    parts = holdout_lib.create(config, dataset, readable)
+    most = parts.labelled_ids if config.finetune.refit else parts.ids
+    protocol.check(len(most))
+    return parts
+
+  parts = agree.on_all(part)
+  recipe = json.loads(config.to_json())
+  for name in _INDIFFERENT:
+    del recipe[name]
+  choice = {
+    name: recipe["finetune"].pop(name) for name in ("learning_rates", "refit")
+  }
+  identity = {
+    "recipe": recipe,
+    "step": trained.step,
+    # There may be others at the same step, from another start.
+    "weights": _weights(trained),
+    "split": split.split_hash(dataset.split.fingerprint, parts.labelled_ids),
+    "holdout": parts.hash,
+  }
+  return Prepared(
+    trained=trained,
+    protocol=protocol,
+    holdout=parts,
+    sweep_id=_digest(identity),
+    run_id=_digest(identity | choice),
+  )
+
+
+def _readable(trained: restore.Trained) -> np.ndarray:
+  """Bool [n], which labelled images can be read; all processes call it.
+
+  With each goes its label, so that no other image can stand in for it.
+  """
+  labelled = trained.experiment.dataset.labelled
+  images = labelled.images
+  if trained.config.data.on_bad_image == "skip" and hasattr(
+    images, "share_unreadable"
+  ):
+    print(f"looking at {len(labelled)} labelled images ...")
+    # As an evaluation reads them: each process its own, all at once.
+    trained.experiment.embed(trained.params, trained.model_state, images)
+    images.share_unreadable(agree.gather)
+  readable = labelled.readable
+  if not readable.all():
+    print(
+      f"{int((~readable).sum())} of {len(readable)} labelled images cannot be "
+      "read and are left out"
+    )
+  return readable
+
+
+def _weights(trained: restore.Trained) -> list[int]:
+  """Digests of the arrays that fine-tuning starts from."""
+  arrays = trained.params, trained.model_state["batch_stats"]
+  found = jax.device_get(jax.tree.leaves(digests.of_arrays(arrays)))
+  return [int(digest) for digest in found]
+
+
+def _digest(value: Any) -> str:
+  text = json.dumps(value, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def run(prepared: Prepared) -> int:
+  """Sweeps, trains, saves the classifier, measures it; the exit status.
+
+  Raises:
+    decode.BadImageError: when an image cannot be read.
+    train.NonFiniteError: when every learning rate diverges.
+    checkpoint.CheckpointError: when weights cannot be written or read.
+    MemoryError: when the devices' memory does not suffice.
+    workdir.WorkdirError: when another process is using the directory.
+  """
+  workdir = prepared.trained.workdir
+  with (
+    out_of_memory.finetuning(prepared.trained.config),
+    workdir_lib.run_lock(workdir),
+  ):
+    # A directory may look different from elsewhere: process 0 decides.
+    row = agree.gather(_found(prepared))[0]
+    if row is None:
+      row = _finetune(prepared)
+    else:
+      print("this fine-tuning is finished; its result:")
+  print(f"\n{results.table(row)}")
+  print(f"classifier  {workdir / FINETUNED}")
+  print(f"results     {workdir / results_lib.RESULTS}")
+  return 0
+
+
+def _finetune(prepared: Prepared) -> dict[str, Any]:
+  """From the sweep to the row in results.json."""
+  start = time.perf_counter()
+  trained = prepared.trained
+  members = _sweep(prepared)
+  chosen = sweep.choose(members) if prepared.holdout.scored else members[0]
+  final = _refit(prepared, chosen) if _refits(prepared) else chosen
+  save(prepared, final)
+  row = {
+    **_described(prepared),
+    "learning_rate": chosen.learning_rate,
+    "epochs": chosen.epoch,
+    "num_holdout": chosen.score["num_images"] if chosen.score else 0,
+    "holdout_top1": chosen.score and chosen.score["top1"],
+    "sweep": [results.summary(member) for member in members],
+    **results.measure(prepared.protocol, final),
+    "wall_seconds": time.perf_counter() - start,
+    "version": provenance.version(),
+  }
+  agree.on_main(lambda: results_lib.append_result(trained.workdir, row))
+  return row
+
+
+def _sweep(prepared: Prepared) -> list[sweep.Member]:
+  """All learning rates; without a hold-out the one, on all labelled images."""
+  section = prepared.trained.config.finetune
+  score = scores.scorer(prepared.protocol, prepared.holdout)
+  course = prepared.protocol.course(prepared.holdout.ids)
+  return [
+    sweep.member(
+      _directory(prepared) / f"lr-{learning_rate!r}",
+      prepared.protocol,
+      course=course,
+      learning_rate=learning_rate,
+      epochs=section.epochs,
+      score=score,
+    )
+    for learning_rate in map(float, section.learning_rates)
+  ]
+
+
+def _directory(prepared: Prepared) -> epath.Path:
+  return prepared.trained.workdir / SWEEPS / prepared.sweep_id
+
+
+def _refits(prepared: Prepared) -> bool:
+  """Whether there are labelled images left that were not trained on."""
+  parts = prepared.holdout
+  some_left = len(parts.ids) < len(parts.labelled_ids)
+  return prepared.trained.config.finetune.refit and some_left
+
+
+def _refit(prepared: Prepared, chosen: sweep.Member) -> sweep.Member:
+  """All labelled images, trained on as was best.
+
+  The learning rate falls as it did then, and training stops at the same epoch.
+  """
+  name = f"refit-lr-{chosen.learning_rate!r}-epochs-{chosen.epoch}"
+  return sweep.member(
+    _directory(prepared) / name,
+    prepared.protocol,
+    course=prepared.protocol.course(prepared.holdout.labelled_ids),
+    learning_rate=chosen.learning_rate,
+    epochs=chosen.epoch,
+    score=None,
+  )
+
+
+def save(prepared: Prepared, final: sweep.Member) -> None:
+  """Writes the classifier; of several processes all call it.
+
+  Raises:
+    workdir.WorkdirError: when it cannot be made, or something else is there.
+  """
+  from paws_jax.training import save_classifier
+
+  directory = prepared.trained.workdir / FINETUNED
+  try:
+    made = save_classifier.from_trained(
+      prepared.trained,
+      params=prepared.protocol.encoder_params(final.params),
+      model_state=final.model_state,
+      head=prepared.protocol.head(final.params),
+    )
+    # Which result belongs to it, see `_found`.
+    origin = {**made.origin, "finetuned": True, "run_id": prepared.run_id}
+    made = dataclasses.replace(made, origin=origin)
+    agree.on_main(lambda: made.save(directory))
+  except ValueError as error:
+    raise errors.WorkdirError(
+      f"{directory} was not written: {error}"
+    ) from error
+
+
+def _described(prepared: Prepared) -> dict[str, Any]:
+  """What was done to what, for the row."""
+  config = prepared.trained.config
+  dataset = prepared.trained.experiment.dataset
+  return {
+    "task": TASK,
+    "protocol": config.finetune.protocol,
+    "method": config.method.name,
+    "dataset": dataset.name,
+    "split_seed": dataset.split.split_seed,
+    "split_hash": dataset.split.hash,
+    "seed": config.seed,
+    "num_labels": len(prepared.holdout.labelled_ids),
+    "steps": prepared.trained.step,
+    "holdout": config.finetune.holdout,
+    "holdout_hash": prepared.holdout.hash,
+    "refit": _refits(prepared),
+    "run_id": prepared.run_id,
+  }
+
+
+def _found(prepared: Prepared) -> dict[str, Any] | None:
+  """The result of an earlier command, if its classifier is the one there."""
+  workdir = prepared.trained.workdir
+  rows = [
+    row for row in results_lib.read_results(workdir) if row.get("task") == TASK
+  ]
+  if not rows or rows[-1].get("run_id") != prepared.run_id:
+    return None
+  try:
+    settings = files.settings_in(workdir / FINETUNED)
+  except errors.ClassifierError:
+    return None
+  origin = (settings or {}).get("origin") or {}
+  return rows[-1] if origin.get("run_id") == prepared.run_id else None

@@ -1,0 +1,219 @@
+"""`--task=plan`: will it fit, and how fast, before anything is rented.
+
+For a TPU the train step is compiled for the topology asked for, which needs
+libtpu but no TPU. For GPUs it is only traced, and costs are a model's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import ml_collections
+from etils import epath
+from jax.experimental import topologies
+
+from paws_jax import config as config_lib
+from paws_jax.plan import abstract_step
+from paws_jax.plan import chips
+from paws_jax.plan import hlo
+from paws_jax.plan import roofline
+from paws_jax.plan import traced_costs
+from paws_jax.runs import files
+from paws_jax.runs import workdir as workdir_lib
+
+_FILE = "plan.json"
+# How much the compiler tries; read by JAX from the environment.
+_EFFORT = "JAX_EXEC_TIME_OPTIMIZATION_EFFORT"
+_LOW_EFFORT = -1.0
+_MODEL = "model, not compiled"
+
+
+def run(
+  config: ml_collections.ConfigDict, workdir: str, *, topology: str
+) -> int:
+  """Plans a recipe for a topology; prints, and writes plan.json.
+
+  The compiler works at low effort, a minute or two for ResNet-50, unless
+  JAX_EXEC_TIME_OPTIMIZATION_EFFORT is set (0 is JAX's default).
+
+  Args:
+    config: the recipe, with overrides.
+    workdir: plan.json is written there; a bucket will do.
+    topology: "v5e:2x4", or "h100:8".
+
+  Returns:
+    The exit status: 0 when the step fits, 1 when it does not, 2 for bad input.
+  """
+  try:
+    config_lib.validate(config)
+    target = chips.parse(topology)
+    step = abstract_step.create(config, _devices(target))
+    roofline.print_sizes(step, target)
+    costs = _compile(step) if target.chip.kind == "tpu" else _model(step)
+    plan = roofline.assess(step, target, costs) | {"versions": _versions()}
+    roofline.print_plan(plan, target)
+    print(f"\nwritten: {_write(plan, workdir)}", flush=True)
+  except (
+    *(ValueError, TypeError, ImportError),
+    *workdir_lib.storage_errors(),
+  ) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  return 0 if plan["fits"] else 1
+
+
+def _devices(target: chips.Topology) -> Sequence[jax.Device]:
+  """Descriptions of the devices of a topology, or stand-ins.
+
+  Raises:
+    ImportError: libtpu is not installed.
+    ValueError: JAX cannot describe the topology.
+  """
+  if target.chip.kind == "gpu":
+    return _stand_ins(target.num_devices)
+  if importlib.util.find_spec("libtpu") is None:
+    raise ImportError(
+      "compiling for a TPU needs libtpu (and no TPU): pip install "
+      '-e ".[tpu]". For GPUs, e.g. --topology=h100:8, it is not needed.'
+    )
+  # Else it asks the network what machine this is, and complains.
+  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+  # It is made for one process at a time, but no TPU is touched here.
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+  options: dict[str, Any] = dict(target.chip.options)
+  if target.num_chips == 1:
+    options["chips_per_host_bounds"] = (1, 1, 1)
+  try:
+    described = topologies.get_topology_desc(
+      platform="tpu", topology_name=target.name, **options
+    )
+  except (jax.errors.JaxRuntimeError, RuntimeError) as error:
+    raise ValueError(
+      f"--topology={target.name}: the installed libtpu does not describe it: "
+      f"{_first_line(error)}. If it is too old for that, pip install --upgrade "
+      '-e ".[tpu]".'
+    ) from error
+  return described.devices
+
+
+def _stand_ins(num_devices: int) -> list[jax.Device]:
+  """CPU devices, on which nothing will run."""
+  # Once JAX has its devices, their number is what it is.
+  with contextlib.suppress(RuntimeError):
+    if jax.config.jax_num_cpu_devices < num_devices:
+      jax.config.update("jax_num_cpu_devices", num_devices)
+  devices = jax.local_devices(backend="cpu")
+  if len(devices) < num_devices:
+    raise ValueError(
+      f"--topology asks for {num_devices} devices, but JAX started with "
+      f"{len(devices)} CPU devices to stand for them: start afresh with "
+      f"JAX_NUM_CPU_DEVICES={num_devices}."
+    )
+  return devices[:num_devices]
+
+
+@contextlib.contextmanager
+def _effort() -> Iterator[float]:
+  """Low effort, unless the environment says how much."""
+  before = jax.config.jax_exec_time_optimization_effort
+  if _EFFORT not in os.environ:
+    jax.config.update("jax_exec_time_optimization_effort", _LOW_EFFORT)
+  try:
+    yield jax.config.jax_exec_time_optimization_effort
+  finally:
+    jax.config.update("jax_exec_time_optimization_effort", before)
+
+
+def _compile(step: abstract_step.Step) -> roofline.Costs:
+  """Compiles the step for its devices and reads what it takes."""
+  num_devices = step.trainer.mesh.size
+  with _effort() as effort:
+    traced = step.trace()
+    lowered = traced.lower(lowering_platforms=("tpu",))
+    method = f"compiled at effort {effort:g}"
+    print("compiling (a minute or more) ...", flush=True)
+    start = time.perf_counter()
+    try:
+      compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+      return _too_large(error, step, traced, method)
+  print(f"compiled in {time.perf_counter() - start:.0f} s", flush=True)
+  memory = hlo.memory(compiled)
+  analysis = compiled.cost_analysis()
+  return roofline.Costs(
+    method=method,
+    peak_bytes=memory.peak,
+    argument_bytes=memory.arguments,
+    temporary_bytes=memory.temporaries,
+    flops=analysis["flops"],
+    bytes_accessed=analysis["bytes accessed"],
+    collectives=hlo.collectives(compiled.as_text(), num_devices=num_devices),
+  )
+
+
+def _too_large(
+  error: Exception, step: abstract_step.Step, traced: Any, method: str
+) -> roofline.Costs:
+  """What is known of a step that the compiler could not fit.
+
+  Raises:
+    JaxRuntimeError: `error`, when it is about something else.
+  """
+  message = str(error)
+  if "RESOURCE_EXHAUSTED" not in message:
+    raise error
+  return roofline.Costs(
+    method=method,
+    peak_bytes=hlo.needed_bytes(message, argument_bytes=step.argument_bytes),
+    flops=traced_costs.flops(traced.jaxpr.jaxpr),
+    too_large=True,
+  )
+
+
+def _model(step: abstract_step.Step) -> roofline.Costs:
+  """Costs of a step that is only traced."""
+  costs = traced_costs.costs(step)
+  memory = costs.memory
+  return roofline.Costs(
+    method=_MODEL,
+    # Batches that wait are counted with all others, in roofline.assess.
+    peak_bytes=memory.total - roofline.waiting_bytes(step),
+    argument_bytes=memory.state + memory.images - roofline.waiting_bytes(step),
+    temporary_bytes=memory.gradients + memory.views + memory.activations,
+    flops=costs.flops,
+    bytes_accessed=costs.bytes_accessed,
+    collectives=costs.collectives,
+  )
+
+
+def _write(plan: dict[str, Any], workdir: str) -> epath.Path:
+  """Writes plan.json; raises OSError."""
+  directory = files.resolve(workdir)
+  directory.mkdir(parents=True, exist_ok=True)
+  path = directory / _FILE
+  files.replace_text(path, json.dumps(plan, indent=2) + "\n")
+  return path
+
+
+def _versions() -> dict[str, str]:
+  """Of what the numbers depend on."""
+  versions = {}
+  for name in ("jax", "libtpu"):
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      versions[name] = importlib.metadata.version(name)
+  return versions
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,283 @@
+"""`--task=predict`: classes for any images, each with the supports that voted.
+
+python -m paws_jax.main --task=predict --workdir=DIR --images=DIR
+
+The same command again predicts the images that have no row yet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import ml_collections
+from etils import epath
+
+from paws_jax import errors
+from paws_jax.classifier import classifier as classifier_lib
+from paws_jax.classifier import files
+from paws_jax.classifier import image_list
+from paws_jax.predict import find_images
+from paws_jax.predict import source as source_lib
+from paws_jax.predict import table
+from paws_jax.runs import files as files_lib
+from paws_jax.runs import progress as progress_lib
+from paws_jax.runs import recipe
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+  """What `run` does.
+
+  Attributes:
+    make: gives the classifier; made of the run if need be.
+    images: to be predicted; None: a classifier is only extended.
+    added: images of classes to add, by name.
+    output: the file of predictions, or the directory of the classifier.
+  """
+
+  make: Callable[[], classifier_lib.Classifier]
+  images: find_images.Found | None
+  added: Mapping[str, find_images.Found]
+  output: pathlib.Path | epath.Path
+
+
+def prepare(
+  config: ml_collections.ConfigDict | None,
+  workdir: str,
+  *,
+  images: str | None,
+  classifier: str | None,
+  add_class: Sequence[str],
+  head: str,
+  output: str | None,
+) -> Prepared:
+  """Checks everything a user can get wrong.
+
+  Args:
+    config: the run's recipe; None with `classifier`.
+    workdir: the run's directory; "": none.
+    images: a directory, an image, or a CSV file; None: only extend.
+    classifier: directory of one, instead of the run's.
+    add_class: NAME=DIR of each class to add.
+    head: "soft_nn" or "finetuned".
+    output: where to write.
+
+  Raises:
+    ValueError, TypeError, FileNotFoundError: with a message for the user.
+    checkpoint.CheckpointError: when the run has no checkpoint.
+  """
+  if images is None and not add_class:
+    raise ValueError(
+      "--images is missing: give a directory of images, an image, or a CSV "
+      "file with a column of paths."
+    )
+  added = _classes_to_add(add_class)
+  found = None if images is None else find_images.find("--images", images)
+  target = _target(images, workdir, output)
+  source = source_lib.find(config, workdir, classifier=classifier, head=head)
+  names = list(source.class_names)
+  for name in added:
+    classifier_lib.check_new_class(name, names, has_head=source.has_head)
+    names.append(name)
+  if found is not None and not added and not source.has_head:
+    classifier_lib.check_voters(source.labels, source.class_names)
+  return Prepared(make=source.make, images=found, added=added, output=target)
+
+
+def run(prepared: Prepared) -> int:
+  """Predicts, or saves an extended classifier; returns the exit status, 0.
+
+  Raises:
+    decode.BadImageError: when no image at all can be read.
+    train.NonFiniteError: when embeddings are not finite.
+    workdir.WorkdirError, OSError: when the output cannot be written.
+  """
+  classifier = prepared.make()
+  for name, found in prepared.added.items():
+    classifier = _extended(classifier, name, found)
+  if prepared.images is None:
+    classifier.save(prepared.output)
+    print(
+      f"classifier  {prepared.output} ({len(classifier.class_names)} classes, "
+      f"{len(classifier.bank)} supports)"
+    )
+    return 0
+  if prepared.added:
+    print("the added classes are not saved: to save them, leave --images out")
+  decides = "a vote of the supports"
+  if classifier.head is not None:
+    decides = "the head of the fine-tuned run"
+  print(
+    f"{len(classifier.class_names)} classes, {len(classifier.bank)} supports; "
+    f"{decides} decides"
+  )
+  _predict(classifier, prepared.images, prepared.output)
+  return 0
+
+
+def _classes_to_add(
+  given: Sequence[str],
+) -> dict[str, find_images.Found]:
+  """Images by class, out of NAME=DIR."""
+  added = {}
+  for text in given:
+    name, equals, directory = text.partition("=")
+    if not equals or not name.strip() or not directory:
+      raise ValueError(
+        f"--add_class={text}: give NAME=DIR, the name of the class and a "
+        "directory of its images."
+      )
+    if name in added:
+      raise ValueError(
+        f"--add_class gives class {name!r} twice: put its images into one "
+        "directory."
+      )
+    added[name] = find_images.find(f"--add_class={name}", directory)
+  return added
+
+
+def _target(
+  images: str | None, workdir: str, output: str | None
+) -> pathlib.Path | epath.Path:
+  """Where to write."""
+  if images is None:
+    if not output:
+      raise ValueError(
+        "--add_class without --images makes a new classifier: say where with "
+        "--output=DIR, or give --images."
+      )
+    if output.endswith((".csv", ".parquet")):
+      raise ValueError(
+        f"--output={output} is where the extended classifier goes, a "
+        "directory; predictions need --images."
+      )
+    directory = files_lib.resolve(output)
+    _check_not_of_run(directory)
+    files.check_free(directory)
+    return directory
+  default = os.path.join(workdir, "predictions.csv")
+  return table.check_path(output or default)
+
+
+def _check_not_of_run(directory: pathlib.Path | epath.Path) -> None:
+  """Refuses to put an extended classifier in the place of a run's own."""
+  if isinstance(directory, pathlib.Path):
+    directory = directory.resolve()
+  own = (source_lib.DIRECTORY, source_lib.FINETUNED)
+  of_run = (directory.parent / recipe.RECIPE).exists()
+  if directory.name in own and of_run:
+    raise ValueError(
+      f"--output={directory} is the place of the run's own classifier: choose "
+      "another directory for the extended one."
+    )
+
+
+def _extended(
+  classifier: classifier_lib.Classifier,
+  name: str,
+  found: find_images.Found,
+) -> classifier_lib.Classifier:
+  for notice in found.notices:
+    print(notice)
+  # Named by their whole paths, as the classifier may be used anywhere.
+  images = image_list.ImageList(
+    [os.path.abspath(found.path(name)) for name in found.names],
+    classifier.preprocessing,
+  )
+  extended, bad = classifier.add_from(name, images, skip_bad=True)
+  count = len(extended.bank) - len(classifier.bank)
+  print(f"class {name!r} is added, supports: {count}")
+  for path, reason in bad.items():
+    print(f"  left out: {path}: {reason}")
+  return extended
+
+
+def _predict(
+  classifier: classifier_lib.Classifier,
+  found: find_images.Found,
+  output: pathlib.Path,
+) -> None:
+  for notice in found.notices:
+    print(notice)
+  header = table.columns(
+    len(classifier.class_names),
+    len(classifier.bank),
+    in_domain=classifier.in_domain_temperature is not None,
+  )
+  about = {
+    "classifier": classifier.digest,
+    "images": found.given,
+  }
+  with table.PredictionsFile(output, header, about) as file:
+    if file.notice:
+      print(file.notice)
+    names = [name for name in found.names if name not in file.done]
+    if len(names) < len(found):
+      print(f"{len(found) - len(names)} of {len(found)} images have a row")
+    gone = len(file.done) - (len(found) - len(names))
+    if gone:
+      print(
+        f"{output.name} keeps rows of images that are not there any more: "
+        f"{gone}; to be rid of them, move it away"
+      )
+    if names:
+      images = image_list.ImageList(
+        [found.path(name) for name in names],
+        classifier.preprocessing,
+        names=names,
+      )
+      _stream(classifier, images, file)
+    if not file.done:
+      path, reason = file.unreadable[0]
+      listed = file.list_unreadable()
+      raise errors.BadImageError(
+        path,
+        f"{reason}, and none of the {len(found)} images can be read",
+        remedy=f"Repair them; all are listed in {listed}",
+      )
+    listed = file.finish()
+  print(f"predictions  {output}")
+  bad = len(file.unreadable)
+  print(
+    f"{len(found) - bad} of {len(found)} images are predicted"
+    + (f"; {bad} cannot be read, see {listed}" if bad else "")
+  )
+
+
+def _stream(
+  classifier: classifier_lib.Classifier,
+  images: image_list.ImageList,
+  file: table.PredictionsFile,
+) -> None:
+  """Predicts and writes batch by batch."""
+  progress = _Progress(total_steps=len(images), first_step=0, images_per_step=1)
+  count = 0
+  parts = classifier.stream(
+    images, num_supports=table.NUM_SUPPORTS, skip_bad=True
+  )
+  try:
+    for batch, predictions in parts:
+      names = [images.name(place) for place in batch.places]
+      file.write(table.rows(names, predictions, classifier))
+      file.add_unreadable(
+        {images.name(place): reason for place, reason in batch.bad.items()}
+      )
+      count += len(names) + len(batch.bad)
+      progress.show(count, {"unreadable": len(file.unreadable)})
+  finally:
+    progress.end()
+
+
+class _Progress(progress_lib.Progress):
+  """The same line, about images."""
+
+  def _line(self, step: int, metrics: Mapping[str, float]) -> str:
+    bad = int(metrics["unreadable"])
+    # What training has to say there comes after a step's number.
+    line = super()._line(step, {}).replace("step ", "image ", 1)
+    return line + (f"  {bad} unreadable" if bad else "")

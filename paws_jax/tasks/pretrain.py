@@ -1,0 +1,157 @@
+"""`--task=pretrain`: train by a recipe, then classify with the labelled images.
+
+A second run of the same command in the same workdir goes on where the first
+one stopped, and ends with the same numbers as if it had not.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import jax
+import ml_collections
+
+from paws_jax import config as config_lib
+from paws_jax.distributed import agree
+from paws_jax.monitoring import reference_curves
+from paws_jax.plots import training_figure
+from paws_jax.predict import source
+from paws_jax.runs import checkpoint
+from paws_jax.runs import files
+from paws_jax.runs import out_of_memory
+from paws_jax.runs import provenance
+from paws_jax.runs import results
+from paws_jax.runs import signals as signals_lib
+from paws_jax.runs import workdir as workdir_lib
+from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import measure
+from paws_jax.training import run as run_lib
+from paws_jax.weights import from_run
+
+
+def prepare(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  *,
+  compare_to: str | None = None,
+) -> run_lib.Prepared:
+  """Checks everything a user can get wrong, before anything takes long.
+
+  Args:
+    config: the recipe, with overrides.
+    workdir: the run's directory; made if it does not exist.
+    compare_to: another run's directory, or a recipe with reference curves.
+
+  Raises:
+    ValueError, TypeError, FileNotFoundError: with a message for the user.
+    MemoryError: when the data do not fit on the devices.
+    errors.DistributedError: when the processes do not agree.
+  """
+
+  def build() -> experiment_lib.Experiment:
+    config_lib.validate(config)
+    with out_of_memory.training(config):
+      return experiment_lib.create(config)
+
+  reference = agree.on_all(
+    lambda: reference_curves.find(compare_to) if compare_to else None
+  )
+  experiment = agree.on_all(build)
+  for notice in experiment.dataset.notices:
+    print(notice)
+  split = experiment.dataset.split.as_json()
+  agree.agree(
+    recipe=config.to_json(sort_keys=True),
+    split_hash=split["hash"],
+    code=provenance.code_hash(),
+    **{name: str(v) for name, v in provenance.versions().items()},
+  )
+
+  def write() -> str:
+    path = workdir_lib.prepare(workdir, config, split)
+    workdir_lib.write_split(path, split)
+    return provenance.write_environment(path)
+
+  start = agree.gather(agree.on_main(write))[0]
+  path = files.resolve(workdir)
+  agree.on_all(lambda: provenance.check_shared(path, start))
+  if not from_run.steps(path):
+    experiment.check_init_from()
+  return run_lib.Prepared(
+    config=config, workdir=path, experiment=experiment, reference=reference
+  )
+
+
+def run(prepared: run_lib.Prepared) -> int:
+  """Trains, saves, evaluates and reports.
+
+  Returns:
+    The exit status: 0, also after SIGTERM; 130 after SIGINT.
+
+  Raises:
+    decode.BadImageError: when an image cannot be read and must not be replaced.
+    train.NonFiniteError: when a number is not finite; the run stops.
+    checkpoint.CheckpointError: when a checkpoint cannot be written or read.
+    MemoryError: when the devices' memory does not suffice.
+    workdir.WorkdirError: when another process is using the directory.
+  """
+  total = prepared.experiment.total_steps
+  with out_of_memory.training(prepared.config):
+    with (
+      workdir_lib.run_lock(prepared.workdir),
+      signals_lib.Signals(several=jax.process_count() > 1) as signals,
+      checkpoint.Checkpointer(
+        prepared.workdir / workdir_lib.CHECKPOINTS,
+        keep_every_steps=prepared.experiment.checkpoint.keep_every_steps,
+      ) as checkpointer,
+    ):
+      process = run_lib.TrainingRun(prepared, checkpointer, signals)
+      # A directory may look different from elsewhere: process 0 decides.
+      row, drawn = agree.gather(_found(prepared, process.step))[0]
+      if row is None:
+        process.train()
+    if row is not None:
+      print(f"this run is finished ({total} steps); its result:")
+      if not drawn or prepared.reference is not None:
+        process.draw()
+      if not (prepared.workdir / source.DIRECTORY).exists():
+        process.save_classifier()
+    elif process.step < total:
+      return _stopped(process.step, total, signals.received)
+    else:
+      row = process.report()
+      process.save_classifier()
+  print(f"\n{measure.table(row)}")
+  next_command = prepared.experiment.log.next_command
+  print(measure.footer(prepared.workdir, next_command))
+  return 0
+
+
+def _stopped(step: int, total: int, by: signal.Signals) -> int:
+  """Says how a run that was asked to stop can go on; the exit status."""
+  saved = "it is saved, and the" if step else "nothing was lost, and the"
+  print(
+    f"stopped by {by.name} at step {step} of {total}; {saved} same command "
+    "goes on from there."
+  )
+  return 130 if by == signal.SIGINT else 0
+
+
+def _found(
+  prepared: run_lib.Prepared, step: int
+) -> tuple[dict[str, Any] | None, bool]:
+  """The result that an earlier run has written, and whether the figure is.
+
+  None at a step before the last.
+  """
+  if step < prepared.experiment.total_steps:
+    return None, False
+  done = [
+    row
+    for row in results.read_results(prepared.workdir)
+    if row.get("task") == run_lib.TASK
+    and row.get("steps") == prepared.experiment.total_steps
+  ]
+  drawn = (prepared.workdir / training_figure.TRAINING).exists()
+  return done[-1] if done else None, drawn

@@ -1,0 +1,159 @@
+"""`--task=report`: one HTML page about a run, and what to label next."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import datetime
+import io
+import pathlib
+
+import ml_collections
+from etils import epath
+
+from paws_jax.report import accuracy
+from paws_jax.report import evidence as evidence_lib
+from paws_jax.report import image_sections
+from paws_jax.report import page as page_lib
+from paws_jax.report import sections
+from paws_jax.runs import files
+from paws_jax.runs import provenance
+from paws_jax.runs import results
+from paws_jax.training import restore
+
+PAGE = "report.html"
+SUGGESTIONS = "label_next.csv"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+  """A run, and where its report goes."""
+
+  trained: restore.Trained
+  page: epath.Path
+
+
+def prepare(
+  config: ml_collections.ConfigDict, workdir: str, *, output: str | None = None
+) -> Prepared:
+  """Restores the run and checks where to write.
+
+  Args:
+    config: the run's recipe.
+    workdir: the run's directory.
+    output: the page, "*.html"; default `PAGE` in the workdir.
+
+  Raises:
+    ValueError: for another ending, a directory in the place of the page, or a
+      results.json that cannot be read.
+    FileNotFoundError: for a directory that does not exist.
+    Whatever `trained.load` raises.
+  """
+  directory = files.resolve(workdir)
+  page = files.resolve(output) if output else directory / PAGE
+  if output:
+    _check_output(page)
+  results.read_results(directory)
+  return Prepared(trained=restore.load(config, workdir), page=page)
+
+
+def run(prepared: Prepared) -> int:
+  """Writes the page, and the suggestions beside it; returns 0.
+
+  Raises:
+    decode.BadImageError: when an image cannot be read and must not be left out,
+      or too few labelled ones can be.
+    train.NonFiniteError: when embeddings are not finite.
+    OSError: when a file cannot be written.
+  """
+  evidence = evidence_lib.gather(prepared.trained)
+  html = page_lib.render(page(prepared.trained, evidence))
+  files.replace_text(prepared.page, html)
+  print(f"report      {prepared.page}")
+  if evidence.unlabelled is not None:
+    path = prepared.page.parent / SUGGESTIONS
+    path.write_bytes(suggestions_csv(evidence))
+    print(f"label next  {path}")
+  return 0
+
+
+def page(
+  trained: restore.Trained, evidence: evidence_lib.Evidence
+) -> page_lib.Page:
+  """What the page shows."""
+  dataset, total = trained.experiment.dataset, trained.experiment.total_steps
+  classes = len(evidence.class_names)
+  labels = len(evidence.bank)
+  step = f"{trained.step:,}"
+  if trained.step < total:
+    step += f" of {total:,}: the run is not finished"
+  facts = [
+    ("labelled images", f"{labels:,}"),
+    ("classes", f"{classes:,}"),
+    ("unlabelled images", f"{len(dataset.unlabelled or ()):,}"),
+    ("method", trained.config.method.name),
+    ("encoder", trained.config.model.name),
+    ("step", step),
+  ]
+  known = accuracy.best_known(accuracy.accuracies(evidence.results))
+  headline, text = "", "No accuracy has been measured yet."
+  if known is not None:
+    headline = page_lib.percent(known.top1)
+    low, high = (page_lib.percent(x) for x in known.interval)
+    text = (
+      f"of {known.count:,} {known.part} images are given their own class by "
+      f"{known.protocol} (95% interval {low} to {high})"
+    )
+  today = datetime.date.today().isoformat()
+  return page_lib.Page(
+    title=f"{dataset.name}: what {labels:,} labels tell",
+    headline=headline,
+    headline_text=text,
+    facts=tuple(facts),
+    sections=sections.sections(evidence),
+    footer=f"paws_jax {provenance.version()}, {today}. {trained.workdir}",
+  )
+
+
+def suggestions_csv(evidence: evidence_lib.Evidence) -> bytes:
+  """The images to label next, as a table.
+
+  Columns: path, suggested_class, probability, entropy (nats), novelty (1 -
+  cosine similarity to the nearest labelled image), reason. File names that are
+  not UTF-8 keep their bytes.
+  """
+  pool, file = evidence.unlabelled, io.StringIO()
+  writer = csv.writer(file, lineterminator="\n")
+  writer.writerow(
+    ("path", "suggested_class", "probability", "entropy", "novelty", "reason")
+  )
+  entropy = pool.entropy
+  for place, row in enumerate(evidence.suggestions.rows):
+    winner = pool.classes[row]
+    writer.writerow(
+      (
+        pool.name(row),
+        evidence.class_names[winner],
+        f"{pool.probabilities[row, winner]:.4f}",
+        f"{entropy[row]:.4f}",
+        f"{pool.novelty[row]:.4f}",
+        image_sections.reason(evidence, place),
+      )
+    )
+  return file.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _check_output(page: epath.Path) -> None:
+  if page.suffix.lower() not in (".html", ".htm"):
+    raise ValueError(
+      f"--output={page}: a report is a web page: give a name that ends with "
+      ".html."
+    )
+  if page.is_dir():
+    raise ValueError(f"--output={page} is a directory: give a file in it.")
+  # A bucket knows no directories.
+  if isinstance(page, pathlib.Path) and not page.parent.is_dir():
+    raise FileNotFoundError(
+      f"--output={page}: there is no directory {page.parent}: make it first, "
+      "or name another."
+    )

@@ -1,0 +1,282 @@
+"""From a recipe to its parts: data, split, encoder, method, optimiser."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from paws_jax import augment
+from paws_jax import methods
+from paws_jax import models
+from paws_jax import optim
+from paws_jax.config import finetune
+from paws_jax.data import dataset as dataset_lib
+from paws_jax.data import memory_pipeline
+from paws_jax.data.sources import arrays as arrays_lib
+from paws_jax.evaluation import embed
+from paws_jax.parallel import mesh as mesh_lib
+from paws_jax.runs import checkpoint
+from paws_jax.runs import metrics
+from paws_jax.training import state as state_lib
+from paws_jax.training import step
+from paws_jax.weights import init_from
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """Everything a task needs, built from a recipe before training starts."""
+
+  dataset: dataset_lib.Dataset
+  pipeline: Any
+  trainer: state_lib.Trainer
+  embed: Callable[[Any, Any, np.ndarray], np.ndarray]
+  step: state_lib.TrainConfig
+  eval: embed.EvalConfig
+  finetune: finetune.FinetuneConfig
+  checkpoint: checkpoint.CheckpointConfig
+  log: metrics.LogConfig
+  temperature: float
+  total_steps: int
+  # Images that a step processes, for the rate: unlabelled ones, or supports for
+  # a method without.
+  images_per_step: int
+  # Weights to start from, a path; "": random ones.
+  init_from: str
+
+  def initial_state(self, *, warm: bool = True) -> state_lib.TrainState:
+    """State at step 0.
+
+    Args:
+      warm: with the weights of `model.init_from`; else random ones, as a place
+        for those of a checkpoint.
+
+    Raises:
+      ValueError, FileNotFoundError: as `initial_weights.init_from`.
+    """
+    state = self._random_state()
+    if not self.init_from or not warm:
+      return state
+    params, model_state, line = init_from.init_from(
+      self.init_from, state.params, state.model_state
+    )
+    print(line)
+    # The optimiser's state starts the same whatever the weights are.
+    new, old = (params, model_state), (state.params, state.model_state)
+    params, model_state = jax.tree.map(
+      lambda leaf, like: jax.device_put(leaf, like.sharding), new, old
+    )
+    return state.replace(params=params, model_state=model_state)
+
+  def check_init_from(self) -> None:
+    """Reads what `model.init_from` names, so that it is refused early.
+
+    Of several processes all call it.
+
+    Raises:
+      ValueError, FileNotFoundError: as `initial_weights.init_from`.
+    """
+    if self.init_from:
+      state = jax.eval_shape(self._random_state)
+      init_from.init_from(self.init_from, state.params, state.model_state)
+
+  def _random_state(self) -> state_lib.TrainState:
+    inputs = self.pipeline.input_shapes(self.train.steps_per_call)
+    batch = jax.eval_shape(self.pipeline.batch, inputs, jnp.int32(0))
+    return step.init_state(self.trainer, batch)
+
+
+def create(
+  config: ml_collections.ConfigDict,
+  *,
+  devices: Sequence[jax.Device] | None = None,
+  arrays: arrays_lib.Arrays | None = None,
+) -> Experiment:
+  """Builds the parts of a validated recipe.
+
+  Args:
+    config: a resolved recipe that `config.validate` has passed.
+    devices: default all.
+    arrays: the data; default what section `data` names.
+
+  Raises:
+    TypeError: an unknown field of a section, by name.
+    ValueError: whatever the data and the recipe disagree on.
+    FileNotFoundError: data that is not there.
+  """
+  sections = _sections(config)
+  views = augment.ViewsConfig(**sections["views"])
+  data_config = dataset_lib.DataConfig(**sections["data"])
+  dataset = dataset_lib.load(data_config, views, arrays=arrays)
+  train_config = state_lib.TrainConfig(**sections["train"])
+  mesh = mesh_lib.make_mesh(devices, bn_group_size=train_config.bn_group_size)
+  method, encoder, support = create_method(
+    config,
+    dataset_name=dataset.name,
+    num_classes=dataset.num_classes,
+    class_counts=dataset.split.class_counts,
+  )
+  method_views = method.views(views)
+  pipeline = dataset.make_pipeline(
+    support=support,
+    batch_size=train_config.batch_size,
+    seed=config.seed,
+    mesh=mesh,
+    with_unlabelled=method_views.num_large > 0,
+  )
+  experiment = Experiment(
+    dataset=dataset,
+    pipeline=pipeline,
+    trainer=create_trainer(
+      config,
+      method,
+      support,
+      steps_per_epoch=pipeline.steps_per_epoch,
+      mesh=mesh,
+    ),
+    embed=embed.make_embedder(
+      encoder,
+      views=dataset.eval_views,
+      batch_size=config.eval.batch_size,
+      mesh=mesh,
+      resize=dataset.resize,
+    ),
+    train=train_config,
+    eval=embed.EvalConfig(**sections["eval"]),
+    finetune=finetune.FinetuneConfig(**sections["finetune"]),
+    checkpoint=checkpoint.CheckpointConfig(**sections["checkpoint"]),
+    log=metrics.LogConfig(**sections["log"]),
+    temperature=config.method.temperature,
+    total_steps=train_config.epochs * pipeline.steps_per_epoch,
+    images_per_step=train_config.batch_size
+    if method_views.num_large
+    else support.classes_per_step * support.images_per_class,
+    init_from=config.model.init_from,
+  )
+  _check_intervals(experiment)
+  return experiment
+
+
+def create_method(
+  config: ml_collections.ConfigDict,
+  *,
+  dataset_name: str,
+  num_classes: int,
+  class_counts: Sequence[int] | None = None,
+) -> tuple[Any, models.Encoder, memory_pipeline.SupportConfig]:
+  """Builds what does not depend on the images themselves.
+
+  Args:
+    config: as of `create`.
+    dataset_name: for messages.
+    num_classes: of the data.
+    class_counts: labelled images of each class; None where only shapes matter.
+
+  Returns:
+    The method with its encoder for training, an encoder for evaluation, and
+    section `support`.
+
+  Raises:
+    TypeError, ValueError: as `create`.
+  """
+  sections = _sections(config)
+  train_config = state_lib.TrainConfig(**sections["train"])
+  support = _support_config(sections["support"], dataset_name, num_classes)
+  method = methods.create(
+    sections["method"],
+    encoder=models.create(
+      sections["model"],
+      **mesh_lib.batch_norm_axes(train_config.bn_group_size),
+    ),
+    label_smoothing=support.label_smoothing,
+    remat=train_config.remat,
+    axis_name=mesh_lib.AXES,
+    num_classes=num_classes,
+    class_counts=class_counts,
+  )
+  return method, models.create(sections["model"]), support
+
+
+def create_trainer(
+  config: ml_collections.ConfigDict,
+  method: Any,
+  support: memory_pipeline.SupportConfig,
+  *,
+  steps_per_epoch: int,
+  mesh: jax.sharding.Mesh,
+) -> state_lib.Trainer:
+  """Builds what a train step needs besides state and data.
+
+  Args:
+    config: as of `create`.
+    method: of `create_method`.
+    support: likewise.
+    steps_per_epoch: of the schedule, and of what the method counts in epochs.
+    mesh: devices, or descriptions of devices to compile for.
+
+  Raises:
+    TypeError, ValueError: as `create`.
+  """
+  sections = _sections(config)
+  optimizer, schedule = optim.create(
+    sections["optim"],
+    steps_per_epoch=steps_per_epoch,
+    total_steps=config.train.epochs * steps_per_epoch,
+  )
+  return state_lib.Trainer(
+    method=methods.in_steps(method, steps_per_epoch=steps_per_epoch),
+    optimizer=optimizer,
+    schedule=schedule,
+    views=method.views(augment.ViewsConfig(**sections["views"])),
+    num_support_views=support.num_views,
+    seed=config.seed,
+    mesh=mesh,
+    observe=optim.observer(sections["optim"]),
+  )
+
+
+def _sections(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
+  return {
+    name: dict(section)
+    for name, section in config.items()
+    if isinstance(section, ml_collections.ConfigDict)
+  }
+
+
+def _support_config(
+  section: Mapping[str, Any], dataset_name: str, num_classes: int
+) -> memory_pipeline.SupportConfig:
+  """Section `support`, with the number of classes where it asks for all."""
+  if num_classes < 2:
+    raise ValueError(
+      f"{dataset_name} has {num_classes} class: a soft label needs at least 2."
+    )
+  support = memory_pipeline.SupportConfig(**section)
+  if support.classes_per_step:
+    return support
+  return dataclasses.replace(support, classes_per_step=num_classes)
+
+
+def _check_intervals(experiment: Experiment) -> None:
+  """Everything happens at the end of a call: intervals must be multiples."""
+  per_call = experiment.train.steps_per_call
+  intervals = {
+    "the total number of steps": experiment.total_steps,
+    "eval.every_steps": experiment.eval.every_steps,
+    "checkpoint.every_steps": experiment.checkpoint.every_steps,
+  }
+  for name, steps in intervals.items():
+    if steps % per_call:
+      raise ValueError(
+        f"train.steps_per_call is {per_call}, which does not divide {name}, "
+        f"{steps} ({experiment.train.epochs} epochs of "
+        f"{experiment.pipeline.steps_per_epoch} steps in all): change one of "
+        "the two."
+      )

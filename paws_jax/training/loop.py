@@ -1,0 +1,123 @@
+"""The training loop around the compiled step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from paws_jax import errors
+from paws_jax.training import state as state_lib
+
+# Metrics that stop the run when they are not finite.
+_MUST_BE_FINITE = ("loss", "grad_norm", "update_norm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Hooks:
+  """What the loop calls at the end of a call, when its turn has come."""
+
+  # Metrics [k] of the k steps up to a given one, all finite.
+  log: Callable[[int, Mapping[str, np.ndarray]], None]
+  evaluate: Callable[[state_lib.TrainState, int], None]
+  save: Callable[[state_lib.TrainState, int], None]
+  # Whether the run has been asked to stop; asked once before and after a call.
+  stopping: Callable[[], bool]
+  # Saves before an error that other processes may not have.
+  rescue: Callable[[state_lib.TrainState, int], None]
+  # Called with the state, step and inputs when a number is not finite.
+  not_finite: Callable[[state_lib.TrainState, int, Any], None]
+
+
+def loop(
+  call: Callable[[state_lib.TrainState, Any], Any],
+  state: state_lib.TrainState,
+  pipeline: Any,
+  *,
+  first_step: int,
+  total_steps: int,
+  steps_per_call: int,
+  eval_every: int,
+  save_every: int,
+  hooks: Hooks,
+) -> state_lib.TrainState:
+  """Trains from `first_step` to `total_steps`, or until asked to stop.
+
+  Metrics are fetched one call late, so that the host never waits for the
+  device while there is work to hand out.
+
+  Returns:
+    The last state; saved.
+
+  Raises:
+    NonFiniteError: when the loss or the norm of the gradient or of the update
+      is not finite.
+  """
+  pending = None
+  step = first_step
+  stop = hooks.stopping()
+  while step < total_steps and not stop:
+    try:
+      inputs = pipeline.inputs(step, steps_per_call, busy=_busy(pending))
+    except Exception:
+      # An image that cannot be read costs nothing but itself.
+      if pending is not None:
+        _deliver(pending, state, hooks)
+        hooks.rescue(state, step)
+      raise
+    state, metrics = call(state, inputs)
+    if pending is not None:
+      _deliver(pending, state, hooks)
+    step += steps_per_call
+    pending = (step, metrics, inputs)
+    stop = hooks.stopping()
+    last = stop or step >= total_steps
+    save = last or (save_every and step % save_every == 0)
+    evaluate = step >= total_steps or (eval_every and step % eval_every == 0)
+    if save or evaluate:
+      # A state is looked at or saved only when its steps are known to be good.
+      _deliver(pending, state, hooks)
+      pending = None
+    if evaluate:
+      try:
+        hooks.evaluate(state, step)
+      except Exception:
+        # Whatever it stumbled over, the training is not lost.
+        hooks.rescue(state, step)
+        raise
+    if save:
+      hooks.save(state, step)
+  return state
+
+
+def _busy(pending: tuple | None) -> Callable[[], bool]:
+  """Whether the device still computes the call whose metrics are pending."""
+  if pending is None:
+    return lambda: False
+  metrics = jax.tree.leaves(pending[1])
+  return lambda: not all(metric.is_ready() for metric in metrics)
+
+
+def _deliver(pending: tuple, state: state_lib.TrainState, hooks: Hooks) -> None:
+  """Fetches the metrics of a finished call; stops at numbers not finite."""
+  last_step, metrics, inputs = pending
+  metrics = jax.device_get(metrics)
+  finite = np.all([np.isfinite(metrics[name]) for name in _MUST_BE_FINITE], 0)
+  good = len(finite) if finite.all() else int(np.argmin(finite))
+  first = last_step - len(finite)
+  if good:
+    hooks.log(first + good, {k: v[:good] for k, v in metrics.items()})
+  if good < len(finite):
+    hooks.not_finite(state, first + good, inputs)
+    name = next(
+      name for name in _MUST_BE_FINITE if not np.isfinite(metrics[name][good])
+    )
+    raise errors.NonFiniteError(
+      f"{name} is {metrics[name][good]} at step {first + good}. The state "
+      "before that step was kept; lower optim.peak_lr, lengthen "
+      "optim.warmup_epochs or look at the images of the step."
+    )

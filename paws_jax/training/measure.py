@@ -1,0 +1,269 @@
+"""What a run ends with: its result row, the table and the figure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+import numpy as np
+from etils import epath
+
+from paws_jax import errors
+from paws_jax.distributed import agree
+from paws_jax.evaluation import accuracy as accuracy_lib
+from paws_jax.evaluation import soft_nn as soft_nn_lib
+from paws_jax.monitoring import reference_curves
+from paws_jax.plots import training_figure
+from paws_jax.predict import source
+from paws_jax.runs import metrics
+from paws_jax.runs import provenance
+from paws_jax.runs import results
+from paws_jax.runs import workdir as workdir_lib
+from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import state as state_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Spent:
+  """Seconds spent on a run so far, by all its processes one after another."""
+
+  wall_seconds: float = 0.0
+  compile_seconds: float = 0.0
+  # Steps only: no compilation, evaluation or saving.
+  train_seconds: float = 0.0
+
+
+def embed(
+  experiment: experiment_lib.Experiment, state: state_lib.TrainState, part: str
+) -> np.ndarray:
+  """Embeds the images of "labelled", "validation" or "test".
+
+  Returns:
+    [n, D] float32; n is 0 where the data set has no such part.
+
+  Raises:
+    train.NonFiniteError: when the embeddings are not finite.
+  """
+  images = getattr(experiment.dataset, part)
+  if images is None:
+    return np.zeros((0, 1), np.float32)
+  rows = experiment.embed(state.params, state.model_state, images.images)
+  if hasattr(images.images, "share_unreadable"):
+    # Each process has looked at its own images only.
+    images.images.share_unreadable(agree.gather)
+  bad = int((~np.isfinite(rows)).any(axis=-1).sum())
+  if bad:
+    raise errors.NonFiniteError(
+      f"the embeddings of {bad} of {len(rows)} {part} images are not finite "
+      f"at step {int(state.step)}: lower optim.peak_lr or lengthen "
+      "optim.warmup_epochs."
+    )
+  return rows
+
+
+def soft_nn(
+  experiment: experiment_lib.Experiment,
+  part: str,
+  queries: np.ndarray,
+  supports: np.ndarray,
+) -> dict[str, float]:
+  """Accuracy on a part of the data, {"top1", "top5"}, fractions.
+
+  Args:
+    experiment: the labels and the temperature.
+    part: "validation", "test", or "labelled": leave-one-out.
+    queries: [n, D] images of the part, embedded or as pixels.
+    supports: [N, D] labelled images, likewise.
+  """
+  dataset = experiment.dataset
+  labels = getattr(dataset, part).labels
+  readable = dataset.labelled.readable
+  if part == "labelled":
+    queries, labels = queries[readable], labels[readable]
+  return soft_nn_lib.soft_nn_accuracy(
+    queries,
+    labels,
+    supports[readable],
+    dataset.labelled.labels[readable],
+    num_classes=dataset.num_classes,
+    temperature=experiment.temperature,
+    leave_one_out=part == "labelled",
+  )
+
+
+def measure(
+  experiment: experiment_lib.Experiment,
+  config: ml_collections.ConfigDict,
+  embeddings: Mapping[str, np.ndarray],
+) -> dict[str, Any]:
+  """The result row of a run, but for the time it took.
+
+  Args:
+    experiment: data, split and temperature.
+    config: its recipe.
+    embeddings: of "labelled" and what other parts there are, by the final
+      encoder.
+
+  Returns:
+    JSON-serialisable: what was measured on what, and accuracies as fractions;
+    None where a data set has no such images, or they are on disk.
+  """
+  dataset = experiment.dataset
+  supports = embeddings["labelled"]
+  row = {
+    "protocol": "soft_nn",
+    "method": config.method.name,
+    "dataset": dataset.name,
+    "split_seed": dataset.split.split_seed,
+    "split_hash": dataset.split.hash,
+    "seed": config.seed,
+    "num_labels": int(dataset.labelled.readable.sum()),
+    "steps": experiment.total_steps,
+  }
+  for part, prefix in (("test", ""), ("validation", "validation_")):
+    if part == "validation" and dataset.validation is None:
+      continue
+    row |= _accuracy(experiment, part, prefix, embeddings[part], supports)
+  return row | {
+    **_raw_pixels(experiment),
+    "leave_one_out_top1": _leave_one_out(experiment, supports),
+    "version": provenance.version(),
+  }
+
+
+def _accuracy(
+  experiment: experiment_lib.Experiment,
+  part: str,
+  prefix: str,
+  queries: np.ndarray,
+  supports: np.ndarray,
+) -> dict[str, Any]:
+  """Accuracies with their intervals, and on how many images."""
+  count = len(queries)
+  row = {f"num_{part}": count}
+  accuracy = dict.fromkeys(("top1", "top5"))
+  if count:
+    accuracy = soft_nn(experiment, part, queries, supports)
+  for name, value in accuracy.items():
+    row[prefix + name] = value
+    row[f"{prefix}{name}_interval"] = (
+      accuracy_lib.confidence_interval(value, count) if count else None
+    )
+  return row
+
+
+def _raw_pixels(experiment: experiment_lib.Experiment) -> dict[str, Any]:
+  """What the pixels alone give, for images that are in memory."""
+  dataset = experiment.dataset
+  accuracy = dict.fromkeys(("top1", "top5"))
+  if dataset.test is not None and dataset.in_memory:
+    accuracy = soft_nn(
+      experiment,
+      "test",
+      _pixels(dataset.test.images),
+      _pixels(dataset.labelled.images),
+    )
+  return {f"raw_pixel_{name}": value for name, value in accuracy.items()}
+
+
+def can_leave_one_out(experiment: experiment_lib.Experiment) -> bool:
+  """Whether any labelled image can be judged by another of its class."""
+  labelled = experiment.dataset.labelled
+  _, counts = np.unique(labelled.labels[labelled.readable], return_counts=True)
+  return counts.max(initial=0) > 1
+
+
+def _leave_one_out(
+  experiment: experiment_lib.Experiment, supports: np.ndarray
+) -> float | None:
+  """Accuracy over the labelled images, each judged by the others.
+
+  None when no class has two.
+  """
+  if not can_leave_one_out(experiment):
+    return None
+  return soft_nn(experiment, "labelled", supports, supports)["top1"]
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+  return images.reshape(len(images), -1).astype(np.float32) / 255
+
+
+def draw(
+  path: epath.Path,
+  experiment: experiment_lib.Experiment,
+  embeddings: Mapping[str, np.ndarray],
+  rows: list[dict[str, Any]],
+  reference: reference_curves.Reference | None = None,
+) -> None:
+  """Draws the figure of a run into `path`; `rows` are its metrics."""
+  dataset = experiment.dataset
+  test = dataset.test
+  readable = dataset.labelled.readable
+  training_figure.training_figure(
+    path,
+    rows,
+    queries=embeddings["test"],
+    query_labels=np.zeros(0, np.int32) if test is None else test.labels,
+    supports=embeddings["labelled"][readable],
+    support_labels=dataset.labelled.labels[readable],
+    class_names=dataset.class_names,
+    losses=experiment.trainer.method.shown_losses,
+    reference=reference,
+  )
+
+
+def table(row: Mapping[str, Any]) -> str:
+  """The table a user came for, out of a result row."""
+  labels, count = row["num_labels"], row["num_test"]
+  name = "PAWS-NN" if row["method"] == "paws" else f"{row['method']}, soft NN"
+  title = f"{count} test images" if count else "no test images"
+  lines = [
+    f"{row['dataset']}: {labels} labels, {title}, 95 % intervals",
+    f"{'':26}{'top-1':24}top-5",
+    *_line(name, row, ("top1", "top5"), count),
+    *_line(
+      f"{name}, validation",
+      row,
+      ("validation_top1", "validation_top5"),
+      row.get("num_validation", 0),
+    ),
+    *_line(
+      "soft NN on raw pixels", row, ("raw_pixel_top1", "raw_pixel_top5"), count
+    ),
+    *_line("leave-one-out, labelled", row, ("leave_one_out_top1",), labels),
+    "",
+    f"{row['wall_seconds']:.0f} s in all, {row['compile_seconds']:.0f} s of "
+    f"them compiling; {row['steps_per_second']:.2f} steps/s",
+  ]
+  return "\n".join(lines)
+
+
+def _line(
+  title: str, row: Mapping[str, Any], names: tuple[str, ...], count: int
+) -> list[str]:
+  """One line of the table; none when it was not measured."""
+  if row.get(names[0]) is None:
+    return []
+  cells = []
+  for name in names:
+    low, high = accuracy_lib.confidence_interval(row[name], count)
+    cells.append(f"{row[name]:6.1%} [{low:.1%}, {high:.1%}]".ljust(24))
+  return [f"{title:26}{''.join(cells)}".rstrip()]
+
+
+def footer(workdir: epath.Path, next_command: str) -> str:
+  """Where everything lies, and what to try next."""
+  lines = [
+    f"checkpoint  {workdir / workdir_lib.CHECKPOINTS}",
+    f"metrics     {workdir / metrics.METRICS}",
+    f"results     {workdir / results.RESULTS}",
+    f"figure      {workdir / training_figure.TRAINING}",
+  ]
+  if (workdir / source.DIRECTORY).exists():
+    lines.append(f"classifier  {workdir / source.DIRECTORY}")
+  if next_command:
+    lines += ["", f"next, try   {next_command}"]
+  return "\n".join(lines)

@@ -1,0 +1,89 @@
+"""A trained encoder with its data, for what comes after pre-training."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import ml_collections
+from etils import epath
+
+from paws_jax import config as config_lib
+from paws_jax import errors
+from paws_jax.distributed import agree
+from paws_jax.runs import checkpoint
+from paws_jax.runs import workdir as workdir_lib
+from paws_jax.training import experiment as experiment_lib
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+  """What a run has learnt so far.
+
+  Attributes:
+    config: its recipe.
+    workdir: its directory.
+    experiment: data, split, embedder.
+    params: of the encoder.
+    model_state: batch statistics.
+    step: steps taken.
+  """
+
+  config: ml_collections.ConfigDict
+  workdir: epath.Path
+  experiment: experiment_lib.Experiment
+  params: Any
+  model_state: Any
+  step: int
+
+
+def load(config: ml_collections.ConfigDict, workdir: str) -> Trained:
+  """Restores the newest checkpoint of a run; of several processes all call it.
+
+  Args:
+    config: the run's recipe.
+    workdir: the run's directory.
+
+  Raises:
+    ValueError, TypeError, FileNotFoundError: as `experiment.create`, or when
+      there is no such run.
+    checkpoint.CheckpointError: when it has no checkpoint that is whole.
+    errors.DistributedError: when the processes do not agree.
+  """
+
+  def build() -> tuple[experiment_lib.Experiment, epath.Path]:
+    config_lib.validate(config)
+    built = experiment_lib.create(config)
+    split = built.dataset.split.as_json()
+    return built, workdir_lib.open_run(workdir, config, split)
+
+  experiment, path = agree.on_all(build)
+  for notice in experiment.dataset.notices:
+    print(notice)
+  state = experiment.initial_state(warm=False)
+  like = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+  )
+  directory = path / workdir_lib.CHECKPOINTS
+  restored = None
+  if directory.exists():
+    with checkpoint.Checkpointer(directory, read_only=True) as checkpointer:
+      restored = checkpointer.restore_latest(like)
+  if restored is None:
+    raise errors.CheckpointError(
+      f"{path} has no checkpoint yet: pre-train first, with the command of its "
+      "recipe and no --task; if that is running, wait for its first checkpoint "
+      "(checkpoint.every_steps, or the end)."
+    )
+  step, state, _ = restored
+  if step < experiment.total_steps:
+    print(f"the run has taken {step} of {experiment.total_steps} steps so far")
+  return Trained(
+    config=config,
+    workdir=path,
+    experiment=experiment,
+    params=state.params,
+    model_state=state.model_state,
+    step=step,
+  )

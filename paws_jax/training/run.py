@@ -1,0 +1,384 @@
+"""One process's part of a training run: what the loop's hooks share."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from etils import epath
+
+from paws_jax.distributed import agree
+from paws_jax.distributed import lifecycle
+from paws_jax.monitoring import monitor
+from paws_jax.monitoring import reference_curves
+from paws_jax.monitoring import rules
+from paws_jax.plots import training_figure
+from paws_jax.predict import source
+from paws_jax.runs import checkpoint
+from paws_jax.runs import files
+from paws_jax.runs import metrics
+from paws_jax.runs import progress
+from paws_jax.runs import provenance
+from paws_jax.runs import results
+from paws_jax.runs import signals as signals_lib
+from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import failed_step
+from paws_jax.training import loop
+from paws_jax.training import measure
+from paws_jax.training import pseudo_labels
+from paws_jax.training import restore
+from paws_jax.training import save_classifier
+from paws_jax.training import state as state_lib
+from paws_jax.training import step as step_lib
+
+TASK = "pretrain"
+BAD_IMAGES = "bad_images.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+  """A recipe, checked and built, with its directory.
+
+  And curves to compare the run with, if there are any.
+  """
+
+  config: ml_collections.ConfigDict
+  workdir: epath.Path
+  experiment: experiment_lib.Experiment
+  reference: reference_curves.Reference | None = None
+
+
+class TrainingRun:
+  """A run from its newest checkpoint to its end, or to a signal.
+
+  Attributes:
+    step: steps taken, those of earlier processes included.
+  """
+
+  def __init__(
+    self,
+    prepared: Prepared,
+    checkpointer: checkpoint.Checkpointer,
+    signals: signals_lib.Signals,
+  ):
+    """Starts at step 0 or at the newest checkpoint."""
+    self._opened = time.perf_counter()
+    self._prepared = prepared
+    self._experiment = prepared.experiment
+    self._checkpointer = checkpointer
+    self._signals = signals
+    self._stop_notice = lifecycle.StopNotice()
+    self._compile_seconds = 0.0
+    self._num_bad_images = 0
+    # Seconds spent waiting for images, and training, when last asked.
+    self._stall_asked = (0.0, 0.0)
+    # Embeddings of the parts of the data at a step, for what comes next.
+    self._embedded: tuple[int, dict[str, np.ndarray]] = (-1, {})
+    # A run that goes on does not need what it once started from.
+    self._state = self._experiment.initial_state(warm=not checkpointer.steps())
+    self.step, meta = self._restore()
+    self._earlier = measure.Spent(**meta["spent"])
+    self._means = metrics.StepMeans(
+      self._experiment.log.every_steps, meta["pending_metrics"]
+    )
+    # Made when training starts.
+    self._progress: progress.Progress | None = None
+    self._writer: metrics.Writer | None = None
+    self._monitor = monitor.Monitor(facts(prepared))
+
+  def _restore(self) -> tuple[int, dict[str, Any]]:
+    """Takes over the newest checkpoint's state; its step and what it says."""
+    like = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+      self._state,
+    )
+    restored = self._checkpointer.restore_latest(like)
+    if restored is None:
+      return 0, {"spent": {}, "pending_metrics": []}
+    step, self._state, meta = restored
+    print(f"resuming from the checkpoint of step {step}")
+    return step, meta
+
+  def train(self) -> None:
+    """Compiles and runs the loop."""
+    experiment = self._experiment
+    steps_per_call = experiment.train.steps_per_call
+    call = step_lib.make_train_call(
+      experiment.trainer, experiment.pipeline, steps_per_call
+    )
+    if self.step < experiment.total_steps:
+      call = self._compile(call)
+    if lifecycle.is_main():
+      self._writer = metrics.Writer(
+        self._prepared.workdir,
+        first_step=self.step,
+        tensorboard=experiment.log.tensorboard,
+      )
+      # What earlier processes have said is not said again.
+      for row in metrics.read(self._prepared.workdir / metrics.METRICS):
+        self._monitor.add(row)
+    self._progress = progress.Progress(
+      total_steps=experiment.total_steps,
+      first_step=self.step,
+      images_per_step=experiment.images_per_step,
+      losses=experiment.trainer.method.shown_losses,
+    )
+    try:
+      self._state = loop.loop(
+        call,
+        self._state,
+        experiment.pipeline,
+        first_step=self.step,
+        total_steps=experiment.total_steps,
+        steps_per_call=steps_per_call,
+        eval_every=experiment.eval.every_steps,
+        save_every=experiment.checkpoint.every_steps,
+        hooks=loop.Hooks(
+          log=self._log,
+          evaluate=self._evaluate,
+          save=self._save,
+          rescue=self._rescue,
+          stopping=self._stopping,
+          not_finite=self._not_finite,
+        ),
+      )
+    finally:
+      self._progress.end()
+      if self._writer is not None:
+        self._writer.close()
+      experiment.pipeline.close()
+
+  def _stopping(self) -> bool:
+    """Whether this process, or with several any of them, is asked to stop."""
+    if self._stop_notice.reached():
+      self._signals.received = signal.SIGTERM
+    return self._signals.received is not None
+
+  def _report_bad_images(self) -> None:
+    """Lists images that could not be read, and says how many are new."""
+    labelled = self._experiment.dataset.labelled.images
+    bad = {
+      name: f"left out as a labelled image: {reason}"
+      for name, reason in getattr(labelled, "unreadable", {}).items()
+    }
+    for name, substitute in self._experiment.pipeline.replaced.items():
+      bad[name] = f"replaced by {substitute}"
+    # Each process tells of the images that it has read.
+    bad = dict(item for each in agree.gather(bad) for item in each.items())
+    new = len(bad) - self._num_bad_images
+    if not new or not lifecycle.is_main():
+      return
+    self._num_bad_images = len(bad)
+    path = self._prepared.workdir / BAD_IMAGES
+    try:
+      if path.exists():
+        bad = json.loads(path.read_text()) | bad
+      files.replace_text(path, json.dumps(bad, indent=2) + "\n")
+    except (OSError, ValueError) as error:
+      print(f"\n{path} could not be written: {error}; unreadable are {bad}")
+      return
+    print(f"\n{new} more images cannot be read; {path} lists all of them")
+
+  def _compile(self, call: Any) -> Any:
+    print("compiling the train step ...")
+    start = time.perf_counter()
+    # Shapes are enough, and asking for images would start their reading.
+    inputs = self._experiment.pipeline.input_shapes(
+      self._experiment.train.steps_per_call
+    )
+    compiled = call.lower(self._state, inputs).compile()
+    self._compile_seconds = time.perf_counter() - start
+    print(f"compiled in {self._compile_seconds:.0f} s")
+    return compiled
+
+  def _spent(self) -> measure.Spent:
+    training = self._progress.seconds() if self._progress else 0.0
+    earlier = self._earlier
+    return measure.Spent(
+      wall_seconds=earlier.wall_seconds + time.perf_counter() - self._opened,
+      compile_seconds=earlier.compile_seconds + self._compile_seconds,
+      train_seconds=earlier.train_seconds + training,
+    )
+
+  def _log(self, step: int, values: dict[str, np.ndarray]) -> None:
+    self.step = step
+    for at, means in self._means.add(step, values):
+      means["steps_per_second"] = self._progress.rate(at)
+      if not self._experiment.dataset.in_memory:
+        means["input_stall"] = self._stall()
+      self._write(at, means)
+      self._progress.show(at, means)
+
+  def _write(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Appends a line of metrics, and what it says about the run's health."""
+    if self._writer is None:
+      return
+    # What is only watched must not end a run: a rank of nothing is no number.
+    scalars = {k: v for k, v in scalars.items() if np.isfinite(v)}
+    self._writer.write(step, scalars)
+    for finding in self._monitor.add({"step": step, **scalars}):
+      self._writer.note(step, finding.texts())
+      self._progress.say(finding.lines())
+
+  def _stall(self) -> float:
+    """Share of the time since it was last asked that was spent waiting."""
+    now = (self._experiment.pipeline.stall_seconds, self._progress.seconds())
+    waited, passed = np.subtract(now, self._stall_asked)
+    self._stall_asked = now
+    return float(min(max(waited / max(passed, 1e-9), 0.0), 1.0))
+
+  def _evaluate(self, state: state_lib.TrainState, step: int) -> None:
+    with self._progress.paused():
+      scalars = self._watched(state, step)
+      if pseudo_labels.of(self._experiment.dataset) is not None:
+        rows = self._embed(state, step, "hidden", "labelled")
+        scalars |= pseudo_labels.accuracy(self._experiment, *rows)
+      if scalars:
+        self._write(step, scalars)
+
+  def _watched(
+    self, state: state_lib.TrainState, step: int
+  ) -> dict[str, float]:
+    """Accuracy to be shown while training; empty when none can be measured."""
+    part = self._experiment.dataset.watched
+    if part == "labelled" and not measure.can_leave_one_out(self._experiment):
+      return {}
+    queries, supports = self._embed(state, step, part, "labelled")
+    accuracy = measure.soft_nn(self._experiment, part, queries, supports)
+    self._progress.accuracy(accuracy["top1"], step)
+    return {f"soft_nn_{k}": v for k, v in accuracy.items()}
+
+  def _rescue(self, state: state_lib.TrainState, step: int) -> None:
+    """Saves before an error; but of several processes one alone cannot."""
+    if jax.process_count() == 1:
+      self._save(state, step)
+
+  def _save(self, state: state_lib.TrainState, step: int) -> None:
+    with self._progress.paused():
+      if self._writer is not None:
+        # A run that goes on from here does not write them again.
+        self._writer.flush()
+      self._checkpointer.save(
+        step,
+        state,
+        {
+          "spent": dataclasses.asdict(self._spent()),
+          "pending_metrics": self._means.pending,
+          "split_hash": self._experiment.dataset.split.hash,
+          "recipe": json.loads(self._prepared.config.to_json()),
+          "version": provenance.version(),
+        },
+      )
+    self._report_bad_images()
+
+  def _not_finite(
+    self, state: state_lib.TrainState, step: int, inputs: Any
+  ) -> None:
+    self._progress.end()
+    failed_step.keep(
+      self._prepared.workdir,
+      state,
+      step,
+      failed_step.image_ids(self._experiment, inputs, step),
+    )
+
+  def report(self) -> dict[str, Any]:
+    """Evaluates the final state; writes the result row and the figure."""
+    prepared, experiment = self._prepared, self._experiment
+    row = {"task": TASK}
+    row |= measure.measure(experiment, prepared.config, self._final())
+    spent = self._spent()
+    row["wall_seconds"] = spent.wall_seconds
+    row["compile_seconds"] = spent.compile_seconds
+    row["steps_per_second"] = experiment.total_steps / spent.train_seconds
+    # Before the figure: if that fails, the result is not lost.
+    agree.on_main(
+      functools.partial(results.append_result, prepared.workdir, row)
+    )
+    self._report_bad_images()
+    self.draw()
+    return row
+
+  def save_classifier(self) -> None:
+    """Saves what predicts: the encoder with its labelled images.
+
+    Of several processes none does: --task=predict makes it when it is needed.
+    """
+    if jax.process_count() > 1:
+      return
+    prepared = self._prepared
+    made = save_classifier.from_trained(
+      restore.Trained(
+        config=prepared.config,
+        workdir=prepared.workdir,
+        experiment=self._experiment,
+        params=self._state.params,
+        model_state=self._state.model_state,
+        step=self.step,
+      )
+    )
+    made.save(prepared.workdir / source.DIRECTORY)
+
+  def draw(self) -> None:
+    """Draws the figure of a run that has taken all its steps."""
+    workdir, reference = self._prepared.workdir, self._prepared.reference
+    embeddings = self._final()
+    rows = metrics.read(workdir / metrics.METRICS)
+    if lifecycle.is_main():
+      measure.draw(
+        workdir / training_figure.TRAINING,
+        self._experiment,
+        embeddings,
+        rows,
+        reference,
+      )
+      print(f"\n{monitor.summary(rows)}")
+      if reference is not None:
+        print(reference_curves.verdict(rows, reference))
+        recipe = json.loads(self._prepared.config.to_json())
+        if note := reference_curves.recipe_note(recipe, reference):
+          print(note)
+
+  def _final(self) -> dict[str, np.ndarray]:
+    """Embeddings of all parts by the last state."""
+    parts = ("labelled", "validation", "test")
+    rows = self._embed(self._state, self.step, *parts)
+    return dict(zip(parts, rows, strict=True))
+
+  def _embed(
+    self, state: state_lib.TrainState, step: int, *parts: str
+  ) -> list[np.ndarray]:
+    """Embeds parts of the data, each only once at a step."""
+    if self._embedded[0] != step:
+      self._embedded = (step, {})
+    known = self._embedded[1]
+    for part in parts:
+      if part not in known:
+        known[part] = measure.embed(self._experiment, state, part)
+    return [known[part] for part in parts]
+
+
+def facts(prepared: Prepared) -> rules.Facts:
+  """What the rules of `health` need of a recipe."""
+  config, experiment = prepared.config, prepared.experiment
+  views = config.views
+  steps_per_epoch = experiment.total_steps / experiment.train.epochs
+  num_classes = experiment.dataset.num_classes
+  return rules.Facts(
+    num_classes=config.support.classes_per_step or num_classes,
+    labels_per_class=len(experiment.dataset.labelled) / num_classes,
+    images_per_step=experiment.images_per_step,
+    total_steps=experiment.total_steps,
+    warmup_steps=round(config.optim.warmup_epochs * steps_per_epoch),
+    temperature=experiment.temperature,
+    small_share=views.num_small / (views.num_large + views.num_small),
+    label_smoothing=config.support.label_smoothing,
+  )

@@ -1,0 +1,90 @@
+"""Builds the classifier of a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from typing import Any
+
+import jax
+import numpy as np
+
+if TYPE_CHECKING:
+  from paws_jax.training import restore
+from paws_jax import methods
+from paws_jax.classifier import classifier as classifier_lib
+from paws_jax.classifier import predictions as predictions_lib
+from paws_jax.classifier import preprocessing as preprocessing_lib
+from paws_jax.classifier import support_bank
+
+
+def from_trained(
+  trained: restore.Trained,
+  *,
+  params: Any = None,
+  model_state: Any = None,
+  head: predictions_lib.Head | Mapping[str, Any] | None = None,
+) -> classifier_lib.Classifier:
+  """The classifier of a run; of several processes all call it.
+
+  Args:
+    trained: what the run has learnt.
+    params: of the encoder, instead of the run's.
+    model_state: batch statistics, likewise.
+    head: of a fine-tuned run, with kernel and bias.
+
+  Raises:
+    decode.BadImageError: as the recipe says, and when the labelled images that
+      can be read are of fewer than two classes.
+    train.NonFiniteError: when embeddings of labelled images are not finite.
+  """
+  config, dataset = trained.config, trained.experiment.dataset
+  params = trained.params if params is None else params
+  state = trained.model_state if model_state is None else model_state
+  empty = support_bank.Bank(
+    embeddings=np.zeros((0, 1), np.float32),
+    labels=np.zeros(0, np.int32),
+    names=(),
+    thumbnails=np.zeros((0, 1, 1, 1), np.uint8),
+  )
+  classifier = classifier_lib.Classifier(
+    class_names=tuple(dataset.class_names),
+    temperature=float(trained.experiment.temperature),
+    bank=empty,
+    # Where training started need not be there any more.
+    model={**config.model, "init_from": ""},
+    variables=jax.device_get(
+      {"params": params, "batch_stats": state["batch_stats"]}
+    ),
+    preprocessing=preprocessing_lib.of_run(config, dataset),
+    head=_head(head),
+    # Features under a head are not what training compared.
+    in_domain_temperature=methods.in_domain_temperature(config.method)
+    if head is None
+    else None,
+    batch_size=config.eval.batch_size,
+    origin={
+      "dataset": dataset.name,
+      "step": int(trained.step),
+      "split_hash": dataset.split.hash,
+    },
+  )
+  bank = support_bank.of_labelled(
+    dataset.labelled,
+    classifier._device.embed_pixels,
+    batch_size=classifier.batch_size,
+    name=dataset.name,
+  )
+  return dataclasses.replace(classifier, bank=bank)
+
+
+def _head(
+  head: predictions_lib.Head | Mapping[str, Any] | None,
+) -> predictions_lib.Head | None:
+  if head is None or isinstance(head, predictions_lib.Head):
+    return head
+  return predictions_lib.Head(
+    kernel=np.asarray(head["kernel"], np.float32),
+    bias=np.asarray(head["bias"], np.float32),
+  )

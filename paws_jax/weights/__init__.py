@@ -1,0 +1,1 @@
+"""Weights of other formats and runs: reading, naming, writing."""

@@ -1,0 +1,152 @@
+"""Opens files of weights: PyTorch's, safetensors, NumPy's npz."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from paws_jax import errors
+from paws_jax.weights import lazy_arrays
+from paws_jax.weights import torch_file
+
+# As safetensors calls them; weights of others would be no floats.
+_SAFETENSORS = {
+  "F64": np.dtype("<f8"),
+  "F32": np.dtype("<f4"),
+  "F16": np.dtype("<f2"),
+  "BF16": np.dtype(ml_dtypes.bfloat16),
+  "I64": np.dtype("<i8"),
+}
+_NPY_HEADERS: dict[tuple[int, int], Callable[[Any], Any]] = {
+  (1, 0): np.lib.format.read_array_header_1_0,
+  (2, 0): np.lib.format.read_array_header_2_0,
+}
+# An npz may be packed, and weights pack badly: what unpacks to more is a trap.
+_MOST_UNPACKED = 32
+_FREE_BYTES = 2**26
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+  """Opens a file of weights.
+
+  Args:
+    path: .safetensors, .npz, or anything that `torch.save` has written; on a
+      local disk.
+
+  Yields:
+    dicts, lists and so on with `StoredArray`s, which must be read before this
+    ends. A file of safetensors or npz is one dict by name.
+
+  Raises:
+    FileNotFoundError: when there is no such file.
+    WeightsError: when it is damaged, cut off, or not to be trusted; names it.
+    OSError: when it cannot be read.
+  """
+  local = pathlib.Path(path).expanduser()
+  if not local.is_file():
+    raise FileNotFoundError(f"{path}: there is no such file on a local disk.")
+  try:
+    if local.suffix == ".safetensors":
+      with _safetensors(local) as arrays:
+        yield arrays
+    else:
+      read = _npz if local.suffix == ".npz" else torch_file.opened
+      with open(local, "rb") as file, read(file) as tree:
+        yield tree
+  except errors.WeightsError as error:
+    if str(local) in str(error):
+      raise
+    raise errors.WeightsError(
+      f"{local} is not used: {error}. If it is what it should be, load it "
+      "where it was made and save its state dict alone, as safetensors."
+    ) from error
+
+
+@contextlib.contextmanager
+def _safetensors(
+  path: pathlib.Path,
+) -> Iterator[dict[str, lazy_arrays.StoredArray]]:
+  try:
+    import safetensors
+  except ImportError:
+    raise errors.WeightsError(
+      f"{path} needs the package safetensors: pip install safetensors"
+    ) from None
+
+  def stored(file: Any, name: str) -> lazy_arrays.StoredArray:
+    described = file.get_slice(name)
+    kind = described.get_dtype()
+    return lazy_arrays.StoredArray(
+      tuple(described.get_shape()),
+      _SAFETENSORS.get(kind, np.dtype(object)),
+      lambda: file.get_tensor(name),
+    )
+
+  # The package checks shapes and places against the size of the file.
+  try:
+    with safetensors.safe_open(path, framework="np") as file:
+      yield {name: stored(file, name) for name in file.keys()}  # noqa: SIM118
+  except safetensors.SafetensorError as error:
+    raise errors.WeightsError(f"it is damaged: {error}") from error
+
+
+@contextlib.contextmanager
+def _npz(file: Any) -> Iterator[dict[str, lazy_arrays.StoredArray]]:
+  """Not `numpy.load`: it allocates what a header claims before it reads."""
+  size = file.seek(0, os.SEEK_END)
+  try:
+    with zipfile.ZipFile(file) as archive:
+      total = sum(entry.file_size for entry in archive.infolist())
+      if total > _MOST_UNPACKED * size + _FREE_BYTES:
+        raise errors.WeightsError(
+          f"it has {size} bytes and claims to unpack to {total}"
+        )
+      yield {
+        name.removesuffix(".npy"): _npy(archive, name)
+        for name in archive.namelist()
+      }
+  except (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+  ) as error:
+    raise errors.WeightsError(f"it is damaged: {error}") from error
+
+
+def _npy(archive: zipfile.ZipFile, name: str) -> lazy_arrays.StoredArray:
+  """An entry; its header is checked against its size before it is read."""
+  try:
+    with archive.open(name) as entry:
+      version = np.lib.format.read_magic(entry)
+      shape, fortran, dtype = _NPY_HEADERS[version](entry)
+      start = entry.tell()
+  except (ValueError, KeyError) as error:
+    raise errors.WeightsError(
+      f"its entry {name} is no array: {error}"
+    ) from error
+  left = archive.getinfo(name).file_size - start
+  if dtype.hasobject or lazy_arrays.num_bytes(shape, dtype) != left:
+    raise errors.WeightsError(
+      f"its entry {name} claims the shape {shape} of {dtype}, and has {left} "
+      "bytes"
+    )
+
+  def read() -> np.ndarray:
+    content = io.BytesIO(archive.read(name)).getbuffer()[start:]
+    flat = np.frombuffer(content, dtype)
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+  return lazy_arrays.StoredArray(shape, dtype, read)

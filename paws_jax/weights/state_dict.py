@@ -1,0 +1,144 @@
+"""Which part of a file of weights is the encoder, and whose layout it has.
+
+| layout        | trunk          | fc.*                              | pred.* |
+|---------------|----------------|-----------------------------------|--------|
+| PAWS          | conv1, layer.. | the projection head: fc1 bn1 ..fc3 | if any |
+| fine-tuned    | the same       | fc1, bn1, then a classifier       | no     |
+| torchvision,  | the same       | weight, bias: a classifier, or    | no     |
+|   timm        |                | nothing                           |        |
+
+In a public PAWS checkpoint the encoder is one entry among others, and its names
+start with "module.".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from paws_jax import errors
+from paws_jax.weights import lazy_arrays
+from paws_jax.weights import torch_names
+
+PAWS = "PAWS"
+FINETUNED = "fine-tuned PAWS"
+CLASSIFIER = "torchvision or timm"
+TRUNK = "trunk only"
+
+# Where training scripts put the encoder; the first that is there.
+_ENTRIES = ("encoder", "state_dict", "model", "model_state_dict", "net")
+# What wrappers put before names.
+_PREFIXES = ("module.", "_orig_mod.")
+_LISTED = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class StateDict:
+  """The weights of an encoder under PyTorch's names.
+
+  Attributes:
+    arrays: name -> array or `StoredArray`, without counters.
+    layout: PAWS, FINETUNED, CLASSIFIER or TRUNK.
+  """
+
+  arrays: Mapping[str, Any]
+  layout: str
+
+  @property
+  def heads(self) -> frozenset[str]:
+    """What the file must have of the heads: "projection", "prediction".
+
+    Of a fine-tuned encoder "projection/fc1" and "projection/bn1".
+    """
+    if self.layout == FINETUNED:
+      return frozenset({"projection/fc1", "projection/bn1"})
+    heads = {"projection"} if self.layout == PAWS else set()
+    if self.names("pred."):
+      heads.add("prediction")
+    return frozenset(heads)
+
+  def names(self, prefix: str) -> list[str]:
+    """Names that start so."""
+    return [name for name in self.arrays if name.startswith(prefix)]
+
+  def classifier_names(self) -> list[str]:
+    """Names of a classifier, which has no place in our encoder."""
+    if self.layout == PAWS:
+      return []
+    kept = ("fc.fc1", "fc.bn1") if self.layout == FINETUNED else ()
+    return [n for n in self.names("fc.") if n.rsplit(".", 1)[0] not in kept]
+
+
+def find(tree: Any) -> StateDict:
+  """Finds the encoder in what a file holds.
+
+  Args:
+    tree: of `weight_files.opened`.
+
+  Raises:
+    WeightsError: when there is none, saying what there is.
+  """
+  arrays = _encoder(tree)
+  renamed = {_without_prefixes(name): value for name, value in arrays.items()}
+  if len(renamed) < len(arrays):
+    raise errors.WeightsError(
+      "names are there twice, with and without 'module.'"
+    )
+  return of_arrays(renamed)
+
+
+def of_arrays(arrays: Mapping[str, Any]) -> StateDict:
+  """Recognises the layout by its names."""
+  arrays = {
+    name: value
+    for name, value in arrays.items()
+    if name.rsplit(".", 1)[-1] != torch_names.COUNTER
+  }
+  if any(name.startswith(("fc.fc3.", "pred.")) for name in arrays):
+    layout = PAWS
+  elif any(name.startswith("fc.fc1.") for name in arrays):
+    layout = FINETUNED
+  elif any(name.startswith("fc.") for name in arrays):
+    layout = CLASSIFIER
+  else:
+    layout = TRUNK
+  return StateDict(arrays=arrays, layout=layout)
+
+
+def _encoder(tree: Any) -> Mapping[str, Any]:
+  """The dict of arrays in a tree of dicts."""
+  if not isinstance(tree, Mapping):
+    raise errors.WeightsError(
+      f"it holds a {type(tree).__name__}, not a dict of tensors"
+    )
+  for entry in _ENTRIES:
+    if _is_state_dict(tree.get(entry)):
+      return tree[entry]
+  if _is_state_dict(tree):
+    return tree
+  there = ", ".join(map(str, list(tree)[:_LISTED])) or "nothing"
+  raise errors.WeightsError(
+    f"none of its entries is a dict of tensors called "
+    f"{', '.join(_ENTRIES)}; it holds {there}"
+  )
+
+
+def _is_state_dict(value: Any) -> bool:
+  return (
+    isinstance(value, Mapping)
+    and bool(value)
+    and all(
+      isinstance(name, str)
+      and isinstance(array, (lazy_arrays.StoredArray, np.ndarray))
+      for name, array in value.items()
+    )
+  )
+
+
+def _without_prefixes(name: str) -> str:
+  for prefix in _PREFIXES:
+    name = name.removeprefix(prefix)
+  return name

@@ -1,0 +1,86 @@
+"""What the PyTorch peer of benchmarks/step.py refuses to be compared on."""
+
+import dataclasses
+
+import pytest
+
+from benchmarks import peer_recipe
+from paws_jax import config as config_lib
+from paws_jax import methods
+from paws_jax.methods import base
+
+# What the peer does whatever their value.
+DONE = {
+  "temperature": 0.2,
+  "sharpen_temperature": 1.0,
+  "me_max": False,
+  "support_loss_weight": 1.0,
+  "health_metrics": False,
+}
+# What it lacks, as a recipe would ask for it.
+LACKING = {
+  "prior": "labels",
+  "prior_probs": (0.5, 0.5),
+  "entropy_loss_weight": 0.5,
+  "detached_keys": True,
+  "supervised_until": 5,
+  "supervised_until_epochs": 2.5,
+  "label_mass_ratio": 1.0,
+  "in_domain_temperature": 0.1,
+  "in_domain_power": 0.0,
+  "num_iterations": 3,
+  "as_released": True,
+  "released_batch_size": 7,
+}
+
+
+def test_every_switch_of_a_method_is_done_or_refused():
+  known = {field.name for field in dataclasses.fields(base.MethodConfig)}
+  assert known == {"name", *DONE, *LACKING}
+
+
+def test_what_it_does_it_is_told():
+  config = config_lib.base()
+  config.method.update(DONE)
+  config.support.label_smoothing = 0.3
+  told = peer_recipe.sections(config)
+  assert told == {
+    name: dict(config[name]) for name in ("model", "method", "optim")
+  }
+  assert told["method"]["sharpen_temperature"] == 1
+
+
+@pytest.mark.parametrize(("name", "value"), LACKING.items())
+def test_what_it_lacks_is_refused_by_name(name, value):
+  config = config_lib.base()
+  default = config.method[name]
+  config.method[name] = value
+  with pytest.raises(ValueError, match="--peer=none") as error:
+    peer_recipe.sections(config)
+  assert (
+    f": method.{name} is {value!r} (it has {default!r} only). Change"
+  ) in str(error.value)
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_a_method_is_done_or_refused_by_name(name):
+  config = config_lib.base()
+  config.method.name = name
+  if name in ("paws", "supervised"):
+    assert peer_recipe.sections(config)["method"]["name"] == name
+    return
+  with pytest.raises(
+    ValueError,
+    match=f"method.name is '{name}' .it has 'paws' and 'supervised' only.",
+  ):
+    peer_recipe.sections(config)
+
+
+def test_all_that_it_lacks_is_told_at_once():
+  config = config_lib.base()
+  config.method.name = "simclr"
+  config.model.freeze_bn = True
+  with pytest.raises(
+    ValueError, match=r"method\.name is 'simclr' .*; model\.freeze_bn is True"
+  ):
+    peer_recipe.sections(config)

@@ -1,0 +1,124 @@
+"""Classifiers on disk: what does not belong together, who else is there."""
+
+import concurrent.futures
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from paws_jax import errors
+from paws_jax.classifier import classifier as classifier_lib
+from paws_jax.classifier import files as files_lib
+from tests import random_classifier
+
+
+def with_bank(**changes):
+  made = random_classifier.make()
+  bank = dataclasses.replace(made.bank, **changes)
+  return dataclasses.replace(made, bank=bank)
+
+
+def with_head(**changes):
+  made = random_classifier.make(head=True)
+  head = dataclasses.replace(made.head, **changes)
+  return dataclasses.replace(made, head=head)
+
+
+def changed(**changes):
+  return dataclasses.replace(random_classifier.make(), **changes)
+
+
+@pytest.mark.parametrize(
+  ("make", "problem"),
+  [
+    (lambda: changed(class_names=("a", "a", "b")), "3 class_names are not all"),
+    (lambda: changed(class_names=("a", "b")), "from 0 to 2, and there are 2"),
+    (lambda: changed(temperature=0.0), "temperature is 0.0 and not above 0"),
+    (lambda: changed(temperature=np.inf), "temperature is inf"),
+    (lambda: changed(batch_size=0), "batch_size is 0 and not at least 1"),
+    (
+      lambda: with_bank(labels=np.arange(7, dtype=np.int32) - 3),
+      "labels from -3 to 3",
+    ),
+    (lambda: with_bank(labels=np.zeros(7, np.float32)), "labels float32"),
+    (
+      lambda: with_bank(embeddings=np.zeros((7, 5), np.float32)),
+      r"embeddings \[7, 5\] and its encoder \[n, 6\]",
+    ),
+    (
+      lambda: with_head(kernel=np.zeros((3, 64), np.float32)),
+      r"kernel \[3, 64\] and bias \[3\] instead of \[64, 3\] and \[3\]",
+    ),
+    (
+      lambda: with_head(bias=np.zeros(2, np.float32)),
+      r"bias \[2\] instead",
+    ),
+  ],
+)
+def test_what_does_not_belong_together_is_refused(tmp_path, make, problem):
+  make().save(tmp_path / "saved")
+  with pytest.raises(errors.ClassifierError, match=problem):
+    classifier_lib.Classifier.load(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+  ("name", "value"),
+  [
+    ("model", None),
+    ("origin", ["step"]),
+    ("batch_size", "3"),
+    ("batch_size", True),
+    ("class_names", "abc"),
+    ("class_names", [1, 2, 3]),
+  ],
+)
+def test_settings_of_another_kind_are_refused(tmp_path, name, value):
+  random_classifier.make().save(tmp_path)
+  path = tmp_path / files_lib.SETTINGS
+  settings = json.loads(path.read_text()) | {name: value}
+  path.write_text(json.dumps(settings))
+  with pytest.raises(errors.ClassifierError, match=name):
+    files_lib.settings_in(tmp_path)
+  del settings[name]
+  path.write_text(json.dumps(settings))
+  with pytest.raises(errors.ClassifierError, match=name):
+    files_lib.settings_in(tmp_path)
+
+
+def test_a_users_file_is_not_deleted(tmp_path):
+  classifier = random_classifier.make()
+  classifier.save(tmp_path / "saved")
+  mine = tmp_path / "saved" / "notes.txt"
+  mine.write_text("mine")
+  # An error that the command line knows also while a task runs.
+  with pytest.raises(errors.WorkdirError, match=r"\(notes\.txt\), and is repl"):
+    classifier.save(tmp_path / "saved")
+  assert mine.read_text() == "mine"
+  mine.unlink()
+  classifier.save(tmp_path / "saved")
+
+
+def test_a_crash_between_two_renames_loses_nothing(tmp_path):
+  classifier = random_classifier.make()
+  saved = tmp_path / "saved"
+  classifier.save(saved)
+  for read in (
+    lambda: classifier_lib.Classifier.load(saved).digest,
+    lambda: files_lib.settings_in(saved) and classifier.digest,
+  ):
+    saved.rename(tmp_path / ".saved.old")
+    assert read() == classifier.digest
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+
+
+def test_several_may_write_at_once(tmp_path):
+  files = random_classifier.make()._files()
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    writes = [
+      pool.submit(files_lib.write, tmp_path / "saved", files) for _ in range(24)
+    ]
+  for write in writes:
+    write.result()
+  assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+  assert classifier_lib.Classifier.load(tmp_path / "saved")

@@ -1,0 +1,201 @@
+"""The command line: what a mistake is answered with, and what is printed."""
+
+import io
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from paws_jax.runs import output as output_lib
+from paws_jax.runs import signals as signals_lib
+
+ROOT = pathlib.Path(__file__).parents[2]
+RECIPE = "tests/tiny_recipe.py"
+
+
+def run(*args, **options):
+  return subprocess.run(
+    [sys.executable, "-m", "paws_jax.main", *args],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=600,
+    check=False,
+    **options,
+  )
+
+
+def assert_refused(result, *words):
+  """Status 2, and one line on standard error that holds all the words."""
+  assert result.returncode == 2, result.stderr
+  assert result.stdout == ""
+  assert "Traceback" not in result.stderr
+  (line,) = result.stderr.splitlines()
+  assert line.startswith("error: ")
+  for word in words:
+    assert word in line
+
+
+@pytest.mark.parametrize(
+  ("args", "words"),
+  [
+    ([], ["--config", "configs/quickstart.py"]),
+    (["--config=nowhere.py"], ["--config=nowhere.py", "no such file"]),
+    (
+      ["--config", "nowhere.py:x", "--config.train.epochs=1"],
+      ["--config=nowhere.py:x", "no such file"],
+    ),
+    (
+      ["--config=configs/image_folder.py:labtop", "--config.train.epochs=1"],
+      ["image_folder.py:labtop: ValueError", "known are gpu, laptop"],
+    ),
+    (["--config", RECIPE, "more"], ["unknown arguments", "more"]),
+    (["--config", RECIPE, "--workdri=x"], ["workdri", "workdir"]),
+    (["--config", RECIPE, "--task=fly"], ["task", "pretrain"]),
+  ],
+)
+def test_wrong_flags(args, words):
+  assert_refused(run(*args), *words)
+
+
+@pytest.mark.parametrize(
+  ("override", "words"),
+  [
+    ("train.epoch=3", ["no such field", "'epoch'", '"epochs"']),
+    ("trian.epochs=3", ["no such field", "'trian'", '"train"']),
+    ("sed=3", ["no such field", "'sed'"]),
+    ("train.epochs=many", ["train.epochs=many", "int"]),
+    ("train.epochs=1.5", ["train.epochs=1.5", "int"]),
+    ("train=3", ["train=3", "ConfigDict"]),
+    ("method.me_max=perhaps", ["method.me_max", "perhaps"]),
+    ("train.epochs", ["Missing value", "train.epochs"]),
+  ],
+)
+def test_wrong_fields(override, words):
+  result = run(f"--config={RECIPE}", f"--config.{override}")
+  assert_refused(result, *words)
+
+
+def test_a_recipe_with_a_mistake_of_its_own_shows_where(tmp_path):
+  recipe = tmp_path / "recipe.py"
+  recipe.write_text("import math\ndef get_config():\n  return math.nothing\n")
+  result = run(f"--config={recipe}")
+  assert result.returncode == 1
+  assert "Traceback" in result.stderr
+  assert "recipe.py" in result.stderr
+  assert "math" in result.stderr
+
+
+def test_help_answers_without_jax():
+  code = (
+    "import sys; from paws_jax import main; "
+    "print([m for m in ('jax', 'tensorflow', 'orbax') if m in sys.modules])"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+  )
+  assert result.stdout == "[]\n", result.stderr
+  result = run("--help")
+  assert "--workdir" in result.stdout
+  assert "--config" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("override", "words"),
+  [
+    ("optim.peak_lr=nan", ["optim.peak_lr is nan", "finite"]),
+    ("data.source=digit", ["data.source", "digit", "digits", "idx", "tfds"]),
+  ],
+)
+def test_wrong_values(override, words, tmp_path):
+  result = run(
+    f"--config={RECIPE}", f"--config.{override}", f"--workdir={tmp_path / 'w'}"
+  )
+  assert_refused(result, *words)
+  assert not (tmp_path / "w").exists()
+
+
+def test_signals_are_noted_and_handlers_put_back(capfd):
+  before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+  with signals_lib.Signals() as signals:
+    assert signals.received is None
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert signals.received == signal.SIGTERM
+    with pytest.raises(KeyboardInterrupt):
+      os.kill(os.getpid(), signal.SIGINT)
+    assert signals.received == signal.SIGTERM
+  after = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+  assert after == before
+  assert (
+    capfd.readouterr().err
+    == "\nSIGTERM: finishing the step under way, then saving ...\n"
+  )
+
+
+def test_first_interrupt_stops_and_second_interrupts(capfd):
+  with signals_lib.Signals() as signals:
+    os.kill(os.getpid(), signal.SIGINT)
+    assert signals.received == signal.SIGINT
+    with pytest.raises(KeyboardInterrupt):
+      os.kill(os.getpid(), signal.SIGINT)
+  assert capfd.readouterr().err.count("SIGINT") == 1
+
+
+def test_output_goes_through_line_by_line(tmp_path):
+  with (tmp_path / "log").open("w") as file:
+    output = output_lib.Output(file)
+    print("one", file=output)
+    assert (tmp_path / "log").read_text() == "one\n"
+    assert not output.isatty()
+    assert output.name == file.name
+
+
+def test_output_survives_its_reader():
+  read, write = os.pipe()
+  with os.fdopen(write, "w") as stream:
+    output = output_lib.Output(stream)
+    print("one", file=output)
+    os.close(read)
+    for _ in range(3):
+      print("two", file=output)
+      output.flush()
+  # Closing the stream flushed it once more, into the void.
+
+
+def test_output_of_a_process_without_one():
+  output = output_lib.Output(None)
+  print("nothing", file=output)
+  assert not output.isatty()
+  output.close()
+
+
+def test_output_passes_other_errors_on():
+  closed = io.StringIO()
+  closed.close()
+  with pytest.raises(ValueError, match="closed"):
+    print("one", file=output_lib.Output(closed))
+
+
+@pytest.mark.parametrize(
+  ("arguments", "words"),
+  [
+    (["--task=report"], ["--config"]),
+    (["--config", RECIPE, "--images=x"], ["--images", "predict", "pretrain"]),
+    (
+      ["--config", RECIPE, "--task=report", "--targets=torch"],
+      ["--targets", "export", "report"],
+    ),
+    (["--task=report", "--workdir=nowhere"], ["nowhere", "holds no run"]),
+  ],
+)
+def test_flags_that_do_not_belong_to_the_task_are_refused(arguments, words):
+  result = run(*arguments)
+  assert result.returncode == 2, result.stderr
+  for word in words:
+    assert word in result.stderr
+  assert "Traceback" not in result.stderr

@@ -1,0 +1,371 @@
+"""Every field of a recipe: its default, its reader and its range."""
+
+import dataclasses
+import importlib.util
+import math
+import pathlib
+import re
+
+import ml_collections
+import pytest
+
+from paws_jax import augment
+from paws_jax import config as config_lib
+from paws_jax import models
+from paws_jax import optim
+from paws_jax.config import finetune
+from paws_jax.data import dataset
+from paws_jax.data import memory_pipeline
+from paws_jax.evaluation import embed
+from paws_jax.methods import base
+from paws_jax.runs import checkpoint
+from paws_jax.runs import metrics
+from paws_jax.training import state
+
+READERS = {
+  "data": dataset.DataConfig,
+  "views": augment.ViewsConfig,
+  "support": memory_pipeline.SupportConfig,
+  "model": models.ModelConfig,
+  "method": base.MethodConfig,
+  "optim": optim.OptimConfig,
+  "train": state.TrainConfig,
+  "eval": embed.EvalConfig,
+  "checkpoint": checkpoint.CheckpointConfig,
+  "finetune": finetune.FinetuneConfig,
+  "log": metrics.LogConfig,
+}
+RECIPES = sorted((pathlib.Path(__file__).parents[2] / "configs").glob("*.py"))
+
+# Values that each field must refuse, and what the message says it may be.
+REFUSED = {
+  "seed": ([-1, 2**31], "[0, 2147483647]"),
+  "data.source": (["", "cifar10"], "digits, idx, tfds, folder"),
+  "data.pipeline": (["", "device"], "memory, host"),
+  "data.image_size": ([-1], "at least 0"),
+  "data.labels_per_class": ([-1, -4], "at least 0"),
+  "data.labels_fraction": ([-0.1, 1.5], "[0, 1]"),
+  "data.canvas_size": ([0], "at least 1"),
+  "data.on_bad_image": (["", "ignore"], "error, skip"),
+  "data.max_pixels": ([0, 178_956_971], "[1, 178956970]"),
+  "data.support_cache_mb": ([-1], "at least 0"),
+  "data.split_seed": ([-1, 2**31], "[0, 2147483647]"),
+  "views.num_large": ([0], "at least 1"),
+  "views.large_size": ([0], "at least 1"),
+  "views.large_scale": (
+    [(0.0, 1.0), (0.5, 0.2), (0.5, 1.5), (-0.1, 0.5), (0.5,)],
+    "0 < low <= high <= 1",
+  ),
+  "views.num_small": ([-1], "at least 0"),
+  "views.small_size": ([0], "at least 1"),
+  "views.small_scale": (
+    [(0.0, 1.0), (0.5, 0.2), (0.5, 1.5), (0.1, 0.2, 0.3)],
+    "0 < low <= high <= 1",
+  ),
+  "views.aspect_ratio": ([(0.0, 1.0), (2.0, 1.0), (1.0,)], "0 < low <= high"),
+  "views.flip_probability": ([-0.1, 1.1], "[0, 1]"),
+  "views.rotation_degrees": ([-1.0, 181.0], "[0, 180]"),
+  "views.jitter_strength": ([-0.1], "at least 0"),
+  "views.jitter_probability": ([-0.1, 1.1], "[0, 1]"),
+  "views.grey_probability": ([-0.1, 1.1], "[0, 1]"),
+  "views.blur_probability": ([-0.1, 1.1], "[0, 1]"),
+  "views.blur_radius": ([(0.0, 1.0), (2.0, 1.0)], "0 < low <= high"),
+  "views.solarize_probability": ([-0.1, 1.1], "[0, 1]"),
+  "views.equalize_probability": ([-0.1, 1.1], "[0, 1]"),
+  "views.mean": ([()], "one number per channel"),
+  "views.std": ([(), (0.2, 0.0, 0.2), (0.2, -0.1, 0.2)], "greater than 0"),
+  "views.eval_resize": ([-1], "at least 0"),
+  "support.classes_per_step": ([-1, 1], "0 (all classes) or at least 2"),
+  "support.images_per_class": ([0], "at least 1"),
+  "support.num_views": ([0], "at least 1"),
+  "support.label_smoothing": ([-0.1, 1.0], "[0, 1)"),
+  "model.width": ([0], "at least 1"),
+  "model.projection_hidden_dim": ([-1], "at least 0"),
+  "model.output_dim": ([0], "at least 1"),
+  "model.bn_momentum": ([-0.1, 1.0], "[0, 1)"),
+  "model.final_bn_momentum": ([-0.1, 1.0], "[0, 1)"),
+  "model.dtype": (["float16", ""], "auto, float32, bfloat16"),
+  "method.temperature": ([0.0, -0.1], "greater than 0"),
+  "method.sharpen_temperature": ([0.0, -0.1], "greater than 0"),
+  "method.prior": (["", "even"], "uniform, labels, given"),
+  "method.prior_probs": ([(0.5, 0.0), (1.5, -0.5)], "greater than 0"),
+  "method.support_loss_weight": ([-0.1], "at least 0"),
+  "method.entropy_loss_weight": ([-0.1], "at least 0"),
+  "method.supervised_until": ([-1], "at least 0"),
+  "method.supervised_until_epochs": ([-0.5], "at least 0"),
+  "method.label_mass_ratio": ([0.0, -1.0], "greater than 0"),
+  "method.in_domain_temperature": ([0.0, -0.1], "greater than 0"),
+  "method.in_domain_power": ([-0.1], "at least 0"),
+  "method.num_iterations": ([-1], "at least 0"),
+  "method.released_batch_size": ([0], "at least 1"),
+  "optim.start_lr": ([-0.1], "at least 0"),
+  "optim.peak_lr": ([0.0, -0.1], "greater than 0"),
+  "optim.final_lr": ([-0.1], "at least 0"),
+  "optim.warmup_epochs": ([-1], "at least 0"),
+  "optim.weight_decay": ([-1e-6], "at least 0"),
+  "optim.momentum": ([-0.1, 1.0], "[0, 1)"),
+  "optim.b2": ([-0.1, 1.0], "[0, 1)"),
+  "optim.trust_coefficient": ([0.0], "greater than 0"),
+  "train.batch_size": ([0, -8], "at least 1"),
+  "train.epochs": ([0], "at least 1"),
+  "train.steps_per_call": ([0], "at least 1"),
+  "train.remat": (["some", ""], "none, dots, all"),
+  "train.bn_group_size": ([-1], "at least 0"),
+  "eval.every_steps": ([-1], "at least 0"),
+  "eval.batch_size": ([0], "at least 1"),
+  "checkpoint.every_steps": ([-1], "at least 0"),
+  "checkpoint.keep_every_steps": ([-1], "at least 0"),
+  "finetune.learning_rates": (
+    [(), (0.1, 0.0), (0.1, -0.1), (0.1, 0.1)],
+    "different numbers greater than 0",
+  ),
+  "finetune.protocol": (["", "linear"], "linear_head, suncet"),
+  "finetune.epochs": ([0], "at least 1"),
+  "finetune.batch_size": ([0], "at least 1"),
+  "finetune.crop_scale": ([(0.0, 1.0), (0.5, 0.2)], "0 < low <= high <= 1"),
+  "finetune.aspect_ratio": ([(0.0, 1.0), (2.0, 1.0)], "0 < low <= high"),
+  "finetune.holdout": (["", "test"], "stratified, paper, none"),
+  "finetune.holdout_fraction": ([0.0, 1.0], "in (0, 1)"),
+  "log.every_steps": ([0], "at least 1"),
+}
+
+
+def _leaves(config, prefix=""):
+  for name, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from _leaves(value, f"{prefix}{name}.")
+    else:
+      yield prefix + name, value
+
+
+def _changed(name, value):
+  config = config_lib.base()
+  with config.ignore_type():
+    config.update_from_flattened_dict({name: value})
+  return config
+
+
+def _load(path):
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def test_small_crops_are_no_larger_than_large_ones():
+  config = config_lib.base()
+  config.views.large_size, config.views.small_size = 16, 17
+  with pytest.raises(ValueError, match=r"small_size is 17.*16 pixels"):
+    config_lib.validate(config)
+  # Without small crops their size says nothing.
+  config.views.num_small = 0
+  config_lib.validate(config)
+
+
+def test_the_defaults_are_valid():
+  config_lib.validate(config_lib.base())
+
+
+def test_every_call_gives_defaults_of_its_own():
+  first = config_lib.base()
+  first.optim.peak_lr = 123.0
+  assert config_lib.base().optim.peak_lr != 123.0
+
+
+def test_every_section_has_exactly_the_fields_of_its_reader():
+  config = config_lib.base()
+  sections = {
+    name: set(value)
+    for name, value in config.items()
+    if isinstance(value, ml_collections.ConfigDict)
+  }
+  assert set(config) - set(sections) == {"seed"}
+  assert sections == {
+    name: {field.name for field in dataclasses.fields(reader)}
+    for name, reader in READERS.items()
+  }
+
+
+def test_no_reader_has_a_default_of_its_own():
+  for reader in READERS.values():
+    for field in dataclasses.fields(reader):
+      assert field.default is dataclasses.MISSING, field.name
+      assert field.default_factory is dataclasses.MISSING, field.name
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_an_unknown_field_of_a_section_is_named(name):
+  section = dict(config_lib.base()[name]) | {"bogus_field": 1}
+  with pytest.raises(TypeError, match="bogus_field"):
+    READERS[name](**section)
+
+
+def test_every_number_has_a_range():
+  for name, value in _leaves(config_lib.base()):
+    if isinstance(value, (int, float, tuple)) and not isinstance(value, bool):
+      assert name in REFUSED, name
+
+
+@pytest.mark.parametrize(
+  ("name", "value", "allowed"),
+  [(k, v, allowed) for k, (vs, allowed) in REFUSED.items() for v in vs],
+)
+def test_a_value_out_of_range_is_refused_by_name(name, value, allowed):
+  with pytest.raises(ValueError, match=rf"^{name} is ") as error:
+    config_lib.validate(_changed(name, value))
+  assert repr(value) in str(error.value)
+  assert allowed in str(error.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+  "name",
+  [
+    name
+    for name, value in _leaves(config_lib.base())
+    if isinstance(value, (int, float, tuple)) and not isinstance(value, bool)
+  ],
+)
+def test_numbers_that_are_not_finite_are_refused(name, value):
+  before = dict(_leaves(config_lib.base()))[name]
+  if isinstance(before, tuple):
+    value = (*before[:-1], value)
+  with pytest.raises(ValueError, match=rf"^{name} is .* finite"):
+    config_lib.validate(_changed(name, value))
+
+
+@pytest.mark.parametrize(
+  ("name", "value"),
+  [
+    ("views.num_small", 0),
+    ("views.large_scale", (1.0, 1.0)),
+    ("views.flip_probability", 1.0),
+    ("views.jitter_strength", 0.0),
+    ("views.eval_resize", 0),
+    ("support.label_smoothing", 0.0),
+    ("optim.start_lr", 0.0),
+    ("optim.warmup_epochs", 0.5),
+    ("optim.warmup_epochs", 100),
+    ("optim.weight_decay", 0.0),
+    ("seed", 2**31 - 1),
+  ],
+)
+def test_values_at_the_edge_of_their_range_are_taken(name, value):
+  config_lib.validate(_changed(name, value))
+
+
+def test_a_warm_up_longer_than_the_run_is_refused_with_both_numbers():
+  config = config_lib.base()
+  config.train.epochs = 5
+  with pytest.raises(
+    ValueError, match=r"optim.warmup_epochs is 10 but train.epochs is 5"
+  ):
+    config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"source": "digits", "pipeline": "host"}, "'digits': it must be 'memory'"),
+    ({"source": "idx", "pipeline": "host"}, "'idx': it must be 'memory'"),
+    ({"source": "folder"}, "'folder': it must be 'host'"),
+    (
+      {"labels_per_class": 4, "labels_fraction": 0.1},
+      "labels_per_class is 4 and data.labels_fraction is 0.1: set one",
+    ),
+    (
+      {"labels_file": "a.txt"},
+      "labels_file is 'a.txt' but data.labels_per_class is 4: the file tells",
+    ),
+    (
+      {"labels_file": "a", "labels_per_class": 0, "labels_fraction": 0.1},
+      "set labels_fraction to 0, or labels_file to ''",
+    ),
+    (
+      {"source": "folder", "pipeline": "host", "tfds_name": "cifar10"},
+      "data.tfds_name is 'cifar10' but data.source is 'folder': only 'tfds'",
+    ),
+    (
+      {"source": "folder", "pipeline": "host", "image_size": 16},
+      "data.image_size is 16 but data.pipeline is 'host': leave it 0",
+    ),
+    (
+      {"manifest": "a.csv"},
+      "data.manifest is 'a.csv' but data.source is 'digits'",
+    ),
+    (
+      {"unlabelled_dir": "u"},
+      "data.unlabelled_dir is 'u' but data.source is 'digits'",
+    ),
+    ({"test_dir": "t"}, "data.test_dir is 't' but data.source is 'digits'"),
+    (
+      {
+        "source": "folder",
+        "pipeline": "host",
+        "manifest": "a.csv",
+        "test_dir": "t",
+      },
+      "data.test_dir is 't' but data.manifest is given",
+    ),
+  ],
+)
+def test_fields_about_data_that_contradict_each_other(changes, message):
+  config = config_lib.base()
+  config.data.update(changes)
+  with pytest.raises(ValueError, match=re.escape(message)):
+    config_lib.validate(config)
+
+
+def test_images_on_disk_are_resized_to_be_evaluated():
+  config = config_lib.base()
+  config.data.update(source="folder", pipeline="host")
+  config.views.eval_resize = 0
+  with pytest.raises(ValueError, match=r"eval_resize is 0 but .* 'host'.* 224"):
+    config_lib.validate(config)
+
+
+def test_data_on_disk_is_taken():
+  config = config_lib.base()
+  config.data.update(source="folder", pipeline="host", unlabelled_dir="u")
+  config_lib.validate(config)
+  config.data.update(source="tfds", unlabelled_dir="", labels_per_class=0)
+  config.data.labels_fraction = 0.1
+  config_lib.validate(config)
+  config.data.update(labels_fraction=0.0, labels_file="list.txt")
+  config_lib.validate(config)
+
+
+@pytest.mark.parametrize("every", [0, 20])
+def test_a_retention_that_no_checkpoint_meets_is_refused(every):
+  config = config_lib.base()
+  config.checkpoint.every_steps = every
+  config.checkpoint.keep_every_steps = 30
+  with pytest.raises(
+    ValueError, match=rf"keep_every_steps is 30 but .*every_steps is {every}"
+  ):
+    config_lib.validate(config)
+  config.checkpoint.every_steps = 15
+  config_lib.validate(config)
+
+
+def test_mean_and_std_of_different_lengths_are_refused():
+  with pytest.raises(ValueError, match=r"views.mean has 1 .* views.std 3"):
+    config_lib.validate(_changed("views.mean", (0.5,)))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_valid_and_can_be_built(path):
+  config = _load(path).get_config()
+  config_lib.validate(config)
+  assert set(dict(_leaves(config))) == set(dict(_leaves(config_lib.base())))
+  for name, reader in READERS.items():
+    reader(**dict(config[name]))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_says_how_to_run_it(path):
+  assert f"--config=configs/{path.name}" in _load(path).__doc__
+
+
+def test_there_are_recipes():
+  assert RECIPES

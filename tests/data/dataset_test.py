@@ -1,0 +1,139 @@
+"""From section `data` to images: labelled, unlabelled, held out."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from paws_jax import augment
+from paws_jax import config as config_lib
+from paws_jax.data import dataset as dataset_lib
+from paws_jax.data import memory_pipeline
+from paws_jax.data.sources import arrays as arrays_lib
+from paws_jax.parallel import mesh
+
+NUM_TRAIN = 44
+
+
+@pytest.fixture(scope="module")
+def arrays():
+  rng = np.random.default_rng(0)
+  labels = np.arange(NUM_TRAIN, dtype=np.int32) % 5
+  return arrays_lib.Arrays(
+    name="toy",
+    class_names=("ant", "bee", "cat", "dog", "elk"),
+    train_images=rng.integers(0, 256, (NUM_TRAIN, 8, 10, 1), np.uint8),
+    train_labels=labels,
+    test_images=rng.integers(0, 256, (7, 8, 10, 1), np.uint8),
+    test_labels=labels[:7],
+  )
+
+
+def load(arrays, **changes):
+  section = dict(config_lib.base().data) | {"labels_per_class": 3} | changes
+  views = dict(config_lib.base().views)
+  views |= {"large_size": 8, "mean": (0.5,), "std": (0.25,), "eval_resize": 0}
+  return dataset_lib.load(
+    dataset_lib.DataConfig(**section),
+    augment.ViewsConfig(**views),
+    arrays=arrays,
+  )
+
+
+def pipeline(dataset, batch_size=8):
+  support = dict(config_lib.base().support)
+  support |= {"classes_per_step": 5, "images_per_class": 3}
+  return dataset.make_pipeline(
+    support=memory_pipeline.SupportConfig(**support),
+    batch_size=batch_size,
+    seed=0,
+    mesh=mesh.make_mesh(jax.devices()[:1]),
+    with_unlabelled=True,
+  )
+
+
+def test_the_labelled_part_is_the_split(arrays):
+  dataset = load(arrays)
+  assert np.bincount(dataset.labelled.labels).tolist() == [3] * 5
+  ids = dataset.split.labelled_ids
+  images = dataset.labelled.images
+  np.testing.assert_array_equal(images, arrays.train_images[ids])
+  np.testing.assert_array_equal(
+    dataset.labelled.labels, arrays.train_labels[ids]
+  )
+  assert len(dataset.labelled) == 15
+  assert dataset.num_classes == 5
+
+
+def test_the_split_seed_chooses_it(arrays):
+  ids = load(arrays).split.labelled_ids
+  np.testing.assert_array_equal(load(arrays).split.labelled_ids, ids)
+  assert set(load(arrays, split_seed=5).split.labelled_ids) != set(ids)
+
+
+def test_images_are_resized_once_where_the_recipe_says_so(arrays):
+  images = pipeline(load(arrays, image_size=12)).inputs(0, 5).images
+  assert images.shape == (NUM_TRAIN, 12, 12, 1)
+  assert images.dtype == np.uint8
+  images = pipeline(load(arrays)).inputs(0, 5).images
+  np.testing.assert_array_equal(images, arrays.train_images)
+
+
+@pytest.mark.parametrize("include", [True, False])
+def test_labelled_images_can_be_left_out_of_the_unlabelled_ones(
+  arrays, include
+):
+  dataset = load(arrays, include_labelled=include)
+  served = pipeline(dataset)
+  num_images = NUM_TRAIN if include else NUM_TRAIN - 15
+  assert served.steps_per_epoch == num_images // 8
+  order = np.asarray(served.inputs(0, 1).orders[0])
+  labelled = set(dataset.split.labelled_ids.tolist())
+  expected = set(range(NUM_TRAIN)) - (set() if include else labelled)
+  assert sorted(order.tolist()) == sorted(expected)
+  # The images of these rows, and no others.
+  batch = served.batch(served.inputs(0, 1), np.int32(0))
+  np.testing.assert_array_equal(batch.unlabelled.id, order[:8])
+  np.testing.assert_array_equal(
+    batch.unlabelled.image, arrays.train_images[order[:8]]
+  )
+
+
+def test_too_few_images_without_the_labelled_ones(arrays):
+  dataset = load(arrays, include_labelled=False)
+  with pytest.raises(ValueError, match=r"is 32 but there are 29 images"):
+    pipeline(dataset, batch_size=32)
+
+
+def test_the_home_directory_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  names = ("dir", "manifest", "labels_file", "unlabelled_dir", "test_dir")
+  section = dict(config_lib.base().data) | dict.fromkeys(names, "~/x")
+  config = dataset_lib.DataConfig(**section)
+  for name in names:
+    assert getattr(config, name) == str(tmp_path / "x")
+  # Only at the start, and of a user who exists.
+  other = dataclasses.replace(config, dir="x/~", manifest="~nobody!/x")
+  assert (other.dir, other.manifest) == ("x/~", "~nobody!/x")
+
+
+def test_images_that_are_left_aside_are_told(tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  for name in ("a/1.png", "b/2.png", "a/3.heic", "a/4.txt"):
+    path = tmp_path / "photos" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+  changes = {"source": "folder", "pipeline": "host", "labels_per_class": 1}
+  section = dict(config_lib.base().data) | changes | {"dir": "~/photos"}
+  dataset = dataset_lib.load(
+    dataset_lib.DataConfig(**section),
+    augment.ViewsConfig(**config_lib.base().views),
+  )
+  assert len(dataset.labelled) == 2
+  (notice,) = dataset.notices
+  assert notice.startswith("1 .heic file is left aside")
+
+
+def test_data_in_memory_have_no_notices(arrays):
+  assert load(arrays).notices == ()

@@ -1,0 +1,389 @@
+"""Decoding: Pillow's pixels, in the graph too, whatever the file."""
+
+import functools
+import io
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL import ImageOps
+from sklearn import datasets
+
+from paws_jax import errors
+from paws_jax.data.host import decode
+
+MAX_PIXELS = 178956970
+
+
+@functools.cache
+def _photograph(index=0):
+  return datasets.load_sample_images().images[index]
+
+
+def _encode(array, **settings):
+  """Bytes of an array, by default as a JPEG; `mode` converts it before."""
+  mode = settings.pop("mode", None)
+  image = array if isinstance(array, Image.Image) else Image.fromarray(array)
+  image = image.convert(mode) if mode else image
+  settings.setdefault("format", "JPEG")
+  stream = io.BytesIO()
+  image.save(stream, **settings)
+  return stream.getvalue()
+
+
+def _exif(orientation, byte_order="<"):
+  exif = Image.Exif()
+  exif.endian = byte_order
+  exif[0x0112] = orientation
+  return exif.tobytes()
+
+
+def _image(content, **settings):
+  settings = {"name": "a/b.jpg", "max_pixels": MAX_PIXELS, **settings}
+  return decode.image(content, **settings)
+
+
+def _plain(content, canvas_size=1024, max_pixels=MAX_PIXELS):
+  return decode.plain_jpeg(
+    content, canvas_size=canvas_size, max_pixels=max_pixels
+  ).numpy()
+
+
+def _pillow(content):
+  return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+# Canvases.
+
+
+def test_an_image_lies_in_the_upper_left_corner_of_its_canvas():
+  content = _encode(_photograph()[:40, :60], format="PNG")
+  square, size = decode.canvas(
+    content, name="x", canvas_size=64, max_pixels=MAX_PIXELS
+  )
+  assert (square.shape, square.dtype) == ((64, 64, 3), np.uint8)
+  assert (size.tolist(), size.dtype) == ([40, 60], np.int32)
+  np.testing.assert_array_equal(square[:40, :60], _photograph()[:40, :60])
+  assert not square[40:].any()
+  assert not square[:, 60:].any()
+
+
+@pytest.mark.parametrize(
+  ("shape", "fitted"),
+  [
+    ((427, 640), (171, 256)),
+    ((640, 427), (256, 171)),
+    ((256, 256), (256, 256)),
+    ((257, 1), (256, 1)),
+    ((1, 5000), (1, 256)),
+  ],
+)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_large_images_are_reduced_to_the_canvas(shape, fitted, kind):
+  content = _encode(np.full((*shape, 3), 77, np.uint8), format=kind)
+  square, size = decode.canvas(
+    content, name="x", canvas_size=256, max_pixels=MAX_PIXELS
+  )
+  assert tuple(size.tolist()) == fitted
+  assert np.all(square[: fitted[0], : fitted[1]] == 77)
+  assert not square[fitted[0] :].any()
+
+
+def test_reducing_is_antialiased():
+  # Lines of one pixel become an even grey; without antialiasing, lines again.
+  lines = np.zeros((600, 600, 3), np.uint8)
+  lines[:, ::2] = 255
+  for kind in ("PNG", "JPEG"):
+    reduced = _image(_encode(lines, format=kind, quality=95), fit=200)
+    assert np.abs(reduced[5:-5, 5:-5].astype(int) - 128).max() < 40
+
+
+def test_jpeg_is_reduced_to_nearly_what_the_whole_image_gives():
+  content = _encode(_photograph(), quality=95)
+  whole = Image.fromarray(_image(content))
+  want = whole.resize((128, 85), Image.Resampling.LANCZOS)
+  difference = np.abs(_image(content, fit=128) - np.asarray(want, int))
+  assert difference.mean() < 1
+
+
+# What kinds of image become.
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "TIFF"])
+def test_lossless_files_give_their_pixels(index, kind):
+  pixels = _photograph(index)[:50, :70]
+  np.testing.assert_array_equal(
+    _image(_encode(pixels, format=kind, lossless=True)), pixels
+  )
+
+
+def test_png_bytes_in_a_jpg_are_a_png():
+  pixels = _photograph()[:20, :30]
+  got = _image(_encode(pixels, format="PNG"), name="really.jpg")
+  np.testing.assert_array_equal(got, pixels)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "RGB"])
+def test_other_modes_become_what_pillow_converts_them_to(mode):
+  content = _encode(
+    _photograph(), mode=mode, format="JPEG" if mode == "CMYK" else "PNG"
+  )
+  np.testing.assert_array_equal(_image(content), _pillow(content))
+
+
+def test_sixteen_bits_are_scaled_not_cut():
+  ramp = np.arange(0, 65536, 257, dtype=np.uint16).reshape(1, -1)
+  got = _image(_encode(ramp, format="PNG"))
+  np.testing.assert_array_equal(got[0, :, 0], np.arange(256))
+  np.testing.assert_array_equal(got[..., 0], got[..., 2])
+  half = _image(_encode(np.full((1, 1), 384, np.uint16), format="PNG"))
+  assert half.tolist() == [[[1, 1, 1]]]
+
+
+def test_transparency_of_sixteen_bits_shows_white():
+  ramp = np.arange(0, 65536, 257, dtype=np.uint16).reshape(1, -1)
+  got = _image(_encode(ramp, format="PNG", transparency=257 * 10))
+  want = np.arange(256)
+  want[10] = 255
+  np.testing.assert_array_equal(got[0, :, 0], want)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int16])
+def test_integers_of_unknown_range_are_refused(dtype):
+  # As 16 bits nearly all of them would be white, or black.
+  values = np.array([[0, 30000]], dtype)
+  stream = io.BytesIO()
+  if dtype == np.int32:
+    Image.fromarray(values * 60000).save(stream, "TIFF")
+  else:
+    tags = {339: 2}
+    Image.fromarray(values.astype(np.uint16)).save(
+      stream, "TIFF", tiffinfo=tags
+    )
+  assert Image.open(stream).mode == "I"
+  with pytest.raises(errors.BadImageError, match=r"a/b\.jpg: .*range unknown"):
+    _image(stream.getvalue())
+
+
+def test_sixteen_bits_in_a_tiff_are_those_in_a_png():
+  ramp = np.arange(0, 65536, 257, dtype=np.uint16).reshape(1, -1)
+  got = _image(_encode(ramp, format="TIFF"))
+  np.testing.assert_array_equal(got[0, :, 0], np.arange(256))
+
+
+def test_transparent_pixels_show_white():
+  pixels = np.zeros((2, 2, 4), np.uint8)
+  pixels[0, 0] = [10, 20, 30, 255]
+  pixels[0, 1] = [10, 20, 30, 0]
+  pixels[1, 0] = [0, 0, 0, 51]
+  got = _image(_encode(pixels, format="PNG"))
+  assert got[0].tolist() == [[10, 20, 30], [255, 255, 255]]
+  assert got[1, 0].tolist() == [204, 204, 204]
+
+
+@pytest.mark.parametrize("mode", ["LA", "P", "L", "RGB"])
+def test_every_kind_of_transparency_shows_white(mode):
+  if mode == "LA":
+    grey = np.array([[[9, 255], [9, 0]]], np.uint8)
+    content = _encode(Image.fromarray(grey, "LA"), format="PNG")
+  else:
+    image = Image.new(mode, (2, 1))
+    if mode == "P":
+      image.putpalette([9, 9, 9, 5, 5, 5])
+      image.putpixel((1, 0), 1)
+      transparent = b"\xff\x00"
+    else:
+      image.putpixel((0, 0), 9 if mode == "L" else (9, 9, 9))
+      transparent = 0 if mode == "L" else (0, 0, 0)
+    content = _encode(image, format="PNG", transparency=transparent)
+  assert _image(content)[0, :, 0].tolist() == [9, 255]
+
+
+def test_the_first_frame_of_an_animation():
+  frames = [Image.new("RGB", (8, 8), c) for c in ((250, 0, 0), (0, 250, 0))]
+  for kind in ("GIF", "WEBP", "PNG"):
+    content = _encode(
+      frames[0], format=kind, save_all=True, append_images=frames[1:]
+    )
+    assert _image(content)[4, 4].argmax() == 0
+
+
+@pytest.mark.parametrize("orientation", range(1, 10))
+@pytest.mark.parametrize("byte_order", ["<", ">"])
+def test_exif_orientation_is_applied(orientation, byte_order):
+  content = _encode(_photograph(), exif=_exif(orientation, byte_order))
+  upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+  np.testing.assert_array_equal(_image(content), upright)
+  plain = _plain(content)
+  if orientation == 1:
+    # A camera held level is no reason to leave the graph.
+    np.testing.assert_array_equal(plain, upright)
+  else:
+    assert plain.shape == (0, 0, 3)
+
+
+def test_a_turned_image_is_reduced_too():
+  content = _encode(_photograph(), exif=_exif(6))
+  assert _image(content, fit=64).shape == (64, 43, 3)
+
+
+def test_orientation_from_xmp_is_seen_by_both():
+  xmp = b'<x xmlns="http://ns.adobe.com/xap/1.0/" tiff:Orientation="6"/>'
+  content = _encode(_photograph(), xmp=xmp)
+  assert _image(content).shape == (640, 427, 3)
+  assert _plain(content).size == 0
+
+
+def test_metadata_that_say_nothing_are_no_reason_to_refuse():
+  content = _encode(_photograph(), exif=b"Exif\x00\x00garbage")
+  np.testing.assert_array_equal(_image(content), _pillow(content))
+
+
+# In the graph.
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize(
+  "settings",
+  [
+    {"quality": 92},
+    {"quality": 30},
+    {"quality": 95, "subsampling": 0},
+    {"quality": 80, "subsampling": 1},
+    {"progressive": True},
+    {"mode": "L"},
+    {"restart_marker_blocks": 4},
+  ],
+  ids=str,
+)
+def test_the_graph_decodes_bit_for_bit_as_pillow(index, settings):
+  content = _encode(_photograph(index), **settings)
+  np.testing.assert_array_equal(_plain(content), _pillow(content))
+  np.testing.assert_array_equal(_plain(content), _image(content))
+
+
+def test_odd_sizes_decode_alike():
+  for height, width in ((1, 1), (7, 3), (16, 17), (33, 8)):
+    content = _encode(_photograph()[:height, :width])
+    np.testing.assert_array_equal(_plain(content), _image(content))
+
+
+def test_the_graph_leaves_to_pillow_what_is_not_ordinary():
+  photograph = _encode(_photograph())
+  assert _plain(photograph).shape == (427, 640, 3)
+  assert _plain(photograph, canvas_size=639).shape == (0, 0, 3)
+  assert _plain(photograph, max_pixels=427 * 640 - 1).shape == (0, 0, 3)
+  assert _plain(_encode(_photograph(), mode="CMYK")).shape == (0, 0, 3)
+  # Its orientation might stand beyond what is looked at.
+  comment = _encode(_photograph(), comment=b"c" * 5000)
+  assert _plain(comment).shape == (0, 0, 3)
+
+
+@pytest.mark.parametrize("kind", ["empty", "png", "html"])
+def test_the_graph_leaves_to_pillow_what_is_no_jpeg(kind, capfd):
+  content = {
+    "empty": b"",
+    "png": _encode(_photograph(), format="PNG"),
+    "html": b"<html>404</html>",
+  }[kind]
+  assert _plain(content).shape == (0, 0, 3)
+  # A folder of PNG files shall not fill the log.
+  assert "JPEG" not in capfd.readouterr().err
+
+
+def test_the_graph_raises_for_what_is_no_whole_jpeg():
+  import tensorflow as tf
+
+  for end in (100, 9000):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+      _plain(_encode(_photograph())[:end])
+
+
+# Bad images.
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    (b"", "the file is empty"),
+    (b"\n<!DOCTYPE html><html>", "it is text"),
+    (b"GARBAGE!" * 9, r"no image of a known format \(72 bytes, the first b'GA"),
+    (b"%!PS-Adobe-3.0 EPSF-3.0", "no image of a known format"),
+  ],
+)
+def test_what_is_no_image_is_refused_by_name(content, message):
+  with pytest.raises(errors.BadImageError, match=rf"^a/b\.jpg: .*{message}"):
+    _image(content)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"])
+def test_truncated_files_are_refused_wherever_they_end(kind):
+  content = _encode(_photograph()[:64, :64], format=kind)
+  for end in (10, 40, len(content) // 2, int(0.9 * len(content))):
+    with pytest.raises(errors.BadImageError, match=r"a/b\.jpg: .*Repair it"):
+      _image(content[:end])
+
+
+def test_too_little_memory_is_no_damage(monkeypatch):
+  def fail(*unused, **options):
+    raise MemoryError("no room")
+
+  monkeypatch.setattr(Image, "open", fail)
+  with pytest.raises(MemoryError):
+    _image(_encode(_photograph()[:8, :8], format="PNG"))
+
+
+def test_damaged_files_raise_nothing_else():
+  rng = np.random.default_rng(0)
+  refused = 0
+  for kind in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"):
+    content = _encode(_photograph()[:32, :32], format=kind)
+    for _ in range(60):
+      damaged = bytearray(content)
+      for place in rng.integers(0, min(300, len(content)), 4):
+        damaged[place] = rng.integers(0, 256)
+      try:
+        # A changed header may announce anything: few pixels are allowed.
+        image = _image(bytes(damaged), max_pixels=10**6)
+        assert image.dtype == np.uint8
+        assert image.shape[2] == 3
+      except errors.BadImageError:
+        refused += 1
+  assert refused > 20
+
+
+def _bomb(side):
+  """A PNG whose header announces many pixels, and which holds none."""
+
+  def chunk(name, content):
+    checksum = zlib.crc32(name + content).to_bytes(4, "big")
+    return len(content).to_bytes(4, "big") + name + content + checksum
+
+  header = side.to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+  return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
+
+
+def test_decompression_bombs_are_refused_before_decoding():
+  with pytest.raises(
+    errors.BadImageError,
+    match=r"announces 9000 x 9000 pixels, more than .* = 80999999",
+  ):
+    _image(_bomb(9000), max_pixels=80999999)
+  # Not for what it announces, but for what is missing.
+  with pytest.raises(errors.BadImageError, match="damaged or incomplete"):
+    _image(_bomb(9000), max_pixels=81000000)
+  with pytest.raises(errors.BadImageError, match="Pillow refuses it"):
+    _image(_bomb(30000))
+
+
+def test_floating_point_pixels_are_refused():
+  content = _encode(np.zeros((4, 4), np.float32), format="TIFF")
+  with pytest.raises(errors.BadImageError, match="floating-point"):
+    _image(content)
+
+
+def test_the_remedy_is_named():
+  with pytest.raises(errors.BadImageError, match=r'on_bad_image to "skip"'):
+    _image(b"")

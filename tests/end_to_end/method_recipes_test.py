@@ -1,0 +1,204 @@
+"""Recipes of the methods: what they may say, their variants, tiny runs."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+from paws_jax import config as config_lib
+from paws_jax.runs import metrics
+from paws_jax.runs import results
+from paws_jax.tasks import pretrain
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _load(path):
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def _recipe(name, *variants):
+  return _load(ROOT / "configs" / f"{name}.py").get_config(*variants)
+
+
+# --- What may not be said together -------------------------------------------
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    (
+      {"name": "simclr", "support_loss_weight": 0.5},
+      r"support_loss_weight is 0.5 but .*'simclr': it takes no labelled images",
+    ),
+    (
+      {"name": "suncet", "entropy_loss_weight": 0.5},
+      "entropy_loss_weight is 0.5 but .*'suncet'",
+    ),
+    ({"detached_keys": True}, "detached_keys is True but .*'paws'"),
+    (
+      {"supervised_until": 5},
+      "supervised_until is 5 but .*'paws': only suncet",
+    ),
+    (
+      {"supervised_until_epochs": 2.5},
+      r"supervised_until_epochs is 2\.5 but .*'paws': only suncet",
+    ),
+    (
+      {
+        "name": "suncet",
+        "support_loss_weight": 1.0,
+        "supervised_until": 5,
+        "supervised_until_epochs": 2.5,
+      },
+      r"supervised_until is 5 and method.supervised_until_epochs is 2\.5, .* 0",
+    ),
+    ({"as_released": True}, "as_released is True but .*'paws': only ropaws"),
+    (
+      {"name": "suncet"},
+      "support_loss_weight is 0 but .*'suncet'.* set it to 1",
+    ),
+    (
+      {"name": "supervised", "prior": "labels"},
+      "prior is 'labels' but .*'supervised': .* Set it to 'uniform'",
+    ),
+    (
+      {"prior": "given"},
+      "prior is 'given' but method.prior_probs has 0 numbers",
+    ),
+    (
+      {"prior_probs": (0.5, 0.5)},
+      "prior is 'uniform' but method.prior_probs has 2 numbers",
+    ),
+    (
+      {"prior": "given", "prior_probs": (0.5, 0.4)},
+      "prior_probs add up to 0.9: make them add up to 1",
+    ),
+  ],
+)
+def test_switches_that_contradict_each_other(changes, message):
+  config = config_lib.base()
+  config_lib.validate(config)
+  config.method.update(changes)
+  with pytest.raises(ValueError, match=rf"^method\.{message}"):
+    config_lib.validate(config)
+
+
+@pytest.mark.parametrize("name", ["paws", "suncet", "supervised"])
+def test_labels_that_predict_each_other_need_two_of_a_class(name):
+  config = config_lib.base()
+  config.method.name = name
+  config.method.support_loss_weight = 0.0 if name == "supervised" else 1.0
+  config.support.images_per_class = 1
+  with pytest.raises(
+    ValueError, match=rf"images_per_class is 1 .* {name!r} .* at least 2"
+  ):
+    config_lib.validate(config)
+  config.support.num_views = 2
+  config_lib.validate(config)
+
+
+def test_a_prior_of_another_length_than_the_data_is_refused(tmp_path):
+  config = _load(ROOT / "tests" / "tiny_recipe.py").get_config()
+  config.method.prior = "given"
+  config.method.prior_probs = (0.5, 0.5)
+  with pytest.raises(ValueError, match=r"has 2 numbers .* 10 classes"):
+    pretrain.prepare(config, str(tmp_path / "run"))
+
+
+def test_the_labels_of_the_data_make_the_prior(tmp_path):
+  config = _load(ROOT / "tests" / "tiny_recipe.py").get_config()
+  config.method.prior = "labels"
+  prepared = pretrain.prepare(config, str(tmp_path / "run"))
+  # Two labels of each of ten classes.
+  prior = prepared.experiment.trainer.method.prior
+  assert prior == pytest.approx((0.1,) * 10)
+
+
+# --- Variants ----------------------------------------------------------------
+
+VARIANTS = {
+  "simclr": ["100ep", "500ep,1pct", "10pct", "cpu"],
+  "suncet": ["100ep", "500ep,1pct", "cpu"],
+  "ropaws": ["cpu", "cifar10", "imagenet,released", "released"],
+}
+
+
+@pytest.mark.parametrize(
+  ("name", "variants"), [(n, v) for n, vs in VARIANTS.items() for v in vs]
+)
+def test_variants_are_valid_recipes_of_their_method(name, variants):
+  config = _recipe(name, variants)
+  config_lib.validate(config)
+  assert config.method.name == name
+
+
+def test_the_sizes_of_the_suncet_recipe():
+  config = _recipe("suncet", "500ep")
+  support = config.support
+  crops = support.classes_per_step * support.images_per_class
+  crops += config.views.num_large * config.train.batch_size
+  assert crops == 2 * _recipe("simclr").train.batch_size
+  steps_per_epoch = 1_281_167 // config.train.batch_size
+  assert config.method.supervised_until_epochs == 250
+  assert config.checkpoint.every_steps == steps_per_epoch
+  assert _recipe("suncet", "100ep").method.supervised_until_epochs == 0
+
+
+@pytest.mark.parametrize(
+  ("name", "variants", "message"),
+  [
+    ("simclr", "200ep", "'200ep' of simclr.py: known are 100ep"),
+    ("simclr", "cpu,1pct", "cpu goes with no other"),
+    ("ropaws", "digits", "'digits' of ropaws.py: known are cpu"),
+    ("ropaws", "cpu,imagenet", "cpu, imagenet of ropaws.py exclude each"),
+  ],
+)
+def test_unknown_variants_are_refused(name, variants, message):
+  with pytest.raises(ValueError, match=message):
+    _recipe(name, variants)
+
+
+# --- Whole runs --------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("name", "reported", "shown"),
+  [
+    ("ropaws", "in_domain", ["cross-entropy", "me-max KL"]),
+    ("simclr", "nt_xent", ["NT-Xent"]),
+    ("suncet", "suncet", ["NT-Xent", "SuNCEt"]),
+  ],
+)
+def test_a_tiny_run_of_the_recipe(name, reported, shown, tmp_path, capsys):
+  config = _recipe(name, "cpu")
+  # Small images, cut simply: most of the time is the compiler's.
+  config.data.image_size = 0
+  config.views.large_size = config.views.eval_resize = 8
+  config.views.rotation_degrees = 0.0
+  config.train.batch_size = 256
+  config.train.epochs = 1
+  config.optim.warmup_epochs = 0
+  config.eval.every_steps = 0
+  config.checkpoint.every_steps = 0
+  config.log.every_steps = 1
+  prepared = pretrain.prepare(config, str(tmp_path))
+  assert pretrain.run(prepared) == 0
+  out = capsys.readouterr().out
+  labels = [label for label in metrics.LABELS.values() if f"  {label} " in out]
+  assert labels == shown
+  rows = [
+    row
+    for row in metrics.read(prepared.workdir / metrics.METRICS)
+    if "loss" in row
+  ]
+  assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+  assert all(reported in row for row in rows)
+  (result,) = results.read_results(prepared.workdir)
+  assert result["method"] == name
+  # Untrained encoders of digits are far better than chance.
+  assert result["top1"] > 0.2

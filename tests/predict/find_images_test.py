@@ -1,0 +1,95 @@
+"""What --images may be."""
+
+import os
+
+import pytest
+
+from paws_jax.predict import find_images
+
+
+@pytest.fixture
+def folder(tmp_path):
+  for name in ("b.JPG", "a/2.png", "a/1.png", "a/.hidden.png", ".git/x.png"):
+    path = tmp_path / "images" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+  (tmp_path / "images" / "a" / "phone.heic").touch()
+  (tmp_path / "images" / "notes.txt").touch()
+  return tmp_path / "images"
+
+
+def find(path):
+  return find_images.find("--images", str(path))
+
+
+def test_a_directory_is_read_at_any_depth_and_in_order(folder):
+  os.symlink(folder, folder / "a" / "loop")
+  found = find(folder)
+  assert found.names == ("a/1.png", "a/2.png", "b.JPG")
+  assert found.path("a/1.png") == str(folder / "a" / "1.png")
+  assert found.notices == (
+    "1 .heic file is left aside: to use it, convert to JPEG or PNG",
+  )
+  assert found.given == str(folder)
+
+
+def test_folders_that_cannot_be_read_are_told(folder, monkeypatch):
+  closed = {str(folder / "a")}
+  scan = os.scandir
+
+  def scandir(path):
+    if str(path) in closed:
+      raise PermissionError(13, "Permission denied", str(path))
+    return scan(path)
+
+  # Root may read anything.
+  monkeypatch.setattr(os, "scandir", scandir)
+  found = find(folder)
+  assert found.names == ("b.JPG",)
+  (notice,) = found.notices
+  assert notice.startswith(f"folder {folder / 'a'} cannot be read (Permission")
+  closed.add(str(folder))
+  with pytest.raises(ValueError, match=r"that is seen: folder .* cannot be"):
+    find(folder)
+
+
+def test_one_image(folder):
+  found = find(folder / "b.JPG")
+  assert os.path.samefile(found.path(found.names[0]), folder / "b.JPG")
+  assert len(found) == 1
+
+
+@pytest.mark.parametrize("column", ["path", "Image", "file", "filename"])
+def test_a_table_names_paths_relative_to_itself(folder, column):
+  table = folder / "list.csv"
+  table.write_text(f"id,{column}\n1,a/2.png\n\n2,b.JPG\n3,a/2.png\n,\n")
+  found = find(table)
+  assert found.names == ("a/2.png", "b.JPG")
+  assert found.path("b.JPG") == str(folder / "b.JPG")
+  assert found.notices == ("paths listed more than once: 1",)
+  assert found.given == str(table)
+
+
+@pytest.mark.parametrize(
+  ("content", "problem"),
+  [
+    (b"label\nx\n", r"has no column path or .*\['label'\]: name the columns"),
+    (b"", "has no column"),
+    (b"path\n", "lists no image"),
+    (b"id,path\n1,a.png\n2, \n", "row 3 has no path"),
+    (b"path\n\xff\n", "is not UTF-8"),
+    (b'path\n"a\n', "is no CSV"),
+  ],
+)
+def test_tables_that_are_none(tmp_path, content, problem):
+  (tmp_path / "list.csv").write_bytes(content)
+  with pytest.raises(ValueError, match=problem):
+    find(tmp_path / "list.csv")
+
+
+def test_places_without_images(tmp_path):
+  with pytest.raises(FileNotFoundError, match="no such directory or file"):
+    find(tmp_path / "nowhere")
+  (tmp_path / "notes.txt").touch()
+  with pytest.raises(ValueError, match="holds no image, and 1 files of other"):
+    find(tmp_path)

@@ -1,0 +1,113 @@
+"""Which classifier a task works with: of this recipe, newest, or told."""
+
+import dataclasses
+import types
+
+import pytest
+
+from paws_jax import errors
+from paws_jax.predict import source
+from paws_jax.runs import workdir as workdir_lib
+from tests import random_classifier
+
+
+@pytest.fixture
+def run(tmp_path):
+  """A run's directory with a classifier and a fine-tuned one, of step 10."""
+  workdir_lib.prepare(tmp_path, random_classifier.recipe())
+  (tmp_path / workdir_lib.CHECKPOINTS / "10").mkdir(parents=True)
+  made = of_step(10)
+  made.save(tmp_path / source.DIRECTORY)
+  origin = {**made.origin, "finetuned": True}
+  tuned = dataclasses.replace(made, origin=origin)
+  tuned.save(tmp_path / source.FINETUNED)
+  return tmp_path
+
+
+def of_step(step):
+  return dataclasses.replace(random_classifier.make(), origin={"step": step})
+
+
+def find(run, *, classifier=None, head="soft_nn", **changes):
+  config = random_classifier.recipe()
+  config.update_from_flattened_dict(
+    {name.replace("__", "."): value for name, value in changes.items()}
+  )
+  return source.find(config, str(run), classifier=classifier, head=head)
+
+
+@pytest.mark.parametrize("head", ["soft_nn", "finetuned"])
+def test_another_recipe_is_refused(run, head):
+  assert find(run, head=head).class_names == random_classifier.CLASSES
+  with pytest.raises(errors.WorkdirError, match=r"method\.temperature: "):
+    find(run, head=head, method__temperature=0.5)
+  with pytest.raises(errors.WorkdirError, match=r"data\.split_seed: 0 th"):
+    find(run, head=head, data__split_seed=3)
+
+
+@pytest.mark.parametrize("head", ["soft_nn", "finetuned"])
+def test_the_batch_is_that_of_the_command_line(run, head):
+  few = find(run, head=head, eval__batch_size=3).make()
+  assert few.batch_size == 3
+  # Rows that were predicted stay those of this classifier.
+  assert few.digest == find(run, head=head, eval__batch_size=4).make().digest
+
+
+def test_an_old_fine_tuned_classifier_is_told(run, capsys):
+  find(run, head="finetuned")
+  assert not capsys.readouterr().out
+  (run / workdir_lib.CHECKPOINTS / "20").mkdir()
+  find(run, head="finetuned")
+  (line,) = capsys.readouterr().out.splitlines()
+  assert "fine-tuned from step 10, and the run has a checkpoint of step" in line
+
+
+def test_a_fine_tuned_classifier_may_have_no_head(run):
+  tuned = str(run / source.FINETUNED)
+  assert not find(run, classifier=tuned, head="finetuned").has_head
+  other = str(run / source.DIRECTORY)
+  with pytest.raises(ValueError, match="classifier is not fine-tuned: leave"):
+    find(run, classifier=other, head="finetuned")
+
+
+def test_a_damaged_checkpoint_is_passed_over_once(run, monkeypatch, capsys):
+  (run / workdir_lib.CHECKPOINTS / "20").mkdir()
+  made = of_step(10)
+  dataset = types.SimpleNamespace(
+    class_names=made.class_names,
+    labelled=types.SimpleNamespace(labels=made.bank.labels),
+  )
+  trained = types.SimpleNamespace(
+    step=10, experiment=types.SimpleNamespace(dataset=dataset)
+  )
+  monkeypatch.setattr(source.trained_lib, "load", lambda *unused: trained)
+  monkeypatch.setattr(
+    source.classifier_lib, "from_trained", lambda trained: made
+  )
+  find(run).make()
+  assert "of step 10: the one there is of step 10" in capsys.readouterr().out
+  find(run).make()
+  assert not capsys.readouterr().out
+  (run / workdir_lib.CHECKPOINTS / "30").mkdir()
+  find(run).make()
+  assert "making" in capsys.readouterr().out
+
+
+def test_a_users_file_is_seen_before_a_run_is_restored(run):
+  (run / workdir_lib.CHECKPOINTS / "20").mkdir()
+  (run / source.DIRECTORY / "mine.txt").touch()
+  with pytest.raises(errors.WorkdirError, match=r"\(mine\.txt\)"):
+    find(run)
+
+
+def test_a_classifier_that_cannot_tell_what_is_known_is_made_anew(run):
+  directory = run / source.DIRECTORY
+  config = random_classifier.recipe()
+  assert not source._why_anew(config, directory)
+  config.method.name = "ropaws"
+  config.method.in_domain_temperature = 0.5
+  reason = source._why_anew(config, directory)
+  assert reason == "its in_domain_temperature is None, and the run's 0.5"
+  made = dataclasses.replace(of_step(10), in_domain_temperature=0.5)
+  made.save(directory)
+  assert not source._why_anew(config, directory)

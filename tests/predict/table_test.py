@@ -1,0 +1,247 @@
+"""predictions.csv and .parquet: rows that survive a crash."""
+
+import csv
+import sys
+
+import numpy as np
+import pytest
+
+from paws_jax import errors
+from paws_jax.predict import table as table_lib
+
+HEADER = table_lib.columns(3, 1)
+ABOUT = {"classifier": "abc", "images": "/images"}
+# What a file name may be.
+NAMES = [
+  "a.png",
+  'quote".png',
+  "line\nend.png",
+  "no utf-8 \udcff.png",
+  "e,.png",
+]
+
+
+def row(name):
+  numbers = table_lib._is_number
+  return [name, *("0.25" if numbers(c) else "cat" for c in HEADER[1:])]
+
+
+def open_file(path, **about):
+  return table_lib.PredictionsFile(path, HEADER, {**ABOUT, **about})
+
+
+def read(path):
+  with path.open(newline="", encoding="utf-8", errors="surrogateescape") as f:
+    return list(csv.reader(f))
+
+
+@pytest.fixture(params=["p.csv", "p.parquet"])
+def path(request, tmp_path):
+  return tmp_path / request.param
+
+
+def stored(path):
+  """Names in a finished file."""
+  if path.suffix == ".csv":
+    header, *rows = read(path)
+    assert header == HEADER
+    return [row[0] for row in rows]
+  parquet = pytest.importorskip("pyarrow.parquet")
+  table = parquet.read_table(path)
+  assert table.column_names == HEADER
+  assert set(table["probability"].to_pylist()) <= {0.25}
+  return table["path"].to_pylist()
+
+
+def test_columns():
+  names = "path predicted_class probability top1_class top1_probability "
+  names += "top2_class top2_probability top3_class top3_probability entropy "
+  names += "novelty support_1 support_1_class support_1_weight"
+  assert names.split() == HEADER
+  assert "top5_class" in table_lib.columns(10, 10)
+  assert "top6_class" not in table_lib.columns(10, 10)
+  assert table_lib.columns(10, 10)[-1] == "support_3_weight"
+
+
+def test_a_column_more_where_the_classifier_has_it():
+  names = table_lib.columns(3, 1, in_domain=True)
+  assert names[names.index("novelty") + 1] == "in_domain"
+  assert [name for name in names if name != "in_domain"] == HEADER
+  # In a Parquet file a number, not a text.
+  assert table_lib._is_number("in_domain")
+
+
+def test_rows_are_added_to_those_that_are_there(path):
+  names = [name for name in NAMES if path.suffix == ".csv" or name.isascii()]
+  for i, name in enumerate(names):
+    with open_file(path) as file:
+      assert file.done == set(names[:i])
+      file.write(iter([row(name)]))
+      assert file.finish() is None
+  assert stored(path) == names
+  assert not path.with_name("p.parquet.part").exists()
+
+
+def test_a_killed_run_goes_on(path):
+  with open_file(path) as file:
+    file.write(map(row, NAMES))
+  rows = path if path.suffix == ".csv" else path.with_name("p.parquet.part")
+  whole = rows.read_bytes()
+  # Cut anywhere, the rows before are kept, and nothing else.
+  ends = [len(whole[: whole.index(b"\n") + 1])]
+  for _ in NAMES[:2]:
+    ends.append(whole.index(b"\n", ends[-1]) + 1)
+  for cut in range(ends[0], ends[2] + 20):
+    rows.write_bytes(whole[:cut])
+    with open_file(path) as file:
+      assert file.done == set(NAMES[: sum(end <= cut for end in ends[1:])])
+  rows.write_bytes(whole[: ends[2] + 20] + b"\0\0\n\0")
+  with open_file(path) as file:
+    missing = [name for name in NAMES if name not in file.done]
+    assert len(missing) == 3
+    file.write(map(row, missing))
+    file.finish()
+  want = list(NAMES)
+  if path.suffix == ".parquet":
+    want[3] = "no utf-8 \\xff.png"
+  assert stored(path) == want
+
+
+def test_rows_of_something_else_are_set_aside(path):
+  with open_file(path) as file:
+    file.write(map(row, NAMES[:1]))
+    file.finish()
+  with open_file(path, classifier="other") as file:
+    assert not file.done
+    assert "of another classifier or of other images" in file.notice
+    file.write(map(row, NAMES[:2]))
+    file.finish()
+  assert stored(path.with_name(f"p.old{path.suffix}")) == NAMES[:1]
+  assert stored(path) == NAMES[:2]
+  with open_file(path, classifier="other") as file:
+    assert not file.notice
+    assert len(file.done) == 2
+
+
+def test_unreadable_images_are_listed(path):
+  with open_file(path) as file:
+    file.write(map(row, NAMES[:1]))
+    file.add_unreadable({NAMES[3]: "damaged", "b": "empty"})
+    listed = file.finish()
+  assert listed.name == "p.unreadable.csv"
+  want = [["path", "reason"], [NAMES[3], "damaged"], ["b", "empty"]]
+  assert read(listed) == want
+  with open_file(path) as file:
+    assert file.finish() is None
+  assert not listed.exists()
+
+
+def test_two_processes_do_not_write_one_file(path):
+  with (
+    open_file(path),
+    pytest.raises(errors.WorkdirError, match="by another process"),
+  ):
+    open_file(path)
+
+
+def test_a_file_in_use_is_not_set_aside(path):
+  with open_file(path) as file:
+    file.write(map(row, NAMES[:1]))
+    with pytest.raises(errors.WorkdirError, match="by another process"):
+      open_file(path, classifier="other")
+    file.finish()
+  assert stored(path) == NAMES[:1]
+  with open_file(path) as file:
+    assert file.done == {NAMES[0]}
+
+
+def test_what_is_set_aside_stays(path):
+  for i, name in enumerate(NAMES[:3]):
+    with open_file(path, classifier=i) as file:
+      file.write(map(row, [name]))
+      file.finish()
+  assert stored(path.with_name(f"p.old{path.suffix}")) == NAMES[:1]
+  assert stored(path.with_name(f"p.old-1{path.suffix}")) == NAMES[1:2]
+  # Rows of a run that was killed, too.
+  with open_file(path, classifier=2) as file:
+    file.write(map(row, NAMES[3:]))
+  with open_file(path, classifier=3) as file:
+    assert not file.done
+  rows = {
+    "p.csv": "p.old-2.csv",
+    "p.parquet": "p.old.parquet.part",
+  }[path.name]
+  assert rows in file.notice
+  kept = read(path.with_name(rows))
+  assert [name for name, *_ in kept[1:]] == NAMES[2:]
+
+
+def test_damaged_settings_are_refused(path):
+  with open_file(path):
+    pass
+  path.with_name(f"{path.name}.json").write_text('{"class')
+  with pytest.raises(errors.WorkdirError, match="json is not JSON"):
+    table_lib.check_path(str(path))
+
+
+def test_a_start_that_is_killed_leaves_nothing_in_the_way(path, monkeypatch):
+  def kill(*unused):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(table_lib.metrics, "replace_text", kill)
+    with pytest.raises(KeyboardInterrupt):
+      open_file(path)
+  assert table_lib.check_path(str(path)) == path
+  with open_file(path) as file:
+    file.write(map(row, NAMES[:1]))
+
+
+@pytest.mark.parametrize(
+  ("name", "problem"),
+  [
+    ("p.txt", "ends in neither .csv nor .parquet"),
+    ("gs://bucket/p.csv", "is in a bucket"),
+    ("mine.csv", r"was not written by this task \(no mine\.csv\.json is"),
+  ],
+)
+def test_other_places_are_refused(tmp_path, monkeypatch, name, problem):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "mine.csv").write_text("path\n")
+  with pytest.raises(ValueError, match=problem):
+    table_lib.check_path(name)
+  assert table_lib.check_path("p.csv") == tmp_path / "p.csv"
+
+
+def test_parquet_needs_pyarrow(monkeypatch):
+  monkeypatch.setitem(sys.modules, "pyarrow", None)
+  with pytest.raises(ValueError, match=r"needs pyarrow.*paws_jax\[parquet\]"):
+    table_lib.check_path("p.parquet")
+
+
+def test_a_row_says_what_was_predicted():
+  class Classifier:
+    class_names = ("cat", "dog", "eel")
+
+    class bank:
+      labels = np.array([2])
+      names = ("eel 1",)
+
+  predictions = table_lib.voting.Predictions(
+    probabilities=np.array([[0.25, 0.125, 0.625]], np.float32),
+    classes=np.array([2]),
+    entropy=np.array([0.9]),
+    novelty=np.array([0.0123456789]),
+    support_indices=np.array([[0]]),
+    support_weights=np.array([[0.75]]),
+  )
+  (got,) = table_lib.rows(["a"], predictions, Classifier)
+  assert dict(zip(HEADER, got, strict=True)) == {
+    **{"path": "a", "predicted_class": "eel", "probability": "0.625"},
+    **{"top1_class": "eel", "top1_probability": "0.625"},
+    **{"top2_class": "cat", "top2_probability": "0.25"},
+    **{"top3_class": "dog", "top3_probability": "0.125"},
+    **{"entropy": "0.9", "novelty": "0.0123457"},
+    **{"support_1": "eel 1", "support_1_class": "eel"},
+    "support_1_weight": "0.75",
+  }

@@ -1,0 +1,66 @@
+"""Out of memory: what to lower, for every task."""
+
+import importlib
+import types
+
+import jax
+import pytest
+
+from tests import tiny_recipe
+from paws_jax.cli import flags
+from paws_jax import main
+from paws_jax.runs import compilation_cache
+from paws_jax.runs import out_of_memory
+
+FULL = "RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\nmore\nlines"
+
+
+@pytest.mark.parametrize(
+  ("advice", "words"),
+  [
+    ("training", ["train.batch_size (now 256)", "train.remat"]),
+    ("finetuning", ["finetune.batch_size (now 1024)", "train.remat"]),
+    ("evaluating", ["eval.batch_size (now 256)"]),
+  ],
+)
+def test_every_task_says_what_to_lower(advice, words):
+  with (
+    pytest.raises(MemoryError) as caught,
+    getattr(out_of_memory, advice)(tiny_recipe.get_config()),
+  ):
+    raise jax.errors.JaxRuntimeError(FULL)
+  for word in words:
+    assert word in str(caught.value)
+  assert str(caught.value).endswith("Out of memory allocating 99 bytes.")
+
+
+@pytest.mark.parametrize("where", ["prepare", "run"])
+@pytest.mark.parametrize(
+  ("task", "with_config", "word"),
+  [
+    ("predict", True, "eval.batch_size (now 256)"),
+    ("predict", False, "batch_size in the classifier.json"),
+    ("report", True, "eval.batch_size (now 256)"),
+    ("export", True, "eval.batch_size (now 256)"),
+  ],
+)
+def test_main_says_it_for_tasks_without_advice_of_their_own(
+  task, with_config, word, where, monkeypatch, capsys
+):
+  def fail(*unused, **options):
+    raise jax.errors.JaxRuntimeError(FULL)
+
+  module = types.SimpleNamespace(
+    prepare=fail if where == "prepare" else lambda *unused, **options: None,
+    run=fail,
+  )
+  monkeypatch.setattr(importlib, "import_module", lambda name: module)
+  monkeypatch.setattr(compilation_cache, "enable", lambda path: None)
+  for name, value in (("TASK", task), ("CACHE", None)):
+    flag = types.SimpleNamespace(value=value)
+    monkeypatch.setattr(flags, name, flag)
+  config = tiny_recipe.get_config() if with_config else None
+  assert main._execute(config, "") == 1
+  error = capsys.readouterr().err
+  assert error.startswith("error: the devices' memory does not suffice. Lower ")
+  assert word in error

@@ -1,0 +1,533 @@
+"""The doctor finds what is wrong with a recipe and its data, and says so."""
+
+import io
+import re
+import shutil
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from paws_jax import config as config_lib
+from paws_jax.cli import flags
+from paws_jax.doctor import view_sheet
+from paws_jax.plan import memory
+from paws_jax.tasks import doctor
+from paws_jax.training import experiment
+
+TRAIN = "python -m paws_jax.main --config=recipe.py"
+
+
+def _image(seed, format="PNG", height=20, width=24):
+  pixels = np.random.default_rng(seed).integers(
+    0, 256, (height, width, 3), np.uint8
+  )
+  encoded = io.BytesIO()
+  Image.fromarray(pixels).save(encoded, format)
+  return encoded.getvalue()
+
+
+def _write(root, *names, first_seed=0):
+  for seed, name in enumerate(names, start=first_seed):
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_image(seed))
+
+
+@pytest.fixture
+def root(tmp_path):
+  """Three of each of two classes, ten unlabelled, two of each to test on."""
+  root = tmp_path / "images"
+  _write(root, *(f"{c}/{k}.png" for c in ("cat", "dog") for k in range(3)))
+  _write(root, *(f"more/{k}.png" for k in range(10)), first_seed=100)
+  names = [f"held_out/{c}/{k}.png" for c in ("cat", "dog") for k in range(2)]
+  _write(root, *names, first_seed=200)
+  return root
+
+
+def _recipe(root, changes=None):
+  config = config_lib.base()
+  config.data.source = "folder"
+  config.data.pipeline = "host"
+  config.data.dir = str(root)
+  config.data.unlabelled_dir = "more"
+  config.data.test_dir = "held_out"
+  config.data.labels_per_class = 0
+  config.data.canvas_size = 32
+  config.views.large_size = 16
+  config.views.num_small = 1
+  config.views.small_size = 8
+  config.views.flip_probability = 0.0
+  config.views.jitter_probability = 0.0
+  config.views.grey_probability = 0.0
+  config.views.blur_probability = 0.0
+  config.views.eval_resize = 16
+  config.support.classes_per_step = 0
+  config.support.images_per_class = 3
+  config.model.name = "resnet_tiny"
+  config.model.output_dim = 8
+  config.model.prediction_head = False
+  config.optim.warmup_epochs = 1
+  config.optim.start_lr = 0.01
+  config.optim.peak_lr = 0.15
+  config.optim.final_lr = 0.01
+  config.train.batch_size = 8
+  config.train.epochs = 4
+  config.update_from_flattened_dict(changes or {})
+  return config
+
+
+@pytest.fixture
+def quick(monkeypatch, tmp_path):
+  """Leaves out what takes long, and is the same in every test."""
+  nothing = memory.Memory(*[0] * 5)
+  monkeypatch.setattr(memory, "memory", lambda _: nothing)
+  monkeypatch.setattr(view_sheet, "draw", lambda *_: tmp_path / "views.png")
+
+
+@pytest.fixture
+def examine(capsys, tmp_path):
+  """A function that returns the status and what is printed."""
+
+  def run(root, changes=None):
+    status = doctor.run(
+      _recipe(root, changes), str(tmp_path / "work"), train_command=TRAIN
+    )
+    return status, capsys.readouterr().out
+
+  return run
+
+
+def _findings(text):
+  """The lines that say a problem or a warning."""
+  return [
+    line.strip()
+    for line in text.splitlines()
+    if line.startswith(("  PROBLEM: ", "  warning: "))
+  ]
+
+
+def _only(result, status, *words):
+  """Checks the status and that there is one finding, with all these words."""
+  got, text = result
+  (finding,) = _findings(text)
+  assert got == status, text
+  assert finding.startswith("PROBLEM: " if status else "warning: ")
+  for word in words:
+    assert word in finding, finding
+  counts = "1 problem, 0 warnings" if status else "0 problems, 1 warning"
+  assert text.splitlines()[-1].startswith(counts + "; ")
+
+
+@pytest.mark.slow
+def test_a_healthy_folder(root, examine, tmp_path):
+  status, text = examine(root)
+  assert _findings(text) == [], text
+  assert status == 0
+  assert text.splitlines()[-1] == f"0 problems, 0 warnings; to train: {TRAIN}"
+  # What is told of the steps is what training will do.
+  built = experiment.create(_recipe(root))
+  assert built.total_steps == 8
+  assert "an epoch: 16 images, labelled ones included, in 2 steps of 8" in text
+  assert "in all: 4 epochs, 8 steps" in text
+  assert "unlabelled images in a step: 8, each device 1; of each 2 " in text
+  assert (
+    "2 classes x 3 images = 6, each device 1 (2 of all are padding); of each "
+    "1 view" in text
+  )
+  # Labelled, unlabelled and test images of the classes.
+  assert re.search(r"'cat' +3 +0 +2\n +'dog' +3 +0 +2\n", text)
+  assert "unlabelled, of no known class: 10" in text
+  assert re.search("memory of each device, about [1-9]", text)
+  sheet = np.asarray(Image.open(tmp_path / "work" / "views.png"))
+  assert sheet.shape[0] > 300
+  # Nothing but the sheet, so that a run may still begin here.
+  assert [p.name for p in (tmp_path / "work").iterdir()] == ["views.png"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_views_in_a_bucket(root, monkeypatch):
+  asked = []
+
+  def draw(*arguments):
+    asked.append(arguments[-1])
+    return asked[0] / "views.png"
+
+  monkeypatch.setattr(view_sheet, "draw", draw)
+  assert doctor.run(_recipe(root), "gs://bucket/run", train_command=TRAIN) == 0
+  # pathlib would make it "gs:/bucket/run", a directory of this machine.
+  assert list(map(str, asked)) == ["gs://bucket/run"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_bucket_that_is_closed(root, examine, monkeypatch):
+  class OpError(Exception):
+    """As TensorFlow's, which is none of OSError's."""
+
+  def refuse(*_):
+    raise OpError("403: no access")
+
+  errors = types.SimpleNamespace(OpError=OpError)
+  fake = types.SimpleNamespace(errors=errors)
+  monkeypatch.setitem(sys.modules, "tensorflow", fake)
+  monkeypatch.setattr(view_sheet, "draw", refuse)
+  _only(examine(root), 1, "403: no access")
+
+
+@pytest.mark.slow
+def test_images_in_memory(root, examine):
+  changes = {
+    "data.source": "digits",
+    "data.pipeline": "memory",
+    "data.unlabelled_dir": "",
+    "data.test_dir": "",
+    "data.labels_per_class": 3,
+    "data.include_labelled": False,
+    "data.image_size": 16,
+    "views.mean": (0.3,),
+    "views.std": (0.4,),
+  }
+  status, text = examine(root, changes)
+  assert status == 0, text
+  assert _findings(text) == []
+  assert "an epoch: 1,407 images, labelled ones left out, in 175 step" in text
+  assert re.search(r"'7' +3 +140 +36\n", text)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_manifest(root, examine):
+  rows = [f"cat/{k}.png,{label}," for k, label in enumerate(("a", "a", "b"))]
+  rows += ["dog/0.png,b,", "dog/1.png,A,", "dog/2.png,,", "more/1.png,b,val"]
+  (root / "m.csv").write_text("path,label,split\n" + "\n".join(rows))
+  changes = {
+    "data.manifest": "m.csv",
+    "data.unlabelled_dir": "",
+    "data.test_dir": "",
+    "support.images_per_class": 1,
+    "train.batch_size": 6,
+  }
+  status, text = examine(root, changes)
+  assert status == 1
+  names, batch = _findings(text)
+  assert "train.batch_size is 6, which 8 devices do not divide" in batch
+  assert "the classes 'A' and 'a' differ only in case" in names
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("part", ["cat", "more"])
+def test_unreadable_images_are_named(root, examine, part):
+  (root / part / "1.png").write_bytes(b"<html>")
+  kind = "labelled" if part == "cat" else "unlabelled"
+  what = f"1 {kind} image cannot be read: {part}/1.png (it is text"
+  _only(examine(root), 1, what, "--config.data.on_bad_image=skip")
+  skipped = examine(root, {"data.on_bad_image": "skip"})
+  _only(skipped, 0, what, "others stand in")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_test_image_cannot_be_skipped(root, examine):
+  (root / "held_out" / "dog" / "1.png").write_bytes(_image(1)[:99])
+  result = examine(root, {"data.on_bad_image": "skip"})
+  _only(result, 1, "1 test image cannot be read: dog/1.png (damaged")
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("part", ["cat", "held_out/dog"])
+def test_an_image_too_narrow_to_be_evaluated(root, examine, part):
+  (root / part / "1.png").write_bytes(_image(1, height=1, width=9000))
+  finding = "1.png (its 1 x 9000 pixels are too narrow to be resized to a short"
+  _only(examine(root), 1, finding)
+  # An unlabelled one is only trained on.
+  (root / part / "1.png").write_bytes(_image(1))
+  (root / "more" / "1.png").write_bytes(_image(2, height=1, width=9000))
+  assert examine(root)[0] == 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_all_unreadable_images_are_named(root, examine):
+  for k in range(7):
+    (root / "more" / f"{k}.png").write_bytes(b"<html>")
+  result = examine(root)
+  _only(result, 1, "7 unlabelled images cannot be read, as listed below. Rep")
+  lines = [line.strip() for line in result[1].splitlines()]
+  for k in range(7):
+    name = f"more/{k}.png"
+    assert [line.startswith(f"{name} (it is text") for line in lines].count(1)
+
+
+@pytest.mark.usefixtures("quick")
+def test_files_of_formats_that_are_not_read(root, examine):
+  (root / "cat" / "notes.txt").write_text("")
+  status, text = examine(root)
+  assert (status, _findings(text)) == (0, [])
+  assert "1 file of other kinds among the images: 1 .txt\n" in text
+  for k in range(50):
+    (root / "cat" / f"{k}.HEIC").write_bytes(b"")
+  (root / "held_out" / "cat" / "README").write_bytes(b"")
+  result = examine(root)
+  _only(result, 0, "50 .heic files are left aside: to use them, convert")
+  listed = "52 files of other kinds among the images: 50 .heic, 1 without a "
+  assert listed + "suffix, 1 .txt\n" in result[1]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_class_without_a_readable_image(root, examine):
+  for k in range(3):
+    (root / "dog" / f"{k}.png").write_bytes(b"")
+  status, text = examine(root, {"data.on_bad_image": "skip"})
+  assert status == 1
+  warning, problem = _findings(text)
+  assert "3 labelled images cannot be read" in warning
+  assert "of 1 class no labelled image can be read: 'dog'" in problem
+
+
+@pytest.mark.usefixtures("quick")
+def test_small_and_large_images_are_counted(root, examine):
+  (root / "cat" / "0.png").write_bytes(_image(7, height=15))
+  (root / "more" / "0.png").write_bytes(_image(8, width=33))
+  (root / "more" / "1.png").write_bytes(_image(9, width=32, height=16))
+  status, text = examine(root)
+  assert status == 0
+  assert "1 of them have a side shorter than views.large_size = 16" in text
+  assert "1 of them have a side longer than data.canvas_size = 32" in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_canvases_smaller_than_crops(root, examine):
+  # They do no harm to images that fit.
+  changes = {"data.canvas_size": 24, "views.large_size": 30}
+  changes["views.eval_resize"] = 30
+  assert _findings(examine(root, changes)[1]) == []
+  (root / "more" / "0.png").write_bytes(_image(8, width=33))
+  words = "views.large_size = 30: raise canvas_size, best to 60"
+  _only(examine(root, changes), 0, words)
+
+
+@pytest.mark.usefixtures("quick")
+def test_one_level_above_the_classes(root, examine):
+  for part in ("train", "test"):
+    shutil.copytree(root / "held_out", root / "parts" / part)
+  # Another file, as the same would be a finding of its own.
+  _write(root, *(f"parts/train/cat/{k}.png" for k in range(2)), first_seed=300)
+  changes = {"data.unlabelled_dir": "", "data.test_dir": ""}
+  changes["data.dir"] = str(root / "parts")
+  status, text = examine(root, changes)
+  assert status == 1
+  assert (
+    "PROBLEM: the classes 'test', 'train' look like parts of a data set, one "
+    "level above the classes" in text
+  )
+  assert "All images lie deeper, in 'cat', 'dog'" in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_one_class(root, examine):
+  _write(root, *(f"top/images/cat/{k}.png" for k in range(9)), first_seed=300)
+  changes = {
+    "data.unlabelled_dir": "",
+    "data.dir": str(root / "top"),
+    "data.test_dir": "",
+  }
+  status, text = examine(root, changes)
+  assert status == 1
+  problem, *others = _findings(text)[::-1]
+  assert "top has 1 class, 'images', but needs at least 2" in problem
+  assert "All images lie deeper, in 'cat': if these" in problem
+  # Said once, although it cannot be built for the same reason.
+  assert len([line for line in others if "PROBLEM" in line]) == 0
+  assert "because of a problem told above" in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_unlabelled_images_as_a_class(root, examine):
+  result = examine(root, {"data.unlabelled_dir": ""})
+  assert result[0] == 0
+  (root / "more").rename(root / "Unlabelled")
+  result = examine(root, {"data.unlabelled_dir": ""})
+  _only(result, 0, "'Unlabelled' as the name of a class looks like a part")
+
+
+@pytest.mark.usefixtures("quick")
+def test_classes_with_few_labels(root, examine):
+  (root / "dog" / "2.png").unlink()
+  _write(root, "more/99.png", first_seed=400)
+  few = "1 of 2 classes have fewer labelled images than support.images_per"
+  _only(examine(root), 1, few, "'dog' (2)", "support.with_replacement")
+  status, text = examine(root, {"support.with_replacement": True})
+  assert status == 0
+  assert few in text
+  assert _findings(text) == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_many_classes_are_summed_up(root, examine):
+  names = [f"k{k}/{n}.png" for k in range(31) for n in range(2)]
+  _write(root, *names, "k7/more.png", first_seed=500)
+  changes = {"support.images_per_class": 2}
+  status, text = examine(root, changes)
+  assert status == 0, text
+  assert "labelled: 69 images, min 2 ('k0'), median 2, max 3 ('cat')\n" in text
+  assert "'k7'" not in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_images_that_are_trained_and_tested_on(root, examine):
+  shutil.copy(root / "cat/0.png", root / "held_out/cat/0.png")
+  shutil.copy(root / "cat/1.png", root / "held_out/cat/1.png")
+  _only(
+    examine(root),
+    0,
+    "2 images occur both as labelled and as test: 'cat/0.png' = 'cat/0.png', ",
+  )
+
+
+@pytest.mark.usefixtures("quick")
+def test_many_duplicates_are_listed(root, examine):
+  _write(root, *(f"cat/x{k:02}.png" for k in range(22)), first_seed=600)
+  for k in range(22):
+    name = f"cat/x{k:02}.png"
+    shutil.copy(root / name, root / "held_out" / name)
+  result = examine(root)
+  _only(result, 0, "'cat/x19.png' = 'cat/x19.png' and 2 more. An accuracy")
+
+
+@pytest.mark.usefixtures("quick")
+def test_one_image_under_two_labels(root, examine):
+  shutil.copy(root / "cat/0.png", root / "dog/1.png")
+  _only(
+    examine(root),
+    0,
+    "1 labelled image occur again under another label: 'cat/0.png' = 'dog/1",
+  )
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_images_to_test_on(root, examine):
+  shutil.rmtree(root / "held_out")
+  result = examine(root, {"data.test_dir": ""})
+  _only(result, 0, "neither test nor validation images")
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+  ("changes", "words"),
+  [
+    ({"train.batch_size": 24}, "train.batch_size is 24 but there are 16 image"),
+    ({"train.batch_size": 12}, "batch_size is 12, which 8 devices do not"),
+    ({"support.classes_per_step": 3}, "support.classes_per_step is 3 but"),
+    ({"data.labels_per_class": 4}, "data.labels_per_class = 4"),
+    ({"model.name": "resnet9"}, "model.name must be one of"),
+    ({"views.eval_resize": 15}, "views.eval_resize"),
+    ({"train.steps_per_call": 3}, "train.steps_per_call is 3, which does not"),
+    ({"data.dir": "/nowhere"}, "data.dir = '/nowhere' is not a directory"),
+    ({"optim.peak_lr": -1.0}, "optim.peak_lr is -1.0: it must be"),
+  ],
+)
+def test_what_training_refuses_is_one_problem(root, examine, changes, words):
+  # A learning rate far from the rule would be a finding of its own.
+  changes = {"optim.name": "adamw"} | changes
+  _only(examine(root, changes), 1, words)
+
+
+@pytest.mark.usefixtures("quick")
+def test_one_problem_does_not_hide_another(root, examine):
+  (root / "cat" / "1.png").write_bytes(b"<html>")
+  changes = {
+    "support.images_per_class": 4,
+    "train.batch_size": 20,
+    "optim.peak_lr": 6.4,
+  }
+  status, text = examine(root, changes)
+  assert status == 1
+  few, bad, small, odd, rate = _findings(text)
+  assert "have fewer labelled images than" in few
+  assert "cat/1.png" in bad
+  assert "there are 16 images to train on" in small
+  assert "20, which 8 devices do not divide" in odd
+  assert rate.startswith("warning: learning rate: optim.peak_lr is 6.4; for")
+  assert text.splitlines()[-1] == (
+    "4 problems, 1 warning; mend the problems, then run this command again"
+  )
+
+
+@pytest.mark.usefixtures("quick")
+def test_data_are_looked_at_whatever_the_recipe(root, examine):
+  (root / "cat" / "1.png").write_bytes(b"<html>")
+  status, text = examine(root, {"train.epochs": 0})
+  assert status == 1
+  field, bad = _findings(text)
+  assert "train.epochs is 0" in field
+  assert "cat/1.png" in bad
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+  ("peak", "warned"), [(0.08, False), (0.3, False), (0.07, True), (0.31, True)]
+)
+def test_a_learning_rate_far_from_the_rule(root, examine, peak, warned):
+  # 6.4 * (8 / 4096)^0.6 = 0.152.
+  status, text = examine(root, {"optim.peak_lr": peak})
+  assert status == 0
+  assert "6.4 x (batch / 4096)^0.6 = 0.15," in text
+  assert bool(_findings(text)) == warned
+
+
+@pytest.mark.usefixtures("quick")
+def test_other_optimisers_have_no_rule(root, examine):
+  _, text = examine(root, {"optim.name": "sgd", "optim.peak_lr": 0.001})
+  assert "learning rate" not in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_more_memory_than_there_is(root, examine, monkeypatch):
+  needed = memory.Memory(2**30, 2**30, 0, 0, 2**29)
+  monkeypatch.setattr(memory, "memory", lambda _: needed)
+  monkeypatch.setattr(memory, "device_memory", lambda _: 2**31)
+  _only(examine(root), 0, "an estimated 2.50 GiB do not fit into 2.00 GiB")
+  monkeypatch.setattr(memory, "device_memory", lambda _: None)
+  assert "does not tell how much memory" in examine(root)[1]
+
+
+@pytest.mark.usefixtures("quick")
+def test_names_that_are_not_text(root, examine):
+  (root / "cat" / "1.png").rename(root / "cat" / "1\udcff.png")
+  (root / "cat" / "1\udcff.png").write_bytes(b"<html>")
+  _only(examine(root), 1, "cat/1\\udcff.png")
+
+
+def test_progress_is_shown_from_time_to_time(capsys, monkeypatch):
+  now = iter([0.0, 1.0, 12.0, 13.0])
+  monkeypatch.setattr(doctor.time, "perf_counter", lambda: next(now))
+  with doctor.Progress() as progress:
+    for done in (1, 6, 7):
+      progress.show(done, 10)
+  assert (
+    capsys.readouterr().out == "  read 6 of 10 images  0.5 img/s  ETA 8 s\n"
+  )
+
+
+@pytest.mark.parametrize("task", [["--task=doctor"], ["-task", "doctor"]])
+def test_the_command_to_train(task):
+  arguments = ["--config=a b.py", *task, "--workdir=w"]
+  assert flags.train_command(arguments) == (
+    "python -m paws_jax.main '--config=a b.py' --workdir=w"
+  )
+
+
+@pytest.mark.slow
+def test_the_task_on_the_command_line(tmp_path):
+  command = [sys.executable, "-m", "paws_jax.main", "--task=doctor"]
+  command += ["--config=tests/tiny_recipe.py", f"--workdir={tmp_path}"]
+  for override, status in (("labels_per_class=2", 0), ("split_seed=-1", 1)):
+    result = subprocess.run(
+      [*command, f"--config.data.{override}"],
+      capture_output=True,
+      text=True,
+      timeout=600,
+      check=False,
+    )
+    assert result.returncode == status, result.stdout + result.stderr
+  assert "PROBLEM: data.split_seed is -1" in result.stdout

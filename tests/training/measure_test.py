@@ -1,0 +1,144 @@
+"""Rows and tables of results, whichever parts a data set has."""
+
+import types
+
+import numpy as np
+import pytest
+from matplotlib import image
+
+from paws_jax import config as config_lib
+from paws_jax import errors
+from paws_jax.data import dataset as dataset_lib
+from paws_jax.data.labels import split
+from paws_jax.training import measure as measure_lib
+
+NAMES = ("ant", "bee", "cat")
+SPENT = {"wall_seconds": 3.0, "compile_seconds": 1.0, "steps_per_second": 2.0}
+
+
+def part(per_class, seed):
+  """Images whose first pixels tell the class, and noise."""
+  labels = np.repeat(np.arange(3, dtype=np.int32), per_class)
+  rng = np.random.default_rng(seed)
+  images = rng.integers(0, 60, (len(labels), 2, 3, 1)).astype(np.uint8)
+  images[np.arange(len(labels)), 0, labels, 0] = 255
+  return dataset_lib.Labelled(images, labels, str)
+
+
+def pixels(params, model_state, images):
+  return images.reshape(len(images), -1) / 255
+
+
+def experiment(*, test=4, validation=0, labelled=2, in_memory=True, embed=None):
+  ids = np.arange(3 * labelled, dtype=np.int32)
+  dataset = dataset_lib.Dataset(
+    name="toy",
+    class_names=NAMES,
+    split=split.Split(
+      dataset="toy",
+      fingerprint="f",
+      split_seed=0,
+      class_counts=(labelled,) * 3,
+      labelled_ids=ids,
+    ),
+    labelled=part(labelled, 0),
+    validation=part(validation, 1) if validation else None,
+    test=part(test, 2) if test else None,
+    unlabelled=None,
+    in_memory=in_memory,
+    eval_views=None,
+    resize=lambda images: images,
+    make_pipeline=lambda **_: None,
+  )
+  return types.SimpleNamespace(
+    dataset=dataset,
+    temperature=0.1,
+    total_steps=7,
+    embed=embed or pixels,
+    trainer=types.SimpleNamespace(
+      method=types.SimpleNamespace(shown_losses=("cross_entropy",))
+    ),
+  )
+
+
+STATE = types.SimpleNamespace(params=None, model_state=None, step=7)
+
+
+def embeddings(built):
+  parts = ("labelled", "validation", "test")
+  return {name: measure_lib.embed(built, STATE, name) for name in parts}
+
+
+def measure(built):
+  return measure_lib.measure(built, config_lib.base(), embeddings(built))
+
+
+def test_a_row_with_every_part():
+  row = measure(experiment(validation=5))
+  assert row["top1"] == row["validation_top1"] == 1.0
+  assert row["num_test"] == 12
+  assert row["num_validation"] == 15
+  assert row["num_labels"] == 6
+  assert row["raw_pixel_top1"] == row["leave_one_out_top1"] == 1.0
+  low, high = row["top1_interval"]
+  assert 0.7 < low < high == pytest.approx(1.0)
+  table = measure_lib.table(row | SPENT)
+  assert "toy: 6 labels, 12 test images, 95 % intervals" in table
+  for title in (
+    "PAWS-NN  ",
+    "PAWS-NN, validation",
+    "soft NN on raw pixels",
+    "leave-one-out, labelled",
+  ):
+    assert f"\n{title}" in table
+
+
+def test_without_test_images_the_labelled_ones_are_what_there_is():
+  built = experiment(test=0)
+  row = measure(built)
+  assert row["num_test"] == 0
+  for name in ("top1", "top5", "top1_interval", "raw_pixel_top1"):
+    assert row[name] is None
+  assert row["leave_one_out_top1"] == 1.0
+  assert "num_validation" not in row
+  table = measure_lib.table(row | SPENT)
+  assert "toy: 6 labels, no test images" in table
+  assert "PAWS-NN" not in table
+  assert "raw pixels" not in table
+  assert "leave-one-out, labelled   100.0% [" in table
+  assert built.dataset.watched == "labelled"
+
+
+def test_validation_images_are_watched_before_test_images():
+  assert experiment(validation=1).dataset.watched == "validation"
+  assert experiment().dataset.watched == "test"
+
+
+def test_images_on_disk_have_no_pixel_baseline():
+  row = measure(experiment(in_memory=False))
+  assert row["raw_pixel_top1"] is None
+  assert row["top1"] == 1.0
+  assert "raw pixels" not in measure_lib.table(row | SPENT)
+
+
+def test_one_label_a_class_cannot_be_left_out():
+  row = measure(experiment(labelled=1))
+  assert row["leave_one_out_top1"] is None
+  assert "leave-one-out" not in measure_lib.table(row | SPENT)
+
+
+def test_embeddings_that_are_not_finite_are_refused():
+  def embed(params, state, rows):
+    return np.where(np.arange(len(rows))[:, None] < 2, np.nan, 1.0)
+
+  with pytest.raises(
+    errors.NonFiniteError, match="embeddings of 2 of 12 test images are not"
+  ):
+    measure_lib.embed(experiment(embed=embed), STATE, "test")
+
+
+@pytest.mark.parametrize("test", [0, 4])
+def test_the_figure_is_drawn_with_and_without_test_images(tmp_path, test):
+  built = experiment(test=test, labelled=4)
+  measure_lib.draw(tmp_path / "f.png", built, embeddings(built), [])
+  assert image.imread(tmp_path / "f.png")[..., :3].min() < 0.5
