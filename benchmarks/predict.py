@@ -72,7 +72,8 @@ def main(argv: list[str]) -> int:
   device = jax.devices()[0]
   print(
     f"device: {device.device_kind} ({device.platform}), "
-    f"{cpu_devices.num_cores()} CPU cores; {_MODEL.value}, {_SIDE.value} pixels, "
+    f"{cpu_devices.num_cores()} CPU cores; {_MODEL.value}, "
+    f"{_SIDE.value} pixels, "
     f"{_IMAGES.value} images, batch {_BATCH.value}, {_SUPPORTS.value} supports"
   )
   with tempfile.TemporaryDirectory() as directory:

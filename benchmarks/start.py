@@ -173,8 +173,8 @@ def _print_setting(workdir: pathlib.Path, arguments: list[str]) -> None:
   platform, _, kind = devices[0].partition(": ")
   packages = environment["packages"]
   print(
-    f"device: {len(devices)} x {kind} ({platform}), {cpu_devices.num_cores()} CPU "
-    "cores"
+    f"device: {len(devices)} x {kind} ({platform}), "
+    f"{cpu_devices.num_cores()} CPU cores"
   )
   print(
     f"versions: python {environment['python']}, jax {packages['jax']}, flax "

@@ -16,7 +16,7 @@ from paws_jax.classifier import support_bank
 from paws_jax.classifier import vote
 from paws_jax.data import memory_pipeline
 from paws_jax.evaluation import embed
-from paws_jax.finetune import linear_head
+from paws_jax.models import encoder
 from paws_jax.parallel import mesh
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class OnDevice:
     settings = classifier.preprocessing
     layers = embed.last_layer
     if classifier.head is not None:
-      layers = linear_head.features
+      layers = encoder.head_features
     return embed.make_embedder(
       models.create(classifier.model),
       views=settings.on_device,

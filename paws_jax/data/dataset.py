@@ -112,7 +112,7 @@ class Dataset:
   validation: Labelled | None
   test: Labelled | None
   unlabelled: Labelled | None
-  memory_pipeline: bool
+  in_memory: bool
   eval_views: augment.ViewsConfig
   resize: Callable[[np.ndarray], np.ndarray]
   make_pipeline: Callable[..., Any]

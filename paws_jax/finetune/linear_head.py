@@ -16,17 +16,8 @@ import optax
 from paws_jax import augment
 from paws_jax import data
 from paws_jax.methods import encoding
+from paws_jax.models import encoder as encoder_lib
 from paws_jax.parallel import mesh
-
-# Dense-BatchNorm-ReLU layers of the projection head below the classifier.
-NUM_PROJECTION_LAYERS = 1
-
-
-def features(encoder: Any, crops: jax.Array) -> jax.Array:
-  """What the linear layer stands on, [n, d]; `layers` of an embedder."""
-  return encoder.features(
-    crops, train=False, num_projection_layers=NUM_PROJECTION_LAYERS
-  )
 
 
 def add_head(params: Any, num_classes: int) -> dict[str, Any]:
@@ -40,7 +31,9 @@ def add_head(params: Any, num_classes: int) -> dict[str, Any]:
     {"encoder": params, "head": {"kernel" [d, K], "bias" [K]}}: what
     `LinearHead` trains.
   """
-  size = params["projection"][f"fc{NUM_PROJECTION_LAYERS}"]["bias"].size
+  size = params["projection"][f"fc{encoder_lib.NUM_PROJECTION_LAYERS}"][
+    "bias"
+  ].size
   head = {
     "kernel": jnp.zeros((size, num_classes), jnp.float32),
     "bias": jnp.zeros((num_classes,), jnp.float32),
@@ -95,7 +88,7 @@ class LinearHead:
       mask=encoding.support_views_mask(batch),
       remat=self.remat,
       method="features",
-      num_projection_layers=NUM_PROJECTION_LAYERS,
+      num_projection_layers=encoder_lib.NUM_PROJECTION_LAYERS,
     )
     head = params["head"]
     logits = jnp.matmul(

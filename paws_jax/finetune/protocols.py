@@ -32,6 +32,7 @@ from paws_jax.evaluation import embed
 from paws_jax.evaluation import soft_nn
 from paws_jax.finetune import linear_head
 from paws_jax.finetune import schedule
+from paws_jax.models import encoder
 from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import restore
@@ -126,7 +127,7 @@ class LinearHead:
       batch_size=config.eval.batch_size,
       mesh=built.trainer.mesh,
       resize=built.dataset.resize,
-      layers=linear_head.features,
+      layers=encoder.head_features,
     )
 
   def probabilities(

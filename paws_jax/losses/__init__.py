@@ -9,7 +9,7 @@ global mean.
 
 from __future__ import annotations
 
-from paws_jax.losses import effective_rank as effective_rank_lib
+from paws_jax.losses import feature_rank
 from paws_jax.losses import paws
 from paws_jax.losses import ropaws
 from paws_jax.losses import simclr
@@ -39,4 +39,4 @@ nt_xent_loss = simclr.nt_xent_loss
 nt_xent_rows = simclr.nt_xent_rows
 
 in_domain_probability = ropaws.in_domain_probability
-effective_rank = effective_rank_lib.effective_rank
+effective_rank = feature_rank.effective_rank

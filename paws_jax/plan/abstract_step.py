@@ -64,7 +64,7 @@ class Source:
 
   name: str
   num_classes: int
-  memory_pipeline: bool
+  in_memory: bool
   make_pipeline: Callable[..., Any]
 
 
@@ -84,7 +84,7 @@ class Step:
   dataset: Source
   pipeline: Any
   trainer: state.Trainer
-  step_lib: state.TrainConfig
+  train: state.TrainConfig
   images_per_step: int
   num_supports: int
 

@@ -20,9 +20,6 @@ from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import restore
 from paws_jax.training import save_classifier
 
-# In a run's directory.
-DIRECTORY = "classifier"
-FINETUNED = "finetuned"
 # In a classifier's origin: the run's newest checkpoint, where it was damaged.
 _NEWEST = "newest_step"
 
@@ -85,7 +82,7 @@ def find(
 def _finetuned(config: ml_collections.ConfigDict, workdir: str) -> Source:
   """WORKDIR/finetuned; says so when the run has gone on since."""
   path = recipe.check_recipe(workdir, config)
-  directory = path / FINETUNED
+  directory = path / workdir_lib.FINETUNED
   if files.settings_in(directory) is None:
     raise ValueError(
       f"--head=finetuned but {directory} holds no classifier: fine-tune "
@@ -131,7 +128,7 @@ def of_run(config: ml_collections.ConfigDict, workdir: str) -> Source:
       its directory.
   """
   path = recipe.check_recipe(workdir, config)
-  directory = path / DIRECTORY
+  directory = path / workdir_lib.CLASSIFIER
   reason = _why_anew(config, directory)
   if not reason:
     try:

@@ -18,8 +18,6 @@ from typing import TextIO
 
 import numpy as np
 from etils import epath
-
-
 from paws_jax.runs import files
 from paws_jax import tf_runtime
 

@@ -20,13 +20,18 @@ from typing import Any
 import jax
 import ml_collections
 from etils import epath
-
-
 from paws_jax.distributed import lifecycle
 from paws_jax import errors
 from paws_jax.runs import files
 from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import results
+import dataclasses
+from collections.abc import Callable
+from collections.abc import Sequence
+import ml_collections
+import numpy as np
+from etils import epath
+
 
 CHECKPOINTS = "checkpoints"
 _LOCK = ".lock"
@@ -173,3 +178,8 @@ def _holds_run(workdir: epath.Path) -> bool:
   names = [path.name for path in (workdir / CHECKPOINTS).glob("*")]
   complete = any(name.isdigit() for name in names)
   return complete or (workdir / results.RESULTS).exists()
+
+
+# In a run's directory.
+CLASSIFIER = "classifier"
+FINETUNED = "finetuned"

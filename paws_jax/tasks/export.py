@@ -209,7 +209,8 @@ def _check_replaceable(path: pathlib.Path) -> None:
   if others:
     raise ValueError(
       f"{path} would be replaced, and holds what no export has written "
-      f"({support_bank.listed(others)}): move it away, or choose another --output."
+      f"({support_bank.listed(others)}): move it away, or choose another "
+      "--output."
     )
 
 

@@ -28,7 +28,6 @@ from paws_jax.finetune import protocols
 from paws_jax.finetune import results
 from paws_jax.finetune import scores
 from paws_jax.finetune import sweep
-from paws_jax.predict import source
 from paws_jax.runs import digests
 from paws_jax.runs import out_of_memory
 from paws_jax.runs import provenance
@@ -38,7 +37,7 @@ from paws_jax.training import restore
 
 TASK = "finetune"
 # The classifier that comes out, and what the sweep has tried, in the workdir.
-FINETUNED = source.FINETUNED
+FINETUNED = workdir_lib.FINETUNED
 SWEEPS = "finetuning"
 
 # Nothing that is trained depends on these fields.

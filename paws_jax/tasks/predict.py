@@ -27,6 +27,7 @@ from paws_jax.predict import table
 from paws_jax.runs import files as files_lib
 from paws_jax.runs import progress as progress_lib
 from paws_jax.runs import recipe
+from paws_jax.runs import workdir as workdir_lib
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -168,7 +169,7 @@ def _check_not_of_run(directory: pathlib.Path | epath.Path) -> None:
   """Refuses to put an extended classifier in the place of a run's own."""
   if isinstance(directory, pathlib.Path):
     directory = directory.resolve()
-  own = (source_lib.DIRECTORY, source_lib.FINETUNED)
+  own = (workdir_lib.CLASSIFIER, workdir_lib.FINETUNED)
   of_run = (directory.parent / recipe.RECIPE).exists()
   if directory.name in own and of_run:
     raise ValueError(

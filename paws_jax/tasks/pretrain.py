@@ -16,7 +16,6 @@ from paws_jax import config as config_lib
 from paws_jax.distributed import agree
 from paws_jax.monitoring import reference_curves
 from paws_jax.plots import training_figure
-from paws_jax.predict import source
 from paws_jax.runs import checkpoint
 from paws_jax.runs import files
 from paws_jax.runs import out_of_memory
@@ -115,7 +114,7 @@ def run(prepared: run_lib.Prepared) -> int:
       print(f"this run is finished ({total} steps); its result:")
       if not drawn or prepared.reference is not None:
         process.draw()
-      if not (prepared.workdir / source.DIRECTORY).exists():
+      if not (prepared.workdir / workdir_lib.CLASSIFIER).exists():
         process.save_classifier()
     elif process.step < total:
       return _stopped(process.step, total, signals.received)

@@ -38,7 +38,7 @@ class Experiment:
   pipeline: Any
   trainer: state_lib.Trainer
   embed: Callable[[Any, Any, np.ndarray], np.ndarray]
-  step: state_lib.TrainConfig
+  train: state_lib.TrainConfig
   eval: embed.EvalConfig
   finetune: finetune.FinetuneConfig
   checkpoint: checkpoint.CheckpointConfig

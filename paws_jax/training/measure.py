@@ -16,7 +16,6 @@ from paws_jax.evaluation import accuracy as accuracy_lib
 from paws_jax.evaluation import soft_nn as soft_nn_lib
 from paws_jax.monitoring import reference_curves
 from paws_jax.plots import training_figure
-from paws_jax.predict import source
 from paws_jax.runs import metrics
 from paws_jax.runs import provenance
 from paws_jax.runs import results
@@ -262,8 +261,8 @@ def footer(workdir: epath.Path, next_command: str) -> str:
     f"results     {workdir / results.RESULTS}",
     f"figure      {workdir / training_figure.TRAINING}",
   ]
-  if (workdir / source.DIRECTORY).exists():
-    lines.append(f"classifier  {workdir / source.DIRECTORY}")
+  if (workdir / workdir_lib.CLASSIFIER).exists():
+    lines.append(f"classifier  {workdir / workdir_lib.CLASSIFIER}")
   if next_command:
     lines += ["", f"next, try   {next_command}"]
   return "\n".join(lines)

@@ -21,7 +21,6 @@ from paws_jax.monitoring import monitor
 from paws_jax.monitoring import reference_curves
 from paws_jax.monitoring import rules
 from paws_jax.plots import training_figure
-from paws_jax.predict import source
 from paws_jax.runs import checkpoint
 from paws_jax.runs import files
 from paws_jax.runs import metrics
@@ -29,6 +28,7 @@ from paws_jax.runs import progress
 from paws_jax.runs import provenance
 from paws_jax.runs import results
 from paws_jax.runs import signals as signals_lib
+from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import failed_step
 from paws_jax.training import loop
@@ -325,7 +325,7 @@ class TrainingRun:
         step=self.step,
       )
     )
-    made.save(prepared.workdir / source.DIRECTORY)
+    made.save(prepared.workdir / workdir_lib.CLASSIFIER)
 
   def draw(self) -> None:
     """Draws the figure of a run that has taken all its steps."""

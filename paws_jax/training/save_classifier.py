@@ -10,13 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
-if TYPE_CHECKING:
-  from paws_jax.training import restore
 from paws_jax import methods
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import predictions as predictions_lib
 from paws_jax.classifier import preprocessing as preprocessing_lib
 from paws_jax.classifier import support_bank
+
+if TYPE_CHECKING:
+  from paws_jax.training import restore
 
 
 def from_trained(

@@ -4,13 +4,13 @@ import collections
 import functools
 import json
 
-from tests import golden_reference
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from paws_jax.data import sampling
+from tests import golden_reference
 
 # Classes 0 ... 4 with 3, 5, 8, 4 and 6 labelled images among 60.
 COUNTS = (3, 5, 8, 4, 6)

@@ -332,7 +332,10 @@ def test_several_slices():
 
 
 def test_nothing_here_loads_jax():
-  code = "import sys; from paws_jax.distributed import launch; print('jax' in sys.modules)"
+  code = (
+    "import sys; from paws_jax.distributed import launch; "
+    "print('jax' in sys.modules)"
+  )
   result = subprocess.run(
     [sys.executable, "-c", code],
     capture_output=True,

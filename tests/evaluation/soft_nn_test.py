@@ -2,7 +2,6 @@
 
 import functools
 
-from tests import golden_reference
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +14,7 @@ from paws_jax.evaluation import accuracy as accuracy_lib
 from paws_jax.evaluation import embed as embed_lib
 from paws_jax.evaluation import soft_nn
 from paws_jax.parallel import mesh
+from tests import golden_reference
 
 NUM_CLASSES = 4
 

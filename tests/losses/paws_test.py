@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from paws_jax import losses
-from paws_jax.losses import effective_rank
+from paws_jax.losses import feature_rank
 from paws_jax.losses import ropaws
 from paws_jax.losses import similarity
 from paws_jax.parallel import mesh as mesh_lib
@@ -699,7 +699,7 @@ def test_suncet_refuses_labels_that_do_not_fit():
 
 
 def test_examples_of_the_documentation_hold():
-  modules = [similarity, ropaws, effective_rank]
+  modules = [similarity, ropaws, feature_rank]
   results = [doctest.testmod(module) for module in modules]
   assert all(result.attempted >= 2 for result in results)
   assert not any(result.failed for result in results)

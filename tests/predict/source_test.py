@@ -17,10 +17,10 @@ def run(tmp_path):
   workdir_lib.prepare(tmp_path, random_classifier.recipe())
   (tmp_path / workdir_lib.CHECKPOINTS / "10").mkdir(parents=True)
   made = of_step(10)
-  made.save(tmp_path / source.DIRECTORY)
+  made.save(tmp_path / workdir_lib.CLASSIFIER)
   origin = {**made.origin, "finetuned": True}
   tuned = dataclasses.replace(made, origin=origin)
-  tuned.save(tmp_path / source.FINETUNED)
+  tuned.save(tmp_path / workdir_lib.FINETUNED)
   return tmp_path
 
 
@@ -63,9 +63,9 @@ def test_an_old_fine_tuned_classifier_is_told(run, capsys):
 
 
 def test_a_fine_tuned_classifier_may_have_no_head(run):
-  tuned = str(run / source.FINETUNED)
+  tuned = str(run / workdir_lib.FINETUNED)
   assert not find(run, classifier=tuned, head="finetuned").has_head
-  other = str(run / source.DIRECTORY)
+  other = str(run / workdir_lib.CLASSIFIER)
   with pytest.raises(ValueError, match="classifier is not fine-tuned: leave"):
     find(run, classifier=other, head="finetuned")
 
@@ -95,13 +95,13 @@ def test_a_damaged_checkpoint_is_passed_over_once(run, monkeypatch, capsys):
 
 def test_a_users_file_is_seen_before_a_run_is_restored(run):
   (run / workdir_lib.CHECKPOINTS / "20").mkdir()
-  (run / source.DIRECTORY / "mine.txt").touch()
+  (run / workdir_lib.CLASSIFIER / "mine.txt").touch()
   with pytest.raises(errors.WorkdirError, match=r"\(mine\.txt\)"):
     find(run)
 
 
 def test_a_classifier_that_cannot_tell_what_is_known_is_made_anew(run):
-  directory = run / source.DIRECTORY
+  directory = run / workdir_lib.CLASSIFIER
   config = random_classifier.recipe()
   assert not source._why_anew(config, directory)
   config.method.name = "ropaws"

@@ -14,7 +14,6 @@ import subprocess
 import jax
 import numpy as np
 import pytest
-from tests.report import page_test as report_page_test
 from PIL import Image
 
 from paws_jax import errors
@@ -26,6 +25,7 @@ from paws_jax.runs import workdir as workdir_lib
 from paws_jax.tasks import report
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import restore
+from tests.report import page_test as report_page_test
 
 RECIPE = pathlib.Path(__file__).parents[1] / "tiny_recipe.py"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

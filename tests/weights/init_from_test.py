@@ -16,9 +16,9 @@ from paws_jax.training import state as state_lib
 from paws_jax.weights import init_from
 from paws_jax.weights import torch_names
 from paws_jax.weights import write_torch
-from tests.models import golden_test as models_golden_test
 from tests import processes
 from tests import torch_archives
+from tests.models import golden_test as models_golden_test
 
 SECTION = models_golden_test.SECTION | {"name": "resnet_tiny"}
 

@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from paws_jax import errors
+from paws_jax import tf_runtime
+
 if TYPE_CHECKING:
   import PIL.Image
   import tensorflow as tf
-from paws_jax import errors
-from paws_jax import tf_runtime
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
