@@ -14,7 +14,6 @@ from paws_jax.evaluation import accuracy
 from paws_jax.evaluation import protocols
 from paws_jax.runs import provenance
 from paws_jax.runs import recipe as recipe_lib
-from paws_jax.training import restore
 
 TASK = "evaluate"
 
@@ -26,7 +25,7 @@ def per_class(outcome: protocols.Outcome) -> list[float | None]:
 
 
 def rows(
-  trained: restore.Trained, outcomes: Sequence[protocols.Outcome]
+  trained: Any, outcomes: Sequence[protocols.Outcome]
 ) -> list[dict[str, Any]]:
   """A row for each outcome, as JSON gives it back: with lists for tuples.
 
@@ -43,7 +42,7 @@ def rows(
 
 
 def _row(
-  trained: restore.Trained, outcome: protocols.Outcome, recipe: str
+  trained: Any, outcome: protocols.Outcome, recipe: str
 ) -> dict[str, Any]:
   """A result row; accuracies are fractions."""
   dataset, config = trained.experiment.dataset, trained.config

@@ -33,9 +33,9 @@ DESCRIPTION = "model.json"
 _WRITTEN = "written"
 # A target's module has write(program, directory) and may have missing().
 _MODULES = {
-  "stablehlo": "stablehlo_export",
-  "savedmodel": "savedmodel_export",
-  "torch": "torch_export",
+  "stablehlo": "stablehlo",
+  "savedmodel": "savedmodel",
+  "torch": "torch",
 }
 
 
@@ -160,7 +160,7 @@ def check_targets(targets: Sequence[str]) -> tuple[str, ...]:
 
 
 def _module(target: str) -> Any:
-  return importlib.import_module(f"paws_jax.{_MODULES[target]}")
+  return importlib.import_module(f"paws_jax.export.{_MODULES[target]}")
 
 
 def _check_output(

@@ -96,7 +96,7 @@ def test_it_is_the_recipes_for_a_method_that_tells(monkeypatch):
   bank = random_classifier.make().bank
   # Embedding the labelled images would be most of the time.
   monkeypatch.setattr(
-    classifier_lib.bank_lib, "of_labelled", lambda *args, **options: bank
+    classifier_lib.support_bank, "of_labelled", lambda *args, **options: bank
   )
 
   def of(name, **options):

@@ -31,9 +31,9 @@ def _step(**changes):
 
 @pytest.fixture(autouse=True)
 def a_state_of_4_mib(monkeypatch):
-  sizes = roofline.estimates.num_bytes
+  sizes = roofline.memory.num_bytes
   monkeypatch.setattr(
-    roofline.estimates,
+    roofline.memory,
     "num_bytes",
     lambda t: sizes(vars(t) if hasattr(t, "params") else t),
   )

@@ -80,7 +80,7 @@ def test_a_damaged_checkpoint_is_passed_over_once(run, monkeypatch, capsys):
   trained = types.SimpleNamespace(
     step=10, experiment=types.SimpleNamespace(dataset=dataset)
   )
-  monkeypatch.setattr(source.trained_lib, "load", lambda *unused: trained)
+  monkeypatch.setattr(source.restore, "load", lambda *unused: trained)
   monkeypatch.setattr(
     source.classifier_lib, "from_trained", lambda trained: made
   )

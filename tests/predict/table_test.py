@@ -189,7 +189,7 @@ def test_a_start_that_is_killed_leaves_nothing_in_the_way(path, monkeypatch):
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(table_lib.metrics, "replace_text", kill)
+    patch.setattr(table_lib.files, "replace_text", kill)
     with pytest.raises(KeyboardInterrupt):
       open_file(path)
   assert table_lib.check_path(str(path)) == path
@@ -227,7 +227,7 @@ def test_a_row_says_what_was_predicted():
       labels = np.array([2])
       names = ("eel 1",)
 
-  predictions = table_lib.voting.Predictions(
+  predictions = table_lib.predictions_lib.Predictions(
     probabilities=np.array([[0.25, 0.125, 0.625]], np.float32),
     classes=np.array([2]),
     entropy=np.array([0.9]),

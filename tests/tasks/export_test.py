@@ -166,7 +166,7 @@ def test_only_what_timm_can_load_is_written_for_it(
 ):
   asked = []
   monkeypatch.setattr(
-    torch.torch_weights,
+    torch.write_torch,
     "write_torch",
     lambda *unused, layout, **options: asked.append(layout),
   )

@@ -169,7 +169,7 @@ def test_a_bucket_that_is_closed(quick, capsys, tmp_path, monkeypatch):
   errors = types.SimpleNamespace(OpError=OpError)
   fake = types.SimpleNamespace(errors=errors)
   monkeypatch.setitem(sys.modules, "tensorflow", fake)
-  monkeypatch.setattr(plan.metrics, "replace_text", refuse)
+  monkeypatch.setattr(plan.files, "replace_text", refuse)
   _refused(capsys, tmp_path, "403: no access")
 
 

@@ -157,7 +157,7 @@ def test_a_newer_checkpoint_makes_the_classifier_anew(run, capsys, monkeypatch):
   config = untrained_run.recipe()
   # Restoring takes its time.
   trained = untrained_run.trained()
-  monkeypatch.setattr(source_lib.trained_lib, "load", lambda *unused: trained)
+  monkeypatch.setattr(source_lib.restore, "load", lambda *unused: trained)
   first = source_lib.of_run(config, str(run)).make()
   capsys.readouterr()
   assert source_lib.of_run(config, str(run)).make().digest == first.digest

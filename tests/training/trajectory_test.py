@@ -209,7 +209,7 @@ def test_the_images_labels_and_settings_are_the_references(name, x64):
   del x64
   arrays, config, images = _arrays(name)
   views = _views(images, config, 0, jnp.float32)
-  method = methods.method.support_rows(
+  method = methods.paws.encoding.support_rows(
     views, smoothing=config["label_smoothing"]
   )
   # Ours go image by image, the file's view by view.
