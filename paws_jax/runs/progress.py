@@ -1,0 +1,728 @@
+"""The progress line of a training run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import TextIO
+
+import numpy as np
+from etils import epath
+
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import TextIO
+import numpy as np
+from etils import epath
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import TextIO
+import numpy as np
+from etils import epath
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import TextIO
+import numpy as np
+from etils import epath
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import TextIO
+import numpy as np
+from etils import epath
+from paws_jax.runs import metrics as metrics_lib
+
+
+class Progress:
+  """One line about where training stands.
+
+  On a terminal the line is rewritten in place; in a file a new one is written
+  at most every `interval` seconds, and the last one in any case.
+  """
+
+  def __init__(
+    self,
+    *,
+    total_steps: int,
+    first_step: int,
+    images_per_step: int,
+    losses: Sequence[str] = metrics_lib.LOSSES,
+    interval: float = 5.0,
+    stream: TextIO | None = None,
+  ):
+    """Starts the clock.
+
+    Args:
+      total_steps: of the run.
+      first_step: where this process starts.
+      images_per_step: unlabelled images (or supports) a step.
+      losses: metrics to show, where there are: `shown_losses` of the method.
+      interval: seconds between lines where they are not rewritten.
+      stream: default standard output.
+    """
+    self._total = total_steps
+    self._first = first_step
+    self._images = images_per_step
+    self._losses = losses
+    self._stream = stream if stream is not None else sys.stdout
+    self._in_place = self._stream.isatty()
+    self._interval = interval
+    self._start = time.perf_counter()
+    self._paused = 0.0
+    self._ended: float | None = None
+    self._last_shown = -float("inf")
+    self._accuracy: tuple[float, int] | None = None
+    self._width = 0
+    self._unshown = ""
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Leaves the time that passes inside out of the rate."""
+    start = time.perf_counter()
+    try:
+      yield
+    finally:
+      self._paused += time.perf_counter() - start
+
+  def accuracy(self, top1: float, step: int) -> None:
+    """Shows this soft-NN accuracy, a fraction, from now on."""
+    self._accuracy = (top1, step)
+
+  def seconds(self) -> float:
+    """Seconds from the start to now or the end, pauses left out."""
+    now = time.perf_counter() if self._ended is None else self._ended
+    return now - self._start - self._paused
+
+  def rate(self, step: int) -> float:
+    """Steps per second since the start."""
+    return (step - self._first) / max(self.seconds(), 1e-9)
+
+  def show(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Shows the line for a step, now or if it turns out to be the last."""
+    self._unshown = self._line(step, metrics)
+    now = time.perf_counter()
+    if self._in_place or now - self._last_shown >= self._interval:
+      self._last_shown = now
+      self._write()
+
+  def say(self, text: str) -> None:
+    """Writes lines of their own; the line about training goes on below."""
+    if self._width:
+      self._stream.write("\r" + " " * self._width + "\r")
+      self._width = 0
+    self._stream.write(text + "\n")
+    self._stream.flush()
+
+  def end(self) -> None:
+    """Stops the clock and leaves the line: what follows starts on its own."""
+    if self._ended is None:
+      self._ended = time.perf_counter()
+    if self._unshown:
+      self._write()
+    if self._width:
+      self._stream.write("\n")
+      self._stream.flush()
+    self._width = 0
+
+  def _line(self, step: int, metrics: Mapping[str, float]) -> str:
+    rate = self.rate(step)
+    line = (
+      f"step {step}/{self._total}  {rate * self._images:.0f} img/s  "
+      f"ETA {_duration((self._total - step) / max(rate, 1e-9))}"
+    )
+    for name in self._losses:
+      if name in metrics:
+        line += f"  {metrics_lib.LABELS.get(name, name)} {metrics[name]:.3f}"
+    if "target_confidence" in metrics:
+      line += f"  confidence {metrics['target_confidence']:.2f}"
+    if "input_stall" in metrics:
+      line += f"  input stall {metrics['input_stall']:.0%}"
+    if self._accuracy is not None:
+      top1, at = self._accuracy
+      line += f"  soft-NN {top1:.1%} @{at}"
+    return line
+
+  def _write(self) -> None:
+    line, self._unshown = self._unshown, ""
+    if self._in_place:
+      # A line that wraps could not be rewritten.
+      line = line[: shutil.get_terminal_size().columns - 1]
+      self._stream.write("\r" + line.ljust(self._width))
+      self._width = len(line)
+    else:
+      self._stream.write(line + "\n")
+    self._stream.flush()
+
+
+def _duration(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f"{hours}:{minutes:02}:{seconds:02}"
+  return f"{minutes}:{seconds:02}"
+
+
+class Progress:
+  """One line about where training stands.
+
+  On a terminal the line is rewritten in place; in a file a new one is written
+  at most every `interval` seconds, and the last one in any case.
+  """
+
+  def __init__(
+    self,
+    *,
+    total_steps: int,
+    first_step: int,
+    images_per_step: int,
+    losses: Sequence[str] = metrics_lib.LOSSES,
+    interval: float = 5.0,
+    stream: TextIO | None = None,
+  ):
+    """Starts the clock.
+
+    Args:
+      total_steps: of the run.
+      first_step: where this process starts.
+      images_per_step: unlabelled images (or supports) a step.
+      losses: metrics to show, where there are: `shown_losses` of the method.
+      interval: seconds between lines where they are not rewritten.
+      stream: default standard output.
+    """
+    self._total = total_steps
+    self._first = first_step
+    self._images = images_per_step
+    self._losses = losses
+    self._stream = stream if stream is not None else sys.stdout
+    self._in_place = self._stream.isatty()
+    self._interval = interval
+    self._start = time.perf_counter()
+    self._paused = 0.0
+    self._ended: float | None = None
+    self._last_shown = -float("inf")
+    self._accuracy: tuple[float, int] | None = None
+    self._width = 0
+    self._unshown = ""
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Leaves the time that passes inside out of the rate."""
+    start = time.perf_counter()
+    try:
+      yield
+    finally:
+      self._paused += time.perf_counter() - start
+
+  def accuracy(self, top1: float, step: int) -> None:
+    """Shows this soft-NN accuracy, a fraction, from now on."""
+    self._accuracy = (top1, step)
+
+  def seconds(self) -> float:
+    """Seconds from the start to now or the end, pauses left out."""
+    now = time.perf_counter() if self._ended is None else self._ended
+    return now - self._start - self._paused
+
+  def rate(self, step: int) -> float:
+    """Steps per second since the start."""
+    return (step - self._first) / max(self.seconds(), 1e-9)
+
+  def show(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Shows the line for a step, now or if it turns out to be the last."""
+    self._unshown = self._line(step, metrics)
+    now = time.perf_counter()
+    if self._in_place or now - self._last_shown >= self._interval:
+      self._last_shown = now
+      self._write()
+
+  def say(self, text: str) -> None:
+    """Writes lines of their own; the line about training goes on below."""
+    if self._width:
+      self._stream.write("\r" + " " * self._width + "\r")
+      self._width = 0
+    self._stream.write(text + "\n")
+    self._stream.flush()
+
+  def end(self) -> None:
+    """Stops the clock and leaves the line: what follows starts on its own."""
+    if self._ended is None:
+      self._ended = time.perf_counter()
+    if self._unshown:
+      self._write()
+    if self._width:
+      self._stream.write("\n")
+      self._stream.flush()
+    self._width = 0
+
+  def _line(self, step: int, metrics: Mapping[str, float]) -> str:
+    rate = self.rate(step)
+    line = (
+      f"step {step}/{self._total}  {rate * self._images:.0f} img/s  "
+      f"ETA {_duration((self._total - step) / max(rate, 1e-9))}"
+    )
+    for name in self._losses:
+      if name in metrics:
+        line += f"  {metrics_lib.LABELS.get(name, name)} {metrics[name]:.3f}"
+    if "target_confidence" in metrics:
+      line += f"  confidence {metrics['target_confidence']:.2f}"
+    if "input_stall" in metrics:
+      line += f"  input stall {metrics['input_stall']:.0%}"
+    if self._accuracy is not None:
+      top1, at = self._accuracy
+      line += f"  soft-NN {top1:.1%} @{at}"
+    return line
+
+  def _write(self) -> None:
+    line, self._unshown = self._unshown, ""
+    if self._in_place:
+      # A line that wraps could not be rewritten.
+      line = line[: shutil.get_terminal_size().columns - 1]
+      self._stream.write("\r" + line.ljust(self._width))
+      self._width = len(line)
+    else:
+      self._stream.write(line + "\n")
+    self._stream.flush()
+
+
+def _duration(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f"{hours}:{minutes:02}:{seconds:02}"
+  return f"{minutes}:{seconds:02}"
+
+
+class Progress:
+  """One line about where training stands.
+
+  On a terminal the line is rewritten in place; in a file a new one is written
+  at most every `interval` seconds, and the last one in any case.
+  """
+
+  def __init__(
+    self,
+    *,
+    total_steps: int,
+    first_step: int,
+    images_per_step: int,
+    losses: Sequence[str] = metrics_lib.LOSSES,
+    interval: float = 5.0,
+    stream: TextIO | None = None,
+  ):
+    """Starts the clock.
+
+    Args:
+      total_steps: of the run.
+      first_step: where this process starts.
+      images_per_step: unlabelled images (or supports) a step.
+      losses: metrics to show, where there are: `shown_losses` of the method.
+      interval: seconds between lines where they are not rewritten.
+      stream: default standard output.
+    """
+    self._total = total_steps
+    self._first = first_step
+    self._images = images_per_step
+    self._losses = losses
+    self._stream = stream if stream is not None else sys.stdout
+    self._in_place = self._stream.isatty()
+    self._interval = interval
+    self._start = time.perf_counter()
+    self._paused = 0.0
+    self._ended: float | None = None
+    self._last_shown = -float("inf")
+    self._accuracy: tuple[float, int] | None = None
+    self._width = 0
+    self._unshown = ""
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Leaves the time that passes inside out of the rate."""
+    start = time.perf_counter()
+    try:
+      yield
+    finally:
+      self._paused += time.perf_counter() - start
+
+  def accuracy(self, top1: float, step: int) -> None:
+    """Shows this soft-NN accuracy, a fraction, from now on."""
+    self._accuracy = (top1, step)
+
+  def seconds(self) -> float:
+    """Seconds from the start to now or the end, pauses left out."""
+    now = time.perf_counter() if self._ended is None else self._ended
+    return now - self._start - self._paused
+
+  def rate(self, step: int) -> float:
+    """Steps per second since the start."""
+    return (step - self._first) / max(self.seconds(), 1e-9)
+
+  def show(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Shows the line for a step, now or if it turns out to be the last."""
+    self._unshown = self._line(step, metrics)
+    now = time.perf_counter()
+    if self._in_place or now - self._last_shown >= self._interval:
+      self._last_shown = now
+      self._write()
+
+  def say(self, text: str) -> None:
+    """Writes lines of their own; the line about training goes on below."""
+    if self._width:
+      self._stream.write("\r" + " " * self._width + "\r")
+      self._width = 0
+    self._stream.write(text + "\n")
+    self._stream.flush()
+
+  def end(self) -> None:
+    """Stops the clock and leaves the line: what follows starts on its own."""
+    if self._ended is None:
+      self._ended = time.perf_counter()
+    if self._unshown:
+      self._write()
+    if self._width:
+      self._stream.write("\n")
+      self._stream.flush()
+    self._width = 0
+
+  def _line(self, step: int, metrics: Mapping[str, float]) -> str:
+    rate = self.rate(step)
+    line = (
+      f"step {step}/{self._total}  {rate * self._images:.0f} img/s  "
+      f"ETA {_duration((self._total - step) / max(rate, 1e-9))}"
+    )
+    for name in self._losses:
+      if name in metrics:
+        line += f"  {metrics_lib.LABELS.get(name, name)} {metrics[name]:.3f}"
+    if "target_confidence" in metrics:
+      line += f"  confidence {metrics['target_confidence']:.2f}"
+    if "input_stall" in metrics:
+      line += f"  input stall {metrics['input_stall']:.0%}"
+    if self._accuracy is not None:
+      top1, at = self._accuracy
+      line += f"  soft-NN {top1:.1%} @{at}"
+    return line
+
+  def _write(self) -> None:
+    line, self._unshown = self._unshown, ""
+    if self._in_place:
+      # A line that wraps could not be rewritten.
+      line = line[: shutil.get_terminal_size().columns - 1]
+      self._stream.write("\r" + line.ljust(self._width))
+      self._width = len(line)
+    else:
+      self._stream.write(line + "\n")
+    self._stream.flush()
+
+
+def _duration(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f"{hours}:{minutes:02}:{seconds:02}"
+  return f"{minutes}:{seconds:02}"
+
+
+class Progress:
+  """One line about where training stands.
+
+  On a terminal the line is rewritten in place; in a file a new one is written
+  at most every `interval` seconds, and the last one in any case.
+  """
+
+  def __init__(
+    self,
+    *,
+    total_steps: int,
+    first_step: int,
+    images_per_step: int,
+    losses: Sequence[str] = metrics_lib.LOSSES,
+    interval: float = 5.0,
+    stream: TextIO | None = None,
+  ):
+    """Starts the clock.
+
+    Args:
+      total_steps: of the run.
+      first_step: where this process starts.
+      images_per_step: unlabelled images (or supports) a step.
+      losses: metrics to show, where there are: `shown_losses` of the method.
+      interval: seconds between lines where they are not rewritten.
+      stream: default standard output.
+    """
+    self._total = total_steps
+    self._first = first_step
+    self._images = images_per_step
+    self._losses = losses
+    self._stream = stream if stream is not None else sys.stdout
+    self._in_place = self._stream.isatty()
+    self._interval = interval
+    self._start = time.perf_counter()
+    self._paused = 0.0
+    self._ended: float | None = None
+    self._last_shown = -float("inf")
+    self._accuracy: tuple[float, int] | None = None
+    self._width = 0
+    self._unshown = ""
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Leaves the time that passes inside out of the rate."""
+    start = time.perf_counter()
+    try:
+      yield
+    finally:
+      self._paused += time.perf_counter() - start
+
+  def accuracy(self, top1: float, step: int) -> None:
+    """Shows this soft-NN accuracy, a fraction, from now on."""
+    self._accuracy = (top1, step)
+
+  def seconds(self) -> float:
+    """Seconds from the start to now or the end, pauses left out."""
+    now = time.perf_counter() if self._ended is None else self._ended
+    return now - self._start - self._paused
+
+  def rate(self, step: int) -> float:
+    """Steps per second since the start."""
+    return (step - self._first) / max(self.seconds(), 1e-9)
+
+  def show(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Shows the line for a step, now or if it turns out to be the last."""
+    self._unshown = self._line(step, metrics)
+    now = time.perf_counter()
+    if self._in_place or now - self._last_shown >= self._interval:
+      self._last_shown = now
+      self._write()
+
+  def say(self, text: str) -> None:
+    """Writes lines of their own; the line about training goes on below."""
+    if self._width:
+      self._stream.write("\r" + " " * self._width + "\r")
+      self._width = 0
+    self._stream.write(text + "\n")
+    self._stream.flush()
+
+  def end(self) -> None:
+    """Stops the clock and leaves the line: what follows starts on its own."""
+    if self._ended is None:
+      self._ended = time.perf_counter()
+    if self._unshown:
+      self._write()
+    if self._width:
+      self._stream.write("\n")
+      self._stream.flush()
+    self._width = 0
+
+  def _line(self, step: int, metrics: Mapping[str, float]) -> str:
+    rate = self.rate(step)
+    line = (
+      f"step {step}/{self._total}  {rate * self._images:.0f} img/s  "
+      f"ETA {_duration((self._total - step) / max(rate, 1e-9))}"
+    )
+    for name in self._losses:
+      if name in metrics:
+        line += f"  {metrics_lib.LABELS.get(name, name)} {metrics[name]:.3f}"
+    if "target_confidence" in metrics:
+      line += f"  confidence {metrics['target_confidence']:.2f}"
+    if "input_stall" in metrics:
+      line += f"  input stall {metrics['input_stall']:.0%}"
+    if self._accuracy is not None:
+      top1, at = self._accuracy
+      line += f"  soft-NN {top1:.1%} @{at}"
+    return line
+
+  def _write(self) -> None:
+    line, self._unshown = self._unshown, ""
+    if self._in_place:
+      # A line that wraps could not be rewritten.
+      line = line[: shutil.get_terminal_size().columns - 1]
+      self._stream.write("\r" + line.ljust(self._width))
+      self._width = len(line)
+    else:
+      self._stream.write(line + "\n")
+    self._stream.flush()
+
+
+def _duration(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f"{hours}:{minutes:02}:{seconds:02}"
+  return f"{minutes}:{seconds:02}"
+
+
+class Progress:
+  """One line about where training stands.
+
+  On a terminal the line is rewritten in place; in a file a new one is written
+  at most every `interval` seconds, and the last one in any case.
+  """
+
+  def __init__(
+    self,
+    *,
+    total_steps: int,
+    first_step: int,
+    images_per_step: int,
+    losses: Sequence[str] = metrics_lib.LOSSES,
+    interval: float = 5.0,
+    stream: TextIO | None = None,
+  ):
+    """Starts the clock.
+
+    Args:
+      total_steps: of the run.
+      first_step: where this process starts.
+      images_per_step: unlabelled images (or supports) a step.
+      losses: metrics to show, where there are: `shown_losses` of the method.
+      interval: seconds between lines where they are not rewritten.
+      stream: default standard output.
+    """
+    self._total = total_steps
+    self._first = first_step
+    self._images = images_per_step
+    self._losses = losses
+    self._stream = stream if stream is not None else sys.stdout
+    self._in_place = self._stream.isatty()
+    self._interval = interval
+    self._start = time.perf_counter()
+    self._paused = 0.0
+    self._ended: float | None = None
+    self._last_shown = -float("inf")
+    self._accuracy: tuple[float, int] | None = None
+    self._width = 0
+    self._unshown = ""
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Leaves the time that passes inside out of the rate."""
+    start = time.perf_counter()
+    try:
+      yield
+    finally:
+      self._paused += time.perf_counter() - start
+
+  def accuracy(self, top1: float, step: int) -> None:
+    """Shows this soft-NN accuracy, a fraction, from now on."""
+    self._accuracy = (top1, step)
+
+  def seconds(self) -> float:
+    """Seconds from the start to now or the end, pauses left out."""
+    now = time.perf_counter() if self._ended is None else self._ended
+    return now - self._start - self._paused
+
+  def rate(self, step: int) -> float:
+    """Steps per second since the start."""
+    return (step - self._first) / max(self.seconds(), 1e-9)
+
+  def show(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Shows the line for a step, now or if it turns out to be the last."""
+    self._unshown = self._line(step, metrics)
+    now = time.perf_counter()
+    if self._in_place or now - self._last_shown >= self._interval:
+      self._last_shown = now
+      self._write()
+
+  def say(self, text: str) -> None:
+    """Writes lines of their own; the line about training goes on below."""
+    if self._width:
+      self._stream.write("\r" + " " * self._width + "\r")
+      self._width = 0
+    self._stream.write(text + "\n")
+    self._stream.flush()
+
+  def end(self) -> None:
+    """Stops the clock and leaves the line: what follows starts on its own."""
+    if self._ended is None:
+      self._ended = time.perf_counter()
+    if self._unshown:
+      self._write()
+    if self._width:
+      self._stream.write("\n")
+      self._stream.flush()
+    self._width = 0
+
+  def _line(self, step: int, metrics: Mapping[str, float]) -> str:
+    rate = self.rate(step)
+    line = (
+      f"step {step}/{self._total}  {rate * self._images:.0f} img/s  "
+      f"ETA {_duration((self._total - step) / max(rate, 1e-9))}"
+    )
+    for name in self._losses:
+      if name in metrics:
+        line += f"  {metrics_lib.LABELS.get(name, name)} {metrics[name]:.3f}"
+    if "target_confidence" in metrics:
+      line += f"  confidence {metrics['target_confidence']:.2f}"
+    if "input_stall" in metrics:
+      line += f"  input stall {metrics['input_stall']:.0%}"
+    if self._accuracy is not None:
+      top1, at = self._accuracy
+      line += f"  soft-NN {top1:.1%} @{at}"
+    return line
+
+  def _write(self) -> None:
+    line, self._unshown = self._unshown, ""
+    if self._in_place:
+      # A line that wraps could not be rewritten.
+      line = line[: shutil.get_terminal_size().columns - 1]
+      self._stream.write("\r" + line.ljust(self._width))
+      self._width = len(line)
+    else:
+      self._stream.write(line + "\n")
+    self._stream.flush()
+
+
+def _duration(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f"{hours}:{minutes:02}:{seconds:02}"
+  return f"{minutes}:{seconds:02}"

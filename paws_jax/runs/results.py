@@ -1,0 +1,241 @@
+"""The rows of results.json."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import TextIO
+
+import numpy as np
+from etils import epath
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import TextIO
+import numpy as np
+from etils import epath
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import TextIO
+import numpy as np
+from etils import epath
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import TextIO
+import numpy as np
+from etils import epath
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import TextIO
+import numpy as np
+from etils import epath
+from paws_jax.runs import files
+
+
+RESULTS = "results.json"
+
+
+def read_results(workdir: epath.Path) -> list[dict[str, Any]]:
+  """Objects in `results.json`; none when there is no such file.
+
+  Raises:
+    ValueError: when it is not a JSON list of objects.
+  """
+  path = workdir / RESULTS
+  if not path.exists():
+    return []
+  try:
+    rows = json.loads(path.read_bytes())
+  except ValueError as error:
+    raise ValueError(f"{path} is not JSON ({error}): move it away.") from None
+  if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+    raise ValueError(f"{path} is not a JSON list of objects: move it away.")
+  return rows
+
+
+def append_result(workdir: epath.Path, row: Mapping[str, Any]) -> None:
+  """Appends an object to the list in `results.json`, whole or not at all.
+
+  Raises:
+    ValueError: when the file is there but is not a JSON list of objects.
+  """
+  rows = [*read_results(workdir), dict(row)]
+  text = json.dumps(rows, indent=2, allow_nan=False) + "\n"
+  files.replace_text(workdir / RESULTS, text)
+
+
+RESULTS = "results.json"
+
+
+def read_results(workdir: epath.Path) -> list[dict[str, Any]]:
+  """Objects in `results.json`; none when there is no such file.
+
+  Raises:
+    ValueError: when it is not a JSON list of objects.
+  """
+  path = workdir / RESULTS
+  if not path.exists():
+    return []
+  try:
+    rows = json.loads(path.read_bytes())
+  except ValueError as error:
+    raise ValueError(f"{path} is not JSON ({error}): move it away.") from None
+  if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+    raise ValueError(f"{path} is not a JSON list of objects: move it away.")
+  return rows
+
+
+def append_result(workdir: epath.Path, row: Mapping[str, Any]) -> None:
+  """Appends an object to the list in `results.json`, whole or not at all.
+
+  Raises:
+    ValueError: when the file is there but is not a JSON list of objects.
+  """
+  rows = [*read_results(workdir), dict(row)]
+  text = json.dumps(rows, indent=2, allow_nan=False) + "\n"
+  files.replace_text(workdir / RESULTS, text)
+
+
+RESULTS = "results.json"
+
+
+def read_results(workdir: epath.Path) -> list[dict[str, Any]]:
+  """Objects in `results.json`; none when there is no such file.
+
+  Raises:
+    ValueError: when it is not a JSON list of objects.
+  """
+  path = workdir / RESULTS
+  if not path.exists():
+    return []
+  try:
+    rows = json.loads(path.read_bytes())
+  except ValueError as error:
+    raise ValueError(f"{path} is not JSON ({error}): move it away.") from None
+  if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+    raise ValueError(f"{path} is not a JSON list of objects: move it away.")
+  return rows
+
+
+def append_result(workdir: epath.Path, row: Mapping[str, Any]) -> None:
+  """Appends an object to the list in `results.json`, whole or not at all.
+
+  Raises:
+    ValueError: when the file is there but is not a JSON list of objects.
+  """
+  rows = [*read_results(workdir), dict(row)]
+  text = json.dumps(rows, indent=2, allow_nan=False) + "\n"
+  files.replace_text(workdir / RESULTS, text)
+
+
+RESULTS = "results.json"
+
+
+def read_results(workdir: epath.Path) -> list[dict[str, Any]]:
+  """Objects in `results.json`; none when there is no such file.
+
+  Raises:
+    ValueError: when it is not a JSON list of objects.
+  """
+  path = workdir / RESULTS
+  if not path.exists():
+    return []
+  try:
+    rows = json.loads(path.read_bytes())
+  except ValueError as error:
+    raise ValueError(f"{path} is not JSON ({error}): move it away.") from None
+  if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+    raise ValueError(f"{path} is not a JSON list of objects: move it away.")
+  return rows
+
+
+def append_result(workdir: epath.Path, row: Mapping[str, Any]) -> None:
+  """Appends an object to the list in `results.json`, whole or not at all.
+
+  Raises:
+    ValueError: when the file is there but is not a JSON list of objects.
+  """
+  rows = [*read_results(workdir), dict(row)]
+  text = json.dumps(rows, indent=2, allow_nan=False) + "\n"
+  files.replace_text(workdir / RESULTS, text)
+
+
+RESULTS = "results.json"
+
+
+def read_results(workdir: epath.Path) -> list[dict[str, Any]]:
+  """Objects in `results.json`; none when there is no such file.
+
+  Raises:
+    ValueError: when it is not a JSON list of objects.
+  """
+  path = workdir / RESULTS
+  if not path.exists():
+    return []
+  try:
+    rows = json.loads(path.read_bytes())
+  except ValueError as error:
+    raise ValueError(f"{path} is not JSON ({error}): move it away.") from None
+  if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
+    raise ValueError(f"{path} is not a JSON list of objects: move it away.")
+  return rows
+
+
+def append_result(workdir: epath.Path, row: Mapping[str, Any]) -> None:
+  """Appends an object to the list in `results.json`, whole or not at all.
+
+  Raises:
+    ValueError: when the file is there but is not a JSON list of objects.
+  """
+  rows = [*read_results(workdir), dict(row)]
+  text = json.dumps(rows, indent=2, allow_nan=False) + "\n"
+  files.replace_text(workdir / RESULTS, text)
