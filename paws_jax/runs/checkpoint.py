@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
-from paws_jax.distributed import agree
-from paws_jax import errors
-from paws_jax.runs import digests
 
+from paws_jax import errors
+from paws_jax.distributed import agree
+from paws_jax.runs import digests
 
 _KEPT = 2
 

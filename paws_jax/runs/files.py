@@ -2,167 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
 import os
 import pathlib
-import shutil
-import sys
-import time
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
 from typing import Any
-from typing import TextIO
 
-import numpy as np
 from etils import epath
-import contextlib
-import fcntl
-import hashlib
-import importlib.metadata
-import json
-import os
-import pathlib
-import platform
-import subprocess
-import sys
-import uuid
-from collections.abc import Iterator
-from collections.abc import Mapping
-from typing import Any
-import jax
-import ml_collections
-from etils import epath
-import contextlib
-import dataclasses
-import json
-import os
-import pathlib
-import shutil
-import sys
-import time
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
-from typing import Any
-from typing import TextIO
-import numpy as np
-from etils import epath
-import contextlib
-import fcntl
-import hashlib
-import importlib.metadata
-import json
-import os
-import pathlib
-import platform
-import subprocess
-import sys
-import uuid
-from collections.abc import Iterator
-from collections.abc import Mapping
-from typing import Any
-import jax
-import ml_collections
-from etils import epath
-import contextlib
-import dataclasses
-import json
-import os
-import pathlib
-import shutil
-import sys
-import time
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
-from typing import Any
-from typing import TextIO
-import numpy as np
-from etils import epath
-import contextlib
-import fcntl
-import hashlib
-import importlib.metadata
-import json
-import os
-import pathlib
-import platform
-import subprocess
-import sys
-import uuid
-from collections.abc import Iterator
-from collections.abc import Mapping
-from typing import Any
-import jax
-import ml_collections
-from etils import epath
-import contextlib
-import dataclasses
-import json
-import os
-import pathlib
-import shutil
-import sys
-import time
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
-from typing import Any
-from typing import TextIO
-import numpy as np
-from etils import epath
-import contextlib
-import fcntl
-import hashlib
-import importlib.metadata
-import json
-import os
-import pathlib
-import platform
-import subprocess
-import sys
-import uuid
-from collections.abc import Iterator
-from collections.abc import Mapping
-from typing import Any
-import jax
-import ml_collections
-from etils import epath
-import contextlib
-import dataclasses
-import json
-import os
-import pathlib
-import shutil
-import sys
-import time
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
-from typing import Any
-from typing import TextIO
-import numpy as np
-from etils import epath
-import contextlib
-import fcntl
-import hashlib
-import importlib.metadata
-import json
-import os
-import pathlib
-import platform
-import subprocess
-import sys
-import uuid
-from collections.abc import Iterator
-from collections.abc import Mapping
-from typing import Any
-import jax
-import ml_collections
-from etils import epath
+
 from paws_jax import errors
 
 
@@ -185,152 +31,24 @@ def resolve(path: str | os.PathLike[str]) -> epath.Path:
 
 
 def read_object(path: epath.Path) -> dict[str, Any] | None:
+  """Reads a file that holds a JSON object; None: there is no such file.
+
+  Raises:
+    WorkdirError: when it holds something else.
+  """
   if not path.exists():
     return None
   try:
     value = json.loads(path.read_bytes())
   except ValueError as error:
-    raise errors.WorkdirError(f"{path} is not JSON ({error}): move it away.") from None
+    raise errors.WorkdirError(
+      f"{path} is not JSON ({error}): move it away."
+    ) from None
   if not isinstance(value, dict):
     raise errors.WorkdirError(f"{path} is not a JSON object: move it away.")
   return value
 
 
 def to_json(value: Any) -> str:
-  return json.dumps(value, indent=2) + "\n"
-
-
-def replace_text(path: epath.Path, text: str) -> None:
-  """Writes a file so that a crash leaves the old one or the new one."""
-  if not isinstance(path, pathlib.Path):
-    # In a bucket an object is there whole or not at all.
-    path.write_text(text, encoding="utf-8")
-    return
-  temporary = path.with_name(f".{path.name}.tmp")
-  temporary.write_text(text, encoding="utf-8")
-  os.replace(temporary, path)
-
-
-def resolve(path: str | os.PathLike[str]) -> epath.Path:
-  """The absolute path of a directory as a user writes it, or "gs://..."."""
-  if "://" in os.fspath(path):
-    return epath.Path(path)
-  return pathlib.Path(path).expanduser().absolute()
-
-
-def read_object(path: epath.Path) -> dict[str, Any] | None:
-  if not path.exists():
-    return None
-  try:
-    value = json.loads(path.read_bytes())
-  except ValueError as error:
-    raise errors.WorkdirError(f"{path} is not JSON ({error}): move it away.") from None
-  if not isinstance(value, dict):
-    raise errors.WorkdirError(f"{path} is not a JSON object: move it away.")
-  return value
-
-
-def to_json(value: Any) -> str:
-  return json.dumps(value, indent=2) + "\n"
-
-
-def replace_text(path: epath.Path, text: str) -> None:
-  """Writes a file so that a crash leaves the old one or the new one."""
-  if not isinstance(path, pathlib.Path):
-    # In a bucket an object is there whole or not at all.
-    path.write_text(text, encoding="utf-8")
-    return
-  temporary = path.with_name(f".{path.name}.tmp")
-  temporary.write_text(text, encoding="utf-8")
-  os.replace(temporary, path)
-
-
-def resolve(path: str | os.PathLike[str]) -> epath.Path:
-  """The absolute path of a directory as a user writes it, or "gs://..."."""
-  if "://" in os.fspath(path):
-    return epath.Path(path)
-  return pathlib.Path(path).expanduser().absolute()
-
-
-def read_object(path: epath.Path) -> dict[str, Any] | None:
-  if not path.exists():
-    return None
-  try:
-    value = json.loads(path.read_bytes())
-  except ValueError as error:
-    raise errors.WorkdirError(f"{path} is not JSON ({error}): move it away.") from None
-  if not isinstance(value, dict):
-    raise errors.WorkdirError(f"{path} is not a JSON object: move it away.")
-  return value
-
-
-def to_json(value: Any) -> str:
-  return json.dumps(value, indent=2) + "\n"
-
-
-def replace_text(path: epath.Path, text: str) -> None:
-  """Writes a file so that a crash leaves the old one or the new one."""
-  if not isinstance(path, pathlib.Path):
-    # In a bucket an object is there whole or not at all.
-    path.write_text(text, encoding="utf-8")
-    return
-  temporary = path.with_name(f".{path.name}.tmp")
-  temporary.write_text(text, encoding="utf-8")
-  os.replace(temporary, path)
-
-
-def resolve(path: str | os.PathLike[str]) -> epath.Path:
-  """The absolute path of a directory as a user writes it, or "gs://..."."""
-  if "://" in os.fspath(path):
-    return epath.Path(path)
-  return pathlib.Path(path).expanduser().absolute()
-
-
-def read_object(path: epath.Path) -> dict[str, Any] | None:
-  if not path.exists():
-    return None
-  try:
-    value = json.loads(path.read_bytes())
-  except ValueError as error:
-    raise errors.WorkdirError(f"{path} is not JSON ({error}): move it away.") from None
-  if not isinstance(value, dict):
-    raise errors.WorkdirError(f"{path} is not a JSON object: move it away.")
-  return value
-
-
-def to_json(value: Any) -> str:
-  return json.dumps(value, indent=2) + "\n"
-
-
-def replace_text(path: epath.Path, text: str) -> None:
-  """Writes a file so that a crash leaves the old one or the new one."""
-  if not isinstance(path, pathlib.Path):
-    # In a bucket an object is there whole or not at all.
-    path.write_text(text, encoding="utf-8")
-    return
-  temporary = path.with_name(f".{path.name}.tmp")
-  temporary.write_text(text, encoding="utf-8")
-  os.replace(temporary, path)
-
-
-def resolve(path: str | os.PathLike[str]) -> epath.Path:
-  """The absolute path of a directory as a user writes it, or "gs://..."."""
-  if "://" in os.fspath(path):
-    return epath.Path(path)
-  return pathlib.Path(path).expanduser().absolute()
-
-
-def read_object(path: epath.Path) -> dict[str, Any] | None:
-  if not path.exists():
-    return None
-  try:
-    value = json.loads(path.read_bytes())
-  except ValueError as error:
-    raise errors.WorkdirError(f"{path} is not JSON ({error}): move it away.") from None
-  if not isinstance(value, dict):
-    raise errors.WorkdirError(f"{path} is not a JSON object: move it away.")
-  return value
-
-
-def to_json(value: Any) -> str:
+  """Formats a value as an indented JSON text that ends with a newline."""
   return json.dumps(value, indent=2) + "\n"

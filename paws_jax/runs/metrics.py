@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 import pathlib
-import shutil
-import sys
 import time
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
-from typing import TextIO
 
 import numpy as np
 from etils import epath
-from paws_jax.runs import files
+
 from paws_jax import tf_runtime
+from paws_jax.runs import files
 
 
 @dataclasses.dataclass(frozen=True)

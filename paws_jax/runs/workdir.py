@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
-import importlib.metadata
 import json
 import os
 import pathlib
 import platform
-import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import ml_collections
 from etils import epath
-from paws_jax.distributed import lifecycle
+
 from paws_jax import errors
+from paws_jax.distributed import lifecycle
 from paws_jax.runs import files
 from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import results
-import dataclasses
-from collections.abc import Callable
-from collections.abc import Sequence
-import ml_collections
-import numpy as np
-from etils import epath
-
 
 CHECKPOINTS = "checkpoints"
 _LOCK = ".lock"

@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
+
 from paws_jax import errors
 from paws_jax.runs import checkpoint
 
@@ -118,9 +119,7 @@ def test_refuses_to_write_a_step_again_or_an_earlier_one(tmp_path):
   write(tmp_path / "c", [4])
   with checkpoint.Checkpointer(tmp_path / "c") as checkpointer:
     for step in (4, 3):
-      with pytest.raises(
-        errors.CheckpointError, match=f"checkpoint {step}"
-      ):
+      with pytest.raises(errors.CheckpointError, match=f"checkpoint {step}"):
         checkpointer.save(step, make_state(), {})
 
 

@@ -5,8 +5,8 @@ import sys
 
 import jax
 import pytest
-from paws_jax.runs import compilation_cache
 
+from paws_jax.runs import compilation_cache
 
 # Prints how many programs came out of the cache.
 SCRIPT = """

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
-from paws_jax.runs import digests
 
+from paws_jax.runs import digests
 
 DTYPES = (
   "float32",

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from paws_jax.runs import files
 from paws_jax.runs import metrics
 from paws_jax.runs import progress as progress_lib
@@ -173,7 +174,7 @@ def test_a_crash_while_replacing_leaves_the_old_text(tmp_path, monkeypatch):
   def crash(*unused):
     raise OSError("power cut")
 
-  monkeypatch.setattr(metrics.os, "replace", crash)
+  monkeypatch.setattr(files.os, "replace", crash)
   with pytest.raises(OSError, match="power cut"):
     files.replace_text(path, "new")
   assert path.read_text() == "old"

@@ -6,11 +6,11 @@ import types
 import jax
 import pytest
 
-from tests import tiny_recipe
-from paws_jax.cli import flags
 from paws_jax import main
+from paws_jax.cli import flags
 from paws_jax.runs import compilation_cache
 from paws_jax.runs import out_of_memory
+from tests import tiny_recipe
 
 FULL = "RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\nmore\nlines"
 

@@ -10,6 +10,7 @@ import types
 import pytest
 from etils.epath import gpath
 from etils.epath import testing as epath_testing
+
 from paws_jax import config as config_lib
 from paws_jax import errors as errors_lib
 from paws_jax.runs import files
@@ -266,7 +267,8 @@ def test_errors_of_a_bucket_are_those_of_tensorflow(bucket, monkeypatch):
 
   monkeypatch.setattr(files, "replace_text", denied)
   with pytest.raises(
-    errors_lib.WorkdirError, match=r"cannot be written \(403: no access\): choose"
+    errors_lib.WorkdirError,
+    match=r"cannot be written \(403: no access\): choose",
   ):
     workdir.prepare("gs://bucket/run", recipe())
 
