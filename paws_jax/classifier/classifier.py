@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from paws_jax import errors
+from paws_jax import text
 from paws_jax.classifier import files
 from paws_jax.classifier import image_list
 from paws_jax.classifier import on_device
@@ -253,7 +254,7 @@ def check_voters(labels: np.ndarray, class_names: Sequence[str]) -> None:
   """
   present = np.unique(labels)
   if len(present) < 2:
-    names = support_bank.listed([class_names[k] for k in present])
+    names = text.first_few([class_names[k] for k in present])
     raise ValueError(
       f"the {len(labels)} supports are of {len(present)} class "
       f"({names or 'none'}): whatever the image, they would vote for it. Add "
@@ -280,7 +281,7 @@ def check_new_class(
   if name in class_names:
     raise ValueError(
       f"class {name!r} is there already: give the new one another name. "
-      f"Classes are {support_bank.listed(class_names)}."
+      f"Classes are {text.first_few(class_names)}."
     )
   if has_head:
     raise ValueError(

@@ -33,6 +33,7 @@ from flax import traverse_util
 from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax import models
+from paws_jax import text
 from paws_jax.classifier import predictions
 from paws_jax.classifier import preprocessing
 from paws_jax.classifier import support_bank
@@ -167,7 +168,7 @@ def check_free(path: epath.Path) -> None:
   if others:
     raise errors.ClassifierError(
       f"{path} holds something else beside a classifier "
-      f"({support_bank.listed(others)}), and is replaced as a whole: move that "
+      f"({text.first_few(others)}), and is replaced as a whole: move that "
       "away, or choose another directory."
     )
 
@@ -257,7 +258,7 @@ def _check_weights(path: epath.Path, fields: Mapping[str, Any]) -> None:
   if wrong:
     raise errors.ClassifierError(
       f"{path}: the weights are not those of {fields['model']['name']}: "
-      f"{support_bank.listed(wrong)}."
+      f"{text.first_few(wrong)}."
     )
 
 

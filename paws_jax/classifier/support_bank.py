@@ -14,12 +14,12 @@ import safetensors
 import safetensors.numpy
 
 from paws_jax import errors
+from paws_jax import text
 from paws_jax.classifier import preprocessing
 
 # Longest side of a thumbnail in pixels, the first whose thumbnails fit.
 _SIDES = (64, 48, 32, 24, 16)
 _THUMBNAIL_BYTES = 256 * 2**20
-_MAX_LISTED = 5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -189,14 +189,6 @@ def check_finite(
   if len(bad):
     raise errors.NonFiniteError(
       f"the embeddings of {len(bad)} of {len(names)} {of} are not finite: "
-      f"{listed([names[i] for i in bad])}. The encoder has diverged, or its "
-      "weights are damaged."
+      f"{text.first_few(names[i] for i in bad)}. The encoder has diverged, or "
+      "its weights are damaged."
     )
-
-
-def listed(names: Sequence[str]) -> str:
-  """The first few, and how many more there are."""
-  more = len(names) - _MAX_LISTED
-  return ", ".join(names[:_MAX_LISTED]) + (
-    f" and {more} more" if more > 0 else ""
-  )

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from paws_jax import text
+
 # Streams of random numbers that must not touch each other.
 _EPOCH_ORDER, _CLASS_ORDER, _SUPPORT_DRAW = 0, 1, 2
 UNLABELLED_VIEWS, SUPPORT_VIEWS, INITIALISATION, METHOD = 3, 4, 5, 6
@@ -53,8 +55,8 @@ def label_index(
     missing = [class_names[k] for k in np.flatnonzero(counts == 0)]
     raise ValueError(
       f"{len(missing)} of {len(class_names)} classes have no labelled image: "
-      f"{', '.join(missing[:10])}. Label at least one of each, or leave the "
-      "class out."
+      f"{text.first_few(missing, most=10)}. Label at least one of each, or "
+      "leave the class out."
     )
   ids = np.full((len(class_names), counts.max()), -1, np.int32)
   for k, count in enumerate(counts):

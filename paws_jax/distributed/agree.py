@@ -17,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from paws_jax import errors
+from paws_jax import text as text_lib
 from paws_jax.distributed import lifecycle
 from paws_jax.distributed import rendezvous
 
@@ -92,11 +93,9 @@ def agree(**values: str) -> None:
   everyone = gather(values)
   differences = list(_differences(everyone))
   if differences:
-    more = len(differences) - _MOST_FIELDS
     raise errors.DisagreementError(
       "the processes do not agree: "
-      + "; ".join(differences[:_MOST_FIELDS])
-      + (f"; and {more} more" if more > 0 else "")
+      + text_lib.first_few(differences, most=_MOST_FIELDS, separator="; ")
       + ". Give all the same, and the same versions of the code."
     )
 

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from paws_jax import errors
+from paws_jax import text
 from paws_jax.distributed import connection as connection_lib
 
 # Of a value in a message.
@@ -34,9 +35,8 @@ _EXTRA_SECONDS = 15.0
 
 def name_processes(ids: Sequence[int]) -> str:
   """Gives "process 3", "processes 0, 2", "processes 0, 1, 2 and 61 more"."""
-  shown = ", ".join(map(str, ids[:3]))
-  more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
-  return f"process{'es' if len(ids) > 1 else ''} {shown}{more}"
+  shown = text.first_few(ids, most=3)
+  return f"process{'es' if len(ids) > 1 else ''} {shown}"
 
 
 def listed(values: Mapping[int, str]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from paws_jax import text as text_lib
 from paws_jax.data.sources import catalog
 from paws_jax.data.sources import folders
 from paws_jax.doctor import findings
@@ -23,7 +24,7 @@ def left_aside(report: findings.Report, found: catalog.Catalog) -> None:
   total = findings.count(sum(found.left_aside.values()), "file")
   report.say(
     f"{total} of other kinds among the images: "
-    + findings.first_few(
+    + text_lib.first_few(
       f"{number:,} {suffix or 'without a suffix'}" for suffix, number in kinds
     )
   )
@@ -97,7 +98,7 @@ def _unreadable(
   named = [
     f"{group.images.name(int(group.rows[k]))} ({looked[k].reason})" for k in bad
   ]
-  in_one_line = len(named) <= findings.MOST_LISTED
+  in_one_line = len(named) <= text_lib.MOST_LISTED
   text = f"{findings.count(len(bad), group.name + ' image')} cannot be read"
   text += f": {', '.join(named)}" if in_one_line else ", as listed below"
   if group.name in ("val", "test"):
@@ -125,7 +126,7 @@ def _lost_classes(
   good = np.setdiff1d(np.arange(len(group.rows)), bad)
   lost = np.setdiff1d(group.labels, group.labels[good])
   if len(lost):
-    names = findings.first_few(repr(class_names[k]) for k in lost)
+    names = text_lib.first_few(repr(class_names[k]) for k in lost)
     classes = findings.count(len(lost), "class", "classes")
     report.problem(
       f"of {classes} no labelled image can be read: {names}. Label others"
@@ -135,7 +136,7 @@ def _lost_classes(
 def repeats(report: findings.Report, shared: Sequence[inspect.Shared]) -> None:
   """Images that occur where they should not, by the hash of their bytes."""
   for first, second, pairs in shared:
-    listed = findings.first_few(
+    listed = text_lib.first_few(
       (f"{a!r} = {b!r}" for a, b in pairs), most=_MOST_PAIRS_LISTED
     )
     if first == second:

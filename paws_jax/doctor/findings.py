@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-MOST_LISTED = 5
-
 
 class Report:
   """Prints findings, and counts them.
@@ -69,10 +65,3 @@ def count(number: int, one: str, several: str = "") -> str:
   """E.g. "1 image", "1,200 images"."""
   word = one if number == 1 else several or f"{one}s"
   return f"{number:,} {word}"
-
-
-def first_few(texts: Iterable[str], most: int = MOST_LISTED) -> str:
-  """The first few, and how many more there are."""
-  texts = list(texts)
-  more = len(texts) - most
-  return ", ".join(texts[:most]) + (f" and {more:,} more" if more > 0 else "")

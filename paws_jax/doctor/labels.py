@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from paws_jax import text as text_lib
 from paws_jax.data.sources import catalog
 from paws_jax.doctor import findings
 from paws_jax.doctor import inspect
@@ -94,7 +95,7 @@ def _too_few(
   if not len(few):
     return
   few = few[np.argsort(counts[few], kind="stable")]
-  listed = findings.first_few(f"{class_names[k]!r} ({counts[k]})" for k in few)
+  listed = text_lib.first_few(f"{class_names[k]!r} ({counts[k]})" for k in few)
   text = (
     f"{len(few):,} of {len(class_names):,} classes have fewer labelled images "
     f"than support.images_per_class = {wanted}: {listed}"
@@ -115,8 +116,8 @@ def names(report: findings.Report, found: catalog.Catalog) -> None:
   class_names = found.class_names
   below = inspect.folders_below(found.train.images)
   suspects = inspect.split_like(class_names)
-  listed = findings.first_few(map(repr, suspects))
-  deeper = f". All images lie deeper, in {findings.first_few(map(repr, below))}"
+  listed = text_lib.first_few(map(repr, suspects))
+  deeper = f". All images lie deeper, in {text_lib.first_few(map(repr, below))}"
   if len(class_names) < 2:
     report.problem(
       f"{found.name} has 1 class, {class_names[0]!r}, but needs at least 2: "

@@ -14,11 +14,12 @@ import ml_collections
 import numpy as np
 
 from paws_jax import augment
+from paws_jax import text
 from paws_jax.data import dataset as dataset_lib
 from paws_jax.data.labels import draw
 from paws_jax.data.labels import split
 
-_MAX_LISTED = 10
+_MOST_LISTED = 10
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,16 +155,14 @@ def _stratified(
   short = np.flatnonzero(held >= counts)
   if len(short):
     names = [f"{dataset.class_names[k]!r} ({counts[k]})" for k in short]
-    more = len(names) - _MAX_LISTED
     raise ValueError(
       f"finetune.holdout is 'stratified' with finetune.holdout_fraction = "
       f"{share:g}, which leaves nothing to train on of {len(short)} of "
       f"{dataset.num_classes} classes, given with their numbers of labelled "
-      f"images: {', '.join(names[:_MAX_LISTED])}"
-      + (f", {more} more" if more > 0 else "")
-      + ". Label at least 2 of each class; or set finetune.holdout to 'none' "
-      "and finetune.learning_rates to one value; or give other labelled "
-      "training images as finetune.holdout_file, with holdout 'paper'."
+      f"images: {text.first_few(names, most=_MOST_LISTED)}. Label at least 2 "
+      "of each class; or set finetune.holdout to 'none' and "
+      "finetune.learning_rates to one value; or give other labelled training "
+      "images as finetune.holdout_file, with holdout 'paper'."
     )
   return draw.stratified(
     labels,

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from paws_jax import text
 from paws_jax.runs import metrics
 from paws_jax.runs import recipe as recipe_lib
 
@@ -331,12 +332,11 @@ def recipe_note(recipe: Mapping[str, Any], reference: Reference) -> str:
   )
   if not names:
     return ""
-  told = []
-  for name in names[:_MOST_NAMED]:
+  fields = []
+  for name in names:
     there, here = map(reprlib.repr, found[name])
-    told.append(f"{name} {here} (there {there})")
-  more = len(names) - len(told)
+    fields.append(f"{name} {here} (there {there})")
   return (
-    f"trained by another recipe than {reference.name}: {', '.join(told)}"
-    + (f" and {more} more" if more else "")
+    f"trained by another recipe than {reference.name}: "
+    f"{text.first_few(fields, most=_MOST_NAMED)}"
   )

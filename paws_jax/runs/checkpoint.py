@@ -24,6 +24,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
 from paws_jax import errors
+from paws_jax import text as text_lib
 from paws_jax.distributed import agree
 from paws_jax.runs import digests
 
@@ -299,7 +300,7 @@ class Checkpointer:
       if asked.get(name) != there.get(name)
     ]
     if problems:
-      listed = "\n  ".join(problems[:_LISTED])
+      listed = text_lib.first_few(problems, most=_LISTED, separator="\n  ")
       raise errors.CheckpointError(
         f"checkpoint {step} in {self._directory} is of another model; "
         f"{len(problems)} arrays differ:\n  {listed}\n"

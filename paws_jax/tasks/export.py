@@ -22,8 +22,8 @@ from typing import Any
 
 import ml_collections
 
+from paws_jax import text as text_lib
 from paws_jax.classifier import classifier as classifier_lib
-from paws_jax.classifier import support_bank
 from paws_jax.export import program as program_lib
 from paws_jax.predict import source as source_lib
 from paws_jax.runs import files as files_lib
@@ -209,7 +209,7 @@ def _check_replaceable(path: pathlib.Path) -> None:
   if others:
     raise ValueError(
       f"{path} would be replaced, and holds what no export has written "
-      f"({support_bank.listed(others)}): move it away, or choose another "
+      f"({text_lib.first_few(others)}): move it away, or choose another "
       "--output."
     )
 

@@ -19,6 +19,7 @@ import numpy as np
 from etils import epath
 
 from paws_jax import errors
+from paws_jax import text
 from paws_jax.distributed import agree
 from paws_jax.runs import files
 from paws_jax.weights import from_run
@@ -169,12 +170,10 @@ def _check_finite(filled: Any) -> None:
     raise ValueError("not finite numbers in:\n  " + "\n  ".join(odd))
 
 
-def _shortened(text: str) -> str:
-  lines = text.splitlines()
-  more = len(lines) - 1 - _LISTED
-  if more <= 0:
-    return text
-  return "\n".join([*lines[: _LISTED + 1], f"  and {more} more"])
+def _shortened(message: str) -> str:
+  first, *lines = message.splitlines()
+  listed = text.first_few(lines, most=_LISTED, separator="\n")
+  return f"{first}\n{listed}" if lines else message
 
 
 def _line(
@@ -188,11 +187,7 @@ def _line(
     modules = dict.fromkeys(name.split("/")[1] for name in stay)
     parts.append(f"initial stay {len(stay)} of {', '.join(modules)}")
   if left_out:
-    more = len(left_out) - _NAMED
-    parts.append(
-      f"left out {', '.join(left_out[:_NAMED])}"
-      + (f" and {more} more" if more > 0 else "")
-    )
+    parts.append(f"left out {text.first_few(left_out, most=_NAMED)}")
   return "init_from: " + "; ".join(parts)
 
 

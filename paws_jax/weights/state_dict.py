@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from paws_jax import errors
+from paws_jax import text
 from paws_jax.weights import lazy_arrays
 from paws_jax.weights import torch_names
 
@@ -119,7 +120,7 @@ def _encoder(tree: Any) -> Mapping[str, Any]:
       return tree[entry]
   if _is_state_dict(tree):
     return tree
-  there = ", ".join(map(str, list(tree)[:_LISTED])) or "nothing"
+  there = text.first_few(tree, most=_LISTED) or "nothing"
   raise errors.WeightsError(
     f"none of its entries is a dict of tensors called "
     f"{', '.join(_ENTRIES)}; it holds {there}"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from paws_jax import text as text_lib
 from paws_jax.data.sources import catalog
 
 _MAX_LISTED_CLASSES = 20
@@ -122,14 +123,13 @@ def class_counts(
   counts = np.bincount(labels, minlength=num_classes)
   missing = np.flatnonzero(counts == 0).tolist()
   if missing:
-    listed = ", ".join(
-      _describe_class(c, class_names) for c in missing[:_MAX_LISTED_CLASSES]
+    listed = text_lib.first_few(
+      (_describe_class(c, class_names) for c in missing),
+      most=_MAX_LISTED_CLASSES,
     )
-    more = len(missing) - _MAX_LISTED_CLASSES
     raise ValueError(
       f"{where} labels {num_classes - len(missing)} of {num_classes} classes; "
       f"add an image of each of these: {listed}"
-      + (f", {more} more" if more > 0 else "")
     )
   return counts
 

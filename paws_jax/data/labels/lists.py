@@ -15,6 +15,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from paws_jax import text as text_lib
+
 _MAX_LISTED = 10
 # sha256 of the lists of 1 % and 10 % of ImageNet's training images: 12,811 of
 # them (12 or 13 a class) and 128,116. SimCLR published them, and the PAWS
@@ -123,11 +125,10 @@ def _unique(
     else:
       first_line[row] = line
   if unknown:
-    more = len(unknown) - _MAX_LISTED
     raise ValueError(
       f"{where} names {len(unknown)} of {len(entries)} images that are not in "
-      f"the training set: {'; '.join(unknown[:_MAX_LISTED])}"
-      + (f"; {more} more" if more > 0 else "")
+      "the training set: "
+      + text_lib.first_few(unknown, most=_MAX_LISTED, separator="; ")
       + ". Correct them, or check that data.dir and the list belong together"
     )
   return list(first_line)

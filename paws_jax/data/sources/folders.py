@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from paws_jax import text
 from paws_jax.data.sources import catalog
 
 SUFFIXES = (
@@ -206,12 +207,10 @@ def _classes(
     found.paths.extend(images)
     found.labels.extend([label] * len(images))
   if empty:
-    more = len(empty) - _MAX_LISTED
     raise ValueError(
       f"{field} = {root!r}: {len(empty)} of {len(folders)} class folders hold "
-      f"no image: {', '.join(empty[:_MAX_LISTED])}"
-      + (f", {more} more" if more > 0 else "")
-      + f". Add images ({', '.join(SUFFIXES)}), or remove the folder"
+      f"no image: {text.first_few(empty, most=_MAX_LISTED)}"
+      f". Add images ({', '.join(SUFFIXES)}), or remove the folder"
     )
   return found
 
@@ -243,10 +242,10 @@ def _test(
   if unknown:
     raise ValueError(
       f"data.test_dir = {directory!r} has {len(unknown)} class folders that "
-      f"data.dir has not: {', '.join(map(repr, unknown[:_MAX_LISTED]))}; "
-      f"data.dir has {', '.join(map(repr, class_names[:_MAX_LISTED]))}"
-      + (", ..." if len(class_names) > _MAX_LISTED else "")
-      + ". Name the folders alike"
+      "data.dir has not: "
+      f"{text.first_few(map(repr, unknown), most=_MAX_LISTED)}; data.dir has "
+      f"{text.first_few(map(repr, class_names), most=_MAX_LISTED)}"
+      ". Name the folders alike"
     )
   to_train = {name: label for label, name in enumerate(class_names)}
   labels = [to_train[found.names[label]] for label in found.labels]

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from paws_jax import text as text_lib
 from paws_jax.data.sources import catalog
 
 _COLUMNS = ("path", "label", "split")
@@ -264,6 +265,7 @@ def _class_names(where: str, rows: list[_Row]) -> tuple[str, ...]:
   num_classes = max(map(int, train)) + 1
   num_missing = num_classes - len(train)
   if num_missing:
+    # A label may be as large as 10**18.
     missing: list[str] = []
     number = 0
     while len(missing) < min(num_missing, _MAX_LISTED):
@@ -273,7 +275,7 @@ def _class_names(where: str, rows: list[_Row]) -> tuple[str, ...]:
     raise ValueError(
       f"{where}: labels are integers up to {num_classes - 1}, but no training "
       f"image has the label {', '.join(missing)}"
-      + (f", nor {more} more" if more else "")
+      + (f" and {more:,} more" if more else "")
       + ": label an image of each class, count classes from 0 without gaps, "
       "or write names instead of numbers"
     )
@@ -311,9 +313,9 @@ def _refuse(
   """Raises if there are such rows, with {count} and the first as {listed}."""
   if not rows:
     return
-  listed = "; ".join(describe(row) for row in rows[:_MAX_LISTED])
-  more = len(rows) - _MAX_LISTED
-  listed += f"; {more} more" if more > 0 else ""
+  listed = text_lib.first_few(
+    map(describe, rows), most=_MAX_LISTED, separator="; "
+  )
   # Not str.format: paths may hold braces.
   raise kind(
     message.replace("{count}", str(len(rows))).replace("{listed}", listed)

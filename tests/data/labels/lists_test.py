@@ -87,7 +87,10 @@ def test_the_first_entry_decides_what_the_others_are(tmp_path):
     ("n1_1.JPEG\n../a/n1_2.JPEG\n", r"line 2: '\.\./a/n1_2.JPEG'"),
     ("x.png\n", "line 1: 'x.png' may be 'b/x.png' and 'c/x.png': write paths"),
     ("n1_1.JPEG\na/n1_1.JPEG\n", "line 2: image a/n1_1.JPEG already .* line 1"),
-    ("\n".join(f"y{i}" for i in range(13)), "line 10: 'y9'; 3 more. Correct"),
+    (
+      "\n".join(f"y{i}" for i in range(13)),
+      "'y9'; and 3 more. Correct",
+    ),
   ],
 )
 def test_names_that_cannot_be_are_told_with_their_line(tmp_path, text, message):

@@ -74,7 +74,7 @@ def test_from_file_names_the_classes_without_a_label(tmp_path):
 
 def test_from_file_does_not_list_hundreds_of_classes(tmp_path):
   labels = np.arange(1000, dtype=np.int32)
-  with pytest.raises(ValueError, match=r": 1, 2, .*, 20, 979 more$"):
+  with pytest.raises(ValueError, match=r": 1, 2, .*, 20 and 979 more$"):
     read(tmp_path, "0\n", labels=labels, num_classes=1000)
 
 

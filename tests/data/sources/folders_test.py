@@ -258,7 +258,7 @@ def test_wrong_layouts_are_explained(tmp_path, paths, message):
 def test_hundreds_of_empty_classes_are_not_listed(tmp_path):
   for number in range(30):
     (tmp_path / f"{number:02}").mkdir()
-  with pytest.raises(ValueError, match=r"'09' \(.*\), 20 more\. Add images"):
+  with pytest.raises(ValueError, match=r"'09' \(.*\) and 20 more\. Add images"):
     load(tmp_path)
 
 

@@ -214,7 +214,7 @@ HEAD = "path,label,split\n"
     (HEAD + "4.jpg,1,\n5.jpg,2,\n", "has the label 0: label an image of each"),
     (
       HEAD + "4.jpg,0,\n5.jpg,123456789012,\n",
-      "up to 123456789012, but .* label 1, 2, 3, 4, 5, nor 123456789006 more",
+      "up to 123456789012, but .* label 1, 2, 3, 4, 5 and 123,456,789,006 more",
     ),
     (
       HEAD + "4.jpg,0,\n5.jpg,-1,\n",
@@ -239,7 +239,7 @@ def test_missing_images_are_counted_and_the_first_listed(root):
     f": 8 of 9 images are not in {str(root)!r}: line 3, 'no{{0}}.jpg'; "
     in (message)
   )
-  assert "'no{4}.jpg'; 3 more. Correct the paths" in message
+  assert "'no{4}.jpg'; and 3 more. Correct the paths" in message
   assert "no{5}" not in message
 
 

@@ -1,0 +1,31 @@
+"""Tests of the pieces that messages are made of."""
+
+import pytest
+
+from paws_jax import text
+
+
+@pytest.mark.parametrize(
+  ("count", "expected"),
+  [
+    (0, ""),
+    (1, "0"),
+    (3, "0, 1, 2"),
+    (4, "0, 1, 2 and 1 more"),
+    (2003, "0, 1, 2 and 2,000 more"),
+  ],
+)
+def test_first_few_counts_the_items_it_leaves_out(count, expected):
+  assert text.first_few(range(count), most=3) == expected
+
+
+def test_first_few_takes_an_iterator_and_lists_five():
+  assert text.first_few(map(repr, "abcdefg")) == (
+    "'a', 'b', 'c', 'd', 'e' and 2 more"
+  )
+
+
+def test_first_few_separates_the_count_as_it_separates_items():
+  assert text.first_few("abc", most=2, separator="; ") == "a; b; and 1 more"
+  lines = text.first_few("abc", most=2, separator="\n  ")
+  assert lines.splitlines() == ["a", "  b", "  and 1 more"]
