@@ -215,8 +215,12 @@ def _create_peer(
       label_rows=_numpy(
         encoding.support_rows(views, smoothing=config.support.label_smoothing)
       ),
-      large=None if views.large is None else _numpy(views.large.swapaxes(0, 1)),
-      small=None if views.small is None else _numpy(views.small.swapaxes(0, 1)),
+      **{
+        name: _numpy(views.crops[name].swapaxes(0, 1))
+        if name in views.crops
+        else None
+        for name in ("large", "small")
+      },
     ),
     rates=experiment.trainer.schedule(jnp.arange(most)).tolist(),
     dtype=_dtype(experiment),

@@ -196,9 +196,10 @@ def random_views(
     return jax.device_put(images, mesh.batch_sharded(trainer.mesh))
 
   return data.Views(
-    large=jax.tree.map(draw, shapes.large),
-    small=jax.tree.map(draw, shapes.small),
+    crops=jax.tree.map(draw, shapes.crops),
+    ids=batch.unlabelled and batch.unlabelled.id,
     support=draw(shapes.support),
+    support_ids=batch.support.id,
     support_mask=batch.support_mask,
     support_labels=batch.support_labels,
     class_ids=batch.class_ids,

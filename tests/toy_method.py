@@ -81,9 +81,11 @@ def make_views(*, num_large=2, num_small=1, num_supports=6, seed=0):
     return rng.normal(size=(*shape, 3))
 
   return data.Views(
-    large=images(8, num_large, 6, 6),
-    small=images(8, num_small, 4, 4) if num_small else None,
+    crops={"large": images(8, num_large, 6, 6)}
+    | ({"small": images(8, num_small, 4, 4)} if num_small else {}),
+    ids=np.arange(8) + 20,
     support=images(num_supports, 2, 6, 6),
+    support_ids=np.arange(num_supports),
     support_mask=None,
     support_labels=np.arange(num_supports) % NUM_CLASSES + 5,
     class_ids=np.arange(NUM_CLASSES) + 5,
@@ -92,7 +94,7 @@ def make_views(*, num_large=2, num_small=1, num_supports=6, seed=0):
 
 def without_unlabelled(views):
   """For methods that train on labelled images alone."""
-  return views._replace(large=None, small=None)
+  return views._replace(crops={}, ids=None)
 
 
 def padded(views, num_rows, seed=9):
@@ -102,6 +104,7 @@ def padded(views, num_rows, seed=9):
   padding = 3 + 5 * rng.normal(size=(missing, *views.support.shape[1:]))
   return views._replace(
     support=np.concatenate([views.support, padding]),
+    support_ids=np.resize(views.support_ids, num_rows),
     support_mask=np.arange(num_rows) < len(views.support),
   )
 

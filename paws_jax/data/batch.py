@@ -31,37 +31,42 @@ class HostBatch(NamedTuple):
 
   # B canvases; None for methods without unlabelled images.
   unlabelled: Canvases | None
-  # N canvases, padded to a multiple of the devices with repetitions.
-  support: Canvases
+  # N canvases, padded to a multiple of the devices with repetitions; None, as
+  # all that follows, for methods without labelled images.
+  support: Canvases | None
   # [N padded] int32: which of its class's draws a support is; an image drawn
   # twice is augmented differently each time.
-  support_slot: jax.Array
+  support_slot: jax.Array | None
   # [N padded] bool, False for padding; None when nothing is padded.
   support_mask: jax.Array | None
-  # [N] int32 classes, on every device whole and without padding.
-  support_labels: jax.Array
-  # [C] int32, on every device whole: the class of each prediction's column.
-  class_ids: jax.Array
+  # [N] int32 classes, replicated, without padding.
+  support_labels: jax.Array | None
+  # [C] int32, replicated: the class of each prediction's column.
+  class_ids: jax.Array | None
 
 
 class Views(NamedTuple):
-  """Augmented, normalised float32 crops of one step."""
+  """Augmented, normalized crops of one step."""
 
-  # [B, L, H, W, Ch] large crops; None for methods without unlabelled images.
-  large: jax.Array | None
-  # [B, M, h, w, Ch] small crops; None when M is 0.
-  small: jax.Array | None
-  # [N padded, V, H, W, Ch] views of the supports.
-  support: jax.Array
+  # By the name of the view spec: [B, count, H, W, Ch] float32. Empty for
+  # methods without unlabelled images.
+  crops: dict[str, jax.Array]
+  # [B] int32: which images of the training set the crops are of.
+  ids: jax.Array | None = None
+  # [N padded, V, H, W, Ch] float32 views of the supports; None, as all that
+  # follows, for methods without labelled images.
+  support: jax.Array | None = None
+  # [N padded] int32: which images of the training set the supports are.
+  support_ids: jax.Array | None = None
   # As in HostBatch.
-  support_mask: jax.Array | None
-  support_labels: jax.Array
-  class_ids: jax.Array
+  support_mask: jax.Array | None = None
+  support_labels: jax.Array | None = None
+  class_ids: jax.Array | None = None
 
 
 def batch_specs(batch: HostBatch | Views) -> HostBatch | Views:
-  """PartitionSpecs of a batch: what is spread over devices, what is whole."""
+  """PartitionSpecs of a batch: first axes are spread, labels replicated."""
   specs = jax.tree.map(lambda _: mesh.BATCH, batch)
-  return specs._replace(
-    support_labels=mesh.REPLICATED, class_ids=mesh.REPLICATED
-  )
+  labels = (batch.support_labels, batch.class_ids)
+  support_labels, class_ids = jax.tree.map(lambda _: mesh.REPLICATED, labels)
+  return specs._replace(support_labels=support_labels, class_ids=class_ids)

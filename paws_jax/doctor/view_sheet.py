@@ -72,13 +72,12 @@ def draw(
   )
   strips = []
   for name, kinds in (
-    (unlabelled, (views.large, views.small)),
+    (unlabelled, views.crops.values()),
     ("labelled", (views.support,)),
   ):
     shown = [
       training_figure.to_levels(kind, mean=section.mean, std=section.std)
       for kind in kinds
-      if kind is not None
     ]
     for i, caption in enumerate(chosen[name][1]):
       height, width = canvases[name].size[i]

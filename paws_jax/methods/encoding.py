@@ -173,9 +173,9 @@ def encode_supports_and_large(
   Returns:
     The embeddings and the updated statistics.
   """
-  num_large = batch.large.shape[1]
+  num_large = batch.crops["large"].shape[1]
   supports = fold_views(batch.support)
-  large = fold_views(batch.large)
+  large = fold_views(batch.crops["large"])
   mask = support_views_mask(batch)
   if mask is not None:
     mask = jnp.concatenate([mask, jnp.ones_like(large[:, 0, 0, 0], bool)])

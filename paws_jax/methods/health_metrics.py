@@ -49,7 +49,7 @@ def of_step(
   """
   stop = jax.lax.stop_gradient
   local, probs, z_support, z_pairs = stop((local, probs, z_support, z_pairs))
-  num_images = batch.large.shape[0]
+  num_images = batch.crops["large"].shape[0]
   first, second = _preferred(probs[: 2 * num_images]).reshape(2, -1)
   used = jax.nn.one_hot(jnp.stack([first, second]), probs.shape[-1])
   nearest = losses.cosine_similarities(local.z_large, z_support)

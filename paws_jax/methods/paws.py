@@ -81,7 +81,7 @@ class Paws:
     self, key: jax.Array, batch: data.Views
   ) -> tuple[encoding.Params, encoding.ModelState]:
     """Initial parameters and batch statistics."""
-    return encoding.init_encoder(self.encoder, key, batch.large[:, 0])
+    return encoding.init_encoder(self.encoder, key, batch.crops["large"][:, 0])
 
   @property
   def state_specs(self) -> Any:
@@ -162,10 +162,11 @@ class Paws:
 
   def _targets_of(self, large: jax.Array, batch: data.Views) -> jax.Array:
     """Sharpened, averaged and cut: `losses.paws_targets`."""
+    small = batch.crops.get("small")
     return losses.paws_targets(
       large,
-      num_small_crops=0 if batch.small is None else batch.small.shape[1],
-      num_large_crops=batch.large.shape[1],
+      num_small_crops=0 if small is None else small.shape[1],
+      num_large_crops=batch.crops["large"].shape[1],
       sharpen_temperature=self.config.sharpen_temperature,
     )
 
@@ -215,17 +216,17 @@ class Paws:
       self.encoder, params, model_state, batch, remat=self.remat
     )
     z_views, h_targets = local.z_large, local.h_large
-    if batch.large.shape[1] == 2:
+    if batch.crops["large"].shape[1] == 2:
       h_targets = jnp.roll(h_targets, h_targets.shape[0] // 2, axis=0)
-    if batch.small is not None:
+    if "small" in batch.crops:
       _, z_small, model_state = encoding.encode(
         self.encoder,
         params,
         model_state,
-        encoding.fold_views(batch.small),
+        encoding.fold_views(batch.crops["small"]),
         remat=self.remat,
       )
-      z_small = encoding.view_major(z_small, batch.small.shape[1])
+      z_small = encoding.view_major(z_small, batch.crops["small"].shape[1])
       z_views = jnp.concatenate([z_views, z_small])
     encoded = Encoded(
       local=local,
@@ -244,7 +245,7 @@ class Paws:
     if self._gathers_targets:
       constants["h_large"] = local.h_large
     if self.config.health_metrics:
-      constants["z_pairs"] = local.z_large[: 2 * batch.large.shape[0]]
+      constants["z_pairs"] = local.z_large[: 2 * batch.crops["large"].shape[0]]
     z_support, *rest = gather.gather(
       [local.z_support], constants.values(), axis_name=self.axis_name
     )

@@ -38,7 +38,7 @@ class Ropaws(paws.Paws):
       axis_name=self.axis_name,
     )
     large = ropaws.completed(posterior)
-    if batch.large.shape[1] == 2:
+    if batch.crops["large"].shape[1] == 2:
       # A view is held to the opposite one's.
       large = large[::-1]
     probs = self._targets_of(large.reshape(-1, large.shape[-1]), batch)
@@ -51,7 +51,7 @@ class Ropaws(paws.Paws):
   def _kernels(self, encoded, batch):
     """Weights of all items for each of the large views: [L, b, ...]."""
     config = self.config
-    num_local, num_large = batch.large.shape[:2]
+    num_local, num_large = batch.crops["large"].shape[:2]
     every = gather.by_view(
       encoded.h_large, num_views=num_large, num_local=num_local
     )

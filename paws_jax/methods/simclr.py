@@ -48,7 +48,7 @@ class Simclr:
     self, key: jax.Array, batch: data.Views
   ) -> tuple[encoding.Params, encoding.ModelState]:
     """Initial parameters and batch statistics."""
-    return encoding.init_encoder(self.encoder, key, batch.large[:, 0])
+    return encoding.init_encoder(self.encoder, key, batch.crops["large"][:, 0])
 
   @property
   def state_specs(self) -> Any:
@@ -70,7 +70,7 @@ class Simclr:
       self.encoder,
       params,
       model_state,
-      encoding.fold_views(batch.large),
+      encoding.fold_views(batch.crops["large"]),
       remat=self.remat,
     )
     z = encoding.view_major(z, 2)

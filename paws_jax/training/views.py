@@ -33,22 +33,14 @@ def make_views(
   Returns:
     The views; contract in `paws_jax.data`.
   """
-  large = small = None
+  views = data.Views(crops={})
   if batch.unlabelled is not None:
-    numbers = jnp.arange(config.num_large + config.num_small)
-    num_images = batch.unlabelled.id.shape[0]
-    keys = sampling.view_keys(
-      batch.unlabelled.id,
-      jnp.broadcast_to(numbers[None, :], (num_images, numbers.size)),
-      seed=seed,
-      stream=sampling.UNLABELLED_VIEWS,
-      step=step,
+    views = views._replace(
+      crops=_crops(batch.unlabelled, seed=seed, step=step, config=config),
+      ids=batch.unlabelled.id,
     )
-    large = _cut(batch.unlabelled, keys[:, : config.num_large], config, "large")
-    if config.num_small:
-      small = _cut(
-        batch.unlabelled, keys[:, config.num_large :], config, "small"
-      )
+  if batch.support is None:
+    return views
   numbers = batch.support_slot[:, None] * num_support_views
   numbers += jnp.arange(num_support_views)[None, :]
   keys = sampling.view_keys(
@@ -58,14 +50,39 @@ def make_views(
     stream=sampling.SUPPORT_VIEWS,
     step=step,
   )
-  return data.Views(
-    large=large,
-    small=small,
+  return views._replace(
     support=_cut(batch.support, keys, config, "large"),
+    support_ids=batch.support.id,
     support_mask=batch.support_mask,
     support_labels=batch.support_labels,
     class_ids=batch.class_ids,
   )
+
+
+def _crops(
+  canvases: data.Canvases,
+  *,
+  seed: int | jax.Array,
+  step: int | jax.Array,
+  config: augment.ViewsConfig,
+) -> dict[str, jax.Array]:
+  """Crops of unlabelled images by name; their views are numbered in order."""
+  counts = {"large": config.num_large, "small": config.num_small}
+  numbers = jnp.arange(sum(counts.values()))
+  num_images = canvases.id.shape[0]
+  keys = sampling.view_keys(
+    canvases.id,
+    jnp.broadcast_to(numbers[None, :], (num_images, numbers.size)),
+    seed=seed,
+    stream=sampling.UNLABELLED_VIEWS,
+    step=step,
+  )
+  crops, first = {}, 0
+  for name, count in counts.items():
+    if count:
+      crops[name] = _cut(canvases, keys[:, first : first + count], config, name)
+    first += count
+  return crops
 
 
 def _cut(

@@ -56,8 +56,8 @@ def test_slices_build(name):
   views = jax.eval_shape(
     lambda batch: step.make_views(trainer, batch, jnp.int32(0)), batch
   )
-  _check_views(views.large, large)
-  _check_views(views.small, small)
+  _check_views(views.crops.get("large"), large)
+  _check_views(views.crops.get("small"), small)
   _check_views(views.support, support)
   state = jax.eval_shape(built.initial_state)
   size = sum(leaf.size for leaf in jax.tree.leaves(state.params))

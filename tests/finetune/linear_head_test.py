@@ -56,8 +56,7 @@ def _problem(num_devices, *, fillers=True):
   if not fillers:
     labels = np.maximum(labels, 0)
   batch = data.Views(
-    large=None,
-    small=None,
+    crops={},
     support=jnp.asarray(rows, jnp.float32),
     support_mask=jnp.asarray(labels >= 0) if fillers else None,
     support_labels=jnp.asarray(labels),

@@ -84,9 +84,9 @@ def _by_hand(method, weights, views):
     )
     return h, z, state
 
-  num_large = views.large.shape[1]
+  num_large = views.crops["large"].shape[1]
   supports = [views.support[:, v] for v in range(views.support.shape[1])]
-  large = [views.large[:, v] for v in range(num_large)]
+  large = [views.crops["large"][:, v] for v in range(num_large)]
   h, z, state = encode(jnp.concatenate(supports + large), state)
   num_supports = len(views.support) * len(supports)
   h_support, z_support = h[:num_supports], z[:num_supports]
@@ -95,9 +95,9 @@ def _by_hand(method, weights, views):
     first, second = jnp.split(h, 2)
     h = jnp.concatenate([second, first])
   num_small = 0
-  if views.small is not None:
-    num_small = views.small.shape[1]
-    small = [views.small[:, v] for v in range(num_small)]
+  if "small" in views.crops:
+    num_small = views.crops["small"].shape[1]
+    small = [views.crops["small"][:, v] for v in range(num_small)]
     _, z_small, state = encode(jnp.concatenate(small), state)
     z = jnp.concatenate([z, z_small])
   rows = losses.label_rows(

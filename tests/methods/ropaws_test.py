@@ -220,7 +220,9 @@ def test_more_than_two_large_crops_and_no_head():
   result = toy_method.measure(method, views)
   assert all(np.isfinite(number) for number in result.values())
   # Every view is held to what is found for the others: their order is nothing.
-  moved = views._replace(large=views.large[:, [2, 0, 1]])
+  moved = views._replace(
+    crops=views.crops | {"large": views.crops["large"][:, [2, 0, 1]]}
+  )
   assert toy_method.measure(method, moved)["loss"] == pytest.approx(
     result["loss"], rel=1e-9
   )

@@ -40,7 +40,8 @@ def _by_hand(method, weights, views):
   params, state = weights
   labelled = method.config.name == "suncet"
   supports = [views.support[:, 0], views.support[:, 1]] if labelled else []
-  images = jnp.concatenate([*supports, views.large[:, 0], views.large[:, 1]])
+  large = views.crops["large"]
+  images = jnp.concatenate([*supports, large[:, 0], large[:, 1]])
   (_, z), state = method.encoder.apply(
     {"params": params, **state}, images, train=True, mutable=["batch_stats"]
   )

@@ -166,19 +166,29 @@ def test_shard_map_refuses_a_value_that_differs_between_devices():
 
 def test_labels_of_a_batch_are_whole_and_all_else_is_spread():
   views = data.Views(
-    large=0,
-    small=None,
+    crops={"large": 0},
+    ids=0,
     support=0,
-    support_mask=0,
+    support_ids=0,
+    support_mask=None,
     support_labels=0,
     class_ids=0,
   )
   specs = data.batch_specs(views)
-  assert specs.small is None
+  assert specs.support_mask is None
   for name in ("support_labels", "class_ids"):
     assert getattr(specs, name) == mesh_lib.REPLICATED
-  for name in ("large", "support", "support_mask"):
+  assert specs.crops == {"large": mesh_lib.BATCH}
+  for name in ("ids", "support", "support_ids"):
     assert getattr(specs, name) == mesh_lib.BATCH
+
+
+def test_a_batch_without_labelled_images_has_specs():
+  views = data.Views(crops={"large": 0}, ids=0)
+  specs = data.batch_specs(views)
+  assert jax.tree.leaves(specs) == [mesh_lib.BATCH, mesh_lib.BATCH]
+  assert specs.support_labels is None
+  assert specs.class_ids is None
 
 
 def _row_plan(mesh):

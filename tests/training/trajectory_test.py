@@ -93,10 +93,9 @@ def _views(arrays, config, step, dtype):
 
   num_classes = config["num_classes"]
   return data.Views(
-    large=images("views"),
-    small=images("small") if config["multicrop"] else None,
+    crops={"large": images("views")}
+    | ({"small": images("small")} if config["multicrop"] else {}),
     support=images("supports"),
-    support_mask=None,
     # Classes a, b, c, a, b, c, ...
     support_labels=jnp.tile(jnp.arange(num_classes), config["s_batch_size"]),
     class_ids=jnp.arange(num_classes),
@@ -125,9 +124,9 @@ def _first_embeddings(encoder, params, model_state, views):
   def view_by_view(images):
     return images.swapaxes(0, 1).reshape(-1, *images.shape[2:])
 
-  groups = [[view_by_view(views.support), view_by_view(views.large)]]
-  if views.small is not None:
-    groups.append([view_by_view(views.small)])
+  groups = [[view_by_view(views.support), view_by_view(views.crops["large"])]]
+  if "small" in views.crops:
+    groups.append([view_by_view(views.crops["small"])])
   outputs = [
     encoder.apply(
       {"params": params, **model_state},

@@ -70,16 +70,20 @@ def _views(unlabelled, support, slots, *, seed=0, step=0):
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+def _crops(views):
+  return views.crops | {"support": views.support}
+
+
 def _first():
   return _views((3, 9, 4), (7, 7, 2), (0, 1, 0))
 
 
 def test_shapes_and_dtypes_are_those_of_the_contract():
   result = _first()
-  assert result.large.shape == (3, 2, 8, 8, 1)
-  assert result.small.shape == (3, 1, 6, 6, 1)
+  assert result.crops["large"].shape == (3, 2, 8, 8, 1)
+  assert result.crops["small"].shape == (3, 1, 6, 6, 1)
   assert result.support.shape == (3, NUM_SUPPORT_VIEWS, 8, 8, 1)
-  for crops in (result.large, result.small, result.support):
+  for crops in (result.crops["large"], result.crops["small"], result.support):
     assert crops.dtype == np.float32
     # Normalised: 0 and 255 become -2 and 2.
     assert crops.min() >= -2.001
@@ -94,12 +98,20 @@ def test_labels_and_masks_pass_through():
   np.testing.assert_array_equal(result.class_ids, [0, 1])
 
 
+def test_views_carry_the_ids_of_their_images():
+  result = _first()
+  np.testing.assert_array_equal(result.ids, [3, 9, 4])
+  np.testing.assert_array_equal(result.support_ids, [7, 7, 2])
+
+
 def test_a_crop_does_not_depend_on_the_rest_of_the_batch():
   first = _first()
   other = _views((4, 11, 3), (2, 5, 7), (0, 0, 1))
   for ours, theirs in ((0, 2), (2, 0)):
-    np.testing.assert_array_equal(first.large[ours], other.large[theirs])
-    np.testing.assert_array_equal(first.small[ours], other.small[theirs])
+    for name in ("large", "small"):
+      np.testing.assert_array_equal(
+        first.crops[name][ours], other.crops[name][theirs]
+      )
   np.testing.assert_array_equal(first.support[1], other.support[2])
   np.testing.assert_array_equal(first.support[2], other.support[0])
 
@@ -111,12 +123,15 @@ def test_every_view_of_an_image_is_another():
   for i in range(4):
     for j in range(i):
       assert np.abs(of_seven[i] - of_seven[j]).max() > 0.1
-  assert np.abs(result.large[:, 0] - result.large[:, 1]).max() > 0.1
+  assert (
+    np.abs(result.crops["large"][:, 0] - result.crops["large"][:, 1]).max()
+    > 0.1
+  )
 
 
 def test_an_image_is_cut_differently_as_support_and_unlabelled():
   both = _views((7, 9, 4), (7, 7, 2), (0, 1, 0))
-  for view in both.large[0]:
+  for view in both.crops["large"][0]:
     for support in both.support[0]:
       assert np.abs(view - support).max() > 0.1
 
@@ -126,7 +141,7 @@ def test_seed_and_step_change_every_crop(change):
   first = _first()
   other = _views((3, 9, 4), (7, 7, 2), (0, 1, 0), **change)
   for name in ("large", "small", "support"):
-    ours, theirs = getattr(first, name), getattr(other, name)
+    ours, theirs = _crops(first)[name], _crops(other)[name]
     changed = np.abs(ours - theirs).max(axis=(2, 3, 4))
     assert np.all(changed > 0.1)
 
@@ -143,8 +158,8 @@ def _shapes(batch, config):
 def test_no_small_crops_are_none():
   batch = _batch((3, 9, 4), (7, 7, 2), (0, 1, 0))
   shapes = _shapes(batch, dataclasses.replace(CONFIG, num_small=0))
-  assert shapes.small is None
-  assert shapes.large.shape == (3, 2, 8, 8, 1)
+  assert "small" not in shapes.crops
+  assert shapes.crops["large"].shape == (3, 2, 8, 8, 1)
   assert shapes.support.shape == (3, 1, 8, 8, 1)
 
 
@@ -152,12 +167,21 @@ def test_without_unlabelled_images_only_supports_are_cut():
   batch = _batch((3, 9, 4), (7, 7, 2), (0, 1, 0))._replace(unlabelled=None)
   config = dataclasses.replace(CONFIG, num_large=0, num_small=0)
   shapes = _shapes(batch, config)
-  assert shapes.large is None
-  assert shapes.small is None
+  assert shapes.crops == {}
+  assert shapes.ids is None
   assert shapes.support.shape == (3, 1, 8, 8, 1)
+
+
+def test_without_labelled_images_only_crops_are_cut():
+  whole = _batch((3, 9, 4), (7, 7, 2), (0, 1, 0))
+  batch = data.HostBatch(whole.unlabelled, *[None] * 5)
+  shapes = _shapes(batch, CONFIG)
+  assert sorted(shapes.crops) == ["large", "small"]
+  assert shapes.ids.shape == (3,)
+  assert shapes[2:] == (None,) * 5
 
 
 def test_more_large_crops_than_two_are_cut():
   batch = _batch((3, 9, 4), (7, 7, 2), (0, 1, 0))
   shapes = _shapes(batch, dataclasses.replace(CONFIG, num_large=3))
-  assert shapes.large.shape == (3, 3, 8, 8, 1)
+  assert shapes.crops["large"].shape == (3, 3, 8, 8, 1)
