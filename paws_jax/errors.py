@@ -6,61 +6,67 @@ _REMEDY = 'Repair it, or set data.on_bad_image to "skip" to train without it'
 
 
 class UserError(Exception):
-  """Something a user can mend: a message in one form, no traceback.
+  """An error that a command reports in one line, without a traceback.
 
   Attributes:
-    status: exit status of the command: 2 for what was refused before anything
-      was done, 1 for what another try may bring.
+    status: exit status of a command that is refused for it before anything was
+      done: 2 where the input must change, 1 where another try may succeed.
   """
 
   status = 2
 
 
+class InputError(UserError, ValueError):
+  """A field of a recipe, a flag, a file or data that cannot be used."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+  """A file or directory of the user that does not exist."""
+
+
 class NonFiniteError(UserError, RuntimeError):
-  """One of the metrics that must be finite is not."""
+  """A metric that must be finite is infinite or not a number."""
 
   status = 1
 
 
 class CheckpointError(UserError, RuntimeError):
-  """A checkpoint could not be written, or none could be read."""
+  """A checkpoint that could not be written, or none that could be read."""
 
   status = 1
 
 
 class DistributedError(UserError, RuntimeError):
-  """The processes of a run cannot work together."""
+  """A failure of the connection between the processes of a run."""
 
   status = 1
 
 
 class DisagreementError(DistributedError):
-  """Processes of a run were given different things."""
+  """A difference between the recipes, flags or versions of the processes."""
 
   status = 2
 
 
 class WorkdirError(UserError, ValueError):
-  """The directory cannot be used for this run."""
+  """A directory that cannot be used for this run."""
 
 
 class ClassifierError(WorkdirError):
-  """A directory holds no classifier, or one that is damaged."""
+  """A directory without a classifier, or with a damaged one."""
 
 
 class WeightsError(UserError, ValueError):
-  """A file of weights that cannot be used, or that must not be trusted."""
+  """A file of weights that cannot be used or must not be trusted."""
 
 
 class BadImageError(UserError, ValueError):
   """An image that cannot be read; the message names it.
 
   Attributes:
-    name: of the image.
+    name: name of the image.
     reason: why it cannot be read.
   """
-
-  status = 1
 
   def __init__(self, name: str, reason: str, *, remedy: str = _REMEDY):
     """Makes the message, which ends with the remedy."""

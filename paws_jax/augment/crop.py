@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from paws_jax import errors
 from paws_jax.augment import color
 from paws_jax.augment import resample
 
@@ -41,7 +42,7 @@ def crop_boxes(
     ValueError: for draws of another rank or size.
   """
   if draws.ndim != 3 or draws.shape[:2] != (sizes.shape[0], 4):
-    raise ValueError(
+    raise errors.InputError(
       f"draws must have shape [{sizes.shape[0]}, 4, tries], four numbers for "
       f"each try, but has {list(draws.shape)}."
     )
@@ -113,11 +114,11 @@ def evaluation_view(
   check_sizes(sizes, images)
   short_canvas = min(images.shape[1:3])
   if resize and resize < size:
-    raise ValueError(
+    raise errors.InputError(
       f"resize must be 0 or at least the crop's side {size}, but is {resize}."
     )
   if not resize and short_canvas < size:
-    raise ValueError(
+    raise errors.InputError(
       f"images of {images.shape[1]} x {images.shape[2]} pixels are smaller "
       f"than the crop's side {size}; set resize to {size} or more."
     )
@@ -151,7 +152,7 @@ def check_sizes(sizes, images):
   if sizes.shape != (images.shape[0], 2) or not jnp.issubdtype(
     sizes.dtype, jnp.integer
   ):
-    raise ValueError(
+    raise errors.InputError(
       f"sizes must be integers of shape [{images.shape[0]}, 2] for images of "
       f"shape {list(images.shape)}, but is {sizes.dtype} {list(sizes.shape)}."
     )

@@ -205,7 +205,9 @@ class Classifier:
     """
     self.check_bank()
     if num_supports < 0:
-      raise ValueError(f"num_supports is {num_supports}: give 0 or more.")
+      raise errors.InputError(
+        f"num_supports is {num_supports}: give 0 or more."
+      )
     size = self._batch_rows(len(images))
 
     def decide(batch: image_list.Batch) -> predictions_lib.Predictions:
@@ -255,7 +257,7 @@ def check_voters(labels: np.ndarray, class_names: Sequence[str]) -> None:
   present = np.unique(labels)
   if len(present) < 2:
     names = text.first_few([class_names[k] for k in present])
-    raise ValueError(
+    raise errors.InputError(
       f"the {len(labels)} supports are of {len(present)} class "
       f"({names or 'none'}): whatever the image, they would vote for it. Add "
       "another class (--task=predict --add_class=NAME=DIR, or "
@@ -277,14 +279,16 @@ def check_new_class(
     ValueError: for a name that is taken or blank, and for a head.
   """
   if not isinstance(name, str) or not name.strip():
-    raise ValueError(f"a class cannot be called {name!r}: give it a name.")
+    raise errors.InputError(
+      f"a class cannot be called {name!r}: give it a name."
+    )
   if name in class_names:
-    raise ValueError(
+    raise errors.InputError(
       f"class {name!r} is there already: give the new one another name. "
       f"Classes are {text.first_few(class_names)}."
     )
   if has_head:
-    raise ValueError(
+    raise errors.InputError(
       f"class {name!r} cannot be added to a fine-tuned head, which knows the "
       "classes it was trained on only: use the classifier of the pre-trained "
       "run."

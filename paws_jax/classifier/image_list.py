@@ -74,7 +74,7 @@ class ImageList:
     elif not isinstance(images, Sequence):
       raise TypeError(f"images is a {type(images).__name__}: {_ACCEPTED}.")
     if not len(images):
-      raise ValueError("images is empty: give at least one.")
+      raise errors.InputError("images is empty: give at least one.")
     self._images = images
     self._names = names
     self._preprocessing = preprocessing
@@ -162,7 +162,7 @@ class ImageList:
 def _check_array(images: Any) -> None:
   _check_dtype(images.dtype, "images")
   if len(images.shape) != 4:
-    raise ValueError(
+    raise errors.InputError(
       f"images has the shape {list(images.shape)}: {_ACCEPTED}; one image is "
       "image[None]."
     )

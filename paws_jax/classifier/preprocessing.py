@@ -165,13 +165,15 @@ def of_run(config: ml_collections.ConfigDict, dataset: Any) -> Preprocessing:
 def check_shape(shape: tuple[int, ...], name: str) -> None:
   """Refuses what is not [h, w, 1] or [h, w, 3], or has no pixel."""
   if len(shape) != 3 or shape[2] not in (1, 3):
-    raise ValueError(
+    raise errors.InputError(
       f"{name} has the shape {list(shape)}: an image is [height, width, "
       "channels] with 1 (grey) or 3 (RGB) channels; of RGBA, give the first "
       "three."
     )
   if not all(shape):
-    raise ValueError(f"{name} has the shape {list(shape)}: it has no pixel.")
+    raise errors.InputError(
+      f"{name} has the shape {list(shape)}: it has no pixel."
+    )
 
 
 def cover(pixels: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -47,7 +47,9 @@ class Bank:
     }
     for name, length in lengths.items():
       if length != count:
-        raise ValueError(f"a bank of {count} labels but {length} {name}.")
+        raise errors.InputError(
+          f"a bank of {count} labels but {length} {name}."
+        )
 
   def __len__(self) -> int:
     """N."""
@@ -91,7 +93,7 @@ def from_bytes(content: bytes) -> Bank:
       thumbnails=arrays["thumbnails"],
     )
   except (KeyError, TypeError, safetensors.SafetensorError) as error:
-    raise ValueError(f"it is no support bank ({error!r})") from None
+    raise errors.InputError(f"it is no support bank ({error!r})") from None
 
 
 def _metadata(content: bytes) -> dict[str, str]:

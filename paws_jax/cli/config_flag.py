@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from paws_jax import errors
+
 
 def parse(argv: Sequence[str]) -> list[str]:
   """Parses all flags that are defined, among them `config` and its fields.
@@ -24,7 +26,7 @@ def parse(argv: Sequence[str]) -> list[str]:
   """
   recipe = given(argv, "config") or ""
   if recipe and not pathlib.Path(recipe.partition(":")[0]).is_file():
-    raise ValueError(f"--config={recipe}: there is no such file")
+    raise errors.InputError(f"--config={recipe}: there is no such file")
   try:
     rest = flags.FLAGS(argv)
     # ml_collections puts the error of a missing file off until this is used.
@@ -35,12 +37,14 @@ def parse(argv: Sequence[str]) -> list[str]:
     last = str(error).splitlines()[-1]
     short = "Traceback" in str(error)
     message = f"--config={recipe}: {last}" if short else str(error)
-    raise ValueError(message) from error
+    raise errors.InputError(message) from error
   except OSError as error:
-    raise ValueError(f"--config={recipe} cannot be read: {error}") from error
+    raise errors.InputError(
+      f"--config={recipe} cannot be read: {error}"
+    ) from error
   except (AttributeError, KeyError) as error:
     message = f"a recipe has no such field: {_no_field(error)}"
-    raise ValueError(message) from error
+    raise errors.InputError(message) from error
   return rest
 
 

@@ -13,6 +13,7 @@ from absl import flags
 from absl import logging
 from ml_collections import config_flags
 
+from paws_jax import errors
 from paws_jax.cli import config_flag
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -160,7 +161,7 @@ def check_options() -> None:
   for name in sorted(known.difference(mine)):
     if flags.FLAGS[name].present:
       tasks = [task for task, (_, names) in MODULES.items() if name in names]
-      raise ValueError(
+      raise errors.InputError(
         f"--{name} is read by --task={' and '.join(tasks)} only, and the task "
         f"is {TASK.value}: leave one of them out"
       )
@@ -183,7 +184,7 @@ def recipe() -> ml_collections.ConfigDict | None:
 
     return recipe_lib.load(WORKDIR.value)
   after = ", or the run to work on, with --workdir" * (TASK.value in _OF_A_RUN)
-  raise ValueError(
+  raise errors.InputError(
     "--config is missing: give a recipe, e.g. --config=configs/quickstart.py"
     f"{after}"
   )

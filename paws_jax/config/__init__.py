@@ -14,6 +14,7 @@ from typing import Any
 
 import ml_collections
 
+from paws_jax import errors
 from paws_jax.config import checks
 
 
@@ -272,10 +273,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
     numbers = value if isinstance(value, (tuple, list)) else (value,)
     for number in numbers:
       if isinstance(number, float) and not math.isfinite(number):
-        raise ValueError(f"{name} is {value}: it must be finite.")
+        raise errors.InputError(f"{name} is {value}: it must be finite.")
     wanted, holds = checks.FIELDS.get(name, checks.ANYTHING)
     if not holds(value):
-      raise ValueError(f"{name} is {value!r}: it must be {wanted}.")
+      raise errors.InputError(f"{name} is {value!r}: it must be {wanted}.")
   checks.check_together(config)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
+from paws_jax import errors
+
 # What is allowed, in words, and whether a value is.
 _Rule = tuple[str, Callable[[Any], bool]]
 
@@ -145,7 +147,7 @@ def _check_views(section: Mapping[str, Any]) -> None:
   """Refuses small crops that are not small."""
   small, large = section["small_size"], section["large_size"]
   if section["num_small"] and small > large:
-    raise ValueError(
+    raise errors.InputError(
       f"views.num_small is {section['num_small']} and views.small_size is "
       f"{small}, but large crops have {large} pixels (views.large_size): make "
       "small ones no larger."
@@ -156,42 +158,42 @@ def _check_data(section: Mapping[str, Any]) -> None:
   """Refuses fields of section `data` that contradict each other."""
   source, pipeline = section["source"], section["pipeline"]
   if pipeline not in _PIPELINES[source]:
-    raise ValueError(
+    raise errors.InputError(
       f"data.pipeline is {pipeline!r} but data.source is {source!r}: it must "
       f"be {' or '.join(map(repr, _PIPELINES[source]))} for this source."
     )
   if section["labels_per_class"] and section["labels_fraction"]:
-    raise ValueError(
+    raise errors.InputError(
       f"data.labels_per_class is {section['labels_per_class']} and "
       f"data.labels_fraction is {section['labels_fraction']:g}: set one of "
       "them to 0."
     )
   for name in ("labels_per_class", "labels_fraction"):
     if section["labels_file"] and section[name]:
-      raise ValueError(
+      raise errors.InputError(
         f"data.labels_file is {section['labels_file']!r} but data.{name} is "
         f"{section[name]:g}: the file tells all labelled images; set {name} to "
         "0, or labels_file to ''."
       )
   if section["tfds_name"] and source != "tfds":
-    raise ValueError(
+    raise errors.InputError(
       f"data.tfds_name is {section['tfds_name']!r} but data.source is "
       f"{source!r}: only 'tfds' reads it; set it to ''."
     )
   if pipeline == "host" and section["image_size"]:
-    raise ValueError(
+    raise errors.InputError(
       f"data.image_size is {section['image_size']} but data.pipeline is "
       "'host': leave it 0; views.large_size and data.canvas_size say what "
       "images become."
     )
   for name in ("manifest", "unlabelled_dir", "test_dir"):
     if section[name] and source != "folder":
-      raise ValueError(
+      raise errors.InputError(
         f"data.{name} is {section[name]!r} but data.source is {source!r}: only "
         "'folder' reads it."
       )
     if section[name] and section["manifest"] and name != "manifest":
-      raise ValueError(
+      raise errors.InputError(
         f"data.{name} is {section[name]!r} but data.manifest is given: the "
         "manifest lists all images; leave the other one empty."
       )
@@ -202,14 +204,14 @@ def _check_finetune(section: Mapping[str, Any]) -> None:
   holdout, file = section["holdout"], section["holdout_file"]
   rates = section["learning_rates"]
   if holdout == "none" and len(rates) > 1:
-    raise ValueError(
+    raise errors.InputError(
       f"finetune.holdout is 'none' but finetune.learning_rates has {len(rates)}"
       f" values, {rates}: without a hold-out nothing can be chosen; give one "
       "learning rate, e.g. --config.finetune.learning_rates='(0.02,)', or a "
       "hold-out."
     )
   if (holdout == "paper") != bool(file):
-    raise ValueError(
+    raise errors.InputError(
       f"finetune.holdout is {holdout!r} but finetune.holdout_file is {file!r}: "
       "'paper' needs a file that lists labelled training images beside those "
       "of the split, and only 'paper' reads it."
@@ -252,12 +254,12 @@ def _check_method(
   name, weight = section["name"], section["support_loss_weight"]
   for switch, (methods, reason) in _IGNORED.items():
     if section[switch] and name in methods:
-      raise ValueError(
+      raise errors.InputError(
         f"method.{switch} is {section[switch]} but method.name is {name!r}: "
         f"{reason}. Set it to {type(section[switch])()}, or use another method."
       )
   if name == "suncet" and not weight:
-    raise ValueError(
+    raise errors.InputError(
       "method.support_loss_weight is 0 but method.name is 'suncet', whose "
       "labels then do nothing: set it to 1, or use 'simclr'."
     )
@@ -266,13 +268,13 @@ def _check_method(
     section["supervised_until_epochs"],
   )
   if steps and epochs:
-    raise ValueError(
+    raise errors.InputError(
       f"method.supervised_until is {steps} and method.supervised_until_epochs "
       f"is {epochs:g}, but labels stop to count once: set one of them to 0."
     )
   rows = support["images_per_class"] * support["num_views"]
   if rows < 2 and (weight or name == "supervised"):
-    raise ValueError(
+    raise errors.InputError(
       f"support.images_per_class is {support['images_per_class']} and "
       f"support.num_views {support['num_views']}, but method.name is {name!r} "
       f"with method.support_loss_weight = {weight:g}: a support is then "
@@ -285,18 +287,18 @@ def _check_method(
 def _check_prior(name: str, prior: str, probs: tuple[float, ...]) -> None:
   """Refuses a prior that is not used, not given, or none."""
   if prior != "uniform" and name in _WITHOUT_PREDICTIONS:
-    raise ValueError(
+    raise errors.InputError(
       f"method.prior is {prior!r} but method.name is {name!r}: it predicts no "
       "classes of unlabelled images. Set it to 'uniform', or use another "
       "method."
     )
   if (prior == "given") != bool(probs):
-    raise ValueError(
+    raise errors.InputError(
       f"method.prior is {prior!r} but method.prior_probs has {len(probs)} "
       "numbers: 'given' needs one for each class, and only 'given' reads them."
     )
   if probs and abs(sum(probs) - 1) > _PRIOR_TOLERANCE:
-    raise ValueError(
+    raise errors.InputError(
       f"method.prior_probs add up to {sum(probs):g}: make them add up to 1."
     )
 
@@ -316,19 +318,19 @@ def check_together(config: Mapping[str, Mapping[str, Any]]) -> None:
   _check_method(config["method"], config["support"])
   views = config["views"]
   if config["data"]["pipeline"] == "host" and not views["eval_resize"]:
-    raise ValueError(
+    raise errors.InputError(
       "views.eval_resize is 0 but data.pipeline is 'host', where images differ "
       f"in size: set it to at least views.large_size, {views['large_size']}."
     )
   if config["optim"]["warmup_epochs"] > config["train"]["epochs"]:
-    raise ValueError(
+    raise errors.InputError(
       f"optim.warmup_epochs is {config['optim']['warmup_epochs']:g} but "
       f"train.epochs is {config['train']['epochs']}: lower the warm-up or "
       "train longer."
     )
   model = config["model"]
   if model["freeze_bn"] and not model["init_from"]:
-    raise ValueError(
+    raise errors.InputError(
       "model.freeze_bn is True but model.init_from is '': random weights have "
       "no running statistics worth keeping; name weights to start from, or set "
       "freeze_bn to False."
@@ -336,12 +338,12 @@ def check_together(config: Mapping[str, Mapping[str, Any]]) -> None:
   every = config["checkpoint"]["every_steps"]
   keep = config["checkpoint"]["keep_every_steps"]
   if keep and (not every or keep % every):
-    raise ValueError(
+    raise errors.InputError(
       f"checkpoint.keep_every_steps is {keep} but checkpoint.every_steps is "
       f"{every}: make the former a multiple of the latter."
     )
   if len(config["views"]["mean"]) != len(config["views"]["std"]):
-    raise ValueError(
+    raise errors.InputError(
       f"views.mean has {len(config['views']['mean'])} values and views.std "
       f"{len(config['views']['std'])}: give one of each per channel."
     )

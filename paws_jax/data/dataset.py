@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from paws_jax import augment
+from paws_jax import errors
 from paws_jax.data import memory_pipeline
 from paws_jax.data import sampling
 from paws_jax.data.host import evaluation_images
@@ -372,13 +373,13 @@ def _check_images(
   """Refuses statistics and crops that the images cannot have."""
   height, width, channels = shape
   if len(views.mean) != channels or len(views.std) != channels:
-    raise ValueError(
+    raise errors.InputError(
       f"views.mean and views.std have {len(views.mean)} and {len(views.std)} "
       f"values but {name} has {channels} channels: give one per channel."
     )
   short = views.eval_resize or min(height, width)
   if short < views.large_size:
-    raise ValueError(
+    raise errors.InputError(
       f"views.large_size is {views.large_size} but the short side of an "
       f"evaluation image is {short}: set views.eval_resize to at least "
       "large_size."

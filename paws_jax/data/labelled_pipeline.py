@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from paws_jax import data
+from paws_jax import errors
 from paws_jax.data import memory_pipeline
 from paws_jax.data import sampling
 from paws_jax.parallel import mesh as mesh_lib
@@ -147,7 +148,7 @@ def check_batch(
   """
   one_step = batch_size >= mesh_lib.padded_size(num_images, mesh)
   if batch_size % mesh.size and not one_step:
-    raise ValueError(
+    raise errors.InputError(
       f"finetune.batch_size is {batch_size}, which {mesh.size} devices do not "
       "divide: make it a multiple."
     )

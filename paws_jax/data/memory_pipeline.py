@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from paws_jax import data
+from paws_jax import errors
 from paws_jax.augment import resample
 from paws_jax.data import sampling
 from paws_jax.parallel import mesh as mesh_lib
@@ -258,7 +259,7 @@ def check_batch(
     ValueError: the first of them.
   """
   for problem in batch_problems(batch_size, num_images=num_images, mesh=mesh):
-    raise ValueError(problem)
+    raise errors.InputError(problem)
 
 
 def resize(images: np.ndarray, *, side: int) -> np.ndarray:

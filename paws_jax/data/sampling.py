@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from paws_jax import errors
 from paws_jax import text
 
 # Streams of random numbers that must not touch each other.
@@ -53,7 +54,7 @@ def label_index(
   counts = np.bincount(classes, minlength=len(class_names)).astype(np.int32)
   if not counts.all():
     missing = [class_names[k] for k in np.flatnonzero(counts == 0)]
-    raise ValueError(
+    raise errors.InputError(
       f"{len(missing)} of {len(class_names)} classes have no labelled image: "
       f"{text.first_few(missing, most=10)}. Label at least one of each, or "
       "leave the class out."
@@ -80,7 +81,7 @@ def check_support(
   """
   num_classes = len(class_names)
   if classes_per_step > num_classes:
-    raise ValueError(
+    raise errors.InputError(
       f"support.classes_per_step is {classes_per_step} but the data has "
       f"{num_classes} classes: lower it to at most {num_classes}."
     )
@@ -88,7 +89,7 @@ def check_support(
   if with_replacement or counts.min() >= images_per_class:
     return
   worst = int(counts.argmin())
-  raise ValueError(
+  raise errors.InputError(
     f"class {class_names[worst]!r} has {counts[worst]} labelled images but "
     f"support.images_per_class is {images_per_class}: lower images_per_class, "
     "label more, or set support.with_replacement."

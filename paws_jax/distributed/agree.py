@@ -70,7 +70,7 @@ def on_all(function: Callable[[], _Result]) -> _Result:
     raise trouble
   for number, (told, refused) in enumerate(everyone):
     if told:
-      kind = ValueError if refused else errors.DistributedError
+      kind = errors.InputError if refused else errors.DistributedError
       raise kind(f"process {number}: {told}")
   return result
 

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable
 from collections.abc import Mapping
 
+from paws_jax import errors
 from paws_jax.distributed import launch_cloud_tpu
 
 # Where process 0 of a TPU slice listens; nothing on such a machine tells. JAX's
@@ -102,7 +103,7 @@ def _by_flags(flags: tuple[str | None, int | None, int | None]):
   missing = [f for f, value in zip(_FLAGS, flags, strict=True) if value is None]
   if missing:
     given = [f for f in _FLAGS if f not in missing]
-    raise ValueError(
+    raise errors.InputError(
       f"{' and '.join(given)} given without {' and '.join(missing)}: give all "
       "three, to every process, or none."
     )
@@ -121,14 +122,14 @@ def _launch(
 ) -> Launch | None:
   """Checks the numbers, called `names`; None for a single process."""
   if num_processes < 1 or not 0 <= process_id < num_processes:
-    raise ValueError(
+    raise errors.InputError(
       f"{names[0]} is {num_processes} and {names[1]} is {process_id}: there "
       "must be at least one process, and they are numbered from 0 to the "
       "number of processes minus 1."
     )
   host, _, port = (address or "").rpartition(":")
   if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-    raise ValueError(
+    raise errors.InputError(
       f"the coordinator's address is {address!r} ({source}): it must be the "
       "machine of process 0 and a free port on it, host:port."
     )
@@ -143,7 +144,7 @@ def _number(environ: Mapping[str, str], name: str) -> int:
   """An environment variable that must be there, and a number."""
   value = environ.get(name, "")
   if not value.isdecimal():
-    raise ValueError(
+    raise errors.InputError(
       f"the environment variable {name} is "
       f"{repr(value) if name in environ else 'missing'}: it must be a number, "
       f"as what started this process should have set it. Mend that, {_BY_FLAGS}"
@@ -165,7 +166,7 @@ def _torchrun(environ: Mapping[str, str]) -> Launch | None:
     return None
   host = environ.get("MASTER_ADDR")
   if not host:
-    raise ValueError(
+    raise errors.InputError(
       "the environment variables RANK and WORLD_SIZE are set but MASTER_ADDR "
       f"is not: set it to the machine of process 0, {_BY_FLAGS}."
     )
@@ -193,7 +194,7 @@ def _torchrun_port(environ: Mapping[str, str]) -> int:
 def _refuse_half_a_torchrun(environ: Mapping[str, str]) -> None:
   """Each of several processes must not train alone."""
   if "MASTER_ADDR" in environ and _several(environ, "WORLD_SIZE"):
-    raise ValueError(
+    raise errors.InputError(
       f"the environment variable WORLD_SIZE is {environ['WORLD_SIZE']} but "
       "RANK is missing: start every process with its own RANK, or remove "
       f"WORLD_SIZE and MASTER_ADDR, {_BY_FLAGS}."
@@ -217,7 +218,7 @@ def _open_mpi(environ: Mapping[str, str]) -> Launch | None:
     name = environ.get("PMIX_NAMESPACE", "")
     host, port = "localhost", _port(zlib.crc32(name.encode()))
   else:
-    raise ValueError(
+    raise errors.InputError(
       "Open MPI has started this process, but does not tell where process 0 "
       "runs (OMPI_MCA_orte_hnp_uri is missing): pass MASTER_ADDR and "
       f"MASTER_PORT on with mpirun -x, {_BY_FLAGS}."
@@ -249,7 +250,7 @@ def _slurm(environ: Mapping[str, str]) -> Launch | None:
     "SLURM_JOB_NODELIST"
   )
   if not nodes:
-    raise ValueError(
+    raise errors.InputError(
       "this is a step of SLURM, but SLURM_STEP_NODELIST and SLURM_JOB_NODELIST "
       f"are missing: start it by srun with its environment, {_BY_FLAGS}."
     )
@@ -274,7 +275,7 @@ def first_host(nodes: str) -> str:
   """
   first = re.match(r"(?:[^\[\],]|\[[\d,-]+\])+", nodes)
   if first is None or (first.end() < len(nodes) and nodes[first.end()] != ","):
-    raise ValueError(
+    raise errors.InputError(
       f"the list of SLURM's nodes is {nodes!r}: it must look like "
       f"node[003-010,020],gpu7. Set SLURM_STEP_NODELIST to it, {_BY_FLAGS}."
     )
@@ -313,7 +314,7 @@ def _gpus(
   if num_visible == 1:
     return None
   if num_visible % others or local >= others:
-    raise ValueError(
+    raise errors.InputError(
       f"CUDA_VISIBLE_DEVICES lists {num_visible} GPUs but {others} processes "
       f"share this machine, and this is number {local} ({rank}): start as many "
       "as there are GPUs, or a number that divides them, and number them from "

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from paws_jax import errors
+
 
 class Workers(NamedTuple):
   """The machines of a slice.
@@ -61,7 +63,7 @@ def ask_metadata(attribute: str) -> str | None:
         return None
       failure = error
     time.sleep(attempt)
-  raise ValueError(
+  raise errors.InputError(
     "this machine has a TPU, but its metadata server does not say whether it "
     f"is one of several ({failure}): run it again, or give "
     "--coordinator_address, --num_processes and --process_id "

@@ -13,6 +13,7 @@ from etils import epath
 
 from paws_jax import augment
 from paws_jax import data
+from paws_jax import errors
 from paws_jax.data import memory_pipeline
 from paws_jax.data.host import decode
 from paws_jax.data.sources import catalog
@@ -55,7 +56,7 @@ def draw(
   }
   images = {name: rows for name, (rows, _) in chosen.items() if rows}
   if "labelled" not in images:
-    raise ValueError("no labelled image can be read: no views are drawn")
+    raise errors.InputError("no labelled image can be read: no views are drawn")
   # Where all images are labelled, they are the unlabelled ones as well.
   unlabelled = "unlabelled" if "unlabelled" in images else "labelled"
   canvases = {

@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 
 from paws_jax import augment
+from paws_jax import errors
 from paws_jax import text
 from paws_jax.data import dataset as dataset_lib
 from paws_jax.data.labels import draw
@@ -155,7 +156,7 @@ def _stratified(
   short = np.flatnonzero(held >= counts)
   if len(short):
     names = [f"{dataset.class_names[k]!r} ({counts[k]})" for k in short]
-    raise ValueError(
+    raise errors.InputError(
       f"finetune.holdout is 'stratified' with finetune.holdout_fraction = "
       f"{share:g}, which leaves nothing to train on of {len(short)} of "
       f"{dataset.num_classes} classes, given with their numbers of labelled "
@@ -194,7 +195,7 @@ def _listed(
     told = str(error).replace("data.labels_file", "finetune.holdout_file")
     raise type(error)(told) from error
   if not len(others.labelled):
-    raise ValueError(
+    raise errors.InputError(
       f"finetune.holdout_file = {file!r} lists no image: list labelled "
       "training images that are not trained on, one a line."
     )
@@ -202,7 +203,7 @@ def _listed(
     dataset.split.labelled_ids, others.split.labelled_ids
   ).tolist()
   if both:
-    raise ValueError(
+    raise errors.InputError(
       f"finetune.holdout_file = {file!r} lists {len(both)} of the "
       f"{len(dataset.labelled)} labelled images, which are trained on; the "
       f"first is row {both[0]} of the training set: remove them from the list."

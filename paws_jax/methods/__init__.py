@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
+from paws_jax import errors
 from paws_jax.methods import base
 from paws_jax.methods import paws
 from paws_jax.methods import priors
@@ -55,7 +56,7 @@ def create(
   """
   config = base.MethodConfig(**section)
   if config.name not in METHODS:
-    raise ValueError(
+    raise errors.InputError(
       f"method.name is {config.name!r}; known are {', '.join(METHODS)}."
     )
   kind = METHODS[config.name]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from paws_jax import augment
 from paws_jax import data
+from paws_jax import errors
 from paws_jax import losses
 from paws_jax.methods import base
 from paws_jax.methods import device_losses
@@ -71,7 +72,7 @@ class Paws:
   def views(self, config: augment.ViewsConfig) -> augment.ViewsConfig:
     """All crops of the recipe; at least two large ones are needed."""
     if config.num_large < 2:
-      raise ValueError(
+      raise errors.InputError(
         f"views.num_large is {config.num_large}: {self.config.name} compares "
         "at least 2 large crops of an image."
       )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from paws_jax import errors
 from paws_jax.methods import base
 
 
@@ -32,12 +33,12 @@ def of_classes(
   if config.prior == "labels":
     return None if class_counts is None else _shares(class_counts)
   if config.prior != "given":
-    raise ValueError(
+    raise errors.InputError(
       f"method.prior is {config.prior!r}; known are uniform, labels, given."
     )
   probs = tuple(config.prior_probs)
   if num_classes is not None and len(probs) != num_classes:
-    raise ValueError(
+    raise errors.InputError(
       f"method.prior_probs has {len(probs)} numbers but the data has "
       f"{num_classes} classes: give one for each, in the order of the classes."
     )

@@ -9,6 +9,7 @@ import jax
 
 from paws_jax import augment
 from paws_jax import data
+from paws_jax import errors
 from paws_jax.methods import base
 from paws_jax.methods import device_losses
 from paws_jax.methods import encoding
@@ -37,7 +38,7 @@ class Simclr:
     """Two large crops of the recipe, and no small ones."""
     for name, wanted in (("num_large", 2), ("num_small", 0)):
       if getattr(config, name) != wanted:
-        raise ValueError(
+        raise errors.InputError(
           f"views.{name} is {getattr(config, name)} but method.name is "
           f"{self.config.name!r}, which compares 2 large crops: set it to "
           f"{wanted}."

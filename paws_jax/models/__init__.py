@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from paws_jax import errors
 from paws_jax.models import batch_norm
 from paws_jax.models import heads
 from paws_jax.models import resnet
@@ -81,7 +82,7 @@ class ModelConfig:
 
 
 def _refuse(field: str, value: Any, wanted: str) -> None:
-  raise ValueError(f"model.{field} must be {wanted}, got {value!r}")
+  raise errors.InputError(f"model.{field} must be {wanted}, got {value!r}")
 
 
 _Trunk = Callable[[ModelConfig, batch_norm.LayerSettings], nn.Module]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from paws_jax import errors
 from paws_jax.models import batch_norm
 from paws_jax.models import layers
 
@@ -115,7 +116,7 @@ class WideResNet(nn.Module):
     """
     num_blocks, rest = divmod(self.depth - 4, 6)
     if rest or num_blocks < 1:
-      raise ValueError(
+      raise errors.InputError(
         f"depth of a wide ResNet must be 10, 16, 22, ... (6 k + 4),"
         f" got {self.depth}"
       )

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from paws_jax import errors
 from paws_jax import text
 from paws_jax.runs import metrics
 from paws_jax.runs import recipe as recipe_lib
@@ -124,12 +125,12 @@ def find(name: str) -> Reference:
   if (path / metrics.METRICS).exists():
     return _from_run(path)
   if path.is_dir():
-    raise ValueError(
+    raise errors.InputError(
       f"--compare_to={name} has no {metrics.METRICS}: name the directory of a "
       "run."
     )
   if name not in known():
-    raise FileNotFoundError(
+    raise errors.MissingFileError(
       f"--compare_to={name} is neither the directory of a run nor a recipe "
       f"with reference curves ({', '.join(known()) or 'there are none yet'})."
     )
@@ -149,7 +150,7 @@ def _from_run(path: epath.Path) -> Reference:
     if len(steps):
       curves[name] = Curve(steps, values)
   if not curves:
-    raise ValueError(
+    raise errors.InputError(
       f"--compare_to={path}: its {metrics.METRICS} has none of "
       f"{', '.join(_compared(rows))}: let the run train first."
     )
@@ -170,14 +171,16 @@ def read(path: pathlib.Path) -> Reference:
     }
     recipe = stored.get("config")
     if not isinstance(recipe, dict | None):
-      raise ValueError(f"config is {recipe!r}, which is no recipe")
+      raise errors.InputError(f"config is {recipe!r}, which is no recipe")
     reference = Reference(stored["recipe"], stored["num_runs"], curves, recipe)
     for name, curve in curves.items():
       sizes = {len(rows) for rows in dataclasses.astuple(curve)}
       if len(sizes) != 1:
-        raise ValueError(f"{name} has arrays of lengths {sorted(sizes)}")
+        raise errors.InputError(f"{name} has arrays of lengths {sorted(sizes)}")
   except (AttributeError, KeyError, TypeError, ValueError) as error:
-    raise ValueError(f"{path} holds no reference curves: {error}") from None
+    raise errors.InputError(
+      f"{path} holds no reference curves: {error}"
+    ) from None
   return reference
 
 
@@ -201,7 +204,9 @@ def make(
     ValueError: too few runs, or they have measured at different steps.
   """
   if len(runs) < 3:
-    raise ValueError(f"{len(runs)} runs have no spread to speak of: give 3.")
+    raise errors.InputError(
+      f"{len(runs)} runs have no spread to speak of: give 3."
+    )
   curves = {}
   names = _compared([row for rows in runs for row in rows])
   for metric in names:
@@ -209,7 +214,7 @@ def make(
     steps = found[0][0]
     for i, (other, _) in enumerate(found):
       if not np.array_equal(steps, other):
-        raise ValueError(
+        raise errors.InputError(
           f"run {i} has {metric} at {len(other)} steps up to "
           f"{max(other, default=0)} and run 0 at {len(steps)} up to "
           f"{max(steps, default=0)}: give whole runs of one recipe."
@@ -217,7 +222,7 @@ def make(
     if len(steps):
       curves[metric] = _band(steps, np.stack([v for _, v in found]))
   if not curves:
-    raise ValueError(f"the runs have none of {', '.join(names)}.")
+    raise errors.InputError(f"the runs have none of {', '.join(names)}.")
   return Reference(name, len(runs), curves, recipe)
 
 

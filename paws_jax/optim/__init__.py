@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from paws_jax import errors
+
 LARS_EPSILON = 1e-8
 
 
@@ -64,7 +66,7 @@ def warmup_cosine(
     ValueError: when the warm-up is negative or longer than the total.
   """
   if not 0 <= warmup_steps <= total_steps:
-    raise ValueError(
+    raise errors.InputError(
       f"warmup_steps = {warmup_steps} must lie in [0, total_steps = "
       f"{total_steps}]: lower the warm-up or train longer."
     )
@@ -323,7 +325,7 @@ def create(
       nesterov=config.nesterov,
     )
   else:
-    raise ValueError(
+    raise errors.InputError(
       f"optim.name is {config.name!r}; known are {', '.join(OPTIMISERS)}."
     )
   return optimizer, schedule

@@ -17,6 +17,8 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from paws_jax import errors
+
 GROUP_AXIS = "group"
 DATA_AXIS = "data"
 AXES = (GROUP_AXIS, DATA_AXIS)
@@ -40,7 +42,7 @@ def make_mesh(
   devices = jax.devices() if devices is None else list(devices)
   group_size = bn_group_size or len(devices)
   if group_size < 0 or len(devices) % group_size:
-    raise ValueError(
+    raise errors.InputError(
       f"train.bn_group_size is {group_size}, which does not divide the "
       f"{len(devices)} devices: choose a divisor, or 0 for one group."
     )

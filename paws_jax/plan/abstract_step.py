@@ -20,6 +20,7 @@ import ml_collections
 import numpy as np
 
 from paws_jax import augment
+from paws_jax import errors
 from paws_jax.data import dataset
 from paws_jax.data import memory_pipeline
 from paws_jax.data import sampling
@@ -209,7 +210,7 @@ def _source(
   elif section.pipeline == "host":
     return _encoded(section, sizes)
   elif sizes.shape is None:
-    raise ValueError(
+    raise errors.InputError(
       f"data.pipeline is {section.pipeline!r} but the images of "
       f"{section.tfds_name} differ in size: set it to 'host'."
     )

@@ -19,6 +19,8 @@ import math
 import re
 from collections.abc import Mapping
 
+from paws_jax import errors
+
 _GIB = 2**30
 
 _SHAPES_3D = (
@@ -204,16 +206,18 @@ def parse(name: str) -> Topology:
   """
   kind, _, shape = name.partition(":")
   if kind not in CHIPS:
-    raise ValueError(f"--topology={name}: unknown chip {kind!r}. {known()}")
+    raise errors.InputError(
+      f"--topology={name}: unknown chip {kind!r}. {known()}"
+    )
   chip = CHIPS[kind]
   if chip.kind == "gpu":
     if not re.fullmatch("[1-9][0-9]{0,4}", shape):
-      raise ValueError(
+      raise errors.InputError(
         f"--topology={name}: give the number of GPUs, e.g. {kind}:8."
       )
     return Topology(name, chip, int(shape))
   if shape not in chip.shapes:
-    raise ValueError(
+    raise errors.InputError(
       f"--topology={name}: unknown shape {shape!r}. {kind} has "
       f"{', '.join(f'{kind}:{s}' for s in chip.shapes)}."
     )

@@ -8,6 +8,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 
+from paws_jax import errors
 from paws_jax.data.sources import folders
 
 _COLUMNS = ("path", "image", "file", "filename")
@@ -59,7 +60,7 @@ def find(flag: str, given: str) -> Found:
   if os.path.isdir(path):
     return _below(where, path)
   if not os.path.exists(path):
-    raise FileNotFoundError(
+    raise errors.MissingFileError(
       f"{where}: there is no such directory or file. Give a directory of "
       "images, an image, or a CSV file with a column of paths."
     )
@@ -86,9 +87,11 @@ def _below(where: str, top: str) -> Found:
     for error in unreadable
   ]
   if closed and not names:
-    raise ValueError(f"{where} holds no image that is seen: {closed[0]}.")
+    raise errors.InputError(
+      f"{where} holds no image that is seen: {closed[0]}."
+    )
   if not names:
-    raise ValueError(
+    raise errors.InputError(
       f"{where} holds no image, and {others.total()} files of other kinds: add "
       f"images ({', '.join(folders.SUFFIXES)}), or give another directory."
     )
@@ -126,16 +129,16 @@ def _listed(where: str, path: str) -> Found:
     with open(path, encoding="utf-8-sig", newline="") as file:
       names = list(_names(where, csv.reader(file, strict=True)))
   except UnicodeDecodeError as error:
-    raise ValueError(
+    raise errors.InputError(
       f"{where} is not UTF-8 ({error.reason}): save the table as CSV in UTF-8."
     ) from None
   except csv.Error as error:
-    raise ValueError(
+    raise errors.InputError(
       f"{where} is no CSV ({error}): close each quote, and write a quote "
       "inside of a quoted field twice."
     ) from None
   if not names:
-    raise ValueError(f"{where} lists no image: write one path a line.")
+    raise errors.InputError(f"{where} lists no image: write one path a line.")
   # Of a path that is listed twice one row is enough.
   once = tuple(dict.fromkeys(names))
   repeated = len(names) - len(once)
@@ -153,7 +156,7 @@ def _names(where: str, table: Iterator[list[str]]) -> Iterator[str]:
   header = [name.strip().casefold() for name in next(table, [])]
   place = next((header.index(n) for n in _COLUMNS if n in header), None)
   if place is None:
-    raise ValueError(
+    raise errors.InputError(
       f"{where} has no column {' or '.join(_COLUMNS)}, but {header}: name the "
       "columns in the first line, with commas between them."
     )
@@ -162,7 +165,7 @@ def _names(where: str, table: Iterator[list[str]]) -> Iterator[str]:
       # Spreadsheets end a table with lines of commas only.
       continue
     if len(fields) <= place or not fields[place].strip():
-      raise ValueError(
+      raise errors.InputError(
         f"{where}: row {number} has no {header[place]}: fill it in, or remove "
         "the row."
       )

@@ -69,7 +69,7 @@ def find(
     # One of protocol "suncet" has no head: its labelled images vote.
     finetuned = loaded.head is not None or loaded.origin.get("finetuned")
     if head == "finetuned" and not finetuned:
-      raise ValueError(
+      raise errors.InputError(
         f"--head=finetuned but --classifier={classifier} is not fine-tuned: "
         "leave --head out, or name the directory of a fine-tuned classifier."
       )
@@ -84,7 +84,7 @@ def _finetuned(config: ml_collections.ConfigDict, workdir: str) -> Source:
   path = recipe.check_recipe(workdir, config)
   directory = path / workdir_lib.FINETUNED
   if files.settings_in(directory) is None:
-    raise ValueError(
+    raise errors.InputError(
       f"--head=finetuned but {directory} holds no classifier: fine-tune "
       "first, with --task=finetune, or leave --head out."
     )

@@ -45,23 +45,23 @@ def check_path(given: str) -> pathlib.Path:
       what says of what its rows are is damaged.
   """
   if "://" in given:
-    raise ValueError(
+    raise errors.InputError(
       f"--output={given} is in a bucket, where a file cannot grow: write to a "
       "disk, and copy it."
     )
   path = pathlib.Path(given).expanduser().absolute()
   if path.suffix not in (".csv", ".parquet"):
-    raise ValueError(
+    raise errors.InputError(
       f"--output={given} ends in neither .csv nor .parquet: name the file to "
       "write."
     )
   if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-    raise ValueError(
+    raise errors.InputError(
       f"--output={given} needs pyarrow, which is not installed: pip install "
       "'paws_jax[parquet]', or write .csv."
     )
   if path.exists() and not _settings(path).exists():
-    raise ValueError(
+    raise errors.InputError(
       f"--output={path} is there and was not written by this task (no "
       f"{_settings(path).name} is beside it): choose another file, or move it "
       "away."

@@ -8,6 +8,7 @@ from typing import Any
 
 from etils import epath
 
+from paws_jax import errors
 from paws_jax.runs import files
 
 RESULTS = "results.json"
@@ -25,9 +26,13 @@ def read_results(workdir: epath.Path) -> list[dict[str, Any]]:
   try:
     rows = json.loads(path.read_bytes())
   except ValueError as error:
-    raise ValueError(f"{path} is not JSON ({error}): move it away.") from None
+    raise errors.InputError(
+      f"{path} is not JSON ({error}): move it away."
+    ) from None
   if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
-    raise ValueError(f"{path} is not a JSON list of objects: move it away.")
+    raise errors.InputError(
+      f"{path} is not a JSON list of objects: move it away."
+    )
   return rows
 
 

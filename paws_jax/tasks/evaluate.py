@@ -60,7 +60,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
   parts = ("test", "validation")
   part = next((p for p in parts if getattr(dataset, p) is not None), "")
   if not part and not measure.can_leave_one_out(trained.experiment):
-    raise ValueError(
+    raise errors.InputError(
       f"{dataset.name} has no test or validation images, and no class has two "
       "labelled images to judge one by the other: there is nothing to measure. "
       "Give test images (data.test_dir, or split = test in the manifest) or "

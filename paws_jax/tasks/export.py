@@ -22,6 +22,7 @@ from typing import Any
 
 import ml_collections
 
+from paws_jax import errors
 from paws_jax import text as text_lib
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.export import program as program_lib
@@ -149,11 +150,13 @@ def check_targets(targets: Sequence[str]) -> tuple[str, ...]:
   unknown = [name for name in names if name not in _MODULES]
   if unknown or not names:
     what = f"unknown: {', '.join(map(repr, unknown))}" if unknown else "empty"
-    raise ValueError(f"--targets: {what}; give some of {known}, with commas")
+    raise errors.InputError(
+      f"--targets: {what}; give some of {known}, with commas"
+    )
   for name in names:
     reason = getattr(_module(name), "missing", str)()
     if reason:
-      raise ValueError(
+      raise errors.InputError(
         f"--targets={name} cannot be made here: {reason}; or leave {name} out"
       )
   return names
@@ -173,17 +176,19 @@ def _check_output(
       it is taken by something that is no export.
   """
   if not output and not workdir:
-    raise ValueError("--output is missing: give a directory to export to.")
+    raise errors.InputError(
+      "--output is missing: give a directory to export to."
+    )
   path = files_lib.resolve(output or os.path.join(workdir, "export"))
   if not isinstance(path, pathlib.Path):
-    raise ValueError(
+    raise errors.InputError(
       f"--output={path} is no local directory: export to one with --output=DIR "
       "and copy it"
     )
   there = next(p for p in (path, *path.parents) if p.exists())
   if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
     reason = "is not writable" if there.is_dir() else "is a file"
-    raise ValueError(
+    raise errors.InputError(
       f"--output={path} cannot be written: {there} {reason}. Choose another "
       "directory."
     )
@@ -197,7 +202,7 @@ def _check_replaceable(path: pathlib.Path) -> None:
   if not path.exists():
     return
   if not (path / DESCRIPTION).is_file():
-    raise ValueError(
+    raise errors.InputError(
       f"{path} exists and is no export ({DESCRIPTION} is not in it): move "
       "it away, or choose another --output."
     )
@@ -207,7 +212,7 @@ def _check_replaceable(path: pathlib.Path) -> None:
     written = []
   others = sorted({*_names(path)} - {DESCRIPTION, *written})
   if others:
-    raise ValueError(
+    raise errors.InputError(
       f"{path} would be replaced, and holds what no export has written "
       f"({text_lib.first_few(others)}): move it away, or choose another "
       "--output."

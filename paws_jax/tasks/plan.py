@@ -23,6 +23,7 @@ from etils import epath
 from jax.experimental import topologies
 
 from paws_jax import config as config_lib
+from paws_jax import errors
 from paws_jax.plan import abstract_step
 from paws_jax.plan import chips
 from paws_jax.plan import hlo
@@ -99,7 +100,7 @@ def _devices(target: chips.Topology) -> Sequence[jax.Device]:
       platform="tpu", topology_name=target.name, **options
     )
   except (jax.errors.JaxRuntimeError, RuntimeError) as error:
-    raise ValueError(
+    raise errors.InputError(
       f"--topology={target.name}: the installed libtpu does not describe it: "
       f"{_first_line(error)}. If it is too old for that, pip install --upgrade "
       '-e ".[tpu]".'
@@ -115,7 +116,7 @@ def _stand_ins(num_devices: int) -> list[jax.Device]:
       jax.config.update("jax_num_cpu_devices", num_devices)
   devices = jax.local_devices(backend="cpu")
   if len(devices) < num_devices:
-    raise ValueError(
+    raise errors.InputError(
       f"--topology asks for {num_devices} devices, but JAX started with "
       f"{len(devices)} CPU devices to stand for them: start afresh with "
       f"JAX_NUM_CPU_DEVICES={num_devices}."

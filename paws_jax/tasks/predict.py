@@ -73,7 +73,7 @@ def prepare(
     checkpoint.CheckpointError: when the run has no checkpoint.
   """
   if images is None and not add_class:
-    raise ValueError(
+    raise errors.InputError(
       "--images is missing: give a directory of images, an image, or a CSV "
       "file with a column of paths."
     )
@@ -129,12 +129,12 @@ def _classes_to_add(
   for text in given:
     name, equals, directory = text.partition("=")
     if not equals or not name.strip() or not directory:
-      raise ValueError(
+      raise errors.InputError(
         f"--add_class={text}: give NAME=DIR, the name of the class and a "
         "directory of its images."
       )
     if name in added:
-      raise ValueError(
+      raise errors.InputError(
         f"--add_class gives class {name!r} twice: put its images into one "
         "directory."
       )
@@ -148,12 +148,12 @@ def _target(
   """Where to write."""
   if images is None:
     if not output:
-      raise ValueError(
+      raise errors.InputError(
         "--add_class without --images makes a new classifier: say where with "
         "--output=DIR, or give --images."
       )
     if output.endswith((".csv", ".parquet")):
-      raise ValueError(
+      raise errors.InputError(
         f"--output={output} is where the extended classifier goes, a "
         "directory; predictions need --images."
       )
@@ -172,7 +172,7 @@ def _check_not_of_run(directory: pathlib.Path | epath.Path) -> None:
   own = (workdir_lib.CLASSIFIER, workdir_lib.FINETUNED)
   of_run = (directory.parent / recipe.RECIPE).exists()
   if directory.name in own and of_run:
-    raise ValueError(
+    raise errors.InputError(
       f"--output={directory} is the place of the run's own classifier: choose "
       "another directory for the extended one."
     )

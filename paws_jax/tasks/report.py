@@ -11,6 +11,7 @@ import pathlib
 import ml_collections
 from etils import epath
 
+from paws_jax import errors
 from paws_jax.report import accuracy
 from paws_jax.report import evidence as evidence_lib
 from paws_jax.report import image_sections
@@ -145,15 +146,17 @@ def suggestions_csv(evidence: evidence_lib.Evidence) -> bytes:
 
 def _check_output(page: epath.Path) -> None:
   if page.suffix.lower() not in (".html", ".htm"):
-    raise ValueError(
+    raise errors.InputError(
       f"--output={page}: a report is a web page: give a name that ends with "
       ".html."
     )
   if page.is_dir():
-    raise ValueError(f"--output={page} is a directory: give a file in it.")
+    raise errors.InputError(
+      f"--output={page} is a directory: give a file in it."
+    )
   # A bucket knows no directories.
   if isinstance(page, pathlib.Path) and not page.parent.is_dir():
-    raise FileNotFoundError(
+    raise errors.MissingFileError(
       f"--output={page}: there is no directory {page.parent}: make it first, "
       "or name another."
     )

@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 
 from paws_jax import augment
+from paws_jax import errors
 from paws_jax import methods
 from paws_jax import models
 from paws_jax import optim
@@ -255,7 +256,7 @@ def _support_config(
 ) -> memory_pipeline.SupportConfig:
   """Section `support`, with the number of classes where it asks for all."""
   if num_classes < 2:
-    raise ValueError(
+    raise errors.InputError(
       f"{dataset_name} has {num_classes} class: a soft label needs at least 2."
     )
   support = memory_pipeline.SupportConfig(**section)
@@ -274,7 +275,7 @@ def _check_intervals(experiment: Experiment) -> None:
   }
   for name, steps in intervals.items():
     if steps % per_call:
-      raise ValueError(
+      raise errors.InputError(
         f"train.steps_per_call is {per_call}, which does not divide {name}, "
         f"{steps} ({experiment.train.epochs} epochs of "
         f"{experiment.pipeline.steps_per_epoch} steps in all): change one of "

@@ -94,7 +94,9 @@ def _source(path: str) -> Iterator[tuple[state_dict.StateDict, str]]:
   """The weights at a path, and what they are in words."""
   place = files.resolve(path)
   if not place.exists():
-    raise FileNotFoundError(f"model.init_from={path}: there is no such file.")
+    raise errors.MissingFileError(
+      f"model.init_from={path}: there is no such file."
+    )
   if not place.is_dir():
     with open_file.opened(place) as tree:
       state = state_dict.find(tree)
@@ -157,7 +159,9 @@ def _check_kinds(arrays: Mapping[str, Any]) -> None:
     if not jnp.issubdtype(array.dtype, jnp.floating)
   ]
   if odd:
-    raise ValueError("not floating-point numbers:\n  " + "\n  ".join(odd))
+    raise errors.InputError(
+      "not floating-point numbers:\n  " + "\n  ".join(odd)
+    )
 
 
 def _check_finite(filled: Any) -> None:
@@ -167,7 +171,7 @@ def _check_finite(filled: Any) -> None:
     if not np.all(np.isfinite(leaf))
   ]
   if odd:
-    raise ValueError("not finite numbers in:\n  " + "\n  ".join(odd))
+    raise errors.InputError("not finite numbers in:\n  " + "\n  ".join(odd))
 
 
 def _shortened(message: str) -> str:

@@ -55,7 +55,9 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
   """
   local = pathlib.Path(path).expanduser()
   if not local.is_file():
-    raise FileNotFoundError(f"{path}: there is no such file on a local disk.")
+    raise errors.MissingFileError(
+      f"{path}: there is no such file on a local disk."
+    )
   try:
     if local.suffix == ".safetensors":
       with _safetensors(local) as arrays:

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from paws_jax import errors
+
 # Parts of an encoder, and what PyTorch's names of theirs start with.
 PARTS = {"trunk": (), "projection": ("fc",), "prediction": ("pred",)}
 _MODULES = {
@@ -67,7 +69,7 @@ def from_torch(
         f" the encoder has {wanted}"
       )
   if problems:
-    raise ValueError(
+    raise errors.InputError(
       "the PyTorch weights do not fit this encoder:\n  " + "\n  ".join(problems)
     )
   variables: dict[str, Any] = {}
@@ -123,7 +125,7 @@ def _torch_name(path: tuple[str, ...]) -> str:
   """E.g. ("trunk", "layer1_0", "bn1", "scale") -> "layer1.0.bn1.weight"."""
   part, *modules, leaf = path
   if part not in PARTS or leaf not in _LEAVES:
-    raise ValueError(
+    raise errors.InputError(
       f"{'/'.join(path)} is no variable of an encoder: expected"
       f" {' or '.join(PARTS)}/.../{' or '.join(_LEAVES)}"
     )

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from paws_jax import errors
 from paws_jax.weights import torch_names
 
 LAYOUTS = ("paws", "timm")
@@ -48,7 +49,7 @@ def write_torch(
   try:
     import safetensors.numpy
   except ImportError:
-    raise ValueError(
+    raise errors.InputError(
       "writing PyTorch weights needs the package safetensors: pip install "
       "safetensors"
     ) from None
@@ -72,7 +73,7 @@ def torch_state(
 ) -> dict[str, np.ndarray]:
   """The arrays that `write_torch` writes, each with memory of its own."""
   if layout not in LAYOUTS:
-    raise ValueError(
+    raise errors.InputError(
       f"layout is {layout!r}: it must be one of {', '.join(LAYOUTS)}."
     )
   if layout == "timm":
@@ -100,18 +101,18 @@ def _trunk(
   trunk = variables["params"]["trunk"]
   # The bottleneck blocks of a ResNet-50 have a third convolution.
   if "conv3" not in trunk["layer1_0"]:
-    raise ValueError(
+    raise errors.InputError(
       "layout is 'timm', which is that of ResNets with bottleneck blocks "
       "(resnet50, resnet101, resnet200): this encoder is another; use 'paws'."
     )
   stem = trunk["conv1"]["kernel"].shape[-1]
   if stem != _TIMM_STEM:
-    raise ValueError(
+    raise errors.InputError(
       f"layout is 'timm', whose ResNets start with {_TIMM_STEM} channels "
       f"(width 1): this encoder starts with {stem}; use 'paws'."
     )
   if head is not None:
-    raise ValueError(
+    raise errors.InputError(
       "layout is 'timm', where a classifier stands on the trunk itself; this "
       "one stands on a layer of the projection head: use 'paws', or leave it "
       "out."

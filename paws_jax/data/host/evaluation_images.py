@@ -65,7 +65,7 @@ class EvaluationImages:
       ValueError: `resize` smaller than `size`.
     """
     if not 0 < size <= resize:
-      raise ValueError(
+      raise errors.InputError(
         f"views.eval_resize is {resize} but {size} pixels are cut out of it: "
         "set views.eval_resize to at least views.large_size."
       )

@@ -44,7 +44,7 @@ class ImageReader:
       ValueError: another `on_bad_image`.
     """
     if on_bad_image not in ("error", "skip"):
-      raise ValueError(
+      raise errors.InputError(
         f"data.on_bad_image is {on_bad_image!r}: it must be 'error' or 'skip'."
       )
     self.reader = reader

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from paws_jax import errors
 from paws_jax.data import memory_pipeline
 from paws_jax.data import sampling
 from paws_jax.data.host import image_reader
@@ -135,7 +136,7 @@ def _own_cpu() -> jax.Device:
     return jax.local_devices(backend="cpu")[0]
   except RuntimeError as error:
     platforms = jax.config.jax_platforms
-    raise ValueError(
+    raise errors.InputError(
       f"JAX_PLATFORMS is {platforms!r} and leaves out the CPU, on which the "
       f"images of a step are drawn: set it to '{platforms},cpu'."
     ) from error
@@ -144,7 +145,7 @@ def _own_cpu() -> jax.Device:
 def _check_rows(pool: np.ndarray, num_images: int) -> None:
   """Refuses rows that do not exist."""
   if pool.ndim != 1 or pool.min() < 0 or pool.max() >= num_images:
-    raise ValueError(
+    raise errors.InputError(
       f"pool has rows {pool.min()} to {pool.max()} (rank {pool.ndim}), but "
       f"there are {num_images} images: give each as a number from 0 to "
       f"{num_images - 1}."

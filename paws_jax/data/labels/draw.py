@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from paws_jax import errors
 from paws_jax import text as text_lib
 from paws_jax.data.sources import catalog
 
@@ -82,7 +83,7 @@ def stratified(
       field = f"data.labels_per_class = {labels_per_class}"
       if labels_fraction:
         field = f"data.labels_fraction = {labels_fraction:g} needs at least 1"
-      raise ValueError(
+      raise errors.InputError(
         f"class {name} has {len(members)} labelled training images, but "
         f"{field}: lower it, or add images of the class"
       )
@@ -96,17 +97,17 @@ def stratified(
 def _check_amount(labels_per_class: int, labels_fraction: float) -> None:
   """Raises unless one of the two is given, and possible."""
   if labels_fraction and labels_per_class:
-    raise ValueError(
+    raise errors.InputError(
       f"data.labels_per_class = {labels_per_class} and data.labels_fraction = "
       f"{labels_fraction:g} exclude each other: set one of them to 0"
     )
   if not 0 <= labels_fraction <= 1:
-    raise ValueError(
+    raise errors.InputError(
       f"data.labels_fraction = {labels_fraction:g}, but must be in [0, 1]: "
       "0.1 labels a tenth of each class"
     )
   if labels_per_class < 1 and not labels_fraction:
-    raise ValueError(
+    raise errors.InputError(
       f"data.labels_per_class = {labels_per_class}, but a class needs at "
       "least 1 labelled image: raise it, or give a data.labels_file"
     )
@@ -127,7 +128,7 @@ def class_counts(
       (_describe_class(c, class_names) for c in missing),
       most=_MAX_LISTED_CLASSES,
     )
-    raise ValueError(
+    raise errors.InputError(
       f"{where} labels {num_classes - len(missing)} of {num_classes} classes; "
       f"add an image of each of these: {listed}"
     )
@@ -138,14 +139,14 @@ def checked_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
   """Returns labels as an array after checking dtype, rank and range."""
   labels = np.asarray(labels)
   if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-    raise ValueError(
+    raise errors.InputError(
       f"labels is {labels.dtype} of rank {labels.ndim}, but must be integers "
       "of rank 1: pass class numbers, not rows of a one-hot matrix"
     )
   bad = (labels < catalog.UNLABELLED) | (labels >= num_classes)
   if np.any(bad):
     at = int(np.argmax(bad))
-    raise ValueError(
+    raise errors.InputError(
       f"labels[{at}] = {labels[at]} is outside [-1, {num_classes}), as are "
       f"{int(bad.sum()) - 1} others: number the classes from 0, and mark "
       "images without a label with -1"

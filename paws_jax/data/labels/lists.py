@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from paws_jax import errors
 from paws_jax import text as text_lib
 
 _MAX_LISTED = 10
@@ -65,7 +66,7 @@ def read(
   """
   where = f"data.labels_file = {os.fspath(path)!r}"
   if not os.path.isfile(path):
-    raise FileNotFoundError(
+    raise errors.MissingFileError(
       f"{where} is not a file: give the path of a list of training rows or "
       "names, one a line"
     )
@@ -118,14 +119,14 @@ def _unique(
       unknown.append(f"line {line}: {text!r}")
     elif row in first_line:
       kind = "index" if _is_integer(text) else "image"
-      raise ValueError(
+      raise errors.InputError(
         f"{where}, line {line}: {kind} {text} already stands in line "
         f"{first_line[row]}: remove one of the two"
       )
     else:
       first_line[row] = line
   if unknown:
-    raise ValueError(
+    raise errors.InputError(
       f"{where} names {len(unknown)} of {len(entries)} images that are not in "
       "the training set: "
       + text_lib.first_few(unknown, most=_MAX_LISTED, separator="; ")
@@ -147,11 +148,11 @@ def _by_number(
         if has_names
         else "write one row number a line"
       )
-      raise ValueError(
+      raise errors.InputError(
         f"{where}, line {line}: {text[:40]!r} is not an integer: {why}"
       )
     if not 0 <= int(text) < num_images:
-      raise ValueError(
+      raise errors.InputError(
         f"{where}, line {line}: index {int(text)} is out of range for "
         f"{num_images} training images: rows count from 0 to {num_images - 1}"
       )
@@ -177,7 +178,7 @@ def _by_name(
       return rows[text]
     if text in several:
       both = f"{names[by_last[text]]!r} and {names[several[text]]!r}"
-      raise ValueError(
+      raise errors.InputError(
         f"{where}, line {line}: {text!r} may be {both}: write paths "
         "relative to data.dir"
       )

@@ -17,6 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
+from paws_jax import errors
 from paws_jax.data.labels import draw
 from paws_jax.data.labels import lists
 from paws_jax.data.sources import catalog
@@ -70,12 +71,12 @@ class Split:
   def __post_init__(self):
     ids = self.labelled_ids
     if ids.dtype != np.int32 or ids.ndim != 1 or np.any(np.diff(ids) <= 0):
-      raise ValueError(
+      raise errors.InputError(
         f"labelled_ids is {ids.dtype} of shape {ids.shape}, but must be int32 "
         "[m] and increase strictly: pass np.unique(ids).astype(np.int32)"
       )
     if sum(self.class_counts) != len(ids):
-      raise ValueError(
+      raise errors.InputError(
         f"class_counts add up to {sum(self.class_counts)}, but labelled_ids "
         f"holds {len(ids)}: count the labels of exactly these ids"
       )
@@ -205,7 +206,7 @@ def from_file(
   """
   labels = draw.checked_labels(labels, num_classes)
   if len(labels) != num_images:
-    raise ValueError(
+    raise errors.InputError(
       f"labels holds {len(labels)} entries, but num_images = {num_images}: "
       "pass the labels of the whole training set"
     )
@@ -214,7 +215,7 @@ def from_file(
   unlabelled = ids[labels[ids] < 0].tolist()
   if unlabelled:
     first = unlabelled[0]
-    raise ValueError(
+    raise errors.InputError(
       f"{where} lists {len(unlabelled)} images whose class the data do not "
       f"tell, the first is row {first}"
       + (f" ({names[first]!r})" if names else "")

@@ -13,6 +13,7 @@ import hashlib
 
 import numpy as np
 
+from paws_jax import errors
 from paws_jax.data.labels import draw
 from paws_jax.data.sources import idx
 from paws_jax.data.sources import tfds_arrays
@@ -47,13 +48,13 @@ class Arrays:
       self._check_images(f"{part}_images", images)
       self._check_labels(f"{part}_labels", labels)
       if len(images) != len(labels):
-        raise ValueError(
+        raise errors.InputError(
           f"{self.name}: {part}_images holds {len(images)} images, but "
           f"{part}_labels {len(labels)} labels: give each image one label"
         )
     train, test = self.train_images.shape[1:], self.test_images.shape[1:]
     if train != test:
-      raise ValueError(
+      raise errors.InputError(
         f"{self.name}: train_images are {train}, but test_images {test} "
         "[H, W, C]: resize one of them to the other"
       )
@@ -67,7 +68,7 @@ class Arrays:
       or shape[-1] not in (1, 3)
       or 0 in shape
     ):
-      raise ValueError(
+      raise errors.InputError(
         f"{self.name}: {field} is {images.dtype} of shape {shape}, but must "
         "be uint8 of shape [n > 0, H, W, 1 or 3]: scale pixels to 0 ... 255, "
         "round them, and put channels last, also for grey images"
@@ -76,14 +77,14 @@ class Arrays:
   def _check_labels(self, field: str, labels: np.ndarray) -> None:
     """Raises unless labels are int32 [n] in [0, num_classes)."""
     if labels.dtype != np.int32 or labels.ndim != 1:
-      raise ValueError(
+      raise errors.InputError(
         f"{self.name}: {field} is {labels.dtype} of rank {labels.ndim}, but "
         "must be int32 of rank 1: pass class numbers, .astype(np.int32)"
       )
     bad = (labels < 0) | (labels >= self.num_classes)
     if np.any(bad):
       at = int(np.argmax(bad))
-      raise ValueError(
+      raise errors.InputError(
         f"{self.name}: {field}[{at}] = {labels[at]} is outside [0, "
         f"{self.num_classes}), the first of {int(bad.sum())}: number the "
         "classes from 0 and name each in class_names"
@@ -128,7 +129,7 @@ def load(source: str, *, directory: str, tfds_name: str) -> Arrays:
       return Arrays(**idx.load(directory))
     case "tfds":
       return Arrays(**tfds_arrays.load(directory, tfds_name))
-  raise ValueError(
+  raise errors.InputError(
     f'data.source = {source!r} is unknown: use one of "digits", "idx", "tfds"'
   )
 

@@ -16,6 +16,8 @@ from typing import Protocol
 
 import numpy as np
 
+from paws_jax import errors
+
 UNLABELLED = -1
 
 
@@ -117,7 +119,7 @@ class Catalog:
     seen: dict[str, int] = {}
     for class_id, class_name in enumerate(self.class_names):
       if class_name in seen:
-        raise ValueError(
+        raise errors.InputError(
           f"{self.name}: classes {seen[class_name]} and {class_id} are both "
           f"called {class_name!r}: give each class a name of its own"
         )
@@ -128,7 +130,7 @@ class Catalog:
       if part is not None:
         self._check(field, part, lowest=0)
     if not np.any(self.train.labels >= 0):
-      raise ValueError(
+      raise errors.InputError(
         f"{self.name}: none of the {len(self.train.labels)} training images "
         "has a label: label at least one of each class"
       )
@@ -137,19 +139,19 @@ class Catalog:
     """Raises unless labels are int32 [n > 0] in [lowest, num_classes)."""
     labels = part.labels
     if labels.dtype != np.int32 or labels.ndim != 1:
-      raise ValueError(
+      raise errors.InputError(
         f"{self.name}: {field}.labels is {labels.dtype} of rank {labels.ndim},"
         " but must be int32 of rank 1: pass class numbers, .astype(np.int32)"
       )
     if len(labels) != len(part.images) or not len(labels):
-      raise ValueError(
+      raise errors.InputError(
         f"{self.name}: {field} holds {len(part.images)} images and "
         f"{len(labels)} labels: give at least one image, and each one label"
       )
     bad = (labels < lowest) | (labels >= self.num_classes)
     if np.any(bad):
       at = int(np.argmax(bad))
-      raise ValueError(
+      raise errors.InputError(
         f"{self.name}: {field}.labels[{at}] = {labels[at]} "
         f"({part.images.name(at)}) is outside [{lowest}, {self.num_classes}), "
         f"the first of {int(bad.sum())}: number the classes from 0 and name "

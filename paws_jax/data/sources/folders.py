@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from paws_jax import errors
 from paws_jax import text
 from paws_jax.data.sources import catalog
 
@@ -122,14 +123,16 @@ def notices(left_aside: Mapping[str, int]) -> list[str]:
 def _check_directory(field: str, directory: str) -> None:
   """Raises unless it is one."""
   if not directory:
-    raise FileNotFoundError(f"{field} is not set: give --config.{field}=DIR")
+    raise errors.MissingFileError(
+      f"{field} is not set: give --config.{field}=DIR"
+    )
   if os.path.isdir(directory):
     return
   layout = _LAYOUT
   if field == "data.unlabelled_dir":
     layout = "expected are images, nested as you like"
   place = "" if field == "data.dir" else " (relative to data.dir, or absolute)"
-  raise FileNotFoundError(
+  raise errors.MissingFileError(
     f"{field} = {directory!r} is not a directory{place}; {layout}"
   )
 
@@ -140,7 +143,7 @@ def _identities(*, root: str, others: dict[str, str]) -> frozenset[_Place]:
   for field, directory in others.items():
     identity = _identity(directory)
     if identity in fields:
-      raise ValueError(
+      raise errors.InputError(
         f"{fields[identity]} and {field} are both {directory!r}: give each a "
         "directory of its own"
       )
@@ -183,7 +186,7 @@ def _classes(
     images = f"{len(loose)} images" + (
       f" (such as {min(loose)!r})" if loose else ""
     )
-    raise ValueError(
+    raise errors.InputError(
       f"{field} = {root!r} itself holds {images} and {len(folders)} class "
       f"folders: {_LAYOUT}. Move images without a label to a folder of their "
       "own, and name it in data.unlabelled_dir"
@@ -196,7 +199,7 @@ def _classes(
     for place, folder in entered.items():
       same = owner.setdefault(place, name)
       if same != name:
-        raise ValueError(
+        raise errors.InputError(
           f"{field} = {root!r}: the class folders {same!r} and {name!r} are "
           f"links to the same place, or lead to it ({folder!r}), which would "
           "give its images two labels: remove one of the links"
@@ -207,7 +210,7 @@ def _classes(
     found.paths.extend(images)
     found.labels.extend([label] * len(images))
   if empty:
-    raise ValueError(
+    raise errors.InputError(
       f"{field} = {root!r}: {len(empty)} of {len(folders)} class folders hold "
       f"no image: {text.first_few(empty, most=_MAX_LISTED)}"
       f". Add images ({', '.join(SUFFIXES)}), or remove the folder"
@@ -221,7 +224,7 @@ def _unlabelled(
   """Paths of the images below a directory, relative to root."""
   found, others, _ = _images(directory, root, apart)
   if not found:
-    raise ValueError(
+    raise errors.InputError(
       f"data.unlabelled_dir = {directory!r} holds no image, and "
       f"{others.total()} files of other kinds: add images "
       f'({", ".join(SUFFIXES)}), or set it to ""'
@@ -240,7 +243,7 @@ def _test(
   found = _classes("data.test_dir", directory, apart, left_aside)
   unknown = [name for name in found.names if name not in set(class_names)]
   if unknown:
-    raise ValueError(
+    raise errors.InputError(
       f"data.test_dir = {directory!r} has {len(unknown)} class folders that "
       "data.dir has not: "
       f"{text.first_few(map(repr, unknown), most=_MAX_LISTED)}; data.dir has "

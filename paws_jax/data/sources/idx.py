@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from paws_jax import errors
+
 _IDX_PARTS = ("train", "t10k")
 _FASHION_NAMES = (
   *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -43,7 +45,7 @@ def load(directory: str) -> dict[str, Any]:
     label_path = files[f"{part}-labels-idx1-ubyte"]
     images, labels = _read_idx(image_path, 3), _read_idx(label_path, 1)
     if len(images) != len(labels):
-      raise ValueError(
+      raise errors.InputError(
         f"{image_path} holds {len(images)} images, but {label_path} "
         f"{len(labels)} labels: take both from the same release"
       )
@@ -75,7 +77,7 @@ def _find_idx_files(directory: str) -> dict[str, str]:
         found.setdefault(stem, path)
   missing = [stem for stem in stems if stem not in found]
   if missing:
-    raise FileNotFoundError(
+    raise errors.MissingFileError(
       f"data.dir = {directory!r} holds {len(found)} of the {len(stems)} files "
       f'that data.source = "idx" reads; missing, plain or as .gz: '
       f"{', '.join(missing)}. Give the directory that holds them; for "
@@ -96,13 +98,13 @@ def _read_idx(path: str, num_dims: int) -> np.ndarray:
     with opener(path, "rb") as file:
       content = file.read()
   except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-    raise ValueError(
+    raise errors.InputError(
       f"{path} is not a whole gzip file ({error}): fetch it again"
     ) from error
   header = 4 + 4 * num_dims
   magic = bytes([0, 0, 8, num_dims])
   if content[:4] != magic:
-    raise ValueError(
+    raise errors.InputError(
       f"{path} starts with the bytes {content[:4].hex()!r}, but an idx file "
       f"of unsigned bytes (dtype code 08) and {num_dims} dimensions with "
       f"{magic.hex()!r}: fetch it again, and swap no images with labels"
@@ -113,7 +115,7 @@ def _read_idx(path: str, num_dims: int) -> np.ndarray:
   expected = header + math.prod(shape)
   if len(content) != expected:
     kind = "is truncated" if len(content) < expected else "has trailing bytes"
-    raise ValueError(
+    raise errors.InputError(
       f"{path} {kind}: its header, dimensions {shape}, asks for {expected} "
       f"bytes, but {len(content)} were found (decompressed): fetch it again"
     )

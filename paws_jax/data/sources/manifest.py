@@ -20,6 +20,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from paws_jax import errors
 from paws_jax import text as text_lib
 from paws_jax.data.sources import catalog
 
@@ -77,14 +78,14 @@ def load(path: str, *, directory: str) -> catalog.Catalog:
   if path and not os.path.isfile(found):
     found = path
   if not path or not os.path.isfile(found):
-    raise FileNotFoundError(
+    raise errors.MissingFileError(
       f"data.manifest = {path!r} is not a file, nor is it in data.dir = "
       f"{directory!r}: give the path of a CSV file with the columns path, "
       "label and (optional) split"
     )
   root = directory or os.path.dirname(found) or os.curdir
   if not os.path.isdir(root):
-    raise FileNotFoundError(
+    raise errors.MissingFileError(
       f"data.dir = {directory!r} is not a directory: paths in data.manifest "
       "are relative to it"
     )
@@ -111,7 +112,7 @@ def _rows(where: str, path: str) -> list[_Row]:
       num_columns = len(fields)
       continue
     if len(fields) != num_columns:
-      raise ValueError(
+      raise errors.InputError(
         f"{where}, line {line} has {len(fields)} fields, but the first line "
         f'{num_columns}: put a field that contains a comma in "quotes"'
       )
@@ -127,13 +128,13 @@ def _rows(where: str, path: str) -> list[_Row]:
       split=row.split or "train",
     )
     if row.split not in _SPLITS:
-      raise ValueError(
+      raise errors.InputError(
         f"{where}, {row.describe()}: split {row.split!r} is unknown: use "
         "train, val or test, or leave it blank for train"
       )
     rows.append(row)
   if not rows:
-    raise ValueError(
+    raise errors.InputError(
       f"{where} lists no image: write the columns path,label in the first "
       "line, and one image in each line after it"
     )
@@ -148,7 +149,7 @@ def _records(where: str, path: str) -> Iterator[tuple[int, list[str]]]:
     text = content.decode("utf-8-sig")
   except UnicodeDecodeError as error:
     line = content[: error.start].count(b"\n") + 1
-    raise ValueError(
+    raise errors.InputError(
       f"{where}, line {line} is not UTF-8 (byte "
       f"0x{content[error.start]:02x}): save the table as CSV in UTF-8"
     ) from error
@@ -160,7 +161,7 @@ def _records(where: str, path: str) -> Iterator[tuple[int, list[str]]]:
     try:
       fields = next(table, None)
     except csv.Error as error:
-      raise ValueError(
+      raise errors.InputError(
         f"{where}, line {line} is no CSV ({error}): close each quote, and "
         'write a quote inside of a quoted field twice: "a ""b"" c"'
       ) from error
@@ -177,7 +178,7 @@ def _columns(where: str, fields: list[str]) -> dict[str, int]:
   names = [field.strip() for field in fields]
   for name in ("path", "label"):
     if name not in names:
-      raise ValueError(
+      raise errors.InputError(
         f"{where} has no column {name!r}, but {names}: name the "
         "columns path, label and (optional) split in the first line, "
         "separated by commas"
@@ -186,14 +187,14 @@ def _columns(where: str, fields: list[str]) -> dict[str, int]:
     # Else test images would be trained on for a capital letter.
     meant = next((c for c in _COLUMNS if name.casefold() in (c, f"{c}s")), name)
     if name != meant:
-      raise ValueError(
+      raise errors.InputError(
         f"{where} has a column {name!r}, which is not read, but {meant!r} is: "
         "rename or remove it"
       )
   columns = {n: names.index(n) for n in _COLUMNS if n in names}
   for name in columns:
     if names.count(name) > 1:
-      raise ValueError(
+      raise errors.InputError(
         f"{where} names {names.count(name)} columns {name!r}: keep one"
       )
   return columns
@@ -202,11 +203,11 @@ def _columns(where: str, fields: list[str]) -> dict[str, int]:
 def _inner(where: str, line: int, path: str) -> str:
   """Returns the path if it stays below the data directory."""
   if not path.strip():
-    raise ValueError(
+    raise errors.InputError(
       f"{where}, line {line} has a blank path: fill it in, or remove the line"
     )
   if os.path.isabs(path) or ".." in re.split(r"[/\\]", path):
-    raise ValueError(
+    raise errors.InputError(
       f"{where}, line {line}: the path {path!r} leaves the data directory: "
       'write it relative to data.dir, without ".."; to reach elsewhere, put '
       "a symbolic link into data.dir"
@@ -226,7 +227,7 @@ def _check_repeats(where: str, rows: list[_Row]) -> None:
       for field in ("label", "split")
       if getattr(other, field) != getattr(row, field)
     ]
-    raise ValueError(
+    raise errors.InputError(
       f"{where}: lines {other.line} and {row.line} both list {row.path!r}, "
       f"with {' and '.join(differs) or 'the same label and split'}: remove "
       "one of the two"
@@ -236,7 +237,7 @@ def _check_repeats(where: str, rows: list[_Row]) -> None:
 def _check_files(where: str, rows: list[_Row], root: str) -> None:
   """Raises unless every image is a file."""
   _refuse(
-    FileNotFoundError,
+    errors.MissingFileError,
     [row for row in rows if not os.path.isfile(os.path.join(root, row.path))],
     lambda row: row.describe(),
     f"{where}: {{count}} of {len(rows)} images are not in {root!r}: {{listed}}."
@@ -249,14 +250,14 @@ def _class_names(where: str, rows: list[_Row]) -> tuple[str, ...]:
   labelled = [row for row in rows if row.label]
   train = {row.label for row in labelled if row.split == "train"}
   if not train:
-    raise ValueError(
+    raise errors.InputError(
       f"{where}: none of the {len(rows)} images has a label and is for "
       "training: fill in the column label for some images of each class"
     )
   if not all(re.fullmatch("-?(0|[1-9][0-9]{0,17})", r.label) for r in labelled):
     return tuple(sorted(train))
   _refuse(
-    ValueError,
+    errors.InputError,
     [row for row in labelled if row.label.startswith("-")],
     lambda row: f"{row.describe()}: {row.label}",
     f"{where}: {{count}} labels are negative: {{listed}}. Leave the label of "
@@ -272,7 +273,7 @@ def _class_names(where: str, rows: list[_Row]) -> tuple[str, ...]:
       missing += [str(number)] if str(number) not in train else []
       number += 1
     more = num_missing - len(missing)
-    raise ValueError(
+    raise errors.InputError(
       f"{where}: labels are integers up to {num_classes - 1}, but no training "
       f"image has the label {', '.join(missing)}"
       + (f" and {more:,} more" if more else "")
@@ -288,7 +289,7 @@ def _check_evaluation(
   """Raises unless each image of val and test has a label that train has."""
   held_out = [row for row in rows if row.split != "train"]
   _refuse(
-    ValueError,
+    errors.InputError,
     [row for row in held_out if not row.label],
     lambda row: row.describe(),
     f"{where}: {{count}} images of val or test have no label: {{listed}}. "
@@ -296,7 +297,7 @@ def _check_evaluation(
   )
   known = set(class_names)
   _refuse(
-    ValueError,
+    errors.InputError,
     [row for row in held_out if row.label not in known],
     lambda row: f"{row.describe()}: {row.label!r}",
     f"{where}: {{count}} images of val or test have a label that no training "

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from paws_jax import errors
 from paws_jax import tf_runtime
 
 # Raised when the meaning of a field changes; older files are then rebuilt.
@@ -99,7 +100,7 @@ def tfrecords(path: str) -> Iterator[tuple[int, bytes]]:
       )
       offset += 12
       if length + 4 > total - offset:
-        raise ValueError(
+        raise errors.InputError(
           f"{path} has {total} bytes, but the record at {offset - 12} asks for "
           "more: the file is damaged or not copied in whole; fetch or prepare "
           "it again"
@@ -160,7 +161,7 @@ def build(
       raise
   total = sum(map(len, found))
   if total != num_records:
-    raise ValueError(
+    raise errors.InputError(
       f"{name}: {total} records were found, but its dataset_info.json says "
       f"{num_records}: fetch or prepare the data set again"
     )
@@ -175,7 +176,7 @@ def _scan(name: str, number: int, chunk: Callable[[], Records]) -> list[_Row]:
     try:
       row = _parse(record)
     except ValueError as error:
-      raise ValueError(
+      raise errors.InputError(
         f"{name}: record {len(rows)} of part {number} {error}; prepare the "
         "data set again"
       ) from error
@@ -208,11 +209,11 @@ def _parse(record: bytes) -> _Row:
   try:
     features = tf.train.Example.FromString(record).features.feature
   except message.DecodeError as error:
-    raise ValueError(f"is no tf.train.Example ({error})") from error
+    raise errors.InputError(f"is no tf.train.Example ({error})") from error
   if not features["image"].bytes_list.value:
-    raise ValueError("has no encoded image")
+    raise errors.InputError("has no encoded image")
   if not features["label"].int64_list.value:
-    raise ValueError("has no label")
+    raise errors.InputError("has no label")
   image = features["image"].bytes_list.value[0]
   texts = {
     key: _text(features[key])

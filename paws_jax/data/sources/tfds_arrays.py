@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from paws_jax import errors
 from paws_jax.data.sources import tfds_builders
 
 
@@ -32,7 +33,7 @@ def load(directory: str, tfds_name: str) -> dict[str, Any]:
   parts: dict[str, np.ndarray] = {}
   for split, part in (("train", "train"), (test, "test")):
     if known and split not in known:
-      raise ValueError(
+      raise errors.InputError(
         f"{name} has the splits {known}, but needs train, and test or "
         "validation: choose another data set"
       )
@@ -57,7 +58,9 @@ def _read_split(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
       split=split, read_config=tfds.ReadConfig(try_autocache=False)
     )
   except AssertionError as error:  # how TFDS says that there are no files
-    raise FileNotFoundError(tfds_builders.not_prepared(builder)) from error
+    raise errors.MissingFileError(
+      tfds_builders.not_prepared(builder)
+    ) from error
   dataset = dataset.map(lambda row: {key: row[key] for key in keys})
   # Batches cost a tenth of single rows, where the builder fixes the shape.
   fixed = dataset.element_spec["image"].shape.is_fully_defined()
@@ -66,7 +69,7 @@ def _read_split(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
     shape = batch["image"].shape[1:]
     batches.append(batch)
     if shape != batches[0]["image"].shape[1:]:
-      raise ValueError(
+      raise errors.InputError(
         f"{builder.info.full_name}, split {split}: image {len(batches) - 1} "
         f"is {shape}, but image 0 {batches[0]['image'].shape[1:]} [H, W, C]; "
         "a source in memory needs equal shapes: resize the images when "

@@ -6,6 +6,7 @@ import difflib
 import re
 from typing import Any
 
+from paws_jax import errors
 from paws_jax import tf_runtime
 
 
@@ -36,7 +37,7 @@ def open_builder(directory: str, tfds_name: str) -> Any:
     return builder
   # "namespace:name" would fetch and run somebody's code.
   if not tfds_name or re.match(r"[\w-]+:[a-zA-Z]", tfds_name):
-    raise ValueError(
+    raise errors.InputError(
       f"data.tfds_name = {tfds_name!r} and data.dir = {directory!r} name no "
       'data set: give tfds_name as "name" or "name/config:version", or the '
       "directory that holds dataset_info.json"
@@ -50,12 +51,12 @@ def open_builder(directory: str, tfds_name: str) -> Any:
     if asked in names:
       # What TFDS puts before it are its own arguments.
       reason = str(error).partition('}": ')[2] or str(error)
-      raise ValueError(
+      raise errors.InputError(
         f"data.tfds_name = {tfds_name!r} is unknown to TFDS, though {asked!r} "
         f"is not: choose another config or version. TFDS says: {reason.strip()}"
       ) from error
     near = difflib.get_close_matches(asked, names, n=5) or ["cifar10", "mnist"]
-    raise ValueError(
+    raise errors.InputError(
       f"data.tfds_name = {tfds_name!r} is unknown to TFDS, and no such data "
       f"set is prepared in data.dir = {directory!r}; of the {len(names)} that "
       f"exist (tfds.list_builders()) the nearest are {near}"
@@ -69,7 +70,7 @@ def _check_asked(builder: Any, directory: str, tfds_name: str) -> None:
   # A version may be given as "3.*.*".
   wrong = [p for p in rest if "*" not in p and p not in full_name.split("/")]
   if wrong or name not in ("", builder.name):
-    raise ValueError(
+    raise errors.InputError(
       f"data.tfds_name = {tfds_name!r}, but data.dir = {directory!r} holds "
       f"{full_name!r}: make the two agree"
     )
@@ -84,7 +85,7 @@ def check_features(name: str, features: Any) -> None:
     ("label", tfds.features.ClassLabel),
   ):
     if key not in features or not isinstance(features[key], kind):
-      raise ValueError(
+      raise errors.InputError(
         f"{name} has the features {sorted(features)}, but needs {key!r} as "
         f"tfds.features.{kind.__name__}: choose an image classification set"
       )

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from paws_jax import errors
 from paws_jax.data.sources import catalog
 from paws_jax.data.sources import record_index
 from paws_jax.data.sources import tfds_builders
@@ -122,9 +123,9 @@ def load(
   _check_dtype(builder)
   splits = [name for name, split in info.splits.items() if split.num_examples]
   if not splits:
-    raise FileNotFoundError(tfds_builders.not_prepared(builder))
+    raise errors.MissingFileError(tfds_builders.not_prepared(builder))
   if "train" not in splits:
-    raise ValueError(
+    raise errors.InputError(
       f"{info.full_name} has the splits {splits}, but needs train: choose "
       "another data set"
     )
@@ -146,7 +147,7 @@ def _check_dtype(builder: Any) -> None:
   """Refuses images whose encoded bytes are not pixels."""
   dtype = np.dtype(builder.info.features["image"].np_dtype)
   if dtype == np.float32:
-    raise ValueError(
+    raise errors.InputError(
       f"{builder.info.full_name} has images of {dtype}, but needs uint8: TFDS "
       "packs other numbers into PNG; choose another data set"
     )
@@ -202,14 +203,14 @@ def _shards(builder: Any, split: str) -> list[str]:
   """Paths of the files of a split; raises unless they are there."""
   paths = [os.fspath(path) for path in builder.info.splits[split].filepaths]
   if "://" in paths[0]:
-    raise ValueError(
+    raise errors.InputError(
       f"{builder.info.full_name} lies in {os.path.dirname(paths[0])!r}: images "
       "are read from files one by one; copy the data set to a disk, or mount "
       "the bucket, and give that place as data.dir"
     )
   missing = [path for path in paths if not os.path.isfile(path)]
   if missing:
-    raise FileNotFoundError(
+    raise errors.MissingFileError(
       f"{builder.info.full_name}, split {split}: {len(missing)} of "
       f"{len(paths)} files are missing, the first is {missing[0]!r}: copy the "
       "data set in whole, or prepare it again"
@@ -229,7 +230,7 @@ def _source(builder: Any, split: str) -> Sequence[bytes] | None:
       return builder.as_data_source(
         split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
       )
-  raise ValueError(
+  raise errors.InputError(
     f"{builder.info.full_name} is prepared as {file_format}, but images are "
     "read by index from array_record, parquet or tfrecord; to convert it, "
     + tfds_builders.to_convert(builder)
