@@ -68,7 +68,7 @@ def make_voter(
 
 @jax.jit
 def _unit(embeddings: jax.Array) -> jax.Array:
-  return losses.normalise(embeddings)
+  return losses.normalize(embeddings)
 
 
 @functools.partial(
@@ -94,7 +94,7 @@ def _vote(
   """The fields of `Predictions`, in their order; supports are normalised."""
   highest = jax.lax.Precision.HIGHEST
   similarities = jnp.matmul(
-    losses.normalise(features), supports.T, precision=highest
+    losses.normalize(features), supports.T, precision=highest
   )
   weights = jax.nn.softmax(similarities / temperature, axis=-1)
   if linear is None:

@@ -56,7 +56,7 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Labelled:
+class LabelledImages:
   """Images with a label each, to be embedded and compared.
 
   Attributes:
@@ -109,15 +109,15 @@ class Dataset:
   name: str
   class_names: tuple[str, ...]
   split: split_lib.Split
-  labelled: Labelled
-  validation: Labelled | None
-  test: Labelled | None
-  unlabelled: Labelled | None
+  labelled: LabelledImages
+  validation: LabelledImages | None
+  test: LabelledImages | None
+  unlabelled: LabelledImages | None
   in_memory: bool
   eval_views: augment.ViewsConfig
   resize: Callable[[np.ndarray], np.ndarray]
   make_pipeline: Callable[..., Any]
-  hidden: Labelled | None = None
+  hidden: LabelledImages | None = None
   notices: tuple[str, ...] = ()
 
   @property
@@ -177,10 +177,12 @@ def _in_memory(
   ids = split.labelled_ids
 
   hidden = _hide_labels(arrays.train_labels, ids)
-  watched = hidden_lib.rows(arrays.train_labels, ids)
+  watched = hidden_lib.sample_rows(arrays.train_labels, ids)
 
   def part(name, images, labels, rows):
-    return Labelled(images[rows], labels[rows], lambda i: f"{name} {rows[i]}")
+    return LabelledImages(
+      images[rows], labels[rows], lambda i: f"{name} {rows[i]}"
+    )
 
   def make_pipeline(
     *,
@@ -243,18 +245,18 @@ def _on_disk(
     max_pixels=config.max_pixels,
   )
 
-  def held_out(part: catalog.Part | None) -> Labelled | None:
+  def held_out(part: catalog.Part | None) -> LabelledImages | None:
     if part is None:
       return None
-    return Labelled(evaluated(part.images), part.labels, part.images.name)
+    return LabelledImages(evaluated(part.images), part.labels, part.images.name)
 
-  def chosen(rows: np.ndarray, labels: np.ndarray) -> Labelled:
+  def chosen(rows: np.ndarray, labels: np.ndarray) -> LabelledImages:
     images = evaluated(
       found.train.images,
       rows=rows,
       leave_out_bad=config.on_bad_image == "skip",
     )
-    return Labelled(
+    return LabelledImages(
       images, labels[rows], lambda i: found.train.images.name(int(rows[i]))
     )
 
@@ -283,7 +285,7 @@ def _on_disk(
 
   hidden = _hide_labels(labels, ids)
   others = np.flatnonzero(hidden < 0)
-  watched = hidden_lib.rows(labels, ids)
+  watched = hidden_lib.sample_rows(labels, ids)
   return Dataset(
     name=found.name,
     class_names=found.class_names,

@@ -16,7 +16,7 @@ from paws_jax.doctor import inspect
 _MOST_PAIRS_LISTED = 20
 
 
-def left_aside(report: findings.Report, found: catalog.Catalog) -> None:
+def other_files(report: findings.Report, found: catalog.Catalog) -> None:
   """Files among the images that are not read, by their suffix."""
   if not found.left_aside:
     return
@@ -32,10 +32,10 @@ def left_aside(report: findings.Report, found: catalog.Catalog) -> None:
     report.warning(notice)
 
 
-def files(
+def image_files(
   report: findings.Report,
   groups: Sequence[inspect.Group],
-  seen: dict[str, list[inspect.Looked]],
+  seen: dict[str, list[inspect.ImageCheck]],
   config: Any,
   class_names: Sequence[str],
 ) -> None:
@@ -76,7 +76,7 @@ def files(
       report.say(text)
 
 
-def _sizes(looked: Sequence[inspect.Looked]) -> str:
+def _sizes(looked: Sequence[inspect.ImageCheck]) -> str:
   """E.g. ", 500 x 375 pixels in the middle" (the medians)."""
   sizes = [(one.width, one.height) for one in looked if one.height]
   if not sizes:
@@ -88,7 +88,7 @@ def _sizes(looked: Sequence[inspect.Looked]) -> str:
 def _unreadable(
   report: findings.Report,
   group: inspect.Group,
-  looked: Sequence[inspect.Looked],
+  looked: Sequence[inspect.ImageCheck],
   on_bad_image: str,
   class_names: Sequence[str],
 ) -> None:
@@ -133,7 +133,9 @@ def _lost_classes(
     )
 
 
-def repeats(report: findings.Report, shared: Sequence[inspect.Shared]) -> None:
+def duplicates(
+  report: findings.Report, shared: Sequence[inspect.Duplicates]
+) -> None:
   """Images that occur where they should not, by the hash of their bytes."""
   for first, second, pairs in shared:
     listed = text_lib.first_few(

@@ -104,7 +104,9 @@ class Group:
   num_images: int
 
 
-def groups(found: catalog.Catalog, labelled_ids: np.ndarray) -> list[Group]:
+def image_groups(
+  found: catalog.Catalog, labelled_ids: np.ndarray
+) -> list[Group]:
   """The images of a catalogue by their purpose; empty groups are left out.
 
   Args:
@@ -133,7 +135,7 @@ def groups(found: catalog.Catalog, labelled_ids: np.ndarray) -> list[Group]:
   ]
 
 
-class Looked(NamedTuple):
+class ImageCheck(NamedTuple):
   """What reading an image told."""
 
   # Of its bytes; empty where they could not be read.
@@ -145,32 +147,32 @@ class Looked(NamedTuple):
   reason: str
 
 
-def look(
+def check_image(
   images: catalog.Reader, row: int, decode_size: Decode, *, eval_resize: int = 0
-) -> Looked:
+) -> ImageCheck:
   """Reads and decodes one image; `eval_resize` as of `look_at_all`."""
   try:
     content = images.read(row)
   except OSError as error:
-    return Looked(b"", 0, 0, f"it cannot be read ({error})")
+    return ImageCheck(b"", 0, 0, f"it cannot be read ({error})")
   digest = hashlib.blake2b(content, digest_size=16).digest()
   name = images.name(row)
   try:
     height, width = decode_size(content, name)
   except errors.BadImageError as error:
     # Its remedy is said once for all.
-    return Looked(digest, 0, 0, error.reason)
+    return ImageCheck(digest, 0, 0, error.reason)
   reason = evaluation_images.too_narrow(height, width, resize=eval_resize)
-  return Looked(digest, height, width, reason)
+  return ImageCheck(digest, height, width, reason)
 
 
-def look_at_all(
+def check_images(
   listed: Sequence[Group],
   decode_size: Decode,
   *,
   progress: Callable[[int, int], None],
   eval_resize: int = 0,
-) -> dict[str, list[Looked]]:
+) -> dict[str, list[ImageCheck]]:
   """Reads all images of all groups, each once, several at a time.
 
   Args:
@@ -183,13 +185,13 @@ def look_at_all(
   Returns:
     By the name of the group: what was seen, in the order of its rows.
   """
-  seen: dict[str, list[Looked]] = {group.name: [] for group in listed}
+  seen: dict[str, list[ImageCheck]] = {group.name: [] for group in listed}
   total = sum(len(group.rows) for group in listed)
   done = 0
   with concurrent.futures.ThreadPoolExecutor(cpu_devices.num_cores()) as pool:
     for group in listed:
       look_at = functools.partial(
-        look,
+        check_image,
         group.images,
         decode_size=decode_size,
         eval_resize=0 if group.name == "unlabelled" else eval_resize,
@@ -229,7 +231,7 @@ def file_size_in_pixels(*, max_pixels: int, canvas_size: int) -> Decode:
   return measure
 
 
-class Shared(NamedTuple):
+class Duplicates(NamedTuple):
   """Images with the same bytes in two groups, or with two labels.
 
   Attributes:
@@ -244,8 +246,8 @@ class Shared(NamedTuple):
 
 
 def duplicates(
-  listed: Sequence[Group], seen: dict[str, list[Looked]]
-) -> list[Shared]:
+  listed: Sequence[Group], seen: dict[str, list[ImageCheck]]
+) -> list[Duplicates]:
   """Finds the same file contents where they must not be.
 
   That is between any two groups, but for labelled and unlabelled images, which
@@ -263,7 +265,7 @@ def duplicates(
       if group.labels[other] != group.labels[place]:
         contradicting.append((_name(group, other), _name(group, place)))
     if group.name == "labelled" and contradicting:
-      shared.append(Shared(group.name, group.name, contradicting))
+      shared.append(Duplicates(group.name, group.name, contradicting))
     for earlier in listed:
       if earlier is group:
         break
@@ -276,7 +278,7 @@ def duplicates(
         if digest in others
       ]
       if pairs:
-        shared.append(Shared(earlier.name, group.name, pairs))
+        shared.append(Duplicates(earlier.name, group.name, pairs))
     first_places[group.name] = places
   return shared
 
@@ -285,7 +287,7 @@ def _name(group: Group, place: int) -> str:
   return group.images.name(int(group.rows[place]))
 
 
-def alike(class_names: Sequence[str]) -> list[tuple[str, ...]]:
+def similar_names(class_names: Sequence[str]) -> list[tuple[str, ...]]:
   """Names that differ in nothing but case, spaces or Unicode form."""
   by_form: dict[str, list[str]] = {}
   for name in class_names:
@@ -296,12 +298,12 @@ def alike(class_names: Sequence[str]) -> list[tuple[str, ...]]:
   return [tuple(names) for names in by_form.values() if len(names) > 1]
 
 
-def split_like(class_names: Sequence[str]) -> list[str]:
+def split_names(class_names: Sequence[str]) -> list[str]:
   """Names that are those of parts of a data set rather than of classes."""
   return [name for name in class_names if name.casefold() in _SPLIT_NAMES]
 
 
-def folders_below(images: catalog.Reader) -> list[str]:
+def subfolders(images: catalog.Reader) -> list[str]:
   """Names of the folders inside the class folders, if all images lie there."""
   if not isinstance(images, catalog.Files):
     return []

@@ -16,7 +16,7 @@ from paws_jax.doctor import inspect
 _MOST_CLASSES_LISTED = 30
 
 
-def labels(
+def class_sizes(
   report: findings.Report,
   found: catalog.Catalog,
   labelled_ids: np.ndarray,
@@ -50,7 +50,7 @@ def labels(
       "there are neither test nor validation images: no accuracy on images "
       "that were held out can be told. Keep some labelled images for that"
     )
-  _too_few(report, found.class_names, counts["labelled"], support)
+  _check_support(report, found.class_names, counts["labelled"], support)
 
 
 def _by_class(found: catalog.Catalog, classes: np.ndarray) -> np.ndarray:
@@ -83,7 +83,7 @@ def _extremes(
   )
 
 
-def _too_few(
+def _check_support(
   report: findings.Report,
   class_names: Sequence[str],
   counts: np.ndarray,
@@ -111,11 +111,11 @@ def _too_few(
   )
 
 
-def names(report: findings.Report, found: catalog.Catalog) -> None:
+def class_names(report: findings.Report, found: catalog.Catalog) -> None:
   """Names that suggest a mistake: the wrong folders, or one class as two."""
   class_names = found.class_names
-  below = inspect.folders_below(found.train.images)
-  suspects = inspect.split_like(class_names)
+  below = inspect.subfolders(found.train.images)
+  suspects = inspect.split_names(class_names)
   listed = text_lib.first_few(map(repr, suspects))
   deeper = f". All images lie deeper, in {text_lib.first_few(map(repr, below))}"
   if len(class_names) < 2:
@@ -143,7 +143,7 @@ def names(report: findings.Report, found: catalog.Catalog) -> None:
       "unlabelled images out of data.dir and name their folder in "
       "data.unlabelled_dir, test images in data.test_dir"
     )
-  for alike in inspect.alike(class_names):
+  for alike in inspect.similar_names(class_names):
     report.warning(
       f"the classes {' and '.join(map(ascii, alike))} differ only in case, "
       "spaces or Unicode form, but count as different ones: give them one name "

@@ -29,7 +29,7 @@ def draw(
   config: ml_collections.ConfigDict,
   found: catalog.Catalog,
   groups: Sequence[inspect.Group],
-  seen: dict[str, list[inspect.Looked]],
+  seen: dict[str, list[inspect.ImageCheck]],
   workdir: epath.Path,
 ) -> epath.Path:
   """Draws what the first step makes of a few images, if it draws them.
@@ -93,7 +93,7 @@ def draw(
 
 def _chosen(
   group: inspect.Group,
-  looked: Sequence[inspect.Looked],
+  looked: Sequence[inspect.ImageCheck],
   class_names: Sequence[str],
 ) -> tuple[list[int], list[str]]:
   """A few readable rows of a group, evenly spread; how to call them."""

@@ -180,7 +180,7 @@ def _cut(supports: np.ndarray, labels: np.ndarray, chunk_size: int) -> _Chunks:
   )
 
 
-_normalise = jax.jit(losses.normalise)
+_normalise = jax.jit(losses.normalize)
 
 
 def _in_batches(
@@ -200,7 +200,7 @@ def _in_batches(
 
 def _prepared(queries: jax.Array, chunks: _Chunks) -> jax.Array:
   """Of unit length, in a dtype that similarities to the supports have."""
-  queries = losses.normalise(queries)
+  queries = losses.normalize(queries)
   return queries.astype(jnp.promote_types(queries.dtype, chunks.rows.dtype))
 
 

@@ -38,8 +38,8 @@ class HoldOut:
 
   labelled_ids: np.ndarray
   ids: np.ndarray
-  fit: dataset_lib.Labelled
-  scored: dataset_lib.Labelled | None
+  fit: dataset_lib.LabelledImages
+  scored: dataset_lib.LabelledImages | None
   hash: str | None
 
 
@@ -75,10 +75,10 @@ class Rows:
 
 
 def part(
-  labelled: dataset_lib.Labelled, places: np.ndarray
-) -> dataset_lib.Labelled:
+  labelled: dataset_lib.LabelledImages, places: np.ndarray
+) -> dataset_lib.LabelledImages:
   """Some of the images: int [m] places among them."""
-  return dataset_lib.Labelled(
+  return dataset_lib.LabelledImages(
     Rows(labelled.images, places),
     labelled.labels[places],
     lambda i: labelled.name(int(places[i])),
@@ -128,7 +128,7 @@ def create(
 
 def _readable(
   dataset: dataset_lib.Dataset, readable: np.ndarray | None
-) -> tuple[dataset_lib.Labelled, np.ndarray]:
+) -> tuple[dataset_lib.LabelledImages, np.ndarray]:
   """The labelled images that can be read, and their rows."""
   labelled, ids = dataset.labelled, dataset.split.labelled_ids
   if readable is None or readable.all():

@@ -66,8 +66,8 @@ def classify(
   protocol: protocols.LinearHead | protocols.Suncet,
   params: Any,
   model_state: Any,
-  queries: dataset.Labelled,
-  voters: dataset.Labelled,
+  queries: dataset.LabelledImages,
+  voters: dataset.LabelledImages,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Probabilities [n, K] and labels [n] of the images that can be read.
 
@@ -102,7 +102,7 @@ def _embed(
   protocol: protocols.LinearHead | protocols.Suncet,
   params: Any,
   model_state: Any,
-  part: dataset.Labelled,
+  part: dataset.LabelledImages,
 ) -> tuple[np.ndarray, np.ndarray]:
   rows = protocol.embed(params, model_state, part.images)
   if hasattr(part.images, "share_unreadable"):

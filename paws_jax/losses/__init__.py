@@ -20,7 +20,7 @@ AxisName = similarity.AxisName
 MIN_NORM = similarity.MIN_NORM
 TARGET_THRESHOLD = paws.TARGET_THRESHOLD
 
-normalise = similarity.normalise
+normalize = similarity.normalize
 cosine_similarities = similarity.cosine_similarities
 label_rows = similarity.label_rows
 soft_nearest_neighbours = similarity.soft_nearest_neighbours

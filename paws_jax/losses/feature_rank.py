@@ -27,7 +27,7 @@ def effective_rank(embeddings: jax.Array) -> jax.Array:
     3.0
   """
   # Of the two products that have the same eigenvalues, the smaller one.
-  directions = similarity.normalise(embeddings)
+  directions = similarity.normalize(embeddings)
   if directions.shape[0] > directions.shape[1]:
     directions = directions.T
   gram = jnp.matmul(

@@ -160,7 +160,7 @@ def posteriors(
   return jax.lax.fori_loop(0, num_iterations, improved, prior * votes)
 
 
-def completed(posterior: jax.Array) -> jax.Array:
+def spread_missing(posterior: jax.Array) -> jax.Array:
   """Gives what is missing to 1 to all classes alike: [..., C] -> [..., C]."""
   missing = 1 - jnp.sum(posterior, axis=-1, keepdims=True)
   return posterior + missing / posterior.shape[-1]

@@ -16,7 +16,7 @@ MIN_NORM = 1e-12
 AxisName = str | Sequence[str] | None
 
 
-def normalise(embeddings: jax.Array) -> jax.Array:
+def normalize(embeddings: jax.Array) -> jax.Array:
   """Scales rows to unit length: `x / max(|x|, 1e-12)`.
 
   Args:
@@ -35,7 +35,7 @@ def normalise(embeddings: jax.Array) -> jax.Array:
 def cosine_similarities(queries: jax.Array, keys: jax.Array) -> jax.Array:
   """Cosines between all rows of `queries` [n, D] and `keys` [m, D]: [n, m]."""
   return jnp.matmul(
-    normalise(queries), normalise(keys).T, precision=jax.lax.Precision.HIGHEST
+    normalize(queries), normalize(keys).T, precision=jax.lax.Precision.HIGHEST
   )
 
 

@@ -37,7 +37,7 @@ class Ropaws(paws.Paws):
       num_iterations=self.config.num_iterations,
       axis_name=self.axis_name,
     )
-    large = ropaws.completed(posterior)
+    large = ropaws.spread_missing(posterior)
     if batch.crops["large"].shape[1] == 2:
       # A view is held to the opposite one's.
       large = large[::-1]

@@ -147,14 +147,14 @@ class BatchNorm(nn.Module):
         # variance would be summed over devices separately.
         sums = jax.lax.pcast(sums, axes, to="varying")
       mean, var, _ = _moments(sums, shift)
-    y = _normalise(
+    y = _normalize(
       x.astype(stats_dtype),
       *(v.astype(stats_dtype) for v in (mean, var + self.epsilon, scale, bias)),
     )
     return y.astype(self.dtype or x.dtype)
 
 
-def _normalise(
+def _normalize(
   x: jax.Array,
   mean: jax.Array,
   var: jax.Array,

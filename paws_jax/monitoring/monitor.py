@@ -141,7 +141,7 @@ def findings(
   return [finding for row in rows for finding in monitor.add(row)]
 
 
-def noted(rows: Iterable[Mapping[str, Any]]) -> list[Finding]:
+def recorded(rows: Iterable[Mapping[str, Any]]) -> list[Finding]:
   """The findings that a run has written into its metrics.jsonl."""
   return [
     Finding(

@@ -29,19 +29,19 @@ DIRECTORY = pathlib.Path(__file__).with_suffix("")
 CURVES = ("cross_entropy", "target_confidence", "soft_nn_top1")
 # ... and where the first is missing, as a method minimises something else. Of
 # others these are reported, too, but nothing is done about them.
-_INSTEAD = ("nt_xent", "suncet")
+_OTHER_LOSSES = ("nt_xent", "suncet")
 
 # Share of a curve's points in the band that makes a run lie inside. By chance
 # it is 95 % on average, but neighbouring points leave the band together.
-_INSIDE = 0.75
+_MIN_SHARE_INSIDE = 0.75
 # A band is at least this wide to each side: in nats, or fractions.
-_NARROWEST = 0.01
+_MIN_HALF_WIDTH = 0.01
 # Points whose spread is averaged: that of a few runs at one step says little.
-_NEIGHBOURS = 5
+_SMOOTHED_POINTS = 5
 
 # Fields that make no other recipe: what a band is spread over, and how a step
 # is computed. Others that change no training are left out by `workdir`.
-_SAME = (
+_IGNORED_FIELDS = (
   "seed",
   "data.split_seed",
   "data.labels_file",
@@ -50,7 +50,7 @@ _SAME = (
   "train.steps_per_call",
 )
 # Where the images lie; of a band that is another machine.
-_PLACES = (
+_PATH_FIELDS = (
   "data.dir",
   "data.manifest",
   "data.unlabelled_dir",
@@ -104,11 +104,11 @@ def series(
   return np.array(steps, int), np.array(values, float)
 
 
-def _compared(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _comparable_metrics(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
   """Metrics of a run that are worth comparing."""
   if any(CURVES[0] in row for row in rows):
     return CURVES
-  return CURVES + _INSTEAD
+  return CURVES + _OTHER_LOSSES
 
 
 def find(name: str) -> Reference:
@@ -129,15 +129,15 @@ def find(name: str) -> Reference:
       f"--compare_to={name} has no {metrics.METRICS}: name the directory of a "
       "run."
     )
-  if name not in known():
+  if name not in available():
     raise errors.MissingFileError(
       f"--compare_to={name} is neither the directory of a run nor a recipe "
-      f"with reference curves ({', '.join(known()) or 'there are none yet'})."
+      f"with reference curves ({', '.join(available()) or 'none exist yet'})."
     )
   return read(DIRECTORY / f"{name}.json")
 
 
-def known() -> list[str]:
+def available() -> list[str]:
   """Recipes that have reference curves, sorted."""
   return sorted(path.stem for path in DIRECTORY.glob("*.json"))
 
@@ -145,14 +145,14 @@ def known() -> list[str]:
 def _from_run(path: epath.Path) -> Reference:
   rows = metrics.read(path / metrics.METRICS)
   curves = {}
-  for name in _compared(rows):
+  for name in _comparable_metrics(rows):
     steps, values = series(rows, name)
     if len(steps):
       curves[name] = Curve(steps, values)
   if not curves:
     raise errors.InputError(
       f"--compare_to={path}: its {metrics.METRICS} has none of "
-      f"{', '.join(_compared(rows))}: let the run train first."
+      f"{', '.join(_comparable_metrics(rows))}: let the run train first."
     )
   return Reference(str(path), 1, curves, recipe_lib.stored_recipe(path))
 
@@ -208,7 +208,7 @@ def make(
       f"{len(runs)} runs have no spread to speak of: give 3."
     )
   curves = {}
-  names = _compared([row for rows in runs for row in rows])
+  names = _comparable_metrics([row for rows in runs for row in rows])
   for metric in names:
     found = [series(rows, metric) for rows in runs]
     steps = found[0][0]
@@ -232,7 +232,7 @@ def _band(steps: np.ndarray, values: np.ndarray) -> Curve:
 
   count, num_points = values.shape
   variance = values.var(axis=0, ddof=1)
-  half = _NEIGHBOURS // 2
+  half = _SMOOTHED_POINTS // 2
   pooled = np.array(
     [
       variance[max(0, i - half) : i + half + 1].mean()
@@ -240,7 +240,7 @@ def _band(steps: np.ndarray, values: np.ndarray) -> Curve:
     ]
   )
   quantile = stats.t.ppf(0.975, count - 1) * np.sqrt(1 + 1 / count)
-  width = np.maximum(quantile * np.sqrt(pooled), _NARROWEST)
+  width = np.maximum(quantile * np.sqrt(pooled), _MIN_HALF_WIDTH)
   mean = values.mean(axis=0)
   return Curve(steps, mean, mean - width, mean + width)
 
@@ -267,7 +267,8 @@ def as_json(reference: Reference, made: Mapping[str, Any]) -> str:
     stored["config"] = {
       field: value
       for field, value in reference.recipe.items()
-      if recipe_lib.changes_training(field) and field not in _SAME + _PLACES
+      if recipe_lib.changes_training(field)
+      and field not in _IGNORED_FIELDS + _PATH_FIELDS
     }
   return json.dumps(stored | {"made": dict(made), "curves": curves}) + "\n"
 
@@ -296,7 +297,7 @@ def verdict(rows: Sequence[Mapping[str, Any]], reference: Reference) -> str:
     high = np.interp(steps, curve.steps, curve.high)
     above, below = np.mean(values > high), np.mean(values < low)
     share = 1 - above - below
-    inside &= bool(share >= _INSIDE)
+    inside &= bool(share >= _MIN_SHARE_INSIDE)
     where = "above" if above > below else "below"
     told.append(f"{name} {share:.0%}" + (f" ({where})" if share < 1 else ""))
   if not told:
@@ -329,7 +330,11 @@ def recipe_note(recipe: Mapping[str, Any], reference: Reference) -> str:
   """
   if reference.recipe is None:
     return ""
-  same = _SAME if reference.num_runs == 1 else _SAME + _PLACES
+  same = (
+    _IGNORED_FIELDS
+    if reference.num_runs == 1
+    else _IGNORED_FIELDS + _PATH_FIELDS
+  )
   found = recipe_lib.differences(reference.recipe, recipe)
   # Where methods differ that says most.
   names = sorted(

@@ -80,7 +80,7 @@ def draw(
   _draw_trust_ratios(panels[3], rows)
   if panels[3].get_lines():
     panels[3].set_yscale("log")
-  _draw_findings(figure, panels, monitor.noted(rows))
+  _draw_findings(figure, panels, monitor.recorded(rows))
 
 
 def _loss_curves(losses: Sequence[str]) -> list[tuple[str, str, str]]:

@@ -33,11 +33,11 @@ def draw(
   from matplotlib import colormaps
 
   total = len(supports)
-  shown = evenly(total, _MOST_SUPPORTS)
+  shown = evenly_spaced(total, _MOST_SUPPORTS)
   supports, support_labels = supports[shown], support_labels[shown]
   points, split = supports, len(supports)
   if len(queries):
-    kept = evenly(len(queries), _MOST_POINTS - split)
+    kept = evenly_spaced(len(queries), _MOST_POINTS - split)
     query_labels = query_labels[kept]
     points = np.concatenate([supports, queries[kept]])
   projection = project(points)
@@ -47,7 +47,9 @@ def draw(
   for k, name in enumerate(class_names):
     colour = [colours(k * scale) if scale < 1 else colours(k)]
     mine = query_labels == k
-    axes.scatter(*test[mine].T, s=10, c=colour, alpha=0.7, label=plain(name))
+    axes.scatter(
+      *test[mine].T, s=10, c=colour, alpha=0.7, label=escape_label(name)
+    )
     axes.scatter(
       *labelled[support_labels == k].T,
       s=70,
@@ -66,7 +68,7 @@ def draw(
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
 
-def evenly(num: int, most: int) -> np.ndarray:
+def evenly_spaced(num: int, most: int) -> np.ndarray:
   """At most `most` of the rows 0..num-1, evenly spaced: the same every time."""
   return np.linspace(0, num - 1, min(most, num)).astype(int)
 
@@ -96,7 +98,7 @@ def project(points: np.ndarray) -> np.ndarray:
     ).fit_transform(points)
 
 
-def plain(name: str) -> str:
+def escape_label(name: str) -> str:
   """A label that matplotlib takes for text, and does not leave out."""
   # File names need not be UTF-8.
   name = name.encode("utf-8", "backslashreplace").decode()

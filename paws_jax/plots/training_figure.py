@@ -125,7 +125,7 @@ def _strip(strip: Strip) -> np.ndarray:
   scale = max(1, round(_CROP_SIDE / largest))
   groups = [_original(strip.original, max(_ORIGINAL_SIDE, largest), scale)]
   for crops in strip.views:
-    tiles = [_enlarged(crop, scale) for crop in crops]
+    tiles = [_enlarge(crop, scale) for crop in crops]
     # Small crops are stacked as high as large ones are.
     high = max(1, (scale * largest + _GAP) // (len(tiles[0]) + _GAP))
     columns = [
@@ -142,12 +142,12 @@ def _original(image: np.ndarray, longest: int, scale: int) -> np.ndarray:
   from PIL import Image
 
   scale = min(scale, max(1, longest // max(image.shape[:2])))
-  shown = Image.fromarray(np.ascontiguousarray(_enlarged(image, scale)))
+  shown = Image.fromarray(np.ascontiguousarray(_enlarge(image, scale)))
   shown.thumbnail((longest, longest))
   return np.asarray(shown)
 
 
-def _enlarged(image: np.ndarray, scale: int) -> np.ndarray:
+def _enlarge(image: np.ndarray, scale: int) -> np.ndarray:
   rgb = np.broadcast_to(image, (*image.shape[:2], 3))
   return rgb.repeat(scale, axis=0).repeat(scale, axis=1)
 

@@ -163,7 +163,7 @@ def embedding_map(
     others: the images it judges; may be none.
     class_names: names by class.
   """
-  first = embedding_map_lib.evenly(len(labelled.classes), _MOST_LABELLED)
+  first = embedding_map_lib.evenly_spaced(len(labelled.classes), _MOST_LABELLED)
   second = _with_chosen(others, MOST_POINTS - len(first))
   places = embedding_map_lib.project(
     np.concatenate([labelled.embeddings[first], others.embeddings[second]])
@@ -193,7 +193,9 @@ def _with_chosen(points: Points, most: int) -> np.ndarray:
   """Rows to draw, sorted: the marked ones and some of the others."""
   rest = np.setdiff1d(np.arange(len(points.classes)), points.chosen)
   room = max(most - len(points.chosen), 0)
-  some = rest[embedding_map_lib.evenly(len(rest), room)] if room else rest[:0]
+  some = (
+    rest[embedding_map_lib.evenly_spaced(len(rest), room)] if room else rest[:0]
+  )
   return np.sort(np.concatenate([points.chosen, some])).astype(int)
 
 
@@ -247,7 +249,7 @@ def _legend(
 
 def _short(name: str) -> str:
   name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
-  return embedding_map_lib.plain(name)
+  return embedding_map_lib.escape_label(name)
 
 
 def _new_figure(height: float) -> Any:

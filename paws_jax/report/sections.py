@@ -74,7 +74,7 @@ def training(evidence: evidence_lib.Evidence) -> page.Section | None:
     "Training",
     tuple(
       f"From step {finding.step:,}: {finding.sentence} {finding.remedy}"
-      for finding in monitor.noted(evidence.metrics)
+      for finding in monitor.recorded(evidence.metrics)
       if not finding.ends
     ),
     figure=figure,

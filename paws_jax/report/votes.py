@@ -34,7 +34,7 @@ class Judged:
       by the others; then they are those of the bank, in its order.
   """
 
-  part: dataset.Labelled
+  part: dataset.LabelledImages
   kind: str
   rows: np.ndarray
   embeddings: np.ndarray
@@ -210,7 +210,7 @@ def _vote(
 
 def _embed(
   trained: restore.Trained,
-  part: dataset.Labelled,
+  part: dataset.LabelledImages,
   rows: np.ndarray,
   name: str,
 ) -> np.ndarray:

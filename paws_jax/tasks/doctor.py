@@ -32,7 +32,7 @@ from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import experiment as experiment_lib
 
 # What reading data and building an experiment raise for a user to mend.
-_REFUSALS = (
+_USER_ERRORS = (
   ValueError,
   TypeError,
   OSError,
@@ -44,7 +44,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Examined:
+class Inspection:
   """A data set as the recipe sees it, with what its files told.
 
   Attributes:
@@ -57,7 +57,7 @@ class Examined:
   catalog: catalog.Catalog
   labelled_ids: np.ndarray
   groups: list[inspect.Group]
-  seen: dict[str, list[inspect.Looked]]
+  seen: dict[str, list[inspect.ImageCheck]]
 
 
 def run(
@@ -75,19 +75,19 @@ def run(
   """
   report = findings.Report()
   report.block("Recipe")
-  with _refusals(report):
+  with _report_errors(report):
     config_lib.validate(config)
     report.say("every field is in its range")
   valid = not report.num_problems
   examined = None
-  with _refusals(report):
-    examined = _examine(report, config)
+  with _report_errors(report):
+    examined = _inspect(report, config)
   if valid:
     report.block("Training")
     experiment, refusal = None, ""
     try:
       experiment = experiment_lib.create(config)
-    except _REFUSALS as error:
+    except _USER_ERRORS as error:
       refusal = _message(error)
     if examined is not None:
       sizes.steps(
@@ -105,7 +105,7 @@ def run(
       report.refused(refusal)
   if valid and examined is not None:
     report.block("Views")
-    with _refusals(report):
+    with _report_errors(report):
       path = view_sheet.draw(
         config,
         examined.catalog,
@@ -126,11 +126,11 @@ def run(
 
 
 @contextlib.contextmanager
-def _refusals(report: findings.Report) -> Iterator[None]:
+def _report_errors(report: findings.Report) -> Iterator[None]:
   """Makes a problem of what cannot be built."""
   try:
     yield
-  except (*_REFUSALS, *workdir_lib.storage_errors()) as error:
+  except (*_USER_ERRORS, *workdir_lib.storage_errors()) as error:
     report.refused(_message(error))
 
 
@@ -142,9 +142,9 @@ def _message(error: Exception) -> str:
   return lines[0] if short else " ".join(lines)
 
 
-def _examine(
+def _inspect(
   report: findings.Report, config: ml_collections.ConfigDict
-) -> Examined:
+) -> Inspection:
   """Lists the images, chooses the labelled ones, and reads all files."""
   report.block("Data")
   section = dataset_lib.DataConfig(**config.data)
@@ -165,23 +165,23 @@ def _examine(
     f"{found.num_classes:,} classes"
   )
   labelled_ids = np.flatnonzero(found.train.labels >= 0)
-  with _refusals(report):
+  with _report_errors(report):
     labelled_ids = _choose_split(report, whole, section)
-  labels.labels(report, found, labelled_ids, config.support)
-  labels.names(report, found)
-  groups = inspect.groups(found, labelled_ids)
+  labels.class_sizes(report, found, labelled_ids, config.support)
+  labels.class_names(report, found)
+  groups = inspect.image_groups(found, labelled_ids)
   report.block("Files")
   with Progress() as progress:
-    seen = inspect.look_at_all(
+    seen = inspect.check_images(
       groups,
       decode_size,
       progress=progress.show,
       eval_resize=config.views.eval_resize if found is whole else 0,
     )
-  files.left_aside(report, found)
-  files.files(report, groups, seen, config, found.class_names)
-  files.repeats(report, inspect.duplicates(groups, seen))
-  return Examined(found, labelled_ids, groups, seen)
+  files.other_files(report, found)
+  files.image_files(report, groups, seen, config, found.class_names)
+  files.duplicates(report, inspect.duplicates(groups, seen))
+  return Inspection(found, labelled_ids, groups, seen)
 
 
 def _choose_split(

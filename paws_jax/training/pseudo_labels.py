@@ -15,7 +15,7 @@ from paws_jax.evaluation import soft_nn
 from paws_jax.training import experiment as experiment_lib
 
 
-def of(dataset: dataset_lib.Dataset) -> dataset_lib.Labelled | None:
+def of(dataset: dataset_lib.Dataset) -> dataset_lib.LabelledImages | None:
   """The part of a data set whose labels are hidden; None where none is known.
 
   It must not be trained on: it is for `accuracy` alone.

@@ -61,7 +61,7 @@ def init_from(path: str, params: Any, model_state: Any) -> tuple[Any, Any, str]:
   filled, line = agree.on_all(lambda: _read(path, template))
   if jax.process_count() > 1:
     agree.agree(**{f"model.init_from={path}": _digest(filled)})
-  full = _merged(template, filled)
+  full = _merge(template, filled)
   model_state = model_state | {"batch_stats": full["batch_stats"]}
   return full["params"], model_state, line
 
@@ -70,7 +70,7 @@ def _read(path: str, template: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
   """The arrays that fit into `template`, as a part of it, and the line."""
   with _source(path) as (state, origin):
     keep = {"trunk", *state.heads}
-    wanted = {name: _only(tree, keep) for name, tree in template.items()}
+    wanted = {name: _select(tree, keep) for name, tree in template.items()}
     left_out = state.classifier_names()
     if "prediction" not in template["params"]:
       left_out += state.names("pred.")
@@ -81,12 +81,12 @@ def _read(path: str, template: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
       _check_finite(filled)
     except ValueError as error:
       raise errors.WeightsError(
-        f"model.init_from={path} ({origin}): {_shortened(str(error))}\nmodel."
+        f"model.init_from={path} ({origin}): {_shorten(str(error))}\nmodel."
         "name, width and prediction_head, projection_hidden_dim and output_dim "
         "(fc. is the projection head, pred. the prediction head), and the "
         "images' channels must be those of the weights."
       ) from error
-  return filled, _line(path, origin, template, filled, left_out)
+  return filled, _summary(path, origin, template, filled, left_out)
 
 
 @contextlib.contextmanager
@@ -98,7 +98,7 @@ def _source(path: str) -> Iterator[tuple[state_dict.StateDict, str]]:
       f"model.init_from={path}: there is no such file."
     )
   if not place.is_dir():
-    with open_file.opened(place) as tree:
+    with open_file.open_weights(place) as tree:
       state = state_dict.find(tree)
       yield state, f"{state.layout} weights"
     return
@@ -109,7 +109,7 @@ def _source(path: str) -> Iterator[tuple[state_dict.StateDict, str]]:
     }
     for collection, parts in variables.items()
   }
-  state = state_dict.of_arrays(torch_names.to_torch(encoder))
+  state = state_dict.from_arrays(torch_names.to_torch(encoder))
   yield state, origin
 
 
@@ -128,7 +128,7 @@ def _directory(path: epath.Path) -> tuple[Mapping[str, Any], str]:
   )
 
 
-def _only(
+def _select(
   tree: Mapping[str, Any], keep: set[str], path: str = ""
 ) -> dict[str, Any]:
   """Subtrees whose path is in `keep`."""
@@ -137,17 +137,17 @@ def _only(
     below = f"{path}/{name}".lstrip("/")
     if below in keep:
       chosen[name] = node
-    elif isinstance(node, Mapping) and (inner := _only(node, keep, below)):
+    elif isinstance(node, Mapping) and (inner := _select(node, keep, below)):
       chosen[name] = inner
   return chosen
 
 
-def _merged(tree: Any, new: Mapping[str, Any]) -> Any:
+def _merge(tree: Any, new: Mapping[str, Any]) -> Any:
   """`tree` with the leaves of `new` in their places."""
   if not isinstance(tree, Mapping):
     return new
   return {
-    name: _merged(node, new[name]) if name in new else node
+    name: _merge(node, new[name]) if name in new else node
     for name, node in tree.items()
   }
 
@@ -174,13 +174,13 @@ def _check_finite(filled: Any) -> None:
     raise errors.InputError("not finite numbers in:\n  " + "\n  ".join(odd))
 
 
-def _shortened(message: str) -> str:
+def _shorten(message: str) -> str:
   first, *lines = message.splitlines()
   listed = text.first_few(lines, most=_LISTED, separator="\n")
   return f"{first}\n{listed}" if lines else message
 
 
-def _line(
+def _summary(
   path: str, origin: str, template: Any, filled: Any, left_out: list[str]
 ) -> str:
   """What was and was not loaded."""

@@ -37,7 +37,7 @@ _FREE_BYTES = 2**26
 
 
 @contextlib.contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+def open_weights(path: str | os.PathLike[str]) -> Iterator[Any]:
   """Opens a file of weights.
 
   Args:
@@ -63,7 +63,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
       with _safetensors(local) as arrays:
         yield arrays
     else:
-      read = _npz if local.suffix == ".npz" else torch_file.opened
+      read = _npz if local.suffix == ".npz" else torch_file.open_torch
       with open(local, "rb") as file, read(file) as tree:
         yield tree
   except errors.WeightsError as error:

@@ -118,7 +118,7 @@ def load(
       when it is no whole pickle.
   """
   try:
-    _look_through(data)
+    _check_operations(data)
     return _Unpickler(data, names, persistent).load()
   except errors.WeightsError:
     raise
@@ -131,7 +131,7 @@ def load(
     ) from error
 
 
-def split_off(file: BinaryIO) -> bytes:
+def read_pickle(file: BinaryIO) -> bytes:
   """Reads the bytes of the pickle at a file's position, and no more.
 
   Raises:
@@ -153,7 +153,7 @@ def split_off(file: BinaryIO) -> bytes:
   return file.read(end - start)
 
 
-def _look_through(data: bytes) -> None:
+def _check_operations(data: bytes) -> None:
   """Refuses operations that a file of tensors does not need."""
   if len(data) > _MOST_BYTES:
     raise errors.WeightsError(

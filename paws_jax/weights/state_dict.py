@@ -88,10 +88,10 @@ def find(tree: Any) -> StateDict:
     raise errors.WeightsError(
       "names are there twice, with and without 'module.'"
     )
-  return of_arrays(renamed)
+  return from_arrays(renamed)
 
 
-def of_arrays(arrays: Mapping[str, Any]) -> StateDict:
+def from_arrays(arrays: Mapping[str, Any]) -> StateDict:
   """Recognises the layout by its names."""
   arrays = {
     name: value

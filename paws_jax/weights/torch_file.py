@@ -45,7 +45,7 @@ _Storages = Callable[[str], bytes]
 
 
 @contextlib.contextmanager
-def opened(file: BinaryIO) -> Iterator[Any]:
+def open_torch(file: BinaryIO) -> Iterator[Any]:
   """Opens a .pth, .pth.tar or .pt file.
 
   Args:
@@ -127,7 +127,7 @@ def _read_legacy(file: BinaryIO) -> Any:
     )
   if not isinstance(header[2], dict) or not header[2].get("little_endian"):
     raise errors.WeightsError("its numbers are big-endian")
-  pickled = pickles.split_off(file)
+  pickled = pickles.read_pickle(file)
   keys = _plain(file)
   sizes: dict[str, _Storage] = {}
   places: dict[str, tuple[int, int]] = {}
@@ -160,7 +160,7 @@ def _starts_legacy(file: BinaryIO) -> bool:
 
 
 def _plain(file: BinaryIO) -> Any:
-  return pickles.load(pickles.split_off(file), names={})
+  return pickles.load(pickles.read_pickle(file), names={})
 
 
 def _legacy_places(

@@ -53,13 +53,13 @@ def found(tmp_path):
 def _inspect(listed, calls=None):
   decode_size = inspect.file_size_in_pixels(max_pixels=100, canvas_size=4)
   calls = [] if calls is None else calls
-  return inspect.look_at_all(
+  return inspect.check_images(
     listed, decode_size, progress=lambda *done: calls.append(done)
   )
 
 
 def test_groups_are_what_the_images_are_for(found):
-  listed = inspect.groups(found(), np.array([1, 2]))
+  listed = inspect.image_groups(found(), np.array([1, 2]))
   assert [group.name for group in listed] == ["labelled", "unlabelled", "test"]
   rows = [group.rows.tolist() for group in listed]
   assert rows == [[1, 2], [0, 3, 4, 5], [0, 1]]
@@ -69,7 +69,7 @@ def test_groups_are_what_the_images_are_for(found):
 
 def test_of_very_many_unlabelled_images_some_are_read(found, monkeypatch):
   monkeypatch.setattr(inspect, "MOST_UNLABELLED", 3)
-  _, unlabelled, _ = inspect.groups(found(), np.array([0]))
+  _, unlabelled, _ = inspect.image_groups(found(), np.array([0]))
   assert unlabelled.rows.tolist() == [1, 3, 5]
   assert unlabelled.num_images == 5
 
@@ -77,7 +77,7 @@ def test_of_very_many_unlabelled_images_some_are_read(found, monkeypatch):
 def test_sizes_are_those_of_the_files(found, monkeypatch):
   # Whatever the portions are, nothing is left out.
   monkeypatch.setattr(inspect, "_AT_ONCE", 3)
-  listed = inspect.groups(found({"u1": _png(3, 9, 5)}), np.arange(4))
+  listed = inspect.image_groups(found({"u1": _png(3, 9, 5)}), np.arange(4))
   calls = []
   seen = _inspect(listed, calls)
   sizes = [(one.height, one.width) for one in seen["labelled"]]
@@ -89,7 +89,7 @@ def test_sizes_are_those_of_the_files(found, monkeypatch):
 
 def test_what_cannot_be_read_has_a_reason(found):
   damaged = {"a0": None, "b0": b"<html>", "u0": _png(0)[:60], "u1": b""}
-  seen = _inspect(inspect.groups(found(damaged), np.arange(4)))
+  seen = _inspect(inspect.image_groups(found(damaged), np.arange(4)))
   reasons = [one.reason for group in seen.values() for one in group]
   assert "it cannot be read (" in reasons[0]
   assert reasons[2] == "it is text (HTML or XML), not an image"
@@ -111,7 +111,7 @@ def test_what_cannot_be_evaluated_has_the_reason_of_evaluation(tmp_path):
     listed.append(dataclasses.replace(unlabelled, name=name))
   resize = 2**17 // 90 + 1
   decode_size = inspect.file_size_in_pixels(max_pixels=100, canvas_size=4)
-  seen = inspect.look_at_all(
+  seen = inspect.check_images(
     listed, decode_size, progress=lambda *_: None, eval_resize=resize
   )
   images = evaluation_images.EvaluationImages(
@@ -124,7 +124,7 @@ def test_what_cannot_be_evaluated_has_the_reason_of_evaluation(tmp_path):
     assert seen[group.name][0][1:] == (1, 90, reason)
     assert not seen[group.name][1].reason
   # One pixel less is still resized.
-  seen = inspect.look_at_all(
+  seen = inspect.check_images(
     listed, decode_size, progress=lambda *_: None, eval_resize=resize - 1
   )
   assert not any(one.reason for looked in seen.values() for one in looked)
@@ -132,14 +132,14 @@ def test_what_cannot_be_evaluated_has_the_reason_of_evaluation(tmp_path):
 
 def test_an_image_of_too_many_pixels_is_not_decoded(found):
   huge = {"a1": _png(0, 11, 10)}
-  seen = _inspect(inspect.groups(found(huge), np.arange(4)))
+  seen = _inspect(inspect.image_groups(found(huge), np.arange(4)))
   assert "11 x 10 pixels, more than data.max_pixels" in (
     seen["labelled"][1].reason
   )
 
 
 def _shared(found, labelled_ids=(0, 1, 2, 3)):
-  listed = inspect.groups(found, np.array(labelled_ids))
+  listed = inspect.image_groups(found, np.array(labelled_ids))
   return inspect.duplicates(listed, _inspect(listed))
 
 
@@ -183,8 +183,8 @@ def test_images_in_memory_are_their_pixels():
     "toy", ("a", "b"), images, labels, test, labels[:2]
   )
   found = inspect.as_catalog(arrays)
-  listed = inspect.groups(found, np.arange(2))
-  seen = inspect.look_at_all(
+  listed = inspect.image_groups(found, np.arange(2))
+  seen = inspect.check_images(
     listed, lambda content, name: (4, 5), progress=lambda *_: None
   )
   assert [one.height for one in seen["unlabelled"]] == [4] * 4
@@ -206,12 +206,12 @@ def test_images_in_memory_are_their_pixels():
   ],
 )
 def test_names_that_differ_in_form_only(names, alike):
-  assert inspect.alike(names) == alike
+  assert inspect.similar_names(names) == alike
 
 
 def test_names_of_parts_of_a_data_set():
   names = ("cat", "Train", "val", "testbed", "unlabelled", "validation")
-  assert inspect.split_like(names) == [
+  assert inspect.split_names(names) == [
     "Train",
     "val",
     "unlabelled",
@@ -228,6 +228,6 @@ def test_names_of_parts_of_a_data_set():
   ],
 )
 def test_folders_inside_the_classes(paths, below):
-  assert inspect.folders_below(catalog.Files("/", paths)) == below
+  assert inspect.subfolders(catalog.Files("/", paths)) == below
   images = inspect.ArrayImages("train", np.zeros((1, 2, 2, 1), np.uint8))
-  assert inspect.folders_below(images) == []
+  assert inspect.subfolders(images) == []

@@ -42,11 +42,13 @@ def _draw(monkeypatch, found, config, tmp_path, labelled_ids=None):
     lambda path, strips: (drawn.extend(strips), sheet(path, strips)),
   )
   ids = np.flatnonzero(found.train.labels >= 0)
-  groups = inspect.groups(found, ids if labelled_ids is None else labelled_ids)
+  groups = inspect.image_groups(
+    found, ids if labelled_ids is None else labelled_ids
+  )
   decode = inspect.file_size_in_pixels(max_pixels=1000, canvas_size=16)
   if isinstance(found.train.images, inspect.ArrayImages):
     decode = lambda content, name: (8, 8)  # noqa: E731
-  seen = inspect.look_at_all(groups, decode, progress=lambda *_: None)
+  seen = inspect.check_images(groups, decode, progress=lambda *_: None)
   path = view_sheet.draw(config, found, groups, seen, tmp_path / "a" / "b")
   assert path == tmp_path / "a" / "b" / "views.png"
   with Image.open(path) as image:

@@ -82,7 +82,7 @@ class _Protocol:
 
 def _part(pixels, labels):
   images = np.asarray(pixels, np.float32).reshape(-1, 1, 1, 1).view(_Images)
-  return dataset.Labelled(images, np.asarray(labels), str)
+  return dataset.LabelledImages(images, np.asarray(labels), str)
 
 
 def test_unreadable_images_neither_count_nor_vote():

@@ -620,8 +620,8 @@ def test_columns_that_no_support_names_stay_finite():
 
 def test_a_zero_embedding_has_a_finite_direction():
   zero = jnp.zeros((1, 4))
-  np.testing.assert_array_equal(losses.normalise(zero), zero)
-  grad = jax.grad(lambda x: losses.normalise(x).sum())(zero)
+  np.testing.assert_array_equal(losses.normalize(zero), zero)
+  grad = jax.grad(lambda x: losses.normalize(x).sum())(zero)
   np.testing.assert_allclose(grad, 1 / losses.MIN_NORM, rtol=1e-6)
 
 

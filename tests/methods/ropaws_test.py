@@ -111,12 +111,12 @@ def test_collapsed_embeddings_give_finite_targets(rows):
   stacked = jax.tree.map(lambda x: x[None], kernel)
   found = ropaws.posteriors(stacked, _rows(), num_iterations=20)
   assert np.isfinite(found).all()
-  completed = ropaws.completed(found)
+  completed = ropaws.spread_missing(found)
   np.testing.assert_allclose(completed, 1 / CLASSES, rtol=1e-5)
 
 
 def test_what_is_missing_goes_to_all_classes():
-  found = ropaws.completed(jnp.array([[0.1, 0.2, 0.1]]))
+  found = ropaws.spread_missing(jnp.array([[0.1, 0.2, 0.1]]))
   np.testing.assert_allclose(found, [[0.3, 0.4, 0.3]], rtol=1e-6)
 
 

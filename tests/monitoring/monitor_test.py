@@ -254,7 +254,7 @@ def test_lines_of_words_change_nothing(tmp_path):
         writer.note(row["step"], finding.texts())
   writer.close()
   written = metrics.read(tmp_path / metrics.METRICS)
-  assert monitor_lib.noted(written) == found
+  assert monitor_lib.recorded(written) == found
   assert find(written) == found
 
 

@@ -36,7 +36,7 @@ def judged(kind, labels, probabilities, *, known=True, one_out=False):
   images = RNG.integers(0, 256, (count, 8, 8, 1), np.uint8)
   shown = np.asarray(labels) if known else np.full(count, -1)
   return votes_lib.Judged(
-    part=dataset.Labelled(images, shown, lambda i: f"{kind} {i}"),
+    part=dataset.LabelledImages(images, shown, lambda i: f"{kind} {i}"),
     kind=f"{kind} images",
     rows=np.arange(count),
     embeddings=embedded(labels, num_classes),

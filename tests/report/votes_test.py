@@ -52,7 +52,7 @@ def run(part, *, name="unlabelled", seed=0):
 
 def part(count, bad=()):
   rows = RNG.normal(size=(count, 4)).astype(np.float32)
-  return dataset_lib.Labelled(
+  return dataset_lib.LabelledImages(
     Images(rows, bad), np.full(count, -1, np.int32), lambda i: f"<{i}>"
   )
 
@@ -114,7 +114,7 @@ def test_a_part_without_images_that_can_be_read(bank):
 
 def test_labelled_images_are_judged_by_the_others(bank):
   rows = np.insert(bank.embeddings, 1, 0, axis=0)
-  images = dataset_lib.Labelled(
+  images = dataset_lib.LabelledImages(
     Images(rows, bad=[1]), np.insert(LABELS, 1, 0), str
   )
   judged = votes_lib.of_labelled(run(images, name="labelled"), bank)

@@ -22,7 +22,7 @@ def part(per_class, seed):
   rng = np.random.default_rng(seed)
   images = rng.integers(0, 60, (len(labels), 2, 3, 1)).astype(np.uint8)
   images[np.arange(len(labels)), 0, labels, 0] = 255
-  return dataset_lib.Labelled(images, labels, str)
+  return dataset_lib.LabelledImages(images, labels, str)
 
 
 def pixels(params, model_state, images):

@@ -15,20 +15,22 @@ from tests import tiny_recipe
 
 def test_labelled_images_and_such_without_a_label_are_left_out():
   labels = np.array([0, 1, -1, 2, 1, -1, 0])
-  assert hidden.rows(labels, np.array([1, 6])).tolist() == [0, 3, 4]
-  assert hidden.rows(labels, np.array([0, 1, 3, 4, 6])).tolist() == []
+  assert hidden.sample_rows(labels, np.array([1, 6])).tolist() == [0, 3, 4]
+  assert hidden.sample_rows(labels, np.array([0, 1, 3, 4, 6])).tolist() == []
 
 
 def test_a_sample_is_the_same_every_time_and_of_all_classes():
   labels = np.repeat(np.arange(10), 1000)
-  first = hidden.rows(labels, np.arange(3))
-  assert len(first) == hidden.MOST == 1000
+  first = hidden.sample_rows(labels, np.arange(3))
+  assert len(first) == hidden.MAX_ROWS == 1000
   assert np.all(np.diff(first) > 0)
   assert first.min() >= 3
-  np.testing.assert_array_equal(first, hidden.rows(labels, np.arange(3)))
+  np.testing.assert_array_equal(first, hidden.sample_rows(labels, np.arange(3)))
   # In any order of the classes, each has about its share.
   for order in (labels, np.tile(np.arange(10), 1000)):
-    counts = np.bincount(order[hidden.rows(order, np.arange(3))], minlength=10)
+    counts = np.bincount(
+      order[hidden.sample_rows(order, np.arange(3))], minlength=10
+    )
     assert counts.min() > 60
 
 
@@ -45,8 +47,12 @@ def make_experiment(readable):
     temperature=0.1,
     dataset=types.SimpleNamespace(
       num_classes=2,
-      hidden=dataset_lib.Labelled(Images(readable), np.array([0, 1, 1]), names),
-      labelled=dataset_lib.Labelled(np.zeros((2, 1)), np.array([0, 1]), names),
+      hidden=dataset_lib.LabelledImages(
+        Images(readable), np.array([0, 1, 1]), names
+      ),
+      labelled=dataset_lib.LabelledImages(
+        np.zeros((2, 1)), np.array([0, 1]), names
+      ),
     ),
   )
 

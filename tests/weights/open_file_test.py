@@ -32,7 +32,7 @@ def _write(path, arrays):
 
 
 def _read(path):
-  with open_file.opened(path) as tree:
+  with open_file.open_weights(path) as tree:
     return {name: np.asarray(array) for name, array in tree.items()}
 
 

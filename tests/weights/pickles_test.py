@@ -136,7 +136,7 @@ def test_a_huge_pickle_is_refused(monkeypatch):
   with pytest.raises(errors.WeightsError, match="more than 100"):
     pickles.load(data, names={})
   with pytest.raises(errors.WeightsError, match="exceeds 100"):
-    pickles.split_off(io.BytesIO(data))
+    pickles.read_pickle(io.BytesIO(data))
 
 
 # Keys that cannot be hashed: nested too deeply for C, and of 2^200 parts.
@@ -184,8 +184,8 @@ def test_ordered_dicts_of_python_2_are_read():
 
 def test_pickles_in_a_row_are_split():
   file = io.BytesIO(pickle.dumps({"a": 1}) + pickle.dumps([2]) + b"rest")
-  assert pickles.load(pickles.split_off(file), names={}) == {"a": 1}
-  assert pickles.load(pickles.split_off(file), names={}) == [2]
+  assert pickles.load(pickles.read_pickle(file), names={}) == {"a": 1}
+  assert pickles.load(pickles.read_pickle(file), names={}) == [2]
   assert file.read() == b"rest"
   with pytest.raises(errors.WeightsError, match="damaged or cut off"):
-    pickles.split_off(io.BytesIO(pickle.dumps({"a": 1})[:-4]))
+    pickles.read_pickle(io.BytesIO(pickle.dumps({"a": 1})[:-4]))

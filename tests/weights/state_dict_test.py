@@ -64,7 +64,7 @@ def test_where_there_is_none(tree, message):
   ],
 )
 def test_layouts_are_told_by_their_names(names, layout, heads, classifier):
-  state = state_dict.of_arrays(
+  state = state_dict.from_arrays(
     dict.fromkeys(["conv1.weight", "bn1.num_batches_tracked", *names], W)
   )
   assert state.layout == layout

@@ -22,7 +22,7 @@ LEGACY = golden_reference.DIRECTORY / "torch_legacy.pth"
 
 
 def _opened(content):
-  return torch_file.opened(io.BytesIO(content))
+  return torch_file.open_torch(io.BytesIO(content))
 
 
 def _refused(content, message):
@@ -35,7 +35,7 @@ def _refused(content, message):
 
 @pytest.mark.parametrize("path", [ZIP, LEGACY], ids=["zip", "legacy"])
 def test_files_of_pytorch_are_read(path):
-  with open(path, "rb") as file, torch_file.opened(file) as tree:
+  with open(path, "rb") as file, torch_file.open_torch(file) as tree:
     encoder = {name: np.asarray(v) for name, v in tree["encoder"].items()}
     views = {name: np.asarray(v) for name, v in tree["views"].items()}
     momentum = tree["opt"]["state"][0]["momentum_buffer"]
@@ -241,7 +241,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused():
   file = io.BytesIO(
     torch_archives.legacy(torch_archives.tensor(**GOOD), {"0": (6, bytes(24))})
   )
-  with torch_file.opened(file) as tree:
+  with torch_file.open_torch(file) as tree:
     file.truncate(len(file.getvalue()) - 4)
     with pytest.raises(errors.WeightsError, match="0 is cut off"):
       np.asarray(tree["encoder"]["w"])

@@ -112,7 +112,7 @@ def pillow_image(
   except (errors.BadImageError, MemoryError):
     raise
   except Image.UnidentifiedImageError as error:
-    raise errors.BadImageError(name, _what_it_is(content)) from error
+    raise errors.BadImageError(name, _describe_contents(content)) from error
   except Image.DecompressionBombError as error:
     raise errors.BadImageError(name, f"Pillow refuses it: {error}") from error
   except Exception as error:
@@ -120,7 +120,7 @@ def pillow_image(
     raise errors.BadImageError(name, reason) from error
 
 
-def _what_it_is(content: bytes) -> str:
+def _describe_contents(content: bytes) -> str:
   """Why Pillow does not know it."""
   if not content:
     return "the file is empty"
@@ -141,7 +141,7 @@ def upright_rgb(opened: PIL.Image.Image, fit: int) -> PIL.Image.Image:
   """
   from PIL import Image
 
-  target = _fitted(opened.size, fit)
+  target = _fitted_size(opened.size, fit)
   whole = (0, 0, *opened.size)
   if target != opened.size:
     # JPEG decodes to 1/2, 1/4 or 1/8 of the size in a fraction of the time.
@@ -170,7 +170,7 @@ def upright_rgb(opened: PIL.Image.Image, fit: int) -> PIL.Image.Image:
   return rgb.transpose(turns[orientation]) if orientation in turns else rgb
 
 
-def _fitted(size: tuple[int, int], fit: int) -> tuple[int, int]:
+def _fitted_size(size: tuple[int, int], fit: int) -> tuple[int, int]:
   """Width and height when the long side is at most `fit`; 0: as they are."""
   longest = max(size)
   if not fit or longest <= fit:
@@ -183,7 +183,7 @@ def _rgb(opened: PIL.Image.Image) -> PIL.Image.Image:
   from PIL import Image
 
   if opened.mode.startswith("I"):
-    return Image.fromarray(_grey(opened)).convert("RGB")
+    return Image.fromarray(_gray_levels(opened)).convert("RGB")
   if opened.mode == "F":
     raise ValueError("its pixels are floating-point numbers of unknown range")
   if opened.has_transparency_data:
@@ -197,7 +197,7 @@ def _rgb(opened: PIL.Image.Image) -> PIL.Image.Image:
   return opened if opened.mode == "RGB" else opened.convert("RGB")
 
 
-def _grey(opened: PIL.Image.Image) -> np.ndarray:
+def _gray_levels(opened: PIL.Image.Image) -> np.ndarray:
   """uint8 [h, w] of 16 bits a pixel, however they are stored."""
   values = np.asarray(opened).astype(np.int64)
   # Mode "I" has 32 bits; Pillow up to version 11 opened 16-bit PNG with it.

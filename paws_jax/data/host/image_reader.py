@@ -13,7 +13,7 @@ from paws_jax.data.host import decode
 from paws_jax.data.sources import catalog
 
 # Stands for an image that is not there.
-NOTHING = np.zeros((0, 0, 3), np.uint8)
+NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 
 
 class ImageReader:
@@ -122,7 +122,7 @@ class Cache:
 
   def get(self, row: int) -> np.ndarray:
     """uint8 [h, w, 3]; [0, 0, 3] when it is not here."""
-    return self._images.get(int(row), NOTHING)
+    return self._images.get(int(row), NO_IMAGE)
 
   def put(self, row: int, image: np.ndarray) -> np.ndarray:
     """Keeps a copy if there is room, and gives the image back."""
@@ -134,7 +134,7 @@ class Cache:
     return image
 
 
-def rows_in_turn(row: int, others: np.ndarray) -> Iterator[int]:
+def rows_after(row: int, others: np.ndarray) -> Iterator[int]:
   """All of the sorted rows `others` but `row`: those after it, then before."""
   # Of the same type, or NumPy would convert all of them.
   at = np.asarray(row, others.dtype)

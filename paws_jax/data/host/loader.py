@@ -157,10 +157,10 @@ class Loader:
     """uint8 [h, w, 3]: from the cache, else decoded; [0, 0, 3] if bad."""
     if cache is None:
       return self._decoded(row, path)
-    image = _in_python(cache.get, row)
+    image = _call_python(cache.get, row)
     return self._unless_there(
       image,
-      lambda: _in_python(cache.put, row, self._decoded(row, path)),
+      lambda: _call_python(cache.put, row, self._decoded(row, path)),
     )
 
   def _decoded(self, row: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
@@ -178,7 +178,7 @@ class Loader:
     # An error ends a data set: hence a data set for each image, which is empty
     # after one.
     nothing = tf.data.Dataset.from_tensors(
-      (tf.constant(image_reader.NOTHING), tf.constant(b""))
+      (tf.constant(image_reader.NO_IMAGE), tf.constant(b""))
     )
     image, content = (
       tf.data.Dataset.from_tensors((row, path))
@@ -189,7 +189,7 @@ class Loader:
       .get_single_element()
     )
     return self._unless_there(
-      image, lambda: _in_python(self._by_pillow, row, content)
+      image, lambda: _call_python(self._by_pillow, row, content)
     )
 
   def _content(self, row: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
@@ -207,7 +207,7 @@ class Loader:
       return self._images.image(int(row), content)
     except errors.BadImageError:
       # Found again, with its reason, where it can be dealt with.
-      return image_reader.NOTHING
+      return image_reader.NO_IMAGE
 
   def _unless_there(
     self, image: tf.Tensor, otherwise: Callable[[], tf.Tensor]
@@ -218,7 +218,7 @@ class Loader:
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def _in_python(
+def _call_python(
   function: Callable[..., np.ndarray], *arguments: tf.Tensor
 ) -> tf.Tensor:
   """An image that a Python function gives, as a node of a graph."""

@@ -119,11 +119,11 @@ class RowPlan:
     """The other labelled images of a labelled image's class, in turn."""
     ids, counts = self._index
     label = int(np.argmax((ids == row).any(axis=1)))
-    return image_reader.rows_in_turn(row, ids[label, : counts[label]])
+    return image_reader.rows_after(row, ids[label, : counts[label]])
 
   def from_pool(self, row: int) -> Iterator[int]:
     """The other unlabelled images, in turn."""
-    return image_reader.rows_in_turn(row, self._sorted_pool)
+    return image_reader.rows_after(row, self._sorted_pool)
 
   def _epoch_order(self, epoch: int) -> np.ndarray:
     with jax.default_device(self._cpu):

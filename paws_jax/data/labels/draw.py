@@ -74,7 +74,7 @@ def stratified(
       and a share, or neither.
   """
   _check_amount(labels_per_class, labels_fraction)
-  labels = checked_labels(labels, num_classes)
+  labels = check_labels(labels, num_classes)
   chosen = []
   for class_id, members in enumerate(members_by_class(labels, num_classes)):
     wanted = max(1, labels_per_class or round(labels_fraction * len(members)))
@@ -135,7 +135,7 @@ def class_counts(
   return counts
 
 
-def checked_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
+def check_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
   """Returns labels as an array after checking dtype, rank and range."""
   labels = np.asarray(labels)
   if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):

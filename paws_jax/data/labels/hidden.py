@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 # More would only take longer.
-MOST = 1000
+MAX_ROWS = 1000
 
 
-def rows(labels: np.ndarray, labelled_ids: np.ndarray) -> np.ndarray:
+def sample_rows(labels: np.ndarray, labelled_ids: np.ndarray) -> np.ndarray:
   """A fixed sample of the images whose label is known but not used.
 
   It is for watching only: none of these labels may reach a train step.
@@ -22,5 +22,5 @@ def rows(labels: np.ndarray, labelled_ids: np.ndarray) -> np.ndarray:
   """
   hidden = np.setdiff1d(np.flatnonzero(np.asarray(labels) >= 0), labelled_ids)
   # Drawn, as classes may follow each other in any pattern.
-  drawn = np.random.default_rng(0).permutation(hidden)[:MOST]
+  drawn = np.random.default_rng(0).permutation(hidden)[:MAX_ROWS]
   return np.sort(drawn)

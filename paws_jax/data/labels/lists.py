@@ -22,20 +22,20 @@ _MAX_LISTED = 10
 # sha256 of the lists of 1 % and 10 % of ImageNet's training images: 12,811 of
 # them (12 or 13 a class) and 128,116. SimCLR published them, and the PAWS
 # reference under the names 99percent.txt and 90percent.txt.
-_KNOWN = {
+_PUBLISHED = {
   "71e82a48ba78252683ae334c4d019ebd5c6e855b9599c1389fbe83eb9549cf17": "1pct",
   "6d09de11e7bdaf5b1f3b1f249b6183695f97310cdd20f0c03e7235b6b9392091": "10pct",
 }
 
 
-def known(path: str | os.PathLike[str]) -> str | None:
+def published_name(path: str | os.PathLike[str]) -> str | None:
   """Returns "1pct" or "10pct" for the paper's lists of ImageNet, else None.
 
   Raises:
     OSError: the file cannot be read.
   """
   with open(path, "rb") as file:
-    return _KNOWN.get(hashlib.file_digest(file, "sha256").hexdigest())
+    return _PUBLISHED.get(hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def read(
@@ -76,7 +76,7 @@ def read(
     find = _by_number(where, num_images, has_names=names is not None)
   else:
     find = _by_name(where, names)
-  rows = _unique(where, entries, find)
+  rows = _unique_rows(where, entries, find)
   return np.sort(np.asarray(rows, np.int32))
 
 
@@ -105,7 +105,7 @@ def _is_integer(text: str) -> bool:
   return re.fullmatch(r"-?[0-9]{1,18}", text) is not None
 
 
-def _unique(
+def _unique_rows(
   where: str,
   entries: list[tuple[int, str]],
   find: Callable[[int, str], int | None],

@@ -135,7 +135,7 @@ def choose(
       every_class=every_class,
       **classes,
     )
-    rule = lists.known(labels_file) or "labels_file"
+    rule = lists.published_name(labels_file) or "labels_file"
   elif labels_per_class or labels_fraction:
     drawn = True
     ids = draw.stratified(
@@ -204,7 +204,7 @@ def from_file(
     ValueError: names a bad, unknown or repeated line, the images listed
       whose class is not known, or the classes without a label.
   """
-  labels = draw.checked_labels(labels, num_classes)
+  labels = draw.check_labels(labels, num_classes)
   if len(labels) != num_images:
     raise errors.InputError(
       f"labels holds {len(labels)} entries, but num_images = {num_images}: "

@@ -118,7 +118,9 @@ def _rows(where: str, path: str) -> list[_Row]:
       )
     row = _Row(
       line=line,
-      path=os.path.normpath(_inner(where, line, fields[columns["path"]])),
+      path=os.path.normpath(
+        _relative_path(where, line, fields[columns["path"]])
+      ),
       label=fields[columns["label"]],
       split=fields[columns["split"]].strip() if "split" in columns else "",
     )
@@ -200,7 +202,7 @@ def _columns(where: str, fields: list[str]) -> dict[str, int]:
   return columns
 
 
-def _inner(where: str, line: int, path: str) -> str:
+def _relative_path(where: str, line: int, path: str) -> str:
   """Returns the path if it stays below the data directory."""
   if not path.strip():
     raise errors.InputError(
@@ -236,7 +238,7 @@ def _check_repeats(where: str, rows: list[_Row]) -> None:
 
 def _check_files(where: str, rows: list[_Row], root: str) -> None:
   """Raises unless every image is a file."""
-  _refuse(
+  _raise_if_any(
     errors.MissingFileError,
     [row for row in rows if not os.path.isfile(os.path.join(root, row.path))],
     lambda row: row.describe(),
@@ -256,7 +258,7 @@ def _class_names(where: str, rows: list[_Row]) -> tuple[str, ...]:
     )
   if not all(re.fullmatch("-?(0|[1-9][0-9]{0,17})", r.label) for r in labelled):
     return tuple(sorted(train))
-  _refuse(
+  _raise_if_any(
     errors.InputError,
     [row for row in labelled if row.label.startswith("-")],
     lambda row: f"{row.describe()}: {row.label}",
@@ -288,7 +290,7 @@ def _check_evaluation(
 ) -> None:
   """Raises unless each image of val and test has a label that train has."""
   held_out = [row for row in rows if row.split != "train"]
-  _refuse(
+  _raise_if_any(
     errors.InputError,
     [row for row in held_out if not row.label],
     lambda row: row.describe(),
@@ -296,7 +298,7 @@ def _check_evaluation(
     "Fill it in, or leave their split blank to train on them unlabelled",
   )
   known = set(class_names)
-  _refuse(
+  _raise_if_any(
     errors.InputError,
     [row for row in held_out if row.label not in known],
     lambda row: f"{row.describe()}: {row.label!r}",
@@ -305,7 +307,7 @@ def _check_evaluation(
   )
 
 
-def _refuse(
+def _raise_if_any(
   kind: Callable[[str], Exception],
   rows: list[_Row],
   describe: Callable[[_Row], str],

@@ -110,7 +110,7 @@ def tfrecords(path: str) -> Iterator[tuple[int, bytes]]:
       offset += length + 4
 
 
-def label_of(record: bytes) -> int:
+def read_label(record: bytes) -> int:
   """Returns the label in a record; raises ValueError as `build` does."""
   return _parse(record).label
 
@@ -222,7 +222,7 @@ def _parse(record: bytes) -> _Row:
   }
   is_number = "id" in texts and features["id"].int64_list.value
   return _Row(
-    start=_find(record, image),
+    start=_find_image(record, image),
     size=len(image),
     label=features["label"].int64_list.value[0],
     key=next(iter(texts.values()), b""),
@@ -238,7 +238,7 @@ def _text(feature: Any) -> bytes:
   return next(iter(feature.bytes_list.value), b"")
 
 
-def _find(record: bytes, image: bytes) -> int:
+def _find_image(record: bytes, image: bytes) -> int:
   """Where the image begins; a bytes field is stored as it is.
 
   Searched for by its beginning: bytes.find prepares itself for a millisecond

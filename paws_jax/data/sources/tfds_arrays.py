@@ -59,7 +59,7 @@ def _read_split(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
     )
   except AssertionError as error:  # how TFDS says that there are no files
     raise errors.MissingFileError(
-      tfds_builders.not_prepared(builder)
+      tfds_builders.how_to_prepare(builder)
     ) from error
   dataset = dataset.map(lambda row: {key: row[key] for key in keys})
   # Batches cost a tenth of single rows, where the builder fixes the shape.

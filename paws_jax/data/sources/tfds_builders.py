@@ -33,7 +33,7 @@ def open_builder(directory: str, tfds_name: str) -> Any:
 
   if directory and (epath.Path(directory) / "dataset_info.json").exists():
     builder = tfds.builder_from_directory(directory)
-    _check_asked(builder, directory, tfds_name)
+    _check_name(builder, directory, tfds_name)
     return builder
   # "namespace:name" would fetch and run somebody's code.
   if not tfds_name or re.match(r"[\w-]+:[a-zA-Z]", tfds_name):
@@ -63,7 +63,7 @@ def open_builder(directory: str, tfds_name: str) -> Any:
     ) from error
 
 
-def _check_asked(builder: Any, directory: str, tfds_name: str) -> None:
+def _check_name(builder: Any, directory: str, tfds_name: str) -> None:
   """Raises unless each part of the name is one of the prepared data set."""
   full_name = builder.info.full_name
   name, *rest = re.split("[/:]", tfds_name)
@@ -91,7 +91,7 @@ def check_features(name: str, features: Any) -> None:
       )
 
 
-def not_prepared(builder: Any) -> str:
+def how_to_prepare(builder: Any) -> str:
   """Says how to prepare a data set, in one command."""
   name = builder.info.full_name
   root = _root(builder)
@@ -104,7 +104,7 @@ def not_prepared(builder: Any) -> str:
   )
 
 
-def to_convert(builder: Any) -> str:
+def how_to_convert(builder: Any) -> str:
   """Says how to convert a data set to array_record, in one command."""
   return (
     "run this once (it needs pip install apache-beam):\n"

@@ -30,7 +30,7 @@ _AT_ONCE = 1024
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Names:
+class _IndexedImages:
   """What the readers of both kinds tell of their records."""
 
   title: str
@@ -53,7 +53,7 @@ class _Names:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Offsets(_Names):
+class TFRecordImages(_IndexedImages):
   """Images within TFRECORD files: a `catalog.Reader`."""
 
   paths: tuple[str, ...]
@@ -78,7 +78,7 @@ class Offsets(_Names):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Source(_Names):
+class DataSourceImages(_IndexedImages):
   """Images of a random access data source of TFDS: a `catalog.Reader`."""
 
   source: Sequence[bytes]
@@ -123,7 +123,7 @@ def load(
   _check_dtype(builder)
   splits = [name for name, split in info.splits.items() if split.num_examples]
   if not splits:
-    raise errors.MissingFileError(tfds_builders.not_prepared(builder))
+    raise errors.MissingFileError(tfds_builders.how_to_prepare(builder))
   if "train" not in splits:
     raise errors.InputError(
       f"{info.full_name} has the splits {splits}, but needs train: choose "
@@ -158,7 +158,7 @@ def _is_unlabelled(builder: Any, split: str) -> bool:
   chunks, _ = _chunks(builder, split)
   for chunk in chunks:
     for _, record in chunk():
-      return record_index.label_of(record) < 0
+      return record_index.read_label(record) < 0
   return False
 
 
@@ -166,7 +166,7 @@ def _part(builder: Any, split: str, *, index_dir: str) -> catalog.Part:
   """Opens a split, with the index that is kept of it or a new one."""
   full_name = builder.info.full_name
   shards = _shards(builder, split)
-  files = [_described(path) for path in shards]
+  files = [_shard(path) for path in shards]
   sizes = [size for _, size, _ in files]
   places = _index_paths(os.fspath(builder.data_path), split, index_dir)
   found = (record_index.load(place, files) for place in places)
@@ -182,19 +182,19 @@ def _part(builder: Any, split: str, *, index_dir: str) -> catalog.Part:
       else [sum(sizes) // len(chunks)] * len(chunks),
       num_records=builder.info.splits[split].num_examples,
     )
-    _keep(places, index, files)
+    _save_index(places, index, files)
   else:
     source = _source(builder, split)
   title = f"{full_name.rpartition('/')[0]} {split}"
   reader = (
-    Offsets(title=title, index=index, paths=tuple(shards))
+    TFRecordImages(title=title, index=index, paths=tuple(shards))
     if source is None
-    else Source(title=title, index=index, source=source)
+    else DataSourceImages(title=title, index=index, source=source)
   )
   return catalog.Part(images=reader, labels=index.labels)
 
 
-def _described(path: str) -> record_index.Shard:
+def _shard(path: str) -> record_index.Shard:
   status = os.stat(path)
   return os.path.basename(path), status.st_size, status.st_mtime_ns
 
@@ -233,7 +233,7 @@ def _source(builder: Any, split: str) -> Sequence[bytes] | None:
   raise errors.InputError(
     f"{builder.info.full_name} is prepared as {file_format}, but images are "
     "read by index from array_record, parquet or tfrecord; to convert it, "
-    + tfds_builders.to_convert(builder)
+    + tfds_builders.how_to_convert(builder)
   )
 
 
@@ -268,7 +268,7 @@ def _index_paths(place: str, split: str, index_dir: str) -> list[str]:
   ]
 
 
-def _keep(
+def _save_index(
   places: list[str],
   index: record_index.RecordIndex,
   files: list[record_index.Shard],

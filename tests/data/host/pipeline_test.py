@@ -483,16 +483,16 @@ def test_what_nothing_can_stand_in_for_is_not_to_be_skipped(root, rows, named):
 
 def test_rows_are_tried_in_turn():
   others = np.array([2, 5, 9])
-  assert list(image_reader.rows_in_turn(5, others)) == [9, 2]
-  assert list(image_reader.rows_in_turn(9, others)) == [2, 5]
-  assert list(image_reader.rows_in_turn(3, others)) == [5, 9, 2]
+  assert list(image_reader.rows_after(5, others)) == [9, 2]
+  assert list(image_reader.rows_after(9, others)) == [2, 5]
+  assert list(image_reader.rows_after(3, others)) == [5, 9, 2]
 
 
 def test_the_first_substitute_costs_no_list_of_all_of_them():
   others = np.arange(10**6, dtype=np.int32)
   tracemalloc.start()
   try:
-    assert next(image_reader.rows_in_turn(7, others)) == 8
+    assert next(image_reader.rows_after(7, others)) == 8
     assert tracemalloc.get_traced_memory()[1] < 10**5
   finally:
     tracemalloc.stop()
@@ -546,7 +546,7 @@ def test_the_cache_keeps_to_its_budget():
 
 def test_a_bad_image_is_not_cached():
   cache = image_reader.Cache(1000)
-  cache.put(0, image_reader.NOTHING)
+  cache.put(0, image_reader.NO_IMAGE)
   assert not cache._images
 
 

@@ -110,17 +110,17 @@ def test_a_missing_list_is_named(tmp_path):
 def test_known_tells_the_papers_lists_by_their_contents(tmp_path, monkeypatch):
   path = tmp_path / "99percent.txt"
   path.write_text("n01440764_10026.JPEG\n")
-  assert lists.known(path) is None
+  assert lists.published_name(path) is None
   digest = hashlib.sha256(b"n01440764_10026.JPEG\n").hexdigest()
-  monkeypatch.setitem(lists._KNOWN, digest, "1pct")
-  assert lists.known(path) == "1pct"
+  monkeypatch.setitem(lists._PUBLISHED, digest, "1pct")
+  assert lists.published_name(path) == "1pct"
   with pytest.raises(FileNotFoundError):
-    lists.known(tmp_path / "none")
+    lists.published_name(tmp_path / "none")
 
 
 def test_the_hashes_of_the_papers_lists_are_those_published():
-  assert {name: digest[:8] for digest, name in lists._KNOWN.items()} == {
+  assert {name: digest[:8] for digest, name in lists._PUBLISHED.items()} == {
     "1pct": "71e82a48",
     "10pct": "6d09de11",
   }
-  assert all(len(digest) == 64 for digest in lists._KNOWN)
+  assert all(len(digest) == 64 for digest in lists._PUBLISHED)

@@ -237,7 +237,7 @@ def test_the_papers_lists_are_named_in_the_split(tmp_path, monkeypatch):
   path = tmp_path / "names.txt"
   path.write_text("0\n1\n2\n")
   digest = hashlib.sha256(path.read_bytes()).hexdigest()
-  monkeypatch.setitem(lists._KNOWN, digest, "1pct")
+  monkeypatch.setitem(lists._PUBLISHED, digest, "1pct")
   split = split_lib.choose(
     tiny_arrays(), labels_per_class=2, split_seed=0, labels_file=str(path)
   )

@@ -355,7 +355,9 @@ def test_a_source_that_fails_names_the_image():
     },
     keys=("a.jpg",),
   )
-  reader = tfds_records.Source(title="set train", index=index, source=[])
+  reader = tfds_records.DataSourceImages(
+    title="set train", index=index, source=[]
+  )
   with pytest.raises(OSError, match=r"set train: a\.jpg cannot be read: list"):
     reader.read(0)
 
