@@ -18,17 +18,17 @@ _MOST_PAIRS_LISTED = 20
 
 def other_files(report: findings.Report, found: catalog.Catalog) -> None:
   """Files among the images that are not read, by their suffix."""
-  if not found.left_aside:
+  if not found.other_files:
     return
-  kinds = sorted(found.left_aside.items(), key=lambda one: (-one[1], one[0]))
-  total = findings.count(sum(found.left_aside.values()), "file")
+  kinds = sorted(found.other_files.items(), key=lambda one: (-one[1], one[0]))
+  total = findings.count(sum(found.other_files.values()), "file")
   report.say(
     f"{total} of other kinds among the images: "
     + text_lib.first_few(
       f"{number:,} {suffix or 'without a suffix'}" for suffix, number in kinds
     )
   )
-  for notice in folders.notices(found.left_aside):
+  for notice in folders.notices(found.other_files):
     report.warning(notice)
 
 

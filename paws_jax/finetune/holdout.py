@@ -17,6 +17,7 @@ from paws_jax import augment
 from paws_jax import errors
 from paws_jax import text
 from paws_jax.data import dataset as dataset_lib
+from paws_jax.data import load_dataset
 from paws_jax.data.labels import draw
 from paws_jax.data.labels import split
 
@@ -187,7 +188,7 @@ def _listed(
   }
   views = augment.ViewsConfig(**config.views)
   try:
-    others = dataset_lib.load(
+    others = load_dataset.load(
       dataset_lib.DataConfig(**section), views, every_class=False
     )
   except (ValueError, FileNotFoundError) as error:

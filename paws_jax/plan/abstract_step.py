@@ -22,6 +22,7 @@ import numpy as np
 from paws_jax import augment
 from paws_jax import errors
 from paws_jax.data import dataset
+from paws_jax.data import load_dataset
 from paws_jax.data import memory_pipeline
 from paws_jax.data import sampling
 from paws_jax.data.host import pipeline as pipeline_lib
@@ -206,7 +207,7 @@ def _source(
   sizes = KNOWN.get(re.split("[/:]", section.tfds_name)[0])
   # Nothing is looked for: a plan is made where the data are not.
   if section.source != "tfds" or not sizes:
-    found = dataset.load(section, views)
+    found = load_dataset.load(section, views)
   elif section.pipeline == "host":
     return _encoded(section, sizes)
   elif sizes.shape is None:
@@ -220,7 +221,7 @@ def _source(
       section = dataclasses.replace(
         section, labels_file="", labels_per_class=support.images_per_class
       )
-    found = dataset.load(section, views, arrays=_blank(section, sizes))
+    found = load_dataset.load(section, views, arrays=_blank(section, sizes))
   return Source(
     found.name, found.num_classes, found.in_memory, found.make_pipeline
   )

@@ -18,6 +18,7 @@ import numpy as np
 
 from paws_jax import config as config_lib
 from paws_jax.data import dataset as dataset_lib
+from paws_jax.data import load_dataset
 from paws_jax.data.labels import split as split_lib
 from paws_jax.data.sources import arrays
 from paws_jax.data.sources import catalog
@@ -149,7 +150,7 @@ def _inspect(
   report.block("Data")
   section = dataset_lib.DataConfig(**config.data)
   if section.pipeline == "host":
-    found = whole = dataset_lib.open_catalog(section)
+    found = whole = load_dataset.open_catalog(section)
     decode_size = inspect.file_size_in_pixels(
       max_pixels=section.max_pixels, canvas_size=section.canvas_size
     )

@@ -20,6 +20,7 @@ from paws_jax import models
 from paws_jax import optim
 from paws_jax.config import finetune
 from paws_jax.data import dataset as dataset_lib
+from paws_jax.data import load_dataset
 from paws_jax.data import memory_pipeline
 from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.evaluation import embed
@@ -115,7 +116,7 @@ def create(
   sections = _sections(config)
   views = augment.ViewsConfig(**sections["views"])
   data_config = dataset_lib.DataConfig(**sections["data"])
-  dataset = dataset_lib.load(data_config, views, arrays=arrays)
+  dataset = load_dataset.load(data_config, views, arrays=arrays)
   train_config = state_lib.TrainConfig(**sections["train"])
   mesh = mesh_lib.make_mesh(devices, bn_group_size=train_config.bn_group_size)
   method, encoder, support = create_method(

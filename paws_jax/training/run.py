@@ -248,7 +248,7 @@ class TrainingRun:
     self, state: state_lib.TrainState, step: int
   ) -> dict[str, float]:
     """Accuracy to be shown while training; empty when none can be measured."""
-    part = self._experiment.dataset.watched
+    part = self._experiment.dataset.monitored_part
     if part == "labelled" and not measure.can_leave_one_out(self._experiment):
       return {}
     queries, supports = self._embed(state, step, part, "labelled")

@@ -20,6 +20,7 @@ from paws_jax.classifier import files
 from paws_jax.classifier import image_list
 from paws_jax.classifier import predictions as predictions_lib
 from paws_jax.data import dataset as dataset_lib
+from paws_jax.data import load_dataset
 from paws_jax.evaluation import accuracy
 from paws_jax.training import save_classifier
 from tests import untrained_run
@@ -87,7 +88,7 @@ def test_a_run_on_disk_knows_its_labelled_images_again(tmp_path):
   )
   config.views.update(mean=(0.5,) * 3, std=(0.25,) * 3)
   sections = config.to_dict()
-  dataset = dataset_lib.load(
+  dataset = load_dataset.load(
     dataset_lib.DataConfig(**sections["data"]),
     augment.ViewsConfig(**sections["views"]),
   )

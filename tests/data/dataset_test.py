@@ -9,6 +9,7 @@ import pytest
 from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax.data import dataset as dataset_lib
+from paws_jax.data import load_dataset
 from paws_jax.data import memory_pipeline
 from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.parallel import mesh
@@ -34,7 +35,7 @@ def load(arrays, **changes):
   section = dict(config_lib.base().data) | {"labels_per_class": 3} | changes
   views = dict(config_lib.base().views)
   views |= {"large_size": 8, "mean": (0.5,), "std": (0.25,), "eval_resize": 0}
-  return dataset_lib.load(
+  return load_dataset.load(
     dataset_lib.DataConfig(**section),
     augment.ViewsConfig(**views),
     arrays=arrays,
@@ -126,7 +127,7 @@ def test_images_that_are_left_aside_are_told(tmp_path, monkeypatch):
     path.touch()
   changes = {"source": "folder", "pipeline": "host", "labels_per_class": 1}
   section = dict(config_lib.base().data) | changes | {"dir": "~/photos"}
-  dataset = dataset_lib.load(
+  dataset = load_dataset.load(
     dataset_lib.DataConfig(**section),
     augment.ViewsConfig(**config_lib.base().views),
   )

@@ -9,6 +9,7 @@ from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax.data import dataset as dataset_lib
 from paws_jax.data import labelled_pipeline
+from paws_jax.data import load_dataset
 from paws_jax.data import memory_pipeline
 from paws_jax.data import sampling
 from paws_jax.data.host import pipeline as pipeline_lib
@@ -151,7 +152,7 @@ def test_on_disk_no_image_stands_in_for_another(tmp_path, monkeypatch):
     labels_per_class=0,
     on_bad_image="skip",
   )
-  dataset = dataset_lib.load(
+  dataset = load_dataset.load(
     dataset_lib.DataConfig(**config.data), augment.ViewsConfig(**config.views)
   )
   asked = []

@@ -5,6 +5,7 @@ import pytest
 
 from paws_jax import augment
 from paws_jax.data import dataset as dataset_lib
+from paws_jax.data import load_dataset
 from paws_jax.finetune import holdout
 from tests import tiny_recipe
 
@@ -17,7 +18,7 @@ def _recipe(labels_per_class=5, **changes):
 
 
 def _parts(config):
-  dataset = dataset_lib.load(
+  dataset = load_dataset.load(
     dataset_lib.DataConfig(**config.data), augment.ViewsConfig(**config.views)
   )
   return dataset, holdout.create(config, dataset)

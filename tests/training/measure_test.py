@@ -106,12 +106,12 @@ def test_without_test_images_the_labelled_ones_are_what_there_is():
   assert "PAWS-NN" not in table
   assert "raw pixels" not in table
   assert "leave-one-out, labelled   100.0% [" in table
-  assert built.dataset.watched == "labelled"
+  assert built.dataset.monitored_part == "labelled"
 
 
 def test_validation_images_are_watched_before_test_images():
-  assert experiment(validation=1).dataset.watched == "validation"
-  assert experiment().dataset.watched == "test"
+  assert experiment(validation=1).dataset.monitored_part == "validation"
+  assert experiment().dataset.monitored_part == "test"
 
 
 def test_images_on_disk_have_no_pixel_baseline():

@@ -8,6 +8,7 @@ import pytest
 from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax.data import dataset as dataset_lib
+from paws_jax.data import load_dataset
 from paws_jax.data.labels import hidden
 from paws_jax.training import pseudo_labels
 from tests import tiny_recipe
@@ -77,7 +78,7 @@ def test_data_in_memory_know_what_they_hide(per_class):
   section = config_lib.base().data
   section.labels_per_class = per_class
   views = augment.ViewsConfig(**tiny_recipe.get_config().views)
-  dataset = dataset_lib.load(dataset_lib.DataConfig(**section), views)
+  dataset = load_dataset.load(dataset_lib.DataConfig(**section), views)
   if not per_class:
     assert dataset.hidden is None
     return

@@ -104,7 +104,7 @@ class Catalog:
     train: the training images, at least one of them labelled.
     test: images to evaluate on, all labelled; None when there are none.
     val: likewise, to choose settings on.
-    left_aside: how many files of other kinds lie among the images, by their
+    other_files: how many files of other kinds lie among the images, by their
       suffix in lower case: {".heic": 50, ".txt": 1, "": 2}.
   """
 
@@ -113,7 +113,7 @@ class Catalog:
   train: Part
   test: Part | None = None
   val: Part | None = None
-  left_aside: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  other_files: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     seen: dict[str, int] = {}

@@ -77,14 +77,14 @@ def load(
       others[field] = os.path.realpath(os.path.join(root, given))
       _check_directory(field, others[field])
   apart = _identities(root=root, others=others)
-  left_aside: _Counts = collections.Counter()
-  train = _classes("data.dir", root, apart, left_aside)
+  other_files: _Counts = collections.Counter()
+  train = _classes("data.dir", root, apart, other_files)
   # Where the unlabelled ones lie must not matter to a copy of the data; nor
   # may they be taken for those of a class called "unlabelled".
   keys = list(train.paths)
   if unlabelled_dir:
     place = others["data.unlabelled_dir"]
-    found = _unlabelled(root, place, apart, left_aside)
+    found = _unlabelled(root, place, apart, other_files)
     keys += [
       f"../unlabelled/{os.path.relpath(os.path.join(root, path), place)}"
       for path in found
@@ -94,24 +94,24 @@ def load(
   test = None
   if test_dir:
     place = others["data.test_dir"]
-    test = _test(place, train.names, apart, left_aside)
+    test = _test(place, train.names, apart, other_files)
   return catalog.Catalog(
     name=os.path.basename(os.path.abspath(directory)) or directory,
     class_names=tuple(train.names),
     train=_part(root, train.paths, train.labels, keys),
     test=test,
-    left_aside=dict(left_aside),
+    other_files=dict(other_files),
   )
 
 
-def notices(left_aside: Mapping[str, int]) -> list[str]:
+def notices(other_files: Mapping[str, int]) -> list[str]:
   """Lines about images in formats that are not read, the most frequent first.
 
   Args:
-    left_aside: of a `catalog.Catalog`.
+    other_files: of a `catalog.Catalog`.
   """
   unread = [
-    (n, suffix) for suffix, n in left_aside.items() if suffix in _UNREAD
+    (n, suffix) for suffix, n in other_files.items() if suffix in _UNREAD
   ]
   return [
     f"{number:,} {suffix} {'file is' if number == 1 else 'files are'} left "
@@ -174,11 +174,11 @@ class _Classes(NamedTuple):
 
 
 def _classes(
-  field: str, root: str, apart: frozenset[_Place], left_aside: _Counts
+  field: str, root: str, apart: frozenset[_Place], other_files: _Counts
 ) -> _Classes:
   """Lists the class folders in a directory; counts what is left aside."""
   folders, loose, others = _scan(root)
-  left_aside.update(map(_suffix, others))
+  other_files.update(map(_suffix, others))
   folders = sorted(
     name for name in folders if _identity(os.path.join(root, name)) not in apart
   )
@@ -206,7 +206,7 @@ def _classes(
         )
     if not images:
       empty.append(f"{name!r} (with {others.total()} files of other kinds)")
-    left_aside.update(others)
+    other_files.update(others)
     found.paths.extend(images)
     found.labels.extend([label] * len(images))
   if empty:
@@ -219,7 +219,7 @@ def _classes(
 
 
 def _unlabelled(
-  root: str, directory: str, apart: frozenset[_Place], left_aside: _Counts
+  root: str, directory: str, apart: frozenset[_Place], other_files: _Counts
 ) -> list[str]:
   """Paths of the images below a directory, relative to root."""
   found, others, _ = _images(directory, root, apart)
@@ -229,7 +229,7 @@ def _unlabelled(
       f"{others.total()} files of other kinds: add images "
       f'({", ".join(SUFFIXES)}), or set it to ""'
     )
-  left_aside.update(others)
+  other_files.update(others)
   return found
 
 
@@ -237,10 +237,10 @@ def _test(
   directory: str,
   class_names: list[str],
   apart: frozenset[_Place],
-  left_aside: _Counts,
+  other_files: _Counts,
 ) -> catalog.Part:
   """The test images, with labels that count as those of class_names do."""
-  found = _classes("data.test_dir", directory, apart, left_aside)
+  found = _classes("data.test_dir", directory, apart, other_files)
   unknown = [name for name in found.names if name not in set(class_names)]
   if unknown:
     raise errors.InputError(
@@ -270,7 +270,7 @@ def _images(
     were entered.
   """
   paths: list[str] = []
-  left_aside: _Counts = collections.Counter()
+  other_files: _Counts = collections.Counter()
   entered: dict[_Place, str] = {}
   closed = apart - {_identity(top)}
   waiting = [top]
@@ -280,14 +280,14 @@ def _images(
     if identity in closed or identity in entered:
       continue
     folders, images, others = _scan(folder)
-    left_aside.update(map(_suffix, others))
+    other_files.update(map(_suffix, others))
     below = entered[identity] = os.path.relpath(folder, root)
     paths += [os.path.join(below, name) for name in images]
     # Of two ways to the same place, the first in this order counts.
     waiting += [
       os.path.join(folder, name) for name in sorted(folders, reverse=True)
     ]
-  return sorted(paths), left_aside, entered
+  return sorted(paths), other_files, entered
 
 
 def _suffix(name: str) -> str:

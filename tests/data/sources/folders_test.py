@@ -194,7 +194,7 @@ def test_files_of_other_kinds_are_counted(tmp_path):
   tree(tmp_path / "more", "1.jpg", "2.AVIF", "3.avif")
   tree(tmp_path / "held", "a/1.jpg", "a/2.cr2", "a/3.heif")
   got = load(root, unlabelled="../more", test="../held")
-  assert got.left_aside == {
+  assert got.other_files == {
     ".heic": 3,
     ".txt": 1,
     "": 1,
@@ -202,13 +202,13 @@ def test_files_of_other_kinds_are_counted(tmp_path):
     ".cr2": 1,
     ".heif": 1,
   }
-  assert folders.notices(got.left_aside) == [
+  assert folders.notices(got.other_files) == [
     "3 .heic files are left aside: to use them, convert to JPEG or PNG",
     "2 .avif files are left aside: to use them, convert to JPEG or PNG",
     "1 .cr2 file is left aside: to use it, convert to JPEG or PNG",
     "1 .heif file is left aside: to use it, convert to JPEG or PNG",
   ]
-  assert load(tree(tmp_path / "plain", "a/1.jpg")).left_aside == {}
+  assert load(tree(tmp_path / "plain", "a/1.jpg")).other_files == {}
 
 
 @pytest.mark.parametrize("back", [False, True])

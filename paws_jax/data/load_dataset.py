@@ -1,0 +1,297 @@
+"""Read a data set and choose its labelled images."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+
+from paws_jax import augment
+from paws_jax import errors
+from paws_jax.data import dataset as dataset_lib
+from paws_jax.data import memory_pipeline
+from paws_jax.data import sampling
+from paws_jax.data.host import evaluation_images
+from paws_jax.data.host import pipeline
+from paws_jax.data.labels import hidden as hidden_lib
+from paws_jax.data.labels import split as split_lib
+from paws_jax.data.sources import arrays as arrays_lib
+from paws_jax.data.sources import catalog
+from paws_jax.data.sources import folders
+from paws_jax.data.sources import manifest
+
+
+def load(
+  config: dataset_lib.DataConfig,
+  views: augment.ViewsConfig,
+  *,
+  arrays: arrays_lib.Arrays | None = None,
+  every_class: bool = True,
+) -> dataset_lib.Dataset:
+  """Reads a data set and chooses its labelled images.
+
+  Args:
+    config: section `data`.
+    views: section `views`, for the evaluation crop.
+    arrays: the data; by default those that `config` names.
+    every_class: whether each class needs a labelled image; False allows a
+      `labels_file` that leaves classes out.
+
+  Raises:
+    ValueError: the data and the recipe contradict each other.
+    FileNotFoundError: a file or directory is missing.
+  """
+  if config.pipeline == "host":
+    return _on_disk(config, views, every_class)
+  if arrays is None:
+    arrays = arrays_lib.load(
+      config.source, directory=config.dir, tfds_name=config.tfds_name
+    )
+  return _in_memory(arrays, config, views, every_class)
+
+
+def _in_memory(
+  arrays: arrays_lib.Arrays,
+  config: dataset_lib.DataConfig,
+  views: augment.ViewsConfig,
+  every_class: bool,
+) -> dataset_lib.Dataset:
+  """Makes a data set whose images are kept on the devices."""
+  resize = functools.partial(memory_pipeline.resize, side=config.image_size)
+  images = resize(arrays.train_images)
+  _check_images(arrays.name, images.shape[1:], views)
+  split = _choose_split(arrays, config, every_class)
+  ids, labels = split.labelled_ids, arrays.train_labels
+
+  def train_part(rows, labels) -> dataset_lib.LabelledImages:
+    return dataset_lib.LabelledImages(
+      arrays.train_images[rows], labels[rows], lambda i: f"train {rows[i]}"
+    )
+
+  used_labels = _used_labels(labels, ids)
+  return dataset_lib.Dataset(
+    name=arrays.name,
+    class_names=arrays.class_names,
+    split=split,
+    labelled=train_part(ids, labels),
+    validation=None,
+    test=dataset_lib.LabelledImages(
+      arrays.test_images, arrays.test_labels, lambda i: f"test {i}"
+    ),
+    unlabelled=_unless_empty(
+      train_part(np.flatnonzero(used_labels < 0), used_labels)
+    ),
+    hidden=_unless_empty(
+      train_part(hidden_lib.sample_rows(labels, ids), labels)
+    ),
+    in_memory=True,
+    eval_views=views,
+    resize=resize,
+    make_pipeline=functools.partial(
+      _memory_pipeline, images, arrays, ids, config.include_labelled
+    ),
+  )
+
+
+def _memory_pipeline(
+  images: np.ndarray,
+  arrays: arrays_lib.Arrays,
+  all_labelled_ids: np.ndarray,
+  include_labelled: bool,
+  *,
+  support: memory_pipeline.SupportConfig,
+  labelled_ids: np.ndarray | None = None,
+  pool: np.ndarray | None = None,
+  **options: Any,
+) -> memory_pipeline.InMemory:
+  """Makes the pipeline of a data set in memory; see `Dataset`."""
+  if labelled_ids is None:
+    labelled_ids = all_labelled_ids
+  if pool is None:
+    pool = _pool(len(images), all_labelled_ids, include_labelled)
+  return memory_pipeline.InMemory(
+    images,
+    _label_index(arrays, labelled_ids, support),
+    support=support,
+    pool=pool,
+    **options,
+  )
+
+
+def _on_disk(
+  config: dataset_lib.DataConfig, views: augment.ViewsConfig, every_class: bool
+) -> dataset_lib.Dataset:
+  """Makes a data set of encoded images, each read when it is needed."""
+  listing = open_catalog(config)
+  side = views.large_size
+  _check_images(listing.name, (side, side, 3), views)
+  split = _choose_split(listing, config, every_class)
+  ids, labels = split.labelled_ids, listing.train.labels
+  evaluation = functools.partial(
+    evaluation_images.EvaluationImages,
+    resize=views.eval_resize,
+    size=side,
+    max_pixels=config.max_pixels,
+  )
+
+  def held_out(part: catalog.Part | None) -> dataset_lib.LabelledImages | None:
+    if part is None:
+      return None
+    return dataset_lib.LabelledImages(
+      evaluation(part.images), part.labels, part.images.name
+    )
+
+  def train_part(rows, labels) -> dataset_lib.LabelledImages:
+    reader = listing.train.images
+    images = evaluation(
+      reader, rows=rows, leave_out_bad=config.on_bad_image == "skip"
+    )
+    return dataset_lib.LabelledImages(
+      images, labels[rows], lambda i: reader.name(int(rows[i]))
+    )
+
+  used_labels = _used_labels(labels, ids)
+  return dataset_lib.Dataset(
+    name=listing.name,
+    class_names=listing.class_names,
+    split=split,
+    labelled=train_part(ids, labels),
+    validation=held_out(listing.val),
+    test=held_out(listing.test),
+    unlabelled=_unless_empty(
+      train_part(np.flatnonzero(used_labels < 0), used_labels)
+    ),
+    hidden=_unless_empty(
+      train_part(hidden_lib.sample_rows(labels, ids), labels)
+    ),
+    in_memory=False,
+    # They are already the squares to embed.
+    eval_views=dataclasses.replace(views, eval_resize=0),
+    resize=lambda images: images,
+    make_pipeline=functools.partial(_disk_pipeline, listing, config, ids),
+    notices=tuple(folders.notices(listing.other_files)),
+  )
+
+
+def _disk_pipeline(
+  listing: catalog.Catalog,
+  config: dataset_lib.DataConfig,
+  all_labelled_ids: np.ndarray,
+  *,
+  support: memory_pipeline.SupportConfig,
+  labelled_ids: np.ndarray | None = None,
+  pool: np.ndarray | None = None,
+  **options: Any,
+) -> pipeline.HostPipeline:
+  """Makes the pipeline of a data set on disk; see `Dataset`."""
+  if labelled_ids is None:
+    labelled_ids = all_labelled_ids
+  # Labels go with a given pool: a substitute would have another label.
+  on_bad_image = config.on_bad_image if pool is None else "error"
+  if pool is None:
+    pool = _pool(
+      len(listing.train.labels), all_labelled_ids, config.include_labelled
+    )
+  return pipeline.HostPipeline(
+    listing.train.images,
+    _label_index(listing, labelled_ids, support),
+    support=support,
+    pool=pool,
+    canvas_size=config.canvas_size,
+    on_bad_image=on_bad_image,
+    max_pixels=config.max_pixels,
+    support_cache_mb=config.support_cache_mb,
+    **options,
+  )
+
+
+def _unless_empty(
+  part: dataset_lib.LabelledImages,
+) -> dataset_lib.LabelledImages | None:
+  return part if len(part) else None
+
+
+def open_catalog(config: dataset_lib.DataConfig) -> catalog.Catalog:
+  """Lists the images on disk that section `data` names, without opening any.
+
+  Raises:
+    ValueError, FileNotFoundError: see `folders`, `manifest`, `tfds_records`.
+  """
+  if config.source == "tfds":
+    from paws_jax.data.sources import tfds_records
+
+    return tfds_records.load(config.dir, config.tfds_name)
+  if config.manifest:
+    return manifest.load(config.manifest, directory=config.dir)
+  return folders.load(
+    config.dir, unlabelled_dir=config.unlabelled_dir, test_dir=config.test_dir
+  )
+
+
+def _choose_split(
+  dataset: split_lib.Dataset, config: dataset_lib.DataConfig, every_class: bool
+) -> split_lib.Split:
+  return split_lib.choose(
+    dataset,
+    labels_per_class=config.labels_per_class,
+    labels_fraction=config.labels_fraction,
+    split_seed=config.split_seed,
+    labels_file=config.labels_file,
+    every_class=every_class,
+  )
+
+
+def _used_labels(labels: np.ndarray, labelled_ids: np.ndarray) -> np.ndarray:
+  """Labels of the training images, int32 [n]: -1 where none may be used."""
+  used = np.full_like(labels, catalog.UNLABELLED)
+  used[labelled_ids] = labels[labelled_ids]
+  return used
+
+
+def _pool(
+  num_images: int, labelled_ids: np.ndarray, include_labelled: bool
+) -> np.ndarray:
+  """Rows of the training set that serve as unlabelled images, int32."""
+  rows = np.arange(num_images, dtype=np.int32)
+  return rows if include_labelled else np.delete(rows, labelled_ids)
+
+
+def _label_index(
+  dataset: split_lib.Dataset,
+  labelled_ids: np.ndarray,
+  support: memory_pipeline.SupportConfig,
+) -> sampling.LabelIndex:
+  """Groups the labelled images by class; refuses too few for the supports."""
+  names = dataset.class_names
+  index = sampling.label_index(
+    labelled_ids, dataset.train_labels, class_names=names
+  )
+  sampling.check_support(
+    index,
+    class_names=names,
+    classes_per_step=support.classes_per_step,
+    images_per_class=support.images_per_class,
+    with_replacement=support.with_replacement,
+  )
+  return index
+
+
+def _check_images(
+  name: str, shape: tuple[int, int, int], views: augment.ViewsConfig
+) -> None:
+  """Refuses statistics and crops that the images cannot have."""
+  height, width, channels = shape
+  if len(views.mean) != channels or len(views.std) != channels:
+    raise errors.InputError(
+      f"views.mean and views.std have {len(views.mean)} and {len(views.std)} "
+      f"values but {name} has {channels} channels: give one per channel."
+    )
+  short = views.eval_resize or min(height, width)
+  if short < views.large_size:
+    raise errors.InputError(
+      f"views.large_size is {views.large_size} but the short side of an "
+      f"evaluation image is {short}: set views.eval_resize to at least "
+      f"{views.large_size}."
+    )
