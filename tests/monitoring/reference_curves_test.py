@@ -269,7 +269,7 @@ def test_a_shipped_reference_is_found_by_name(reference, tmp_path, monkeypatch):
 
 def test_a_name_that_is_nothing_is_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(reference_curves, "DIRECTORY", tmp_path)
-  with pytest.raises(FileNotFoundError, match=r"=quick is .*none yet"):
+  with pytest.raises(FileNotFoundError, match=r"=quick is .*none exist"):
     reference_curves.find("quick")
   (tmp_path / "quickstart.json").write_text("{}")
   with pytest.raises(FileNotFoundError, match=r"\(quickstart\)"):
