@@ -41,7 +41,7 @@ from paws_jax import config as config_lib
 from paws_jax import models
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import preprocessing
-from paws_jax.classifier import support_bank
+from paws_jax.classifier import support_bank as support_bank_lib
 from paws_jax.parallel import cpu_devices
 from paws_jax.parallel import mesh as mesh_lib
 
@@ -116,7 +116,7 @@ def _classifier() -> classifier_lib.Classifier:
   return classifier_lib.Classifier(
     class_names=tuple(map(str, range(_CLASSES))),
     temperature=0.1,
-    bank=support_bank.Bank(
+    support_bank=support_bank_lib.SupportBank(
       embeddings=rng.normal(size=(count, 256)).astype(np.float32),
       labels=(np.arange(count) % _CLASSES).astype(np.int32),
       names=tuple(map(str, range(count))),

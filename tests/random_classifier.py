@@ -8,7 +8,7 @@ from paws_jax import models
 from paws_jax.classifier import classifier
 from paws_jax.classifier import predictions
 from paws_jax.classifier import preprocessing
-from paws_jax.classifier import support_bank
+from paws_jax.classifier import support_bank as support_bank_lib
 
 CLASSES = ("ant", "bee", "cow")
 SUPPORTS = 7
@@ -61,7 +61,7 @@ def make(seed=0, *, head=False, dtype="float32", **changes):
   return classifier.Classifier(
     class_names=CLASSES,
     temperature=0.5,
-    bank=support_bank.Bank(
+    support_bank=support_bank_lib.SupportBank(
       embeddings=random.normal(size=(SUPPORTS, dim)).astype(np.float32),
       labels=np.arange(SUPPORTS, dtype=np.int32) % len(CLASSES),
       names=tuple(f"image {i}" for i in range(SUPPORTS)),

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -25,7 +26,8 @@ from paws_jax.classifier import image_list
 from paws_jax.classifier import on_device
 from paws_jax.classifier import predictions as predictions_lib
 from paws_jax.classifier import preprocessing as preprocessing_lib
-from paws_jax.classifier import support_bank
+from paws_jax.classifier import support_bank as support_bank_lib
+from paws_jax.classifier import vote
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +39,8 @@ class Classifier:
   Attributes:
     class_names: K of them, in the order of the labels.
     temperature: τ of the vote.
-    bank: the N supports: embeddings [N, D], labels [N], names, thumbnails.
+    support_bank: the N supports: embeddings [N, D], labels [N], names,
+      thumbnails.
     model: section `model` of the run's recipe.
     variables: {"params", "batch_stats"} of the encoder, float32 on the host.
     preprocessing: what happens to an image before the encoder.
@@ -51,7 +54,7 @@ class Classifier:
 
   class_names: tuple[str, ...]
   temperature: float
-  bank: support_bank.Bank
+  support_bank: support_bank_lib.SupportBank
   model: Mapping[str, Any]
   variables: Mapping[str, Any]
   preprocessing: preprocessing_lib.Preprocessing
@@ -81,7 +84,7 @@ class Classifier:
 
   @functools.cached_property
   def digest(self) -> str:
-    """Hex sha256 of weights, bank and all settings but `batch_size`."""
+    """Hex sha256 of weights, support bank and settings, not `batch_size`."""
     # What is predicted does not depend on it.
     same = dataclasses.replace(self, batch_size=1)
     settings = same._files()[files.SETTINGS]
@@ -91,6 +94,11 @@ class Classifier:
   def num_classes(self) -> int:
     """K."""
     return len(self.class_names)
+
+  @property
+  def bank(self) -> support_bank_lib.SupportBank:
+    """Former name of `support_bank`."""
+    return self.support_bank
 
   def predict(
     self, images: Any, *, num_supports: int = 3
@@ -105,10 +113,10 @@ class Classifier:
       num_supports: k, how many supports to name for each image.
 
     Raises:
-      TypeError, ValueError: for what are no images, and for a bank whose
-        supports are all of one class.
-      decode.BadImageError: naming an image that cannot be read; a ValueError.
-      train.NonFiniteError: naming images whose embeddings are not finite.
+      TypeError, ValueError: for what are no images, and for a support bank
+        of one class.
+      errors.BadImageError: naming an image that cannot be read; a ValueError.
+      errors.NonFiniteError: naming images whose embeddings are not finite.
     """
     listed = image_list.ImageList(images, self.preprocessing)
     parts = self.stream(listed, num_supports=num_supports)
@@ -126,8 +134,8 @@ class Classifier:
       float32 [n, D], not normalised.
 
     Raises:
-      TypeError, ValueError, train.NonFiniteError: as `predict`, but for the
-        bank.
+      TypeError, ValueError, errors.NonFiniteError: as `predict`, but for the
+        support bank.
     """
     listed = image_list.ImageList(images, self.preprocessing)
     return np.concatenate([rows for _, rows in self._embedded(listed)])
@@ -140,7 +148,7 @@ class Classifier:
       images: of it, as of `predict`; one will do, several are better.
 
     Raises:
-      TypeError, ValueError, train.NonFiniteError: as `embed`; for a name that
+      TypeError, ValueError, errors.NonFiniteError: as `embed`; for a name that
         is taken or blank; for a classifier with a head.
     """
     listed = image_list.ImageList(images, self.preprocessing)
@@ -152,14 +160,14 @@ class Classifier:
     """As `add_class`, and the images left out for what reason, by name.
 
     Raises:
-      decode.BadImageError: also when all images are left out.
+      errors.BadImageError: also when all images are left out.
     """
     check_new_class(name, self.class_names, has_head=self.head is not None)
-    shape = self.bank.thumbnails.shape[1:]
+    shape = self.support_bank.thumbnails.shape[1:]
     rows, thumbnails, names, bad = [], [], [], {}
     for batch, embeddings in self._embedded(images, skip_bad=skip_bad):
       rows.append(embeddings)
-      thumbnails.append(support_bank.thumbnails(batch.pixels, shape))
+      thumbnails.append(support_bank_lib.thumbnails(batch.pixels, shape))
       names += [images.name(place) for place in batch.places]
       bad |= {images.name(place): why for place, why in batch.bad.items()}
     if not names:
@@ -169,7 +177,7 @@ class Classifier:
         f"{reason}, and none of its {len(images)} images can be read",
         remedy="Repair them, or give others",
       )
-    added = support_bank.Bank(
+    added = support_bank_lib.SupportBank(
       embeddings=np.concatenate(rows),
       labels=np.full(len(names), self.num_classes, np.int32),
       names=tuple(names),
@@ -178,7 +186,7 @@ class Classifier:
     extended = dataclasses.replace(
       self,
       class_names=(*self.class_names, name),
-      bank=self.bank.extended(added),
+      support_bank=self.support_bank.extended(added),
     )
     return extended, bad
 
@@ -201,9 +209,9 @@ class Classifier:
         tells them.
 
     Raises:
-      ValueError, train.NonFiniteError: as `predict`.
+      ValueError, errors.NonFiniteError: as `predict`.
     """
-    self.check_bank()
+    self.check_support_bank()
     if num_supports < 0:
       raise errors.InputError(
         f"num_supports is {num_supports}: give 0 or more."
@@ -212,7 +220,7 @@ class Classifier:
 
     def decide(batch: image_list.Batch) -> predictions_lib.Predictions:
       features = self._device.embed(batch, images, size)
-      return self._device.vote(features, num_supports=num_supports, size=size)
+      return self._vote(features, num_supports=num_supports, size=size)
 
     return on_device.one_ahead(decide, images.batches(size, skip_bad=skip_bad))
 
@@ -228,7 +236,23 @@ class Classifier:
 
   @functools.cached_property
   def _device(self) -> on_device.OnDevice:
-    return on_device.OnDevice(self)
+    return on_device.OnDevice(
+      model=self.model,
+      variables=self.variables,
+      preprocessing=self.preprocessing,
+      has_head=self.head is not None,
+    )
+
+  @functools.cached_property
+  def _vote(self) -> Callable[..., predictions_lib.Predictions]:
+    return vote.make_voter(
+      self.support_bank,
+      num_classes=self.num_classes,
+      temperature=self.temperature,
+      head=self.head,
+      in_domain_temperature=self.in_domain_temperature,
+      mesh=self._device.mesh,
+    )
 
   def _batch_rows(self, count: int) -> int:
     """A power of two for few images, so that few programs are compiled."""
@@ -238,10 +262,10 @@ class Classifier:
     names = [field.name for field in dataclasses.fields(self)]
     return files.pack({name: getattr(self, name) for name in names})
 
-  def check_bank(self) -> None:
+  def check_support_bank(self) -> None:
     """Raises ValueError when all supports are of one class."""
     if self.head is None:
-      check_voters(self.bank.labels, self.class_names)
+      check_voters(self.support_bank.labels, self.class_names)
 
 
 def check_voters(labels: np.ndarray, class_names: Sequence[str]) -> None:

@@ -36,7 +36,7 @@ from paws_jax import models
 from paws_jax import text
 from paws_jax.classifier import predictions
 from paws_jax.classifier import preprocessing
-from paws_jax.classifier import support_bank
+from paws_jax.classifier import support_bank as support_bank_lib
 from paws_jax.runs import files as files_lib
 
 SETTINGS = "classifier.json"
@@ -68,7 +68,7 @@ def pack(fields: Mapping[str, Any]) -> dict[str, bytes]:
     ENCODER: safetensors.numpy.save(
       {name: np.ascontiguousarray(leaf) for name, leaf in variables.items()}
     ),
-    BANK: fields["bank"].to_bytes(),
+    BANK: fields["support_bank"].to_bytes(),
   }
   if fields["head"] is not None:
     head = dataclasses.asdict(fields["head"])
@@ -215,7 +215,7 @@ def _unpacked(path: epath.Path) -> dict[str, Any]:
       # Fields that are newer than the classifier have their defaults.
       "model": {**config_lib.base().model, **settings["model"]},
       "variables": traverse_util.unflatten_dict(variables, sep="/"),
-      "bank": support_bank.from_bytes(files[BANK]),
+      "support_bank": support_bank_lib.from_bytes(files[BANK]),
       "preprocessing": preprocessing.Preprocessing(**settings["preprocessing"]),
       "head": head,
     }
@@ -264,9 +264,13 @@ def _check_weights(path: epath.Path, fields: Mapping[str, Any]) -> None:
 
 def _disagreement(fields: Mapping[str, Any]) -> str:
   """What of settings, bank and head contradicts the rest; "": nothing."""
-  names, bank, head = fields["class_names"], fields["bank"], fields["head"]
+  names, support_bank, head = (
+    fields["class_names"],
+    fields["support_bank"],
+    fields["head"],
+  )
   count, dim = len(names), _embedding_size(fields)
-  labels, rows = bank.labels, bank.embeddings.shape
+  labels, rows = support_bank.labels, support_bank.embeddings.shape
   if not np.isfinite(fields["temperature"]) or fields["temperature"] <= 0:
     return f"its temperature is {fields['temperature']} and not above 0"
   in_domain = fields[_IN_DOMAIN]

@@ -1,51 +1,56 @@
-"""A classifier's encoder and bank on the devices."""
+"""A classifier's encoder on the devices."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import functools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from paws_jax import models
 from paws_jax.classifier import image_list
-from paws_jax.classifier import support_bank
-from paws_jax.classifier import vote
+from paws_jax.classifier import preprocessing as preprocessing_lib
+from paws_jax.classifier import support_bank as support_bank_lib
 from paws_jax.data import memory_pipeline
 from paws_jax.evaluation import embed
 from paws_jax.models import encoder
-from paws_jax.parallel import mesh
-
-if TYPE_CHECKING:
-  from paws_jax.classifier import classifier as classifier_lib
+from paws_jax.parallel import mesh as mesh_lib
 
 
 class OnDevice:
-  """Weights and bank of a classifier on the devices, and compiled programs."""
+  """Weights of an encoder on the devices, and its compiled programs.
 
-  def __init__(self, classifier: classifier_lib.Classifier):
-    self._classifier = classifier
-    self._mesh = mesh.make_mesh()
-    variables = mesh.replicate(dict(classifier.variables), self._mesh)
+  Attributes:
+    mesh: all devices; images are spread over them.
+  """
+
+  def __init__(
+    self,
+    *,
+    model: Mapping[str, Any],
+    variables: Mapping[str, Any],
+    preprocessing: preprocessing_lib.Preprocessing,
+    has_head: bool,
+  ):
+    """Copies the weights to the devices.
+
+    Args:
+      model: section `model` of the recipe.
+      variables: {"params", "batch_stats"} of the encoder.
+      preprocessing: of its images.
+      has_head: whether embeddings are the features under a fine-tuned head.
+    """
+    self.mesh = mesh_lib.make_mesh()
+    self._model = model
+    self._preprocessing = preprocessing
+    self._layers = encoder.head_features if has_head else embed.last_layer
+    variables = mesh_lib.replicate(dict(variables), self.mesh)
     self._params = variables.pop("params")
     self._model_state = variables
     self._embedders: dict[int, Any] = {}
-
-  @functools.cached_property
-  def vote(self) -> Any:
-    """See `voting.make_voter`."""
-    classifier = self._classifier
-    return vote.make_voter(
-      classifier.bank,
-      num_classes=classifier.num_classes,
-      temperature=classifier.temperature,
-      head=classifier.head,
-      in_domain_temperature=classifier.in_domain_temperature,
-      mesh=self._mesh,
-    )
 
   def embed(
     self, batch: image_list.Batch, images: image_list.ImageList, size: int
@@ -53,34 +58,30 @@ class OnDevice:
     """float32 [m, D]; raises NonFiniteError with names."""
     rows = self.embed_pixels(batch.pixels, size)
     names = [images.name(place) for place in batch.places]
-    support_bank.check_finite(rows, names)
+    support_bank_lib.check_finite(rows, names)
     return rows
 
   def embed_pixels(self, pixels: np.ndarray, size: int) -> np.ndarray:
     """float32 [m, D] of uint8 [m, H, W, Ch], by a program of `size` rows."""
+    if not len(pixels):
+      # None of a batch could be read: a blank image gives the columns.
+      blank = np.zeros((1, *self._preprocessing.shape), np.uint8)
+      return self.embed_pixels(blank, size)[:0]
     if size not in self._embedders:
       self._embedders[size] = self._make_embedder(size)
-    if not len(pixels):
-      return np.zeros(
-        (0, self._classifier.bank.embeddings.shape[1]), np.float32
-      )
     return self._embedders[size](self._params, self._model_state, pixels)
 
   def _make_embedder(self, size: int) -> Any:
-    classifier = self._classifier
-    settings = classifier.preprocessing
-    layers = embed.last_layer
-    if classifier.head is not None:
-      layers = encoder.head_features
+    settings = self._preprocessing
     return embed.make_embedder(
-      models.create(classifier.model),
+      models.create(self._model),
       views=settings.on_device,
       batch_size=size,
-      mesh=self._mesh,
+      mesh=self.mesh,
       resize=functools.partial(
         memory_pipeline.resize, side=settings.image_size
       ),
-      layers=layers,
+      layers=self._layers,
     )
 
 
@@ -88,7 +89,7 @@ def one_ahead(function: Any, batches: Iterator[Any]) -> Iterator[Any]:
   """Yields (batch, function(batch)), the next one computed meanwhile.
 
   In one thread: two that both start programs of several devices might start
-  them in different orders on different devices, and wait for ever.
+  them in different orders on different devices, and wait indefinitely.
   """
   with concurrent.futures.ThreadPoolExecutor(1) as device:
     waiting = None

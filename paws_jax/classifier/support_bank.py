@@ -23,7 +23,7 @@ _THUMBNAIL_BYTES = 256 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Bank:
+class SupportBank:
   """N labelled images.
 
   Attributes:
@@ -55,9 +55,9 @@ class Bank:
     """N."""
     return len(self.labels)
 
-  def extended(self, other: Bank) -> Bank:
+  def extended(self, other: SupportBank) -> SupportBank:
     """This bank with another's images after its own."""
-    return Bank(
+    return SupportBank(
       embeddings=np.concatenate([self.embeddings, other.embeddings]),
       labels=np.concatenate([self.labels, other.labels]),
       names=(*self.names, *other.names),
@@ -77,7 +77,7 @@ class Bank:
     )
 
 
-def from_bytes(content: bytes) -> Bank:
+def from_bytes(content: bytes) -> SupportBank:
   """What `Bank.to_bytes` has made.
 
   Raises:
@@ -86,7 +86,7 @@ def from_bytes(content: bytes) -> Bank:
   try:
     arrays = safetensors.numpy.load(content)
     names = json.loads(_metadata(content)["names"])
-    return Bank(
+    return SupportBank(
       embeddings=arrays["embeddings"],
       labels=arrays["labels"],
       names=tuple(names),
@@ -138,7 +138,7 @@ def of_labelled(
   *,
   batch_size: int,
   name: str,
-) -> Bank:
+) -> SupportBank:
   """Embeds a run's labelled images.
 
   Args:
@@ -167,14 +167,16 @@ def of_labelled(
       "others are of fewer than two classes",
       remedy="Repair them",
     )
-  bank = Bank(
+  support_bank = SupportBank(
     embeddings=np.concatenate(rows)[chosen],
     labels=np.asarray(labelled.labels, np.int32)[chosen],
     names=tuple(labelled.name(int(i)) for i in chosen),
     thumbnails=np.concatenate(small)[chosen],
   )
-  check_finite(bank.embeddings, bank.names, of="labelled images")
-  return bank
+  check_finite(
+    support_bank.embeddings, support_bank.names, of="labelled images"
+  )
+  return support_bank
 
 
 def check_finite(

@@ -12,12 +12,12 @@ import numpy as np
 
 from paws_jax import losses
 from paws_jax.classifier import predictions
-from paws_jax.classifier import support_bank
+from paws_jax.classifier import support_bank as support_bank_lib
 from paws_jax.parallel import mesh as mesh_lib
 
 
 def make_voter(
-  bank: support_bank.Bank,
+  support_bank: support_bank_lib.SupportBank,
   *,
   num_classes: int,
   temperature: float,
@@ -28,7 +28,7 @@ def make_voter(
   """Puts a bank on the devices.
 
   Args:
-    bank: the supports.
+    support_bank: the supports.
     num_classes: K.
     temperature: τ of the vote.
     head: decides instead of the vote.
@@ -39,8 +39,8 @@ def make_voter(
     A function of (features float32 [n, D], num_supports=3, size=rows of the
     compiled program, at least n).
   """
-  supports = mesh_lib.replicate(_unit(bank.embeddings), mesh)
-  labels = mesh_lib.replicate(bank.labels, mesh)
+  supports = mesh_lib.replicate(_unit(support_bank.embeddings), mesh)
+  labels = mesh_lib.replicate(support_bank.labels, mesh)
   linear = None
   if head is not None:
     linear = mesh_lib.replicate((head.kernel, head.bias), mesh)
@@ -57,7 +57,7 @@ def make_voter(
       linear,
       temperature=temperature,
       num_classes=num_classes,
-      num_supports=min(num_supports, len(bank)),
+      num_supports=min(num_supports, len(support_bank)),
       in_domain_temperature=in_domain_temperature,
     )
     rows = [np.asarray(x)[: len(features)] for x in decided]

@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 from typing import Any
 
 import jax
@@ -20,11 +19,9 @@ from paws_jax import errors
 from paws_jax import losses
 from paws_jax import models
 from paws_jax.augment import resample
+from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import preprocessing as preprocessing_lib
 from paws_jax.runs import provenance
-
-if TYPE_CHECKING:
-  from paws_jax.classifier import classifier as classifier_lib
 
 # What every artifact is made for, whatever machine it is made on.
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -86,8 +83,8 @@ def _weights(classifier: classifier_lib.Classifier) -> dict[str, np.ndarray]:
   """All arrays by name, and of bank and head only the one that decides."""
   deciding = (
     {
-      "bank/embeddings": classifier.bank.embeddings,
-      "bank/labels": classifier.bank.labels,
+      "bank/embeddings": classifier.support_bank.embeddings,
+      "bank/labels": classifier.support_bank.labels,
     }
     if classifier.head is None
     else {
@@ -108,7 +105,7 @@ def _check(classifier: classifier_lib.Classifier, weights: Weights) -> None:
       f"{len(bad)} of {len(weights)} arrays are not finite, first {bad[0]}: "
       "the encoder has diverged, or its file is damaged. Train it again."
     )
-  classifier.check_bank()
+  classifier.check_support_bank()
 
 
 def _apply(
@@ -223,7 +220,7 @@ def _describe(
   return {
     "class_names": list(classifier.class_names),
     "decides": (
-      f"a vote of {len(classifier.bank)} labelled images"
+      f"a vote of {len(classifier.support_bank)} labelled images"
       if votes
       else "a fine-tuned head"
     ),

@@ -54,12 +54,12 @@ def write(
     )
     files["trunk"] = TRUNK
   if head is None:
-    bank = {
-      "embeddings": np.ascontiguousarray(classifier.bank.embeddings),
+    support_bank = {
+      "embeddings": np.ascontiguousarray(classifier.support_bank.embeddings),
       # As PyTorch indexes.
-      "labels": np.asarray(classifier.bank.labels, np.int64),
+      "labels": np.asarray(classifier.support_bank.labels, np.int64),
     }
-    content = safetensors.numpy.save(bank, metadata={"format": "pt"})
+    content = safetensors.numpy.save(support_bank, metadata={"format": "pt"})
     (directory / BANK).write_bytes(content)
     files["bank"] = BANK
   return {"input": _input(program), "files": files}

@@ -110,7 +110,7 @@ def _source(loaded: classifier_lib.Classifier) -> Source:
   return Source(
     make=lambda: loaded,
     class_names=loaded.class_names,
-    labels=loaded.bank.labels,
+    labels=loaded.support_bank.labels,
     has_head=loaded.head is not None,
   )
 

@@ -101,7 +101,7 @@ def rows(
     predictions: of them.
     classifier: `classifier.Classifier`.
   """
-  classes, bank = classifier.class_names, classifier.bank
+  classes, support_bank = classifier.class_names, classifier.support_bank
   best = (-predictions.probabilities).argsort(axis=-1, kind="stable")
   for i, name in enumerate(names):
     chances = predictions.probabilities[i]
@@ -117,8 +117,8 @@ def rows(
       predictions.support_weights[i],
       strict=True,
     ):
-      label = bank.labels[support]
-      row += [bank.names[support], classes[label], _number(weight)]
+      label = support_bank.labels[support]
+      row += [support_bank.names[support], classes[label], _number(weight)]
     yield row
 
 

@@ -31,7 +31,7 @@ class Evidence:
   Attributes:
     class_names: K of them.
     temperature: τ of the vote.
-    bank: the labelled images, a `bank.Bank`.
+    support_bank: the labelled images, a `support_bank.SupportBank`.
     labelled: they, each judged by the others; None when there is only one.
     tested: test or else validation images; None without.
     unlabelled: what was looked at of them; None without.
@@ -43,7 +43,7 @@ class Evidence:
 
   class_names: tuple[str, ...]
   temperature: float
-  bank: Any
+  support_bank: Any
   labelled: votes.Judged | None
   tested: votes.Judged | None
   unlabelled: votes.Judged | None
@@ -55,7 +55,9 @@ class Evidence:
   @property
   def counts(self) -> np.ndarray:
     """Int [K], labelled images of each class."""
-    return np.bincount(self.bank.labels, minlength=len(self.class_names))
+    return np.bincount(
+      self.support_bank.labels, minlength=len(self.class_names)
+    )
 
   @property
   def known(self) -> votes.Judged | None:
@@ -71,7 +73,7 @@ def gather(trained: restore.Trained) -> Evidence:
       or too few labelled ones can be.
     train.NonFiniteError: when embeddings are not finite.
   """
-  bank = save_classifier.from_trained(trained).bank
+  support_bank = save_classifier.from_trained(trained).support_bank
   parts = {}
   for name in ("test", "validation", "unlabelled"):
     part = getattr(trained.experiment.dataset, name)
@@ -79,7 +81,7 @@ def gather(trained: restore.Trained) -> Evidence:
       continue
     looked_at = min(len(part), MOST_IMAGES)
     print(f"looking at {looked_at} of {len(part)} {name} images ...")
-    parts[name] = votes.of_part(trained, bank, name, most=MOST_IMAGES)
+    parts[name] = votes.of_part(trained, support_bank, name, most=MOST_IMAGES)
   pool, suggestions = parts.get("unlabelled"), None
   if pool is not None:
     suggestions = label_advice.next_to_label(
@@ -88,8 +90,8 @@ def gather(trained: restore.Trained) -> Evidence:
   return Evidence(
     class_names=tuple(trained.experiment.dataset.class_names),
     temperature=trained.experiment.temperature,
-    bank=bank,
-    labelled=votes.of_labelled(trained, bank),
+    support_bank=support_bank,
+    labelled=votes.of_labelled(trained, support_bank),
     tested=parts.get("test") or parts.get("validation"),
     unlabelled=pool,
     suggestions=suggestions,

@@ -143,11 +143,11 @@ def _cards(
   reasons: Sequence[str] = (),
 ) -> tuple[page.Card, ...]:
   """Cards of some images, with their voters."""
-  bank = evidence.bank
+  support_bank = evidence.support_bank
   indices, shares = votes.voters(
     judged,
     places,
-    bank,
+    support_bank,
     temperature=evidence.temperature,
     most=_MOST_VOTERS,
   )
@@ -159,9 +159,9 @@ def _cards(
       lines=_lines(judged, place, evidence.class_names, reasons[i]),
       voters=tuple(
         page.Voter(
-          figures.thumbnail(bank.thumbnails[k]),
-          evidence.class_names[bank.labels[k]],
-          bank.names[k],
+          figures.thumbnail(support_bank.thumbnails[k]),
+          evidence.class_names[support_bank.labels[k]],
+          support_bank.names[k],
           float(share),
         )
         for k, share in zip(indices[i], shares[i], strict=True)

@@ -193,8 +193,10 @@ def _fraction(right: int, count: int) -> tuple[str, str]:
 
 def embedding_map(evidence: evidence_lib.Evidence) -> page.Section:
   """Where the images lie, by t-SNE."""
-  bank = evidence.bank
-  rings = figures.Points("labelled", bank.embeddings, bank.labels)
+  support_bank = evidence.support_bank
+  rings = figures.Points(
+    "labelled", support_bank.embeddings, support_bank.labels
+  )
   dots, meaning = _dots(evidence)
   text = (
     f"A ring is a labelled image{meaning}. Images that resemble each other for "
@@ -231,5 +233,7 @@ def _dots(
     points = figures.Points(tested.kind, tested.embeddings, tested.labels)
     meaning = f", a dot one of the {tested.kind} in the colour of its class"
     return points, meaning
-  bank = evidence.bank
-  return figures.Points("", bank.embeddings[:0], bank.labels[:0]), ""
+  support_bank = evidence.support_bank
+  return figures.Points(
+    "", support_bank.embeddings[:0], support_bank.labels[:0]
+  ), ""

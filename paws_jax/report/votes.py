@@ -85,23 +85,27 @@ class Judged:
     return self.part.images[self.rows[np.asarray(places, int)]]
 
 
-def of_labelled(trained: restore.Trained, bank: Any) -> Judged | None:
+def of_labelled(trained: restore.Trained, support_bank: Any) -> Judged | None:
   """The labelled images, each judged by the others; None when there is one.
 
   Args:
     trained: the run.
-    bank: its `bank.Bank`.
+    support_bank: its `support_bank.SupportBank`.
   """
-  if len(bank) < 2:
+  if len(support_bank) < 2:
     return None
   part = trained.experiment.dataset.labelled
-  cosines, _ = neighbours.nearest(bank.embeddings, bank.embeddings, 2)
+  cosines, _ = neighbours.nearest(
+    support_bank.embeddings, support_bank.embeddings, 2
+  )
   return Judged(
     part=part,
     kind="labelled images",
     rows=np.flatnonzero(part.readable),
-    embeddings=bank.embeddings,
-    probabilities=_vote(trained, bank, bank.embeddings, leave_one_out=True),
+    embeddings=support_bank.embeddings,
+    probabilities=_vote(
+      trained, support_bank, support_bank.embeddings, leave_one_out=True
+    ),
     # The nearest one is itself, or its copy.
     novelty=1 - cosines[:, 1],
     num_unreadable=int((~part.readable).sum()),
@@ -110,13 +114,13 @@ def of_labelled(trained: restore.Trained, bank: Any) -> Judged | None:
 
 
 def of_part(
-  trained: restore.Trained, bank: Any, name: str, *, most: int
+  trained: restore.Trained, support_bank: Any, name: str, *, most: int
 ) -> Judged | None:
   """Embeds and judges images.
 
   Args:
     trained: the run.
-    bank: its `bank.Bank`.
+    support_bank: its `support_bank.SupportBank`.
     name: "validation", "test" or "unlabelled".
     most: of more images, so many are drawn, by the run's seed.
 
@@ -136,13 +140,13 @@ def of_part(
   if not readable.any():
     return None
   embeddings = embeddings[readable]
-  cosines, _ = neighbours.nearest(embeddings, bank.embeddings, 1)
+  cosines, _ = neighbours.nearest(embeddings, support_bank.embeddings, 1)
   return Judged(
     part=part,
     kind=f"{name} images",
     rows=rows[readable],
     embeddings=embeddings,
-    probabilities=_vote(trained, bank, embeddings),
+    probabilities=_vote(trained, support_bank, embeddings),
     novelty=1 - cosines[:, 0],
     num_unreadable=int((~readable).sum()),
   )
@@ -159,7 +163,7 @@ def draw(total: int, most: int, *, seed: int) -> np.ndarray:
 def voters(
   judged: Judged,
   places: np.ndarray,
-  bank: Any,
+  support_bank: Any,
   *,
   temperature: float,
   most: int,
@@ -169,7 +173,7 @@ def voters(
   Args:
     judged: the images voted on.
     places: int [m], which of them.
-    bank: the voters.
+    support_bank: the voters.
     temperature: τ of the vote.
     most: voters to name for each.
 
@@ -179,7 +183,7 @@ def voters(
   places = np.asarray(places, int)
   queries, supports = (
     rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    for rows in (judged.embeddings[places], bank.embeddings)
+    for rows in (judged.embeddings[places], support_bank.embeddings)
   )
   exponents = queries @ supports.T / temperature
   if judged.leave_one_out:
@@ -193,15 +197,15 @@ def voters(
 
 def _vote(
   trained: restore.Trained,
-  bank: Any,
+  support_bank: Any,
   embeddings: np.ndarray,
   *,
   leave_one_out: bool = False,
 ) -> np.ndarray:
   return soft_nn.soft_nn_probabilities(
     embeddings,
-    bank.embeddings,
-    bank.labels,
+    support_bank.embeddings,
+    support_bank.labels,
     num_classes=trained.experiment.dataset.num_classes,
     temperature=trained.experiment.temperature,
     leave_one_out=leave_one_out,

@@ -105,7 +105,7 @@ def run(prepared: Prepared) -> int:
     classifier.save(prepared.output)
     print(
       f"classifier  {prepared.output} ({len(classifier.class_names)} classes, "
-      f"{len(classifier.bank)} supports)"
+      f"{len(classifier.support_bank)} supports)"
     )
     return 0
   if prepared.added:
@@ -114,8 +114,8 @@ def run(prepared: Prepared) -> int:
   if classifier.head is not None:
     decides = "the head of the fine-tuned run"
   print(
-    f"{len(classifier.class_names)} classes, {len(classifier.bank)} supports; "
-    f"{decides} decides"
+    f"{len(classifier.class_names)} classes, {len(classifier.support_bank)} "
+    f"supports; {decides} decides"
   )
   _predict(classifier, prepared.images, prepared.output)
   return 0
@@ -191,7 +191,7 @@ def _extended(
     classifier.preprocessing,
   )
   extended, bad = classifier.add_from(name, images, skip_bad=True)
-  count = len(extended.bank) - len(classifier.bank)
+  count = len(extended.support_bank) - len(classifier.support_bank)
   print(f"class {name!r} is added, supports: {count}")
   for path, reason in bad.items():
     print(f"  left out: {path}: {reason}")
@@ -207,7 +207,7 @@ def _predict(
     print(notice)
   header = table.columns(
     len(classifier.class_names),
-    len(classifier.bank),
+    len(classifier.support_bank),
     in_domain=classifier.in_domain_temperature is not None,
   )
   about = {

@@ -84,7 +84,7 @@ def page(
   """What the page shows."""
   dataset, total = trained.experiment.dataset, trained.experiment.total_steps
   classes = len(evidence.class_names)
-  labels = len(evidence.bank)
+  labels = len(evidence.support_bank)
   step = f"{trained.step:,}"
   if trained.step < total:
     step += f" of {total:,}: the run is not finished"

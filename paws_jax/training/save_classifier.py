@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 from typing import Any
 
 import jax
@@ -12,12 +10,11 @@ import numpy as np
 
 from paws_jax import methods
 from paws_jax.classifier import classifier as classifier_lib
+from paws_jax.classifier import on_device
 from paws_jax.classifier import predictions as predictions_lib
 from paws_jax.classifier import preprocessing as preprocessing_lib
-from paws_jax.classifier import support_bank
-
-if TYPE_CHECKING:
-  from paws_jax.training import restore
+from paws_jax.classifier import support_bank as support_bank_lib
+from paws_jax.training import restore
 
 
 def from_trained(
@@ -43,22 +40,26 @@ def from_trained(
   config, dataset = trained.config, trained.experiment.dataset
   params = trained.params if params is None else params
   state = trained.model_state if model_state is None else model_state
-  empty = support_bank.Bank(
-    embeddings=np.zeros((0, 1), np.float32),
-    labels=np.zeros(0, np.int32),
-    names=(),
-    thumbnails=np.zeros((0, 1, 1, 1), np.uint8),
-  )
-  classifier = classifier_lib.Classifier(
-    class_names=tuple(dataset.class_names),
-    temperature=float(trained.experiment.temperature),
-    bank=empty,
+  encoder = {
     # Where training started need not be there any more.
-    model={**config.model, "init_from": ""},
-    variables=jax.device_get(
+    "model": {**config.model, "init_from": ""},
+    "variables": jax.device_get(
       {"params": params, "batch_stats": state["batch_stats"]}
     ),
-    preprocessing=preprocessing_lib.of_run(config, dataset),
+    "preprocessing": preprocessing_lib.of_run(config, dataset),
+  }
+  embedder = on_device.OnDevice(**encoder, has_head=head is not None)
+  support_bank = support_bank_lib.of_labelled(
+    dataset.labelled,
+    embedder.embed_pixels,
+    batch_size=config.eval.batch_size,
+    name=dataset.name,
+  )
+  return classifier_lib.Classifier(
+    **encoder,
+    class_names=tuple(dataset.class_names),
+    temperature=float(trained.experiment.temperature),
+    support_bank=support_bank,
     head=_head(head),
     # Features under a head are not what training compared.
     in_domain_temperature=methods.in_domain_temperature(config.method)
@@ -71,13 +72,6 @@ def from_trained(
       "split_hash": dataset.split.hash,
     },
   )
-  bank = support_bank.of_labelled(
-    dataset.labelled,
-    classifier._device.embed_pixels,
-    batch_size=classifier.batch_size,
-    name=dataset.name,
-  )
-  return dataclasses.replace(classifier, bank=bank)
 
 
 def _head(

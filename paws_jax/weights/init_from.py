@@ -20,6 +20,7 @@ from etils import epath
 
 from paws_jax import errors
 from paws_jax import text
+from paws_jax.classifier import files as classifier_files
 from paws_jax.distributed import agree
 from paws_jax.runs import files
 from paws_jax.weights import from_run
@@ -27,7 +28,6 @@ from paws_jax.weights import open_file
 from paws_jax.weights import state_dict
 from paws_jax.weights import torch_names
 
-_CLASSIFIER = "classifier.json"
 # Names in an error or a line; a whole network would fill the screen.
 _LISTED = 30
 _NAMED = 4
@@ -114,11 +114,8 @@ def _source(path: str) -> Iterator[tuple[state_dict.StateDict, str]]:
 
 
 def _directory(path: epath.Path) -> tuple[Mapping[str, Any], str]:
-  if (path / _CLASSIFIER).exists():
-    # Only where it is needed: it can do much more than this.
-    from paws_jax.classifier import classifier
-
-    return classifier.Classifier.load(path).variables, "a saved classifier"
+  if (path / classifier_files.SETTINGS).exists():
+    return classifier_files.read(path)["variables"], "a saved classifier"
   if from_run.is_run(path):
     variables, step = from_run.read(path)
     return variables, f"a run, step {step}"

@@ -68,10 +68,12 @@ def test_embeddings_are_those_of_the_run(classifier, test_part):
 
 def test_the_bank_is_the_labelled_images(classifier):
   dataset = untrained_run.trained().experiment.dataset
-  bank = classifier.bank
-  np.testing.assert_array_equal(bank.labels, dataset.labelled.labels)
-  np.testing.assert_array_equal(bank.thumbnails, dataset.labelled.images)
-  assert bank.names[3] == dataset.labelled.name(3)
+  support_bank = classifier.support_bank
+  np.testing.assert_array_equal(support_bank.labels, dataset.labelled.labels)
+  np.testing.assert_array_equal(
+    support_bank.thumbnails, dataset.labelled.images
+  )
+  assert support_bank.names[3] == dataset.labelled.name(3)
   assert classifier.class_names == tuple("0123456789")
   assert classifier.origin["step"] == 10
 
@@ -103,10 +105,10 @@ def test_a_run_on_disk_knows_its_labelled_images_again(tmp_path):
     step=0,
   )
   classifier = save_classifier.from_trained(run)
-  assert classifier.bank.names == tuple(
+  assert classifier.support_bank.names == tuple(
     f"class {k // 2}/{k}.png" for k in range(4)
   )
-  paths = [tmp_path / name for name in classifier.bank.names]
+  paths = [tmp_path / name for name in classifier.support_bank.names]
   predictions = classifier.predict(paths)
   np.testing.assert_array_equal(predictions.support_indices[:, 0], range(4))
   np.testing.assert_allclose(predictions.novelty, 0, atol=1e-5)
@@ -129,7 +131,7 @@ def test_predictions_say_who_voted(predictions, classifier):
   )
   assert whole.support_weights.shape == (4, 20)
   votes = np.zeros((4, 10))
-  labels = classifier.bank.labels[whole.support_indices]
+  labels = classifier.support_bank.labels[whole.support_indices]
   for row, label, weight in zip(
     votes, labels, whole.support_weights, strict=True
   ):
@@ -188,7 +190,7 @@ def test_saved_and_loaded_it_is_the_same(saved, classifier, test_part):
     np.testing.assert_array_equal(
       getattr(got, field.name), getattr(want, field.name)
     )
-  assert loaded.bank.names == classifier.bank.names
+  assert loaded.support_bank.names == classifier.support_bank.names
   assert loaded.preprocessing == classifier.preprocessing
   # It is replaced by another one, and nothing is left behind.
   loaded.add_class("new", test_part.images[:2]).save(saved)
@@ -283,16 +285,16 @@ def test_a_class_is_added_without_training(classifier, test_part):
   new = untrained_run.photograph(30, 20, seed=3)
   extended = classifier.add_class("noise", [new, new[:25]])
   assert extended.class_names[-1] == "noise"
-  assert len(extended.bank) == 22
-  assert extended.bank.names[-1] == "image 1"
-  assert extended.bank.thumbnails.shape == (22, 8, 8, 1)
+  assert len(extended.support_bank) == 22
+  assert extended.support_bank.names[-1] == "image 1"
+  assert extended.support_bank.thumbnails.shape == (22, 8, 8, 1)
   assert extended.digest != classifier.digest
   predictions = extended.predict([new])
   assert predictions.classes[0] == 10
   assert predictions.support_indices[0, 0] == 20
   # The old one is as it was.
   assert classifier.num_classes == 10
-  assert len(classifier.bank) == 20
+  assert len(classifier.support_bank) == 20
 
 
 @pytest.mark.parametrize(
@@ -314,14 +316,14 @@ def test_a_class_of_unreadable_images_is_refused(classifier, tmp_path):
     classifier.add_from("new", images, skip_bad=True)
   Image.new("L", (9, 9)).save(paths[1])
   extended, bad = classifier.add_from("new", images, skip_bad=True)
-  assert len(extended.bank) == 21
+  assert len(extended.support_bank) == 21
   assert list(bad) == [str(paths[0])]
 
 
 def test_a_bank_of_one_class_is_refused(classifier):
-  bank = classifier.bank
-  same = dataclasses.replace(bank, labels=np.full(20, 7, np.int32))
-  one = dataclasses.replace(classifier, bank=same)
+  support_bank = classifier.support_bank
+  same = dataclasses.replace(support_bank, labels=np.full(20, 7, np.int32))
+  one = dataclasses.replace(classifier, support_bank=same)
   with pytest.raises(ValueError, match=r"20 supports are of 1 class \(7\)"):
     one.predict(np.zeros((1, 8, 8, 1), np.uint8))
 
@@ -361,7 +363,7 @@ def test_a_head_decides_when_there_is_one(test_part, tmp_path):
   images = test_part.images[:5]
   features = classifier.embed(images)
   assert features.shape == (5, size)
-  assert classifier.bank.embeddings.shape == (20, size)
+  assert classifier.support_bank.embeddings.shape == (20, size)
   logits = features @ head["kernel"] + head["bias"]
   predictions = classifier.predict(images)
   np.testing.assert_array_equal(predictions.classes, logits.argmax(axis=1))

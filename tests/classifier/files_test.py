@@ -15,8 +15,8 @@ from tests import random_classifier
 
 def with_bank(**changes):
   made = random_classifier.make()
-  bank = dataclasses.replace(made.bank, **changes)
-  return dataclasses.replace(made, bank=bank)
+  support_bank = dataclasses.replace(made.support_bank, **changes)
+  return dataclasses.replace(made, support_bank=support_bank)
 
 
 def with_head(**changes):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from paws_jax import errors
-from paws_jax.classifier import support_bank
+from paws_jax.classifier import support_bank as support_bank_lib
 
 
 def make(count=3):
-  return support_bank.Bank(
+  return support_bank_lib.SupportBank(
     embeddings=np.arange(2 * count, dtype=np.float32).reshape(count, 2),
     labels=np.arange(count, dtype=np.int32),
     # A file name need not be UTF-8.
@@ -20,13 +20,13 @@ def make(count=3):
 
 
 def test_bytes_and_back():
-  bank = make()
-  got = support_bank.from_bytes(bank.to_bytes())
-  for field in dataclasses.fields(bank):
-    want = getattr(bank, field.name)
+  support_bank = make()
+  got = support_bank_lib.from_bytes(support_bank.to_bytes())
+  for field in dataclasses.fields(support_bank):
+    want = getattr(support_bank, field.name)
     np.testing.assert_array_equal(getattr(got, field.name), want)
-  assert got.to_bytes() == bank.to_bytes()
-  assert len(bank.extended(bank)) == 6
+  assert got.to_bytes() == support_bank.to_bytes()
+  assert len(support_bank.extended(support_bank)) == 6
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_bytes_and_back():
 )
 def test_other_bytes_are_refused(content):
   with pytest.raises(ValueError, match="it is no support bank"):
-    support_bank.from_bytes(content)
+    support_bank_lib.from_bytes(content)
 
 
 def test_lengths_that_differ_are_refused():
@@ -53,13 +53,13 @@ def test_lengths_that_differ_are_refused():
   ],
 )
 def test_thumbnails_of_many_images_are_smaller(shape, count, want):
-  assert support_bank.thumbnail_shape(shape, count) == want
+  assert support_bank_lib.thumbnail_shape(shape, count) == want
 
 
 def test_thumbnails_show_the_image():
   image = np.zeros((1, 32, 32, 3), np.uint8)
   image[:, :16] = 200
-  small = support_bank.thumbnails(image, (8, 8, 3))
+  small = support_bank_lib.thumbnails(image, (8, 8, 3))
   assert small.shape == (1, 8, 8, 3)
   assert small[0, :3].min() == 200
   assert small[0, 5:].max() == 0
@@ -80,7 +80,7 @@ class Labelled:
 
 
 def of_labelled(labelled):
-  return support_bank.of_labelled(
+  return support_bank_lib.of_labelled(
     labelled,
     lambda pixels, size: np.ones((len(pixels), 5), np.float32),
     batch_size=2,
@@ -89,8 +89,8 @@ def of_labelled(labelled):
 
 
 def test_unreadable_labelled_images_are_left_out():
-  bank = of_labelled(Labelled([True, False, True]))
-  assert bank.names == ("image 0", "image 2")
-  assert bank.embeddings.shape == (2, 5)
+  support_bank = of_labelled(Labelled([True, False, True]))
+  assert support_bank.names == ("image 0", "image 2")
+  assert support_bank.embeddings.shape == (2, 5)
   with pytest.raises(errors.BadImageError, match="flowers: 1 of 3 labelled"):
     of_labelled(Labelled([False, True, True]))

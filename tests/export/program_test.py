@@ -101,21 +101,22 @@ def test_the_description_says_what_goes_in_and_comes_out():
 def test_a_bank_of_one_class_is_refused_but_not_beside_a_head():
   classifier = random_classifier.make()
   one = dataclasses.replace(
-    classifier.bank, labels=np.zeros(random_classifier.SUPPORTS, np.int32)
+    classifier.support_bank,
+    labels=np.zeros(random_classifier.SUPPORTS, np.int32),
   )
   with pytest.raises(ValueError, match=r"7 supports are of 1 class.*Add"):
-    program_lib.create(dataclasses.replace(classifier, bank=one))
+    program_lib.create(dataclasses.replace(classifier, support_bank=one))
   program_lib.create(
-    dataclasses.replace(random_classifier.make(head=True), bank=one)
+    dataclasses.replace(random_classifier.make(head=True), support_bank=one)
   )
 
 
 def test_weights_that_are_not_finite_are_refused():
   classifier = random_classifier.make()
-  embeddings = np.array(classifier.bank.embeddings)
+  embeddings = np.array(classifier.support_bank.embeddings)
   embeddings[2, 3] = np.nan
-  bad = dataclasses.replace(classifier.bank, embeddings=embeddings)
+  bad = dataclasses.replace(classifier.support_bank, embeddings=embeddings)
   with pytest.raises(
     errors.NonFiniteError, match=r"first bank/embeddings.*diverged"
   ):
-    program_lib.create(dataclasses.replace(classifier, bank=bad))
+    program_lib.create(dataclasses.replace(classifier, support_bank=bad))

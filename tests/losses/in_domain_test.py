@@ -11,6 +11,7 @@ from PIL import Image
 from paws_jax import errors
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import files
+from paws_jax.classifier import support_bank as support_bank_lib
 from paws_jax.tasks import predict
 from paws_jax.training import save_classifier
 from tests import random_classifier
@@ -93,10 +94,12 @@ def test_a_temperature_of_another_kind_is_refused(tmp_path, value):
 @pytest.mark.slow
 def test_it_is_the_recipes_for_a_method_that_tells(monkeypatch):
   trained = untrained_run.trained()
-  bank = random_classifier.make().bank
+  support_bank = random_classifier.make().support_bank
   # Embedding the labelled images would be most of the time.
   monkeypatch.setattr(
-    classifier_lib.support_bank, "of_labelled", lambda *args, **options: bank
+    support_bank_lib,
+    "of_labelled",
+    lambda *args, **options: support_bank,
   )
 
   def of(name, **options):

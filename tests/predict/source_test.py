@@ -75,14 +75,14 @@ def test_a_damaged_checkpoint_is_passed_over_once(run, monkeypatch, capsys):
   made = of_step(10)
   dataset = types.SimpleNamespace(
     class_names=made.class_names,
-    labelled=types.SimpleNamespace(labels=made.bank.labels),
+    labelled=types.SimpleNamespace(labels=made.support_bank.labels),
   )
   trained = types.SimpleNamespace(
     step=10, experiment=types.SimpleNamespace(dataset=dataset)
   )
   monkeypatch.setattr(source.restore, "load", lambda *unused: trained)
   monkeypatch.setattr(
-    source.classifier_lib, "from_trained", lambda trained: made
+    source.save_classifier, "from_trained", lambda trained: made
   )
   find(run).make()
   assert "of step 10: the one there is of step 10" in capsys.readouterr().out

@@ -223,7 +223,7 @@ def test_a_row_says_what_was_predicted():
   class Classifier:
     class_names = ("cat", "dog", "eel")
 
-    class bank:
+    class support_bank:
       labels = np.array([2])
       names = ("eel 1",)
 

@@ -17,7 +17,7 @@ from paws_jax.report import votes as votes_lib
 RNG = np.random.default_rng(0)
 
 
-class Bank(types.SimpleNamespace):
+class SupportBank(types.SimpleNamespace):
   def __len__(self):
     return len(self.labels)
 
@@ -55,7 +55,7 @@ def votes(winners, num_classes, share=0.9):
 def evidence(num_classes=3, *, per_class=2, pool=True, **changes):
   labels = np.repeat(np.arange(num_classes), per_class).astype(np.int32)
   names = tuple(f"class {k}" for k in range(num_classes))
-  bank = Bank(
+  support_bank = SupportBank(
     embeddings=embedded(labels, num_classes),
     labels=labels,
     names=tuple(f"labelled {i}" for i in range(len(labels))),
@@ -68,7 +68,7 @@ def evidence(num_classes=3, *, per_class=2, pool=True, **changes):
   fields = {
     "class_names": names,
     "temperature": 0.1,
-    "bank": bank,
+    "support_bank": support_bank,
     "labelled": judged(
       "labelled", labels, votes(labels, num_classes), one_out=True
     ),
@@ -249,7 +249,7 @@ def test_doubtful_labels_are_a_hint():
   made = evidence(
     labelled=judged("labelled", labels, votes(winners, 3), one_out=True)
   )
-  made.bank.labels = labels.astype(np.int32)
+  made.support_bank.labels = labels.astype(np.int32)
   section = image_sections.doubtful(made)
   ((_, cards),) = section.groups
   assert [card.name for card in cards] == ["labelled 2"]

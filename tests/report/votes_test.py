@@ -28,7 +28,7 @@ class Images:
     return self.rows[places]
 
 
-class Bank(types.SimpleNamespace):
+class SupportBank(types.SimpleNamespace):
   def __len__(self):
     return len(self.labels)
 
@@ -58,22 +58,22 @@ def part(count, bad=()):
 
 
 @pytest.fixture
-def bank():
-  return Bank(**vars(BANK))
+def support_bank():
+  return SupportBank(**vars(BANK))
 
 
-def test_images_are_judged_as_by_an_evaluation(bank, capsys):
+def test_images_are_judged_as_by_an_evaluation(support_bank, capsys):
   images = part(1500)
-  judged = votes_lib.of_part(run(images), bank, "unlabelled", most=9999)
+  judged = votes_lib.of_part(run(images), support_bank, "unlabelled", most=9999)
   rows = images.images.rows
   expected = soft_nn.soft_nn_probabilities(
-    rows, bank.embeddings, LABELS, num_classes=3, temperature=0.1
+    rows, support_bank.embeddings, LABELS, num_classes=3, temperature=0.1
   )
   np.testing.assert_allclose(judged.probabilities, expected, rtol=1e-5)
   np.testing.assert_array_equal(judged.embeddings, rows)
   unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-  supports = bank.embeddings / np.linalg.norm(
-    bank.embeddings, axis=1, keepdims=True
+  supports = support_bank.embeddings / np.linalg.norm(
+    support_bank.embeddings, axis=1, keepdims=True
   )
   nearest = (unit @ supports.T).max(axis=1)
   np.testing.assert_allclose(judged.novelty, 1 - nearest, atol=1e-5)
@@ -85,10 +85,10 @@ def test_images_are_judged_as_by_an_evaluation(bank, capsys):
   assert "unlabelled images: 1024 of 1500" in capsys.readouterr().out
 
 
-def test_of_many_images_some_are_drawn_by_the_seed(bank):
+def test_of_many_images_some_are_drawn_by_the_seed(support_bank):
   images = part(100, bad=range(0, 100, 2))
   judged, again, other = (
-    votes_lib.of_part(run(images, seed=s), bank, "unlabelled", most=30)
+    votes_lib.of_part(run(images, seed=s), support_bank, "unlabelled", most=30)
     for s in (1, 1, 2)
   )
   np.testing.assert_array_equal(judged.rows, again.rows)
@@ -107,23 +107,25 @@ def test_of_many_images_some_are_drawn_by_the_seed(bank):
   )
 
 
-def test_a_part_without_images_that_can_be_read(bank):
+def test_a_part_without_images_that_can_be_read(support_bank):
   for images in (None, part(0), part(3, bad=range(3))):
-    assert votes_lib.of_part(run(images), bank, "unlabelled", most=9) is None
+    assert (
+      votes_lib.of_part(run(images), support_bank, "unlabelled", most=9) is None
+    )
 
 
-def test_labelled_images_are_judged_by_the_others(bank):
-  rows = np.insert(bank.embeddings, 1, 0, axis=0)
+def test_labelled_images_are_judged_by_the_others(support_bank):
+  rows = np.insert(support_bank.embeddings, 1, 0, axis=0)
   images = dataset_lib.LabelledImages(
     Images(rows, bad=[1]), np.insert(LABELS, 1, 0), str
   )
-  judged = votes_lib.of_labelled(run(images, name="labelled"), bank)
+  judged = votes_lib.of_labelled(run(images, name="labelled"), support_bank)
   np.testing.assert_array_equal(judged.rows, [0, 2, 3, 4, 5])
   np.testing.assert_array_equal(judged.labels, LABELS)
   # The only image of class 2 has nobody to vote for it.
   assert judged.probabilities[4, 2] == 0
   indices, shares = votes_lib.voters(
-    judged, np.array([4, 0]), bank, temperature=0.1, most=9
+    judged, np.array([4, 0]), support_bank, temperature=0.1, most=9
   )
   assert indices.shape == (2, 4)
   assert 4 not in indices[0]
@@ -136,29 +138,29 @@ def test_labelled_images_are_judged_by_the_others(bank):
 
 
 def test_a_single_labelled_image_cannot_be_judged():
-  alone = Bank(embeddings=np.ones((1, 4)), labels=LABELS[:1])
+  alone = SupportBank(embeddings=np.ones((1, 4)), labels=LABELS[:1])
   assert votes_lib.of_labelled(run(None, name="labelled"), alone) is None
 
 
-def test_voters_of_other_images_add_up_to_the_vote(bank):
+def test_voters_of_other_images_add_up_to_the_vote(support_bank):
   images = part(6)
-  judged = votes_lib.of_part(run(images), bank, "unlabelled", most=9)
+  judged = votes_lib.of_part(run(images), support_bank, "unlabelled", most=9)
   indices, shares = votes_lib.voters(
-    judged, np.array([5]), bank, temperature=0.1, most=5
+    judged, np.array([5]), support_bank, temperature=0.1, most=5
   )
   votes = np.bincount(LABELS[indices[0]], weights=shares[0], minlength=3)
   np.testing.assert_allclose(votes, judged.probabilities[5], atol=1e-5)
   few, _ = votes_lib.voters(
-    judged, np.array([5]), bank, temperature=0.1, most=2
+    judged, np.array([5]), support_bank, temperature=0.1, most=2
   )
   np.testing.assert_array_equal(few, indices[:, :2])
 
 
-def test_embeddings_that_are_not_finite_name_the_image(bank):
+def test_embeddings_that_are_not_finite_name_the_image(support_bank):
   images = part(4)
   images.images.rows[2] = np.nan
   with pytest.raises(
     errors.NonFiniteError,
     match=r"1 unlabelled images .* first is <2>: .*step 7",
   ):
-    votes_lib.of_part(run(images), bank, "unlabelled", most=9)
+    votes_lib.of_part(run(images), support_bank, "unlabelled", most=9)

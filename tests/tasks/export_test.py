@@ -151,9 +151,13 @@ def test_weights_for_pytorch_are_ours_under_its_names(workdir, tmp_path):
   state = safetensors.numpy.load_file(written / torch.ENCODER)
   variables = torch_names.from_torch(state, classifier.variables)
   jax.tree.map(np.testing.assert_array_equal, variables, classifier.variables)
-  bank = safetensors.numpy.load_file(written / torch.BANK)
-  np.testing.assert_array_equal(bank["embeddings"], classifier.bank.embeddings)
-  np.testing.assert_array_equal(bank["labels"], classifier.bank.labels)
+  support_bank = safetensors.numpy.load_file(written / torch.BANK)
+  np.testing.assert_array_equal(
+    support_bank["embeddings"], classifier.support_bank.embeddings
+  )
+  np.testing.assert_array_equal(
+    support_bank["labels"], classifier.support_bank.labels
+  )
   told = json.loads((written / export.DESCRIPTION).read_text())
   # What timm has under the same names are other networks.
   assert told["files"].keys() == {"format", "encoder", "bank"}
@@ -201,9 +205,9 @@ def test_the_head_of_a_fine_tuned_run_is_exported_when_asked_for(
 
 def test_a_classifier_of_one_class_is_refused_at_the_door(tmp_path):
   classifier = random_classifier.make()
-  labels = np.zeros_like(classifier.bank.labels)
-  bank = dataclasses.replace(classifier.bank, labels=labels)
-  dataclasses.replace(classifier, bank=bank).save(tmp_path)
+  labels = np.zeros_like(classifier.support_bank.labels)
+  support_bank = dataclasses.replace(classifier.support_bank, labels=labels)
+  dataclasses.replace(classifier, support_bank=support_bank).save(tmp_path)
   with pytest.raises(ValueError, match=r"of 1 class.*--add_class=NAME=DIR"):
     export.prepare(RECIPE, str(tmp_path), classifier=str(tmp_path))
 

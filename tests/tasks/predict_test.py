@@ -105,7 +105,7 @@ def test_a_runs_images_are_predicted(run, images, capsys):
     )
     assert float(row["novelty"]) == pytest.approx(want.novelty[i], abs=1e-5)
     nearest = want.support_indices[i, 0]
-    assert row["support_1"] == classifier.bank.names[nearest]
+    assert row["support_1"] == classifier.support_bank.names[nearest]
 
 
 def test_the_same_command_goes_on_where_it_stopped(saved, images, capsys):
@@ -195,7 +195,7 @@ def test_classes_are_added_and_saved(saved, images, capsys):
   )
   extended = classifier_lib.Classifier.load(target)
   assert extended.class_names[-1] == "new"
-  assert extended.bank.names[-1] == str(new / "5.png")
+  assert extended.support_bank.names[-1] == str(new / "5.png")
   # For this time only, and beside what cannot be read.
   output = images.parent / "p.csv"
   execute(
@@ -301,9 +301,9 @@ def test_what_a_user_can_get_wrong(
 
 def test_supports_of_one_class_are_refused(saved, images, tmp_path):
   classifier = classifier_lib.Classifier.load(saved)
-  bank = classifier.bank
-  same = dataclasses.replace(bank, labels=bank.labels * 0)
-  one = dataclasses.replace(classifier, bank=same)
+  support_bank = classifier.support_bank
+  same = dataclasses.replace(support_bank, labels=support_bank.labels * 0)
+  one = dataclasses.replace(classifier, support_bank=same)
   one.save(tmp_path / "one")
   flags = {"classifier": tmp_path / "one", "images": images}
   output = tmp_path / "p.csv"

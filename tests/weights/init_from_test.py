@@ -1,7 +1,5 @@
 """Weights of all origins into an encoder, held to the golden numbers."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,13 +8,13 @@ import safetensors.numpy
 
 from paws_jax import errors
 from paws_jax import models
-from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.runs import checkpoint
 from paws_jax.training import state as state_lib
 from paws_jax.weights import init_from
 from paws_jax.weights import torch_names
 from paws_jax.weights import write_torch
 from tests import processes
+from tests import random_classifier
 from tests import torch_archives
 from tests.models import golden_test as models_golden_test
 
@@ -265,17 +263,11 @@ def test_another_run(tmp_path):
   _refused(tmp_path, before, r"(?s)a run, step 4.*missing: conv1\.weight")
 
 
-def test_a_saved_classifier(tmp_path, monkeypatch):
-  variables, _ = _variables()
-  (tmp_path / "classifier.json").write_text("{}")
-
-  def load(directory):
-    assert directory == tmp_path
-    return types.SimpleNamespace(variables=variables)
-
-  monkeypatch.setattr(classifier_lib.Classifier, "load", load)
-  found, line = _init_from(tmp_path, _variables(seed=1)[0])
-  _assert_equal(found, variables)
+def test_a_saved_classifier(tmp_path):
+  saved = random_classifier.make()
+  saved.save(tmp_path)
+  found, line = _init_from(tmp_path, random_classifier.make(seed=1).variables)
+  _assert_equal(found, saved.variables)
   assert "a saved classifier" in line
 
 
