@@ -9,15 +9,15 @@ usage: launch/gke.sh COMMAND --name=NAME [OPTIONS] \
          [-- ARGUMENTS OF paws_jax.main]
 
 commands
-  pool      make the node pool      needs --cluster --location --topology
-  topology  processes, devices, mesh and sizes, as a job of its own
-  run       train                   both need --image --topology --
+  pool      make the node pool      needs --cluster --location --machine
+  devices   processes, devices, mesh and sizes, as a job of its own
+  run       train                   both need --image --machine --
                                     --config=... --workdir=gs://...
   log       follow the log of process 0
   delete    delete the job; a run that has not ended saves first
 
 options
-  --topology=KIND:SHAPE    as for --task=plan: v5e:8x8, v6e:4x4, v4:2x2x4, ...
+  --machine=KIND:SHAPE     as for --task=plan: v5e:8x8, v6e:4x4, v4:2x2x4, ...
   --image=IMAGE            built from launch/Dockerfile
   --namespace=NAMESPACE    default: default
   --service-account=NAME   Kubernetes account that may write the bucket
@@ -39,6 +39,11 @@ fail() {
   exit 2
 }
 
+# A former name still works.
+notice() {
+  echo "notice: $1 is now $2; both work" >&2
+}
+
 execute() {
   if [ -n "$dry_run" ]; then
     printf '%q ' "$@"
@@ -48,41 +53,41 @@ execute() {
   fi
 }
 
-# Sets accelerator, machine, shape, hosts and chips_per_host for $topology.
-read_topology() {
-  local chips=1 factor kind=${topology%%:*}
-  [ -n "$topology" ] || usage "--topology is missing"
-  shape=${topology#*:}
+# Sets accelerator, machine_type, shape, hosts and chips_per_host for $machine.
+read_machine() {
+  local chips=1 factor kind=${machine%%:*}
+  [ -n "$machine" ] || usage "--machine is missing"
+  shape=${machine#*:}
   case $kind in
-    v4) accelerator=tpu-v4-podslice machine=ct4p-hightpu dimensions=3 ;;
-    v5p) accelerator=tpu-v5p-slice machine=ct5p-hightpu dimensions=3 ;;
-    v5e) accelerator=tpu-v5-lite-podslice machine=ct5lp-hightpu dimensions=2 ;;
-    v6e) accelerator=tpu-v6e-slice machine=ct6e-standard dimensions=2 ;;
-    *) fail "--topology=$topology: known are v4, v5e, v5p, v6e, as v5e:8x8" ;;
+    v4) accelerator=tpu-v4-podslice machine_type=ct4p-hightpu dimensions=3 ;;
+    v5p) accelerator=tpu-v5p-slice machine_type=ct5p-hightpu dimensions=3 ;;
+    v5e) accelerator=tpu-v5-lite-podslice machine_type=ct5lp-hightpu dimensions=2 ;;
+    v6e) accelerator=tpu-v6e-slice machine_type=ct6e-standard dimensions=2 ;;
+    *) fail "--machine=$machine: known are v4, v5e, v5p, v6e, as v5e:8x8" ;;
   esac
   case $shape in
     *[!0-9x]* | x* | *x | *xx*)
-      fail "--topology=$topology: no shape like 8x8"
+      fail "--machine=$machine: no shape like 8x8"
       ;;
   esac
   # Word splitting is meant: 4x4x8 becomes three words.
   # shellcheck disable=SC2046
   set -- $(printf '%s' "$shape" | tr x ' ')
   [ $# -eq "$dimensions" ] ||
-    fail "--topology=$topology: $kind has $dimensions dimensions, not $#"
+    fail "--machine=$machine: $kind has $dimensions dimensions, not $#"
   for factor in "$@"; do
-    [ "$factor" -ge 1 ] || fail "--topology=$topology: an empty dimension"
+    [ "$factor" -ge 1 ] || fail "--machine=$machine: an empty dimension"
     chips=$((chips * factor))
   done
   chips_per_host=4
   case $dimensions:$chips in
-    # One host holds these smallest slices whole.
+    # These smallest slices fit on one host.
     2:1 | 2:8) chips_per_host=$chips ;;
   esac
   [ $((chips % chips_per_host)) -eq 0 ] ||
-    fail "--topology=$topology: $chips chips are not $chips_per_host a host"
+    fail "--machine=$machine: $chips chips are not $chips_per_host a host"
   hosts=$((chips / chips_per_host))
-  machine=$machine-${chips_per_host}t
+  machine_type=$machine_type-${chips_per_host}t
 }
 
 # The arguments as a JSON list, which YAML reads as well.
@@ -133,8 +138,8 @@ submit() {
   done
   [ -n "$config" ] || usage "--config=RECIPE is missing after --"
   [ -n "$workdir" ] || usage "--workdir=gs://BUCKET/RUN is missing after --"
-  read_topology
-  # Whole before any of it is applied.
+  read_machine
+  # Complete before any of it is applied.
   manifest=$(filled_in "$@")
   if [ -n "$dry_run" ]; then
     echo "# kubectl apply --filename=- with"
@@ -147,10 +152,10 @@ submit() {
 pool() {
   [ -n "$cluster" ] || usage "--cluster is missing"
   [ -n "$location" ] || usage "--location is missing"
-  read_topology
+  read_machine
   set -- "--cluster=$cluster" "--location=$location" \
-    "--machine-type=$machine" "--num-nodes=$hosts"
-  # Machines that are a whole slice have their topology from their type.
+    "--machine-type=$machine_type" "--num-nodes=$hosts"
+  # The type of a machine that is an entire slice implies the topology.
   [ "$hosts" -eq 1 ] || set -- "$@" "--tpu-topology=$shape"
   [ -z "$node_location" ] || set -- "$@" "--node-locations=$node_location"
   [ -z "$project" ] || set -- "$@" "--project=$project"
@@ -163,13 +168,17 @@ here=$(cd "$(dirname "$0")" && pwd)
 [ "$1" != --help ] || help
 command=$1
 shift
-name='' topology='' image='' spot='' dry_run='' cluster='' location=''
+name='' machine='' image='' spot='' dry_run='' cluster='' location=''
 node_location='' project=${CLOUDSDK_CORE_PROJECT:-}
 namespace=default service_account=default max_restarts=20
 while [ $# -gt 0 ]; do
   case $1 in
     --name=*) name=${1#*=} ;;
-    --topology=*) topology=${1#*=} ;;
+    --machine=*) machine=${1#*=} ;;
+    --topology=*)
+      notice --topology --machine
+      machine=${1#*=}
+      ;;
     --image=*) image=${1#*=} ;;
     --namespace=*) namespace=${1#*=} ;;
     --service-account=*) service_account=${1#*=} ;;
@@ -204,10 +213,11 @@ esac
 case $command in
   pool) pool ;;
   run) submit "$@" ;;
-  topology)
-    name=$name-topology
+  devices | topology)
+    [ "$command" = devices ] || notice topology devices
+    name=$name-devices
     max_restarts=0
-    submit --task=topology "$@"
+    submit --task=devices "$@"
     ;;
   log)
     pod_0=jobset.sigs.k8s.io/jobset-name=$name

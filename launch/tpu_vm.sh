@@ -12,11 +12,11 @@ commands, in the order they are used
   create    ask for the TPU                      needs --type
   status    state of the TPU, and of the run on every host
   install   copy this checkout to every host and install it there
-  topology  processes, devices, mesh and sizes   needs -- --config=...
+  devices   processes, devices, mesh and sizes   needs -- --config=...
   run       train, in the background             needs -- --config=...
                                                        --workdir=...
   log       follow the log of host 0
-  stop      SIGTERM to every host: the run saves and ends; `run` goes on
+  stop      SIGTERM to every host: the run saves and ends; `run` continues
   collect   logs and results, to --output        needs -- --workdir=...
   delete    give the TPU back
 
@@ -238,6 +238,10 @@ run() {
 [ $# -ge 1 ] || usage
 [ "$1" != --help ] || help
 command=$1
+if [ "$command" = topology ]; then
+  echo "notice: topology is now devices; both work" >&2
+  command=devices
+fi
 shift
 name=${TPU_NAME:-}
 zone=${CLOUDSDK_COMPUTE_ZONE:-}
@@ -267,14 +271,14 @@ while [ $# -gt 0 ]; do
 done
 
 case $command in
-  create | status | install | topology | run | log | stop | collect | delete) ;;
+  create | status | install | devices | run | log | stop | collect | delete) ;;
   *) usage "unknown command $command" ;;
 esac
 read_place
 case $command in
-  topology)
+  devices)
     read_config "$@"
-    on all call --task=topology "$@"
+    on all call --task=devices "$@"
     ;;
   log)
     execute gcloud compute tpus tpu-vm ssh "$name" "${place[@]}" --worker=0 \

@@ -1,4 +1,4 @@
-"""The flags of `paws_jax.main`: what they are, and what belongs together."""
+"""The flags of `paws_jax.main` and the tasks that read them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,31 @@ from ml_collections import config_flags
 from paws_jax import errors
 from paws_jax.cli import config_flag
 
+# The tasks: a module below paws_jax and the flags that it takes besides recipe
+# and workdir. Those that work on a run have prepare(config, workdir, **flags)
+# and run(prepared), the others only run.
+MODULES = {
+  "pretrain": ("tasks.pretrain", ("compare_to",)),
+  "evaluate": ("tasks.evaluate", ()),
+  "finetune": ("tasks.finetune", ()),
+  "predict": (
+    "tasks.predict",
+    ("images", "classifier", "add_class", "head", "output"),
+  ),
+  "report": ("tasks.report", ("output",)),
+  "export": ("tasks.export", ("output", "targets", "classifier", "head")),
+  "doctor": ("tasks.doctor", ()),
+  "devices": ("tasks.devices", ()),
+  "plan": ("tasks.plan", ("machine",)),
+}
+# These use a run that has its recipe, in one process.
+AFTER_TRAINING = ("predict", "report", "export")
+# These find the recipe in the run's directory.
+_READ_RECIPE = (*AFTER_TRAINING, "evaluate", "finetune")
+# Former names, which still work: --task=NAME and --NAME.
+_FORMER_TASKS = {"topology": "devices"}
+_FORMER_FLAGS = {"topology": "machine"}
+
 CONFIG = config_flags.DEFINE_config_file(
   "config",
   None,
@@ -27,72 +52,62 @@ WORKDIR = flags.DEFINE_string(
   "workdir",
   None,
   "Directory for checkpoints, metrics and results. Running the same command "
-  "again goes on where it stopped. Default: runs/NAME_OF_THE_RECIPE.",
+  "again continues where it stopped. Default: runs/NAME_OF_THE_RECIPE.",
 )
 TASK = flags.DEFINE_enum(
   "task",
   "pretrain",
-  [
-    "pretrain",
-    "evaluate",
-    "finetune",
-    "predict",
-    "report",
-    "export",
-    "doctor",
-    "topology",
-    "plan",
-  ],
+  list(MODULES),
   "What to do with the recipe: pretrain. After that: evaluate it by more "
   "protocols; finetune it on the labels; predict the classes of any images; "
-  "write a report as a web page; export it to other systems. Before: have "
-  "recipe and data examined by the doctor; show the devices and what each gets "
-  "(topology); compile it for machines that are not there, to see whether it "
-  "fits (plan).",
+  "write a report as a web page; export it to other systems. Before: let the "
+  "doctor examine recipe and data; show the devices and the share of each; "
+  "plan: compile the recipe for a machine that need not be there, to see "
+  "whether it fits.",
 )
-TOPOLOGY = flags.DEFINE_string(
-  "topology", None, "Of --task=plan: the machine, e.g. v5e:8x8 or h100:8."
+MACHINE = flags.DEFINE_string(
+  "machine", None, "For --task=plan: the machine, e.g. v5e:8x8 or h100:8."
 )
 flags.DEFINE_string(
   "images",
   None,
-  "Of --task=predict: a directory of images, an image, or a CSV file with a "
+  "For --task=predict: a directory of images, an image, or a CSV file with a "
   "column of paths.",
 )
 CLASSIFIER = flags.DEFINE_string(
   "classifier",
   None,
-  "Of --task=predict and export: a saved classifier's directory, instead of "
-  "--workdir.",
+  "For --task=predict and export: the directory of a saved classifier, instead "
+  "of --workdir.",
 )
 flags.DEFINE_multi_string(
   "add_class",
   [],
-  "Of --task=predict: NAME=DIR, a class to add without training, and its "
+  "For --task=predict: NAME=DIR, a class to add without training, and its "
   "images; can be repeated.",
 )
 flags.DEFINE_enum(
   "head",
   "soft_nn",
   ["soft_nn", "finetuned"],
-  "Of --task=predict and export: what decides, the vote of the labelled images "
-  "or what --task=finetune has made.",
+  "For --task=predict and export: the head that decides, the vote of the "
+  "labelled images or the one that --task=finetune has made.",
 )
 flags.DEFINE_string(
   "output",
   None,
-  "Of --task=predict, report and export: where to write. Default: a place in "
+  "For --task=predict, report and export: where to write. Default: a place in "
   "--workdir, which is shown.",
 )
 flags.DEFINE_list(
   "targets",
   ["stablehlo"],
-  "Of --task=export: some of stablehlo, savedmodel, torch, with commas.",
+  "For --task=export: some of stablehlo, savedmodel, torch, with commas.",
 )
-COMPARE_TO = flags.DEFINE_string(
+flags.DEFINE_string(
   "compare_to",
   None,
-  "Of --task=pretrain: another run's directory, or a recipe with reference "
+  "For --task=pretrain: another run's directory, or a recipe with reference "
   "curves, e.g. quickstart: drawn into the figure behind this run's curves.",
 )
 COORDINATOR = flags.DEFINE_string(
@@ -120,44 +135,56 @@ TIMEOUT = flags.DEFINE_integer(
 )
 
 
-# A task's module and the flags that it takes besides recipe and workdir; the
-# module has prepare(config, workdir, **flags) and run(prepared).
-MODULES = {
-  "pretrain": ("tasks.pretrain", ("compare_to",)),
-  "evaluate": ("tasks.evaluate", ()),
-  "finetune": ("tasks.finetune", ()),
-  "predict": (
-    "tasks.predict",
-    ("images", "classifier", "add_class", "head", "output"),
-  ),
-  "report": ("tasks.report", ("output",)),
-  "export": ("tasks.export", ("output", "targets", "classifier", "head")),
-}
-# They work on a run that has its recipe, in one process.
-AFTERWARDS = ("predict", "report", "export")
-# They find the recipe in the run's directory.
-_OF_A_RUN = (*AFTERWARDS, "evaluate", "finetune")
-
-
 def parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses the command line, a recipe's fields included.
+  """Parses the command line, fields of the recipe included.
 
-  Exits with status 2 and one line when it is wrong. Libraries log warnings
-  only, unless --verbosity asks for more.
+  Exits with status 2 and one line when it is wrong. Libraries log only
+  warnings, unless --verbosity asks for more.
   """
   try:
-    rest = config_flag.parse(argv)
-  except ValueError as error:
+    rest = config_flag.parse(_with_new_names(argv))
+  except errors.UserError as error:
     sys.exit(fail(error, 2))
   if flags.FLAGS["verbosity"].using_default_value:
     flags.FLAGS.verbosity = logging.WARNING
   return rest
 
 
+def _with_new_names(argv: Sequence[str]) -> list[str]:
+  """Replaces former names of tasks and flags, with one line of notice each."""
+  renamed, previous = [], ""
+  for argument in argv:
+    name, equals, value = argument.partition("=")
+    flag = name.lstrip("-")
+    if name.startswith("-") and flag in _FORMER_FLAGS:
+      flag = _FORMER_FLAGS[flag]
+      print(f"notice: {name} is now --{flag}; both work", file=sys.stderr)
+      argument = f"--{flag}{equals}{value}"
+    elif flag == "task" and value in _FORMER_TASKS:
+      argument = f"--task={_new_task(value)}"
+    elif previous in ("--task", "-task") and argument in _FORMER_TASKS:
+      argument = _new_task(argument)
+    renamed.append(argument)
+    previous = argument
+  return renamed
+
+
+def _new_task(former: str) -> str:
+  task = _FORMER_TASKS[former]
+  print(
+    f"notice: --task={former} is now --task={task}; both work", file=sys.stderr
+  )
+  return task
+
+
 def check_options() -> None:
-  """Refuses flags that another task would read."""
+  """Refuses flags of another task, and a flag that is missing.
+
+  Raises:
+    InputError: naming the flag and the task.
+  """
   known = {name for _, names in MODULES.values() for name in names}
-  mine = MODULES.get(TASK.value, ("", ()))[1]
+  mine = MODULES[TASK.value][1]
   for name in sorted(known.difference(mine)):
     if flags.FLAGS[name].present:
       tasks = [task for task, (_, names) in MODULES.items() if name in names]
@@ -165,25 +192,34 @@ def check_options() -> None:
         f"--{name} is read by --task={' and '.join(tasks)} only, and the task "
         f"is {TASK.value}: leave one of them out"
       )
+  if TASK.value == "plan" and MACHINE.value is None:
+    raise errors.InputError(
+      "--machine is missing, for which --task=plan compiles: give one, e.g. "
+      "--machine=h100:8 or --machine=v5e:8x8"
+    )
 
 
 def recipe() -> ml_collections.ConfigDict | None:
-  """The recipe of the command line, or that of a run to go on with.
+  """Finds the recipe on the command line or in the directory of a run.
 
-  None when --classifier stands for both.
+  Returns:
+    The recipe; None when --classifier takes its place.
 
   Raises:
-    ValueError: when there is none.
+    InputError: there is none.
+    WorkdirError: the run's own cannot be read.
   """
   if CONFIG.value is not None:
     return CONFIG.value
   if CLASSIFIER.value:
     return None
-  if TASK.value in _OF_A_RUN and WORKDIR.value:
+  if TASK.value in _READ_RECIPE and WORKDIR.value:
     from paws_jax.runs import recipe as recipe_lib
 
     return recipe_lib.load(WORKDIR.value)
-  after = ", or the run to work on, with --workdir" * (TASK.value in _OF_A_RUN)
+  after = ", or the run to work on, with --workdir" * (
+    TASK.value in _READ_RECIPE
+  )
   raise errors.InputError(
     "--config is missing: give a recipe, e.g. --config=configs/quickstart.py"
     f"{after}"
@@ -191,25 +227,30 @@ def recipe() -> ml_collections.ConfigDict | None:
 
 
 def train_command(arguments: Sequence[str]) -> str:
-  """The command with these arguments, but --task."""
+  """Makes the command that trains out of the arguments of another task."""
   kept, skip = [], False
   for argument in arguments:
     if not skip and not re.fullmatch("--?task(=.*)?", argument):
       kept.append(argument)
-    # "--task doctor" is allowed, too.
+    # "--task doctor" is also allowed.
     skip = argument in ("--task", "-task")
   return f"python -m paws_jax.main {shlex.join(kept)}"
 
 
-def recipe_name() -> str:
-  """Gives "imagenet-1pct" for --config=configs/imagenet.py:1pct."""
-  path, _, variant = _config_path().partition(":")
+def workdir() -> str:
+  """The directory of the run: --workdir, or one named after the recipe.
+
+  For --config=configs/imagenet.py:1pct it is runs/imagenet-1pct; "" where
+  neither is given.
+  """
+  if WORKDIR.value or CONFIG.value is None:
+    return WORKDIR.value or ""
+  config_path = config_flags.get_config_filename(flags.FLAGS["config"])
+  path, _, variant = str(config_path).partition(":")
   name = pathlib.Path(path).stem
-  return f"{name}-{variant.replace(',', '-')}" if variant else name
-
-
-def _config_path() -> str:
-  return str(config_flags.get_config_filename(flags.FLAGS["config"]))
+  if variant:
+    name += f"-{variant.replace(',', '-')}"
+  return str(pathlib.Path("runs") / name)
 
 
 def fail(error: Exception | str, status: int) -> int:

@@ -1,4 +1,4 @@
-"""What accelerators can do: one table, and the names of topologies.
+"""Figures of accelerators, and names of machines.
 
 Sources, read in November 2026. TPUs: the page of each generation in Google's
 "Cloud TPU documentation" (docs.cloud.google.com/tpu/docs/v3 and so on): peak
@@ -44,7 +44,7 @@ class Chip:
     interconnect_bandwidth: bytes/s that it sends to the others.
     devices_per_chip: 2 where JAX sees each core of a chip.
     shapes: known topologies; empty for GPUs, which are only counted.
-    options: what `get_topology_desc` has to be told.
+    options: arguments of `get_topology_desc`.
   """
 
   kind: str
@@ -153,13 +153,13 @@ CHIPS: Mapping[str, Chip] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Topology:
+class Machine:
   """Several chips of a kind.
 
   Attributes:
     name: as given, "v5e:2x4" or "h100:8".
     chip: of the table.
-    num_chips: of the topology.
+    num_chips: of the machine.
   """
 
   name: str
@@ -198,7 +198,7 @@ class Topology:
     return None
 
 
-def parse(name: str) -> Topology:
+def parse(name: str) -> Machine:
   """Reads "v5e:2x4", a TPU's shape, or "h100:8", a number of GPUs.
 
   Raises:
@@ -207,25 +207,25 @@ def parse(name: str) -> Topology:
   kind, _, shape = name.partition(":")
   if kind not in CHIPS:
     raise errors.InputError(
-      f"--topology={name}: unknown chip {kind!r}. {known()}"
+      f"--machine={name}: unknown chip {kind!r}. {known()}"
     )
   chip = CHIPS[kind]
   if chip.kind == "gpu":
     if not re.fullmatch("[1-9][0-9]{0,4}", shape):
       raise errors.InputError(
-        f"--topology={name}: give the number of GPUs, e.g. {kind}:8."
+        f"--machine={name}: give the number of GPUs, e.g. {kind}:8."
       )
-    return Topology(name, chip, int(shape))
+    return Machine(name, chip, int(shape))
   if shape not in chip.shapes:
     raise errors.InputError(
-      f"--topology={name}: unknown shape {shape!r}. {kind} has "
+      f"--machine={name}: unknown shape {shape!r}. {kind} has "
       f"{', '.join(f'{kind}:{s}' for s in chip.shapes)}."
     )
-  return Topology(name, chip, _count(shape))
+  return Machine(name, chip, _count(shape))
 
 
 def known() -> str:
-  """A sentence that lists all topologies."""
+  """A sentence that lists all machines."""
   shapes = [
     f"{kind}:{'|'.join(chip.shapes)}"
     for kind, chip in CHIPS.items()

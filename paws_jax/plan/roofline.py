@@ -57,7 +57,7 @@ def waiting_bytes(step: abstract_step.Step) -> int:
 
 
 def assess(
-  step: abstract_step.Step, target: chips.Topology, costs: Costs
+  step: abstract_step.Step, target: chips.Machine, costs: Costs
 ) -> dict[str, Any]:
   """The plan: what plan.json holds. All sizes are of one device."""
   chip, config = target.chip, step.train
@@ -119,7 +119,7 @@ def _speed(
 
 
 def _advice(
-  step: abstract_step.Step, target: chips.Topology, needed: int | None
+  step: abstract_step.Step, target: chips.Machine, needed: int | None
 ) -> list[str]:
   """What to change about a step that does not fit."""
   state = memory.num_bytes(step.state)
@@ -156,11 +156,11 @@ def _advice(
     int(devices / ratio) + 1, dividing=step.train.batch_size
   )
   if larger:
-    advice.append(f"the recipe as it is, on about --topology={larger}")
+    advice.append(f"the recipe as it is, on about --machine={larger}")
   return advice or [general]
 
 
-def print_sizes(step: abstract_step.Step, target: chips.Topology) -> None:
+def print_sizes(step: abstract_step.Step, target: chips.Machine) -> None:
   """Says what a step consists of."""
   devices = target.num_devices
   padded = mesh.padded_size(step.num_supports, step.trainer.mesh)
@@ -174,7 +174,7 @@ def print_sizes(step: abstract_step.Step, target: chips.Topology) -> None:
   )
 
 
-def print_plan(plan: dict[str, Any], target: chips.Topology) -> None:
+def print_plan(plan: dict[str, Any], target: chips.Machine) -> None:
   """Prints what `assess` found."""
   lines = [f"\nMemory of each {target.unit} ({plan['method']})"]
   lines += [f"  {line}" for line in _memory_lines(plan)]

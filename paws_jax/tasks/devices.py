@@ -1,4 +1,4 @@
-"""`--task=topology`: which devices a run gets, and what each of them is given.
+"""`--task=devices`: which devices a run gets, and what each of them is given.
 
 The sizes are those of the recipe: no image is opened, and no directory written.
 """
@@ -65,7 +65,7 @@ def run(config: ml_collections.ConfigDict) -> int:
   if lifecycle.is_main():
     print(text, flush=True)
   # None is done before all have found it right.
-  lifecycle.barrier("topology")
+  lifecycle.barrier("devices")
   return 0
 
 

@@ -1,7 +1,7 @@
-"""`--task=plan`: will it fit, and how fast, before anything is rented.
+"""`--task=plan`: whether a recipe fits a machine, and how fast it can be.
 
-For a TPU the train step is compiled for the topology asked for, which needs
-libtpu but no TPU. For GPUs it is only traced, and costs are a model's.
+For a TPU the train step is compiled for the given machine, which needs libtpu
+but no TPU. For GPUs it is only traced, and the costs are those of a model.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
-import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -40,9 +38,9 @@ _MODEL = "model, not compiled"
 
 
 def run(
-  config: ml_collections.ConfigDict, workdir: str, *, topology: str
+  config: ml_collections.ConfigDict, workdir: str, *, machine: str
 ) -> int:
-  """Plans a recipe for a topology; prints, and writes plan.json.
+  """Plans a recipe for a machine; prints, and writes plan.json.
 
   The compiler works at low effort, a minute or two for ResNet-50, unless
   JAX_EXEC_TIME_OPTIMIZATION_EFFORT is set (0 is JAX's default).
@@ -50,42 +48,38 @@ def run(
   Args:
     config: the recipe, with overrides.
     workdir: plan.json is written there; a bucket will do.
-    topology: "v5e:2x4", or "h100:8".
+    machine: "v5e:2x4" or "h100:8".
 
   Returns:
-    The exit status: 0 when the step fits, 1 when it does not, 2 for bad input.
+    The exit status: 0 when the step fits, 1 when it does not.
+
+  Raises:
+    UserError: the recipe or the machine cannot be used, or plan.json not be
+      written.
   """
-  try:
-    config_lib.validate(config)
-    target = chips.parse(topology)
-    step = abstract_step.create(config, _devices(target))
-    roofline.print_sizes(step, target)
-    costs = _compile(step) if target.chip.kind == "tpu" else _model(step)
-    plan = roofline.assess(step, target, costs) | {"versions": _versions()}
-    roofline.print_plan(plan, target)
-    print(f"\nwritten: {_write(plan, workdir)}", flush=True)
-  except (
-    *(ValueError, TypeError, ImportError),
-    *workdir_lib.storage_errors(),
-  ) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
+  config_lib.validate(config)
+  target = chips.parse(machine)
+  step = abstract_step.create(config, _devices(target))
+  roofline.print_sizes(step, target)
+  costs = _compile(step) if target.chip.kind == "tpu" else _model(step)
+  plan = roofline.assess(step, target, costs) | {"versions": _versions()}
+  roofline.print_plan(plan, target)
+  print(f"\nwritten: {_write(plan, workdir)}", flush=True)
   return 0 if plan["fits"] else 1
 
 
-def _devices(target: chips.Topology) -> Sequence[jax.Device]:
-  """Descriptions of the devices of a topology, or stand-ins.
+def _devices(target: chips.Machine) -> Sequence[jax.Device]:
+  """Descriptions of the devices of a machine, or stand-ins.
 
   Raises:
-    ImportError: libtpu is not installed.
-    ValueError: JAX cannot describe the topology.
+    InputError: libtpu is not installed, or cannot describe the machine.
   """
   if target.chip.kind == "gpu":
     return _stand_ins(target.num_devices)
   if importlib.util.find_spec("libtpu") is None:
-    raise ImportError(
+    raise errors.InputError(
       "compiling for a TPU needs libtpu (and no TPU): pip install "
-      '-e ".[tpu]". For GPUs, e.g. --topology=h100:8, it is not needed.'
+      '-e ".[tpu]". For GPUs, e.g. --machine=h100:8, it is not needed.'
     )
   # Else it asks the network what machine this is, and complains.
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -101,7 +95,7 @@ def _devices(target: chips.Topology) -> Sequence[jax.Device]:
     )
   except (jax.errors.JaxRuntimeError, RuntimeError) as error:
     raise errors.InputError(
-      f"--topology={target.name}: the installed libtpu does not describe it: "
+      f"--machine={target.name}: the installed libtpu does not describe it: "
       f"{_first_line(error)}. If it is too old for that, pip install --upgrade "
       '-e ".[tpu]".'
     ) from error
@@ -117,7 +111,7 @@ def _stand_ins(num_devices: int) -> list[jax.Device]:
   devices = jax.local_devices(backend="cpu")
   if len(devices) < num_devices:
     raise errors.InputError(
-      f"--topology asks for {num_devices} devices, but JAX started with "
+      f"--machine asks for {num_devices} devices, but JAX started with "
       f"{len(devices)} CPU devices to stand for them: start afresh with "
       f"JAX_NUM_CPU_DEVICES={num_devices}."
     )
@@ -199,11 +193,17 @@ def _model(step: abstract_step.Step) -> roofline.Costs:
 
 
 def _write(plan: dict[str, Any], workdir: str) -> epath.Path:
-  """Writes plan.json; raises OSError."""
-  directory = files.resolve(workdir)
-  directory.mkdir(parents=True, exist_ok=True)
-  path = directory / _FILE
-  files.replace_text(path, json.dumps(plan, indent=2) + "\n")
+  """Writes plan.json.
+
+  Raises:
+    WorkdirError: the directory cannot be written.
+  """
+  path = files.resolve(workdir) / _FILE
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.replace_text(path, files.to_json(plan))
+  except workdir_lib.storage_errors() as error:
+    raise errors.WorkdirError(f"{path} cannot be written: {error}") from None
   return path
 
 

@@ -191,6 +191,11 @@ def test_output_passes_other_errors_on():
       ["--targets", "export", "report"],
     ),
     (["--task=report", "--workdir=nowhere"], ["nowhere", "holds no run"]),
+    (["--config", RECIPE, "--task=plan"], ["--machine is missing", "h100:8"]),
+    (
+      ["--config", RECIPE, "--machine=h100:8"],
+      ["--machine is read by --task=plan only", "pretrain"],
+    ),
   ],
 )
 def test_flags_that_do_not_belong_to_the_task_are_refused(arguments, words):
@@ -199,3 +204,27 @@ def test_flags_that_do_not_belong_to_the_task_are_refused(arguments, words):
   for word in words:
     assert word in result.stderr
   assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_former_names_run_the_same_task():
+  former, now = (
+    run("--config", RECIPE, f"--task={task}")
+    for task in ("topology", "devices")
+  )
+  assert former.returncode == now.returncode == 0, former.stderr + now.stderr
+  assert former.stdout == now.stdout
+  assert former.stderr == now.stderr + (
+    "notice: --task=topology is now --task=devices; both work\n"
+  )
+
+
+def test_a_machine_that_is_unknown_is_refused(tmp_path):
+  result = run(
+    *("--config", RECIPE, "--task=plan", "--topology=v9:2x2"),
+    f"--workdir={tmp_path / 'w'}",
+  )
+  assert result.returncode == 2
+  notice, error = result.stderr.splitlines()
+  assert notice == "notice: --topology is now --machine; both work"
+  assert error.startswith("error: --machine=v9:2x2: unknown chip 'v9'")

@@ -6,7 +6,7 @@ from paws_jax.cli import notebook
 
 
 def test_lines_are_shown(capsys):
-  notebook.run("--config=tests/tiny_recipe.py", "--task=topology")
+  notebook.run("--config=tests/tiny_recipe.py", "--task=devices")
   assert "devices" in capsys.readouterr().out
 
 

@@ -106,10 +106,10 @@ def test_scripts_are_all_here_and_can_be_executed():
       ],
     ),
     (
-      ("topology", *POD, RECIPE),
+      ("devices", *POD, RECIPE),
       [
         f"{ON_TPU} ssh in1 --zone=us-west4-a --project=lab --worker=all "
-        "'--command=bash paws_jax/launch/tpu_host.sh call --task=topology "
+        "'--command=bash paws_jax/launch/tpu_host.sh call --task=devices "
         f"{RECIPE}'"
       ],
     ),
@@ -267,12 +267,12 @@ def test_host_says_how_a_run_failed(tmp_path):
 # GKE
 
 
-def _jobset(topology, *options, arguments=(RECIPE, WORKDIR), command="run"):
+def _jobset(machine, *options, arguments=(RECIPE, WORKDIR), command="run"):
   done = _run(
     "gke.sh",
     command,
     "--name=in1",
-    f"--topology={topology}",
+    f"--machine={machine}",
     "--image=example/paws:1",
     "--dry-run",
     *options,
@@ -285,7 +285,7 @@ def _jobset(topology, *options, arguments=(RECIPE, WORKDIR), command="run"):
 
 
 @pytest.mark.parametrize(
-  ("topology", "accelerator", "hosts", "chips"),
+  ("machine", "accelerator", "hosts", "chips"),
   [
     ("v5e:1x1", "tpu-v5-lite-podslice", 1, 1),
     ("v5e:2x2", "tpu-v5-lite-podslice", 1, 4),
@@ -296,8 +296,8 @@ def _jobset(topology, *options, arguments=(RECIPE, WORKDIR), command="run"):
     ("v5p:4x4x4", "tpu-v5p-slice", 16, 4),
   ],
 )
-def test_jobset_asks_for_the_whole_slice(topology, accelerator, hosts, chips):
-  jobset = _jobset(topology)
+def test_jobset_asks_for_the_whole_slice(machine, accelerator, hosts, chips):
+  jobset = _jobset(machine)
   (replicated,) = jobset["spec"]["replicatedJobs"]
   job = replicated["template"]["spec"]
   pod = job["template"]["spec"]
@@ -314,7 +314,7 @@ def test_jobset_asks_for_the_whole_slice(topology, accelerator, hosts, chips):
     assert container["resources"][kind] == {"google.com/tpu": chips}
   assert pod["nodeSelector"] == {
     "cloud.google.com/gke-tpu-accelerator": accelerator,
-    "cloud.google.com/gke-tpu-topology": topology.partition(":")[2],
+    "cloud.google.com/gke-tpu-topology": machine.partition(":")[2],
   }
 
 
@@ -342,17 +342,37 @@ def test_jobset_restarts_what_was_taken_away_but_not_what_was_refused():
   assert selector["cloud.google.com/gke-spot"] == "true"
 
 
-def test_gke_topology_is_a_job_of_its_own():
-  jobset = _jobset("v5e:2x2", command="topology")
-  assert jobset["metadata"]["name"] == "in1-topology"
+def test_gke_devices_is_a_job_of_its_own():
+  jobset = _jobset("v5e:2x2", command="devices")
+  assert jobset["metadata"]["name"] == "in1-devices"
   assert jobset["spec"]["failurePolicy"]["maxRestarts"] == 0
   spec = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
   (container,) = spec["template"]["spec"]["containers"]
-  assert container["args"][0] == "--task=topology"
+  assert container["args"][0] == "--task=devices"
+
+
+def test_gke_knows_former_names():
+  options = ("--name=in1", "--image=i", "--dry-run", "--", RECIPE, WORKDIR)
+  former = _run("gke.sh", "topology", "--topology=v5e:2x2", *options)
+  assert former.stderr.splitlines() == [
+    "notice: --topology is now --machine; both work",
+    "notice: topology is now devices; both work",
+  ]
+  now = _run("gke.sh", "devices", "--machine=v5e:2x2", *options)
+  assert now.stderr == ""
+  assert former.stdout == now.stdout
+
+
+def test_tpu_vm_knows_former_names():
+  former = _run("tpu_vm.sh", "topology", *POD, RECIPE)
+  assert former.stderr == "notice: topology is now devices; both work\n"
+  now = _run("tpu_vm.sh", "devices", *POD, RECIPE)
+  assert now.stderr == ""
+  assert former.stdout == now.stdout
 
 
 @pytest.mark.parametrize(
-  ("topology", "expected"),
+  ("machine", "expected"),
   [
     ("v5e:2x4", "--machine-type=ct5lp-hightpu-8t --num-nodes=1"),
     (
@@ -366,9 +386,9 @@ def test_gke_topology_is_a_job_of_its_own():
     ("v6e:2x2", "--machine-type=ct6e-standard-4t --num-nodes=1"),
   ],
 )
-def test_gke_pool(topology, expected):
+def test_gke_pool(machine, expected):
   place = ("--cluster=c", "--location=us-west4", "--dry-run")
-  done = _run("gke.sh", "pool", "--name=p", f"--topology={topology}", *place)
+  done = _run("gke.sh", "pool", "--name=p", f"--machine={machine}", *place)
   assert done.stdout.strip() == (
     "gcloud container node-pools create p --cluster=c --location=us-west4 "
     + expected
@@ -379,7 +399,7 @@ def test_gke_applies_what_the_dry_run_shows(tmp_path):
   applied = tmp_path / "applied"
   _executable(tmp_path / "kubectl", f"echo \"$*\" >&2; cat >'{applied}'")
   image = "--image=example/paws:1"
-  options = ("--name=in1", "--topology=v5e:4x4", image, "--")
+  options = ("--name=in1", "--machine=v5e:4x4", image, "--")
   done = _run("gke.sh", "run", *options, RECIPE, WORKDIR, env=[_path(tmp_path)])
   assert done.stderr.strip() == "apply --filename=-"
   assert yaml.safe_load(applied.read_text()) == _jobset("v5e:4x4")
@@ -474,7 +494,7 @@ def _program(tmp_path, *, trains, finished=0):
     ("exit 0", 3, 0, "pretrain", 75),
     # Only pod 0 asks: at the end the others may be faster than its results.
     ("exit 0", 3, 1, "pretrain", 0),
-    ("exit 0", 3, 0, "topology", 0),
+    ("exit 0", 3, 0, "devices", 0),
     ("exit 2", 3, 0, "pretrain", 2),
     ("kill -ABRT $$", 3, 0, "pretrain", 128 + signal.SIGABRT),
   ],
@@ -552,7 +572,7 @@ def test_slurm_queues_a_stopped_run_again(tmp_path):
     ({"trains": "exit 0", "state": "CANCELLED"}, 0),
     # A failed run would fail again; a workdir that cannot be read, too.
     ({"trains": "exit 7"}, 7),
-    ({"trains": "exit 0", "task": "topology"}, 0),
+    ({"trains": "exit 0", "task": "devices"}, 0),
     ({"trains": "exit 0", "finished": 1}, 1),
   ],
 )
@@ -620,8 +640,8 @@ def test_documented_commands_are_found():
   assert found == {
     (f"launch/{script}", verb)
     for script, verbs in {
-      "gke.sh": "pool topology run log delete",
-      "tpu_vm.sh": "create status install topology run log collect delete",
+      "gke.sh": "pool devices run log delete",
+      "tpu_vm.sh": "create status install devices run log collect delete",
     }.items()
     for verb in verbs.split()
   }
@@ -668,7 +688,7 @@ def test_help(script):
     (("create", *TPU, "--type=v4-1"), "--type=v4-1: less than one chip"),
     (("create", *TPU, "--sport"), "unknown option --sport"),
     (("launch", *TPU), "unknown command launch"),
-    (("topology", *TPU), "--config=RECIPE is missing after --"),
+    (("devices", *TPU), "--config=RECIPE is missing after --"),
     (("run", *TPU, "--", WORKDIR), "--config=RECIPE is missing after --"),
     (("run", *TPU, "--", RECIPE), "--workdir=gs://BUCKET/RUN is missing"),
     (
@@ -691,13 +711,13 @@ def test_tpu_vm_refuses(tmp_path, arguments, message):
     ({"image": ""}, (RECIPE, WORKDIR), "--image is missing"),
     ({"name": ""}, (RECIPE, WORKDIR), "--name is missing"),
     ({"name": "In_1"}, (RECIPE, WORKDIR), "In_1: lower-case letters"),
-    ({"topology": ""}, (RECIPE, WORKDIR), "--topology is missing"),
-    ({"topology": "v7:2x2"}, (RECIPE, WORKDIR), "known are v4, v5e, v5p, v6e"),
-    ({"topology": "v5e:2xa"}, (RECIPE, WORKDIR), "no shape like 8x8"),
-    ({"topology": "v5e"}, (RECIPE, WORKDIR), "no shape like 8x8"),
-    ({"topology": "v4:4x4"}, (RECIPE, WORKDIR), "has 3 dimensions, not 2"),
-    ({"topology": "v5e:0x4"}, (RECIPE, WORKDIR), "an empty dimension"),
-    ({"topology": "v4:1x1x2"}, (RECIPE, WORKDIR), "2 chips are not 4 a host"),
+    ({"machine": ""}, (RECIPE, WORKDIR), "--machine is missing"),
+    ({"machine": "v7:2x2"}, (RECIPE, WORKDIR), "known are v4, v5e, v5p, v6e"),
+    ({"machine": "v5e:2xa"}, (RECIPE, WORKDIR), "no shape like 8x8"),
+    ({"machine": "v5e"}, (RECIPE, WORKDIR), "no shape like 8x8"),
+    ({"machine": "v4:4x4"}, (RECIPE, WORKDIR), "has 3 dimensions, not 2"),
+    ({"machine": "v5e:0x4"}, (RECIPE, WORKDIR), "an empty dimension"),
+    ({"machine": "v4:1x1x2"}, (RECIPE, WORKDIR), "2 chips are not 4 a host"),
     ({"max-restarts": "no"}, (RECIPE, WORKDIR), "--max-restarts=no: not a"),
     ({}, (WORKDIR,), "--config=RECIPE is missing after --"),
     ({}, (RECIPE,), "--workdir=gs://BUCKET/RUN is missing after --"),
@@ -707,7 +727,7 @@ def test_tpu_vm_refuses(tmp_path, arguments, message):
 )
 def test_gke_refuses(tmp_path, options, arguments, message):
   _executable(tmp_path / "kubectl", f'touch "{tmp_path}/executed"')
-  given = {"name": "in1", "topology": "v5e:4x4", "image": "i"} | options
+  given = {"name": "in1", "machine": "v5e:4x4", "image": "i"} | options
   flags = [f"--{name}={value}" for name, value in given.items()]
   done = _run("gke.sh", "run", *flags, "--", *arguments, env=[_path(tmp_path)])
   assert done.returncode == 2

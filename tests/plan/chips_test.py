@@ -57,7 +57,7 @@ def test_names_are_read(name, num_chips, num_devices, unit):
 def test_unknown_names_are_refused_with_the_known(name, words):
   with pytest.raises(ValueError, match=re.escape(words)) as error:
     chips.parse(name)
-  assert f"--topology={name}: " in str(error.value)
+  assert f"--machine={name}: " in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_advice_has_numbers():
   assert "train.remat=dots" in remat
   # About half of what there was fits, in fours.
   assert "train.batch_size=124 (now 256) with 209 supports (now 420" in smaller
-  assert larger.endswith("--topology=v5e:4x4")
+  assert larger.endswith("--machine=v5e:4x4")
   computed = types.SimpleNamespace(batch_size=256, epochs=36, remat="all")
   (line,) = _assess(_step(train=computed), peak_bytes=2**40)["advice"]
   assert line.startswith("lower train.batch_size or support.images_per_class")

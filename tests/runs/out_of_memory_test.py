@@ -6,7 +6,7 @@ import types
 import jax
 import pytest
 
-from paws_jax import main
+from paws_jax.cli import dispatch
 from paws_jax.cli import flags
 from paws_jax.runs import compilation_cache
 from paws_jax.runs import out_of_memory
@@ -60,7 +60,7 @@ def test_main_says_it_for_tasks_without_advice_of_their_own(
     flag = types.SimpleNamespace(value=value)
     monkeypatch.setattr(flags, name, flag)
   config = tiny_recipe.get_config() if with_config else None
-  assert main._execute(config, "") == 1
+  assert dispatch._execute(config, "") == 1
   error = capsys.readouterr().err
   assert error.startswith("error: the devices' memory does not suffice. Lower ")
   assert word in error

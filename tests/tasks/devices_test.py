@@ -1,4 +1,4 @@
-"""What `--task=topology` prints, and refuses, on one process and on several."""
+"""What `--task=devices` prints, and refuses, on one process and on several."""
 
 import types
 
@@ -121,7 +121,7 @@ from tests import tiny_recipe
 from paws_jax.distributed import agree as agreement
 from paws_jax.distributed import launch as launch_lib
 from paws_jax.distributed import lifecycle as distributed
-from paws_jax.tasks import devices as topology
+from paws_jax.tasks import devices
 process, num_processes, port = map(int, sys.argv[1:])
 distributed.initialize(
   launch_lib.Launch(f"localhost:{port}", num_processes, process, "test"),
@@ -138,7 +138,7 @@ def _run(code):
 
 @pytest.mark.slow
 def test_process_0_prints():
-  first, other = _run("print(topology.run(config))")
+  first, other = _run("print(devices.run(config))")
   assert first.status == other.status == 0, first.err + other.err
   assert "processes: 2\n" in first.out
   assert _rows(first.out)["unlabelled images"] == ["256", "-", "128", "64"]
@@ -152,7 +152,7 @@ def test_processes_with_different_recipes():
 if process:
   config.train.batch_size = 512
 try:
-  topology.run(config)
+  devices.run(config)
 except agreement.DisagreementError as error:
   print(error)
 """

@@ -15,6 +15,7 @@ import pytest
 from etils.epath import gpath
 from etils.epath import testing as epath_testing
 
+from paws_jax import errors as errors_lib
 from paws_jax.plan import abstract_step
 from paws_jax.plan import hlo
 from paws_jax.plan import memory
@@ -24,7 +25,7 @@ from paws_jax.tasks import plan
 _ROOT = pathlib.Path(__file__).parents[2]
 _HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
 
-# What the issue of this task asks plan.json to hold, at least.
+# plan.json holds at least these.
 _KEYS = {
   "peak_memory_bytes",
   "flops",
@@ -67,7 +68,7 @@ def quick(monkeypatch):
 
 def test_a_plan_that_fits(quick, tmp_path, capsys):
   workdir = tmp_path / "new" / "run"
-  assert plan.run(_recipe(), str(workdir), topology="h100:2") == 0
+  assert plan.run(_recipe(), str(workdir), machine="h100:2") == 0
   out = capsys.readouterr().out
   assert "256 unlabelled images, each device 128; 10 supports" in out
   assert "(model, not compiled)" in out
@@ -93,7 +94,7 @@ def test_a_plan_in_a_bucket(quick, tmp_path, capsys, monkeypatch):
   monkeypatch.chdir(tmp_path)
   names = ("exists", "isdir", "makedirs", "mkdir", "open")
   with epath_testing.mock_epath(**dict.fromkeys(names, moved)):
-    assert plan.run(_recipe(), "gs://bucket/run", topology="h100:2") == 0
+    assert plan.run(_recipe(), "gs://bucket/run", machine="h100:2") == 0
   assert "written: gs://bucket/run/plan.json" in capsys.readouterr().out
   assert json.loads((bucket / "run" / "plan.json").read_text())["fits"] is True
   assert list(tmp_path.iterdir()) == [bucket]
@@ -101,7 +102,7 @@ def test_a_plan_in_a_bucket(quick, tmp_path, capsys, monkeypatch):
 
 def test_a_plan_that_does_not_fit(quick, tmp_path, capsys):
   quick.activations = 2**40
-  assert plan.run(_recipe(), str(tmp_path), topology="a100:2") == 1
+  assert plan.run(_recipe(), str(tmp_path), machine="a100:2") == 1
   out = capsys.readouterr().out
   assert "DOES NOT FIT" in out
   written = json.loads((tmp_path / "plan.json").read_text())
@@ -112,54 +113,53 @@ def test_a_plan_that_does_not_fit(quick, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_model_of_a_real_step(tmp_path):
-  assert plan.run(_recipe(), str(tmp_path), topology="h100:2") == 0
+  assert plan.run(_recipe(), str(tmp_path), machine="h100:2") == 0
   two = json.loads((tmp_path / "plan.json").read_text())
-  assert plan.run(_recipe(), str(tmp_path), topology="h100:4") == 0
+  assert plan.run(_recipe(), str(tmp_path), machine="h100:4") == 0
   four = json.loads((tmp_path / "plan.json").read_text())
   # Twice the devices, half the work of each, but for what all do.
   assert 0.45 < four["flops"] / two["flops"] < 0.7
   assert four["collectives"]["all-gather"]["count"] <= 2
 
 
-def _refused(capsys, tmp_path, words, *, topology="h100:2", **changes):
-  assert plan.run(_recipe(**changes), str(tmp_path), topology=topology) == 2
-  error = capsys.readouterr().err
-  assert error.startswith("error: ")
-  assert words in error
+def _refused(tmp_path, words, *, machine="h100:2", **changes):
+  with pytest.raises(errors_lib.UserError) as caught:
+    plan.run(_recipe(**changes), str(tmp_path), machine=machine)
+  assert caught.value.status == 2
+  assert words in str(caught.value)
   assert not (tmp_path / "plan.json").exists()
 
 
 @pytest.mark.parametrize(
-  ("topology", "words"),
+  ("machine", "words"),
   [
     ("v5e:3x3", "unknown shape '3x3'. v5e has v5e:1x1, v5e:2x2,"),
     ("tpu", "unknown chip 'tpu'. Known are v3:2x2|4x4|"),
   ],
 )
-def test_unknown_topologies(capsys, tmp_path, topology, words):
-  _refused(capsys, tmp_path, words, topology=topology)
+def test_unknown_machines(tmp_path, machine, words):
+  _refused(tmp_path, words, machine=machine)
 
 
-def test_bad_recipes(quick, capsys, tmp_path):
-  _refused(capsys, tmp_path, "optim.peak_lr is 0", optim__peak_lr=0.0)
+def test_bad_recipes(quick, tmp_path):
+  _refused(tmp_path, "optim.peak_lr is 0", optim__peak_lr=0.0)
   words = "train.batch_size is 255, which 2 devices do not divide"
-  _refused(capsys, tmp_path, words, train__batch_size=255)
+  _refused(tmp_path, words, train__batch_size=255)
   words = "train.batch_size is 4, which 8 devices do not divide"
-  _refused(capsys, tmp_path, words, topology="h100:8", train__batch_size=4)
+  _refused(tmp_path, words, machine="h100:8", train__batch_size=4)
   words = "model.name must be one of"
-  _refused(capsys, tmp_path, words, model__name="resnet9")
+  _refused(tmp_path, words, model__name="resnet9")
   words = "support.classes_per_step is 11 but the data has 10 classes"
-  _refused(capsys, tmp_path, words, support__classes_per_step=11)
+  _refused(tmp_path, words, support__classes_per_step=11)
 
 
-def test_a_workdir_that_is_a_file(quick, capsys, tmp_path):
+def test_a_workdir_that_is_a_file(quick, tmp_path):
   path = tmp_path / "file"
   path.write_text("")
-  assert plan.run(_recipe(), str(path), topology="h100:2") == 2
-  assert str(path) in capsys.readouterr().err
+  _refused(path, f"{path / 'plan.json'} cannot be written")
 
 
-def test_a_bucket_that_is_closed(quick, capsys, tmp_path, monkeypatch):
+def test_a_bucket_that_is_closed(quick, tmp_path, monkeypatch):
   class OpError(Exception):
     """As TensorFlow's, which is none of OSError's."""
 
@@ -170,36 +170,34 @@ def test_a_bucket_that_is_closed(quick, capsys, tmp_path, monkeypatch):
   fake = types.SimpleNamespace(errors=errors)
   monkeypatch.setitem(sys.modules, "tensorflow", fake)
   monkeypatch.setattr(plan.files, "replace_text", refuse)
-  _refused(capsys, tmp_path, "403: no access")
+  _refused(tmp_path, "403: no access")
 
 
-def test_without_libtpu_it_says_what_to_install(capsys, tmp_path, monkeypatch):
+def test_without_libtpu_it_says_what_to_install(tmp_path, monkeypatch):
   monkeypatch.setattr(plan.importlib.util, "find_spec", lambda _: None)
   words = 'pip install -e ".[tpu]"'
-  _refused(capsys, tmp_path, words, topology="v5e:2x2")
+  _refused(tmp_path, words, machine="v5e:2x2")
 
 
-def test_a_libtpu_that_does_not_know_the_topology(
-  capsys, tmp_path, monkeypatch
-):
+def test_a_libtpu_that_does_not_know_the_machine(tmp_path, monkeypatch):
   def refuse(**_):
     raise RuntimeError("Invalid TPU external name\nand pages of more")
 
   monkeypatch.setattr(plan.importlib.util, "find_spec", lambda _: object())
   monkeypatch.setattr(plan.topologies, "get_topology_desc", refuse)
   words = "libtpu does not describe it: Invalid TPU external name. If it is"
-  _refused(capsys, tmp_path, words, topology="v6e:2x2")
+  _refused(tmp_path, words, machine="v6e:2x2")
 
 
 @pytest.mark.parametrize(
-  ("topology", "options"),
+  ("name", "options"),
   [
     ("v4:2x2x1", {"chip_config_name": "megacore"}),
     ("v5e:1x1", {"chips_per_host_bounds": (1, 1, 1)}),
     ("v5e:2x2", {}),
   ],
 )
-def test_how_topologies_are_asked_for(monkeypatch, topology, options):
+def test_how_topologies_are_asked_for(monkeypatch, name, options):
   asked = []
 
   def describe(**keywords):
@@ -208,15 +206,15 @@ def test_how_topologies_are_asked_for(monkeypatch, topology, options):
 
   monkeypatch.setattr(plan.importlib.util, "find_spec", lambda _: object())
   monkeypatch.setattr(plan.topologies, "get_topology_desc", describe)
-  assert len(plan._devices(plan.chips.parse(topology))) == 4
-  assert asked == [{"platform": "tpu", "topology_name": topology, **options}]
+  assert len(plan._devices(plan.chips.parse(name))) == 4
+  assert asked == [{"platform": "tpu", "topology_name": name, **options}]
 
 
-def test_too_few_stand_ins_for_gpus(capsys, tmp_path):
+def test_too_few_stand_ins_for_gpus(tmp_path):
   num_devices = len(jax.devices())
   words = f"asks for 64 devices, but JAX started with {num_devices} CPU"
   before = jax.config.jax_num_cpu_devices
-  _refused(capsys, tmp_path, words, topology="h100:64", train__batch_size=256)
+  _refused(tmp_path, words, machine="h100:64", train__batch_size=256)
   assert jax.config.jax_num_cpu_devices == before
 
 
@@ -278,7 +276,7 @@ def test_a_small_encoder_is_compiled_for_a_tpu(tmp_path):
     "from paws_jax.tasks import plan\n"
     "config = runpy.run_path('tests/tiny_recipe.py')['get_config']()\n"
     "config.model.name = 'small_resnet'\n"
-    f"status = plan.run(config, {str(tmp_path)!r}, topology='v5e:2x2')\n"
+    f"status = plan.run(config, {str(tmp_path)!r}, machine='v5e:2x2')\n"
     "raise SystemExit(status)\n"
   )
   result = subprocess.run(
@@ -315,7 +313,7 @@ def test_a_plan_is_made_without_the_data(quick, tmp_path, capsys):
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   config = module.get_config()
-  assert plan.run(config, str(tmp_path), topology="h200:8") == 0
+  assert plan.run(config, str(tmp_path), machine="h200:8") == 0
   written = json.loads((tmp_path / "plan.json").read_text())
   assert written["steps_per_epoch"] == 312
   # Two batches of 512 + 840 canvases on each device.

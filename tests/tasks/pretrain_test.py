@@ -365,7 +365,7 @@ def test_a_checkpoint_that_cannot_be_written_fails_the_run(launch, tmp_path):
   assert result.returncode == 1
   # orbax adds lines of its own.
   assert re.search("^error: .*could not be written", result.stderr, re.M)
-  assert "paws_jax/main.py" not in result.stderr
+  assert "paws_jax/cli/dispatch.py" not in result.stderr
   assert steps(tmp_path) == []
   assert not (tmp_path / results.RESULTS).exists()
 

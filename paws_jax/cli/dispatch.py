@@ -1,0 +1,175 @@
+"""Runs the task of a command line and reports errors in one line."""
+
+# Tasks import what they need when they run, so that `--help` answers at once.
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+
+import ml_collections
+from absl import flags
+
+from paws_jax import errors
+from paws_jax.cli import flags as flags_lib
+from paws_jax.distributed import launch as launch_lib
+from paws_jax.runs import output
+
+# What else wrong input raises before anything is done: a path that cannot be
+# used; a field that no section of a recipe has (TypeError).
+_WRONG_INPUT = (
+  FileNotFoundError,
+  IsADirectoryError,
+  NotADirectoryError,
+  PermissionError,
+  TypeError,
+)
+
+
+def run(argv: Sequence[str]) -> int:
+  """Runs the task of a command line whose flags are parsed.
+
+  Args:
+    argv: the program and the arguments that are no flags.
+
+  Returns:
+    The exit status: 0, 1 after a failure, 2 for a command that was refused
+    before anything was done, 130 after an interrupt.
+  """
+  return _status(lambda: _run(argv))
+
+
+def _status(task: Callable[[], int]) -> int:
+  """Calls a function for its exit status; reports errors meant for users."""
+  try:
+    return task()
+  except KeyboardInterrupt:
+    return flags_lib.fail(
+      "interrupted; run the same command again to continue where it can", 130
+    )
+  except errors.UserError as error:
+    return flags_lib.fail(error, error.status)
+
+
+def _run(argv: Sequence[str]) -> int:
+  if len(argv) > 1:
+    raise errors.InputError(f"unknown arguments: {' '.join(argv[1:])}")
+  flags_lib.check_options()
+  config, workdir = flags_lib.recipe(), flags_lib.workdir()
+  output.protect_output()
+  task = flags_lib.TASK.value
+  if task == "plan":
+    return _plan(config, workdir)
+  if task == "doctor":
+    return _doctor(config, workdir)
+  if task in flags_lib.AFTER_TRAINING:
+    return _run_alone(config, workdir)
+  return _run_together(config, workdir)
+
+
+def _run_alone(config: ml_collections.ConfigDict | None, workdir: str) -> int:
+  """Runs a task in one process, on all cores of a CPU."""
+  from paws_jax.parallel import cpu_devices
+
+  if config is not None:
+    cpu_devices.use_cpu_cores(config.eval.batch_size)
+  return _execute(config, workdir)
+
+
+def _run_together(config: ml_collections.ConfigDict, workdir: str) -> int:
+  """Runs a task that may have several processes."""
+  from paws_jax.distributed import lifecycle
+
+  def task() -> int:
+    _join_processes(config)
+    if flags_lib.TASK.value == "devices":
+      return _devices(config)
+    return _execute(config, workdir)
+
+  status = _status(task)
+  if status:
+    # Of several processes, an ordinary exit would wait for the others.
+    lifecycle.exit_now(status)
+  return status
+
+
+def _join_processes(config: ml_collections.ConfigDict) -> None:
+  """Connects this process with the others of its run, if there are any."""
+  from paws_jax.distributed import agree
+  from paws_jax.distributed import lifecycle
+  from paws_jax.parallel import cpu_devices
+
+  launch = launch_lib.detect(
+    coordinator_address=flags_lib.COORDINATOR.value,
+    num_processes=flags_lib.NUM_PROCESSES.value,
+    process_id=flags_lib.PROCESS_ID.value,
+  )
+  num_processes = launch.num_processes or 1 if launch else 1
+  cpu_devices.use_cpu_cores(max(config.train.batch_size, 0) // num_processes)
+  lifecycle.initialize(launch, timeout_seconds=flags_lib.TIMEOUT.value)
+  agree.agree(task=flags_lib.TASK.value)
+  if not lifecycle.is_main():
+    output.silence_output()
+
+
+def _execute(config: ml_collections.ConfigDict | None, workdir: str) -> int:
+  """Lets the module of a task prepare, then run; returns the exit status."""
+  from paws_jax.runs import compilation_cache
+  from paws_jax.runs import out_of_memory
+  from paws_jax.runs import workdir as workdir_lib
+
+  compilation_cache.enable(flags_lib.CACHE.value)
+  name, options = flags_lib.MODULES[flags_lib.TASK.value]
+  task = importlib.import_module(f"paws_jax.{name}")
+  values = {name: flags.FLAGS[name].value for name in options}
+  started = False
+  try:
+    # Tasks that train give advice of their own.
+    with out_of_memory.evaluating(config):
+      with _refusing_wrong_input():
+        prepared = task.prepare(config, workdir, **values)
+      started = True
+      return task.run(prepared)
+  except errors.UserError as error:
+    return flags_lib.fail(error, 1 if started else error.status)
+  except (MemoryError, *workdir_lib.storage_errors()) as error:
+    return flags_lib.fail(error, 1)
+
+
+@contextlib.contextmanager
+def _refusing_wrong_input() -> Iterator[None]:
+  """Makes every error that wrong input causes an error meant for users."""
+  try:
+    yield
+  except errors.UserError:
+    raise
+  except _WRONG_INPUT as error:
+    raise errors.InputError(str(error)) from error
+
+
+def _devices(config: ml_collections.ConfigDict) -> int:
+  from paws_jax.tasks import devices
+
+  with _refusing_wrong_input():
+    return devices.run(config)
+
+
+def _plan(config: ml_collections.ConfigDict, workdir: str) -> int:
+  from paws_jax.tasks import plan
+
+  with _refusing_wrong_input():
+    return plan.run(config, workdir, machine=flags_lib.MACHINE.value)
+
+
+def _doctor(config: ml_collections.ConfigDict, workdir: str) -> int:
+  from paws_jax.parallel import cpu_devices
+  from paws_jax.tasks import doctor
+
+  cpu_devices.use_cpu_cores(config.train.batch_size)
+  return doctor.run(
+    config, workdir, train_command=flags_lib.train_command(sys.argv[1:])
+  )
