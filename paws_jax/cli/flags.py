@@ -213,17 +213,16 @@ def recipe() -> ml_collections.ConfigDict | None:
     return CONFIG.value
   if CLASSIFIER.value:
     return None
-  if TASK.value in _READ_RECIPE and WORKDIR.value:
-    from paws_jax.runs import recipe as recipe_lib
-
-    return recipe_lib.load(WORKDIR.value)
-  after = ", or the run to work on, with --workdir" * (
-    TASK.value in _READ_RECIPE
-  )
-  raise errors.InputError(
+  message = (
     "--config is missing: give a recipe, e.g. --config=configs/quickstart.py"
-    f"{after}"
   )
+  if TASK.value in _READ_RECIPE:
+    if WORKDIR.value:
+      from paws_jax.runs import recipe as recipe_lib
+
+      return recipe_lib.load(WORKDIR.value)
+    message += ", or the directory of a run with --workdir"
+  raise errors.InputError(message)
 
 
 def train_command(arguments: Sequence[str]) -> str:
