@@ -49,7 +49,6 @@ from PIL import Image
 
 from paws_jax import config as config_lib
 from paws_jax import tf_runtime
-from paws_jax.data import memory_pipeline
 from paws_jax.data import sampling
 from paws_jax.data.host import pipeline as pipeline_lib
 from paws_jax.data.sources import catalog
@@ -194,7 +193,7 @@ def _pipeline(files: catalog.Files) -> pipeline_lib.HostPipeline:
     files,
     index,
     pool=np.arange(len(files)),
-    support=memory_pipeline.SupportConfig(**settings | support),
+    support=config_lib.Support(**settings | support),
     batch_size=half,
     seed=0,
     mesh=mesh.make_mesh(devices),

@@ -20,6 +20,10 @@ class InputError(UserError, ValueError):
   """A field of a recipe, a flag, a file or data that cannot be used."""
 
 
+class UnknownFieldError(UserError, TypeError):
+  """A field that a section of a recipe does not have."""
+
+
 class MissingFileError(UserError, FileNotFoundError):
   """A file or directory of the user that does not exist."""
 

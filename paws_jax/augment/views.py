@@ -14,7 +14,6 @@ images; `tests/augment_test.py` states how close each operation comes.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import Literal
@@ -26,6 +25,7 @@ from paws_jax.augment import color
 from paws_jax.augment import crop
 from paws_jax.augment import equalize
 from paws_jax.augment import resample
+from paws_jax.config import views as views_lib
 
 # Uniform numbers that a view draws, by operation. All are drawn in one call:
 # each call of threefry is a loop of its own, which takes time to compile. A new
@@ -43,40 +43,7 @@ _DRAWS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class ViewsConfig:
-  """The `views` section of a recipe; `config.base` explains each field.
-
-  Build it as `ViewsConfig(**section)`: an unknown field is a TypeError that
-  names it. Hashable, so that it can be a static argument of `jax.jit`.
-  """
-
-  num_large: int
-  large_size: int
-  large_scale: tuple[float, float]
-  num_small: int
-  small_size: int
-  small_scale: tuple[float, float]
-  aspect_ratio: tuple[float, float]
-  flip_probability: float
-  rotation_degrees: float
-  jitter_strength: float
-  jitter_probability: float
-  grey_probability: float
-  blur_probability: float
-  blur_radius: tuple[float, float]
-  solarize_probability: float
-  equalize_probability: float
-  mean: tuple[float, ...]
-  std: tuple[float, ...]
-  eval_resize: int
-
-  def __post_init__(self):
-    # A recipe read back from JSON has lists, which are not hashable.
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      if isinstance(value, list):
-        object.__setattr__(self, field.name, tuple(value))
+ViewsConfig = views_lib.Views
 
 
 def random_views(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,37 +10,6 @@ import numpy as np
 
 from paws_jax import augment
 from paws_jax.data.labels import split as split_lib
-
-_PATHS = ("dir", "manifest", "labels_file", "unlabelled_dir", "test_dir")
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-  """Section `data` of a recipe; `config.base` explains each field."""
-
-  source: str
-  dir: str
-  tfds_name: str
-  image_size: int
-  labels_per_class: int
-  labels_fraction: float
-  split_seed: int
-  labels_file: str
-  include_labelled: bool
-  pipeline: str
-  manifest: str
-  unlabelled_dir: str
-  test_dir: str
-  canvas_size: int
-  on_bad_image: str
-  max_pixels: int
-  support_cache_mb: int
-
-  def __post_init__(self):
-    """Replaces "~" at the start of a path by the home directory."""
-    for name in _PATHS:
-      path = os.path.expanduser(getattr(self, name))
-      object.__setattr__(self, name, path)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

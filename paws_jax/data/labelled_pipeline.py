@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax import errors
-from paws_jax.data import memory_pipeline
 from paws_jax.data import sampling
 from paws_jax.parallel import mesh as mesh_lib
 
@@ -24,7 +24,7 @@ from paws_jax.parallel import mesh as mesh_lib
 FILLER = -1
 
 # A pipeline always draws supports: here as few as it can.
-_FEWEST_SUPPORTS = memory_pipeline.SupportConfig(
+_FEWEST_SUPPORTS = config_lib.Support(
   classes_per_step=1,
   images_per_class=1,
   num_views=1,

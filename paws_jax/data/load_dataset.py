@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from paws_jax import augment
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.data import dataset as dataset_lib
 from paws_jax.data import memory_pipeline
@@ -24,7 +25,7 @@ from paws_jax.data.sources import manifest
 
 
 def load(
-  config: dataset_lib.DataConfig,
+  config: config_lib.Data,
   views: augment.ViewsConfig,
   *,
   arrays: arrays_lib.Arrays | None = None,
@@ -43,6 +44,7 @@ def load(
     ValueError: the data and the recipe contradict each other.
     FileNotFoundError: a file or directory is missing.
   """
+  config = config.with_home()
   if config.pipeline == "host":
     return _on_disk(config, views, every_class)
   if arrays is None:
@@ -54,7 +56,7 @@ def load(
 
 def _in_memory(
   arrays: arrays_lib.Arrays,
-  config: dataset_lib.DataConfig,
+  config: config_lib.Data,
   views: augment.ViewsConfig,
   every_class: bool,
 ) -> dataset_lib.Dataset:
@@ -101,7 +103,7 @@ def _memory_pipeline(
   all_labelled_ids: np.ndarray,
   include_labelled: bool,
   *,
-  support: memory_pipeline.SupportConfig,
+  support: config_lib.Support,
   labelled_ids: np.ndarray | None = None,
   pool: np.ndarray | None = None,
   **options: Any,
@@ -121,7 +123,7 @@ def _memory_pipeline(
 
 
 def _on_disk(
-  config: dataset_lib.DataConfig, views: augment.ViewsConfig, every_class: bool
+  config: config_lib.Data, views: augment.ViewsConfig, every_class: bool
 ) -> dataset_lib.Dataset:
   """Makes a data set of encoded images, each read when it is needed."""
   listing = open_catalog(config)
@@ -177,10 +179,10 @@ def _on_disk(
 
 def _disk_pipeline(
   listing: catalog.Catalog,
-  config: dataset_lib.DataConfig,
+  config: config_lib.Data,
   all_labelled_ids: np.ndarray,
   *,
-  support: memory_pipeline.SupportConfig,
+  support: config_lib.Support,
   labelled_ids: np.ndarray | None = None,
   pool: np.ndarray | None = None,
   **options: Any,
@@ -213,12 +215,13 @@ def _unless_empty(
   return part if len(part) else None
 
 
-def open_catalog(config: dataset_lib.DataConfig) -> catalog.Catalog:
+def open_catalog(config: config_lib.Data) -> catalog.Catalog:
   """Lists the images on disk that section `data` names, without opening any.
 
   Raises:
     ValueError, FileNotFoundError: see `folders`, `manifest`, `tfds_records`.
   """
+  config = config.with_home()
   if config.source == "tfds":
     from paws_jax.data.sources import tfds_records
 
@@ -231,7 +234,7 @@ def open_catalog(config: dataset_lib.DataConfig) -> catalog.Catalog:
 
 
 def _choose_split(
-  dataset: split_lib.Dataset, config: dataset_lib.DataConfig, every_class: bool
+  dataset: split_lib.Dataset, config: config_lib.Data, every_class: bool
 ) -> split_lib.Split:
   return split_lib.choose(
     dataset,
@@ -261,7 +264,7 @@ def _pool(
 def _label_index(
   dataset: split_lib.Dataset,
   labelled_ids: np.ndarray,
-  support: memory_pipeline.SupportConfig,
+  support: config_lib.Support,
 ) -> sampling.LabelIndex:
   """Groups the labelled images by class; refuses too few for the supports."""
   names = dataset.class_names

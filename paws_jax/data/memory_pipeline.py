@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import types
@@ -15,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax import errors
 from paws_jax.augment import resample
@@ -22,17 +22,6 @@ from paws_jax.data import sampling
 from paws_jax.parallel import mesh as mesh_lib
 
 _RESIZED_AT_ONCE = 4096
-
-
-@dataclasses.dataclass(frozen=True)
-class SupportConfig:
-  """Section `support` of a recipe; fields are explained in config.base."""
-
-  classes_per_step: int
-  images_per_class: int
-  num_views: int
-  label_smoothing: float
-  with_replacement: bool
 
 
 class Inputs(NamedTuple):
@@ -66,7 +55,7 @@ class InMemory:
     images: np.ndarray,
     index: sampling.LabelIndex,
     *,
-    support: SupportConfig,
+    support: config_lib.Support,
     batch_size: int,
     seed: int,
     mesh: jax.sharding.Mesh,

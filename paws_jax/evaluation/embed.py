@@ -6,7 +6,6 @@ with hard labels, and every image is embedded from its evaluation crop.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -22,14 +21,6 @@ def last_layer(encoder: Any, crops: jax.Array) -> jax.Array:
   """z, [n, D]: what soft nearest neighbours compare."""
   _, z = encoder(crops, train=False)
   return z
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalConfig:
-  """Section `eval` of a recipe; fields are explained in config.base."""
-
-  every_steps: int
-  batch_size: int
 
 
 def make_embedder(

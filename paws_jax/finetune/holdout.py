@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 
 from paws_jax import augment
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax import text
 from paws_jax.data import dataset as dataset_lib
@@ -189,7 +190,7 @@ def _listed(
   views = augment.ViewsConfig(**config.views)
   try:
     others = load_dataset.load(
-      dataset_lib.DataConfig(**section), views, every_class=False
+      config_lib.Data(**section), views, every_class=False
     )
   except (ValueError, FileNotFoundError) as error:
     # It reads the file as if it were that of the split.

@@ -24,10 +24,10 @@ import jax
 import ml_collections
 import numpy as np
 
+from paws_jax import config as config_lib
 from paws_jax import models
 from paws_jax.data import dataset as dataset_lib
 from paws_jax.data import labelled_pipeline
-from paws_jax.data import memory_pipeline
 from paws_jax.evaluation import embed
 from paws_jax.evaluation import soft_nn
 from paws_jax.finetune import linear_head
@@ -269,7 +269,7 @@ def _recipe(
 
 def _create_method(
   recipe: ml_collections.ConfigDict, dataset: dataset_lib.Dataset
-) -> tuple[Any, models.Encoder, memory_pipeline.SupportConfig]:
+) -> tuple[Any, models.Encoder, config_lib.Support]:
   return experiment_lib.create_method(
     recipe, dataset_name=dataset.name, num_classes=dataset.num_classes
   )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
-from paws_jax.data import memory_pipeline
+from paws_jax import config as config_lib
 from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import state as state_lib
@@ -97,7 +97,7 @@ def rated(
 def create(
   recipe: ml_collections.ConfigDict,
   method: Any,
-  support: memory_pipeline.SupportConfig,
+  support: config_lib.Support,
   *,
   steps_per_epoch: int,
   mesh: jax.sharding.Mesh,

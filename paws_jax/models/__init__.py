@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +17,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax.config import fields
 from paws_jax.models import batch_norm
 from paws_jax.models import heads
 from paws_jax.models import resnet
@@ -26,71 +27,12 @@ from paws_jax.models import small_resnet
 from paws_jax.models import wide_resnet
 from paws_jax.models.encoder import Encoder
 
-_DTYPES = ("auto", "float32", "bfloat16")
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-  """Section `model` of a recipe; `config.base` explains each field.
-
-  Raises:
-    ValueError: if a field is out of its range, with its name and value.
-  """
-
-  name: str
-  width: int
-  projection_hidden_dim: int
-  output_dim: int
-  prediction_head: bool
-  zero_init_residual: bool
-  bn_momentum: float
-  final_bn_momentum: float
-  freeze_bn: bool
-  dtype: str
-  init_from: str
-
-  def __post_init__(self) -> None:
-    if self.name not in ENCODERS:
-      _refuse("name", self.name, f"one of {', '.join(ENCODERS)}")
-    for field in ("prediction_head", "zero_init_residual", "freeze_bn"):
-      if not isinstance(getattr(self, field), bool):
-        _refuse(field, getattr(self, field), "True or False")
-    smallest_output = 4 if self.prediction_head else 1
-    for field, smallest in (
-      ("width", 1),
-      ("projection_hidden_dim", 0),
-      ("output_dim", smallest_output),
-    ):
-      value = getattr(self, field)
-      if isinstance(value, bool) or not (
-        isinstance(value, int) and value >= smallest
-      ):
-        _refuse(field, value, f"an integer of at least {smallest}")
-    for field in ("bn_momentum", "final_bn_momentum"):
-      if not 0 <= getattr(self, field) < 1:
-        _refuse(field, getattr(self, field), "in [0, 1)")
-    if not isinstance(self.init_from, str):
-      _refuse("init_from", self.init_from, "a path, or ''")
-    if self.dtype not in _DTYPES:
-      _refuse("dtype", self.dtype, f"one of {', '.join(_DTYPES)}")
-    if self.zero_init_residual and self.name.startswith("wide_"):
-      _refuse(
-        "zero_init_residual",
-        True,
-        f"False for {self.name}, whose blocks do not end in a BatchNorm",
-      )
-
-
-def _refuse(field: str, value: Any, wanted: str) -> None:
-  raise errors.InputError(f"model.{field} must be {wanted}, got {value!r}")
-
-
-_Trunk = Callable[[ModelConfig, batch_norm.LayerSettings], nn.Module]
+_Trunk = Callable[[config_lib.Model, batch_norm.LayerSettings], nn.Module]
 
 
 def _resnet(*stage_sizes: int, stem_width: int = 64) -> _Trunk:
   def build(
-    config: ModelConfig, settings: batch_norm.LayerSettings
+    config: config_lib.Model, settings: batch_norm.LayerSettings
   ) -> nn.Module:
     return resnet.ResNet(
       stage_sizes=stage_sizes,
@@ -104,7 +46,7 @@ def _resnet(*stage_sizes: int, stem_width: int = 64) -> _Trunk:
 
 def _small_resnet(num_stages: int) -> _Trunk:
   def build(
-    config: ModelConfig, settings: batch_norm.LayerSettings
+    config: config_lib.Model, settings: batch_norm.LayerSettings
   ) -> nn.Module:
     return small_resnet.SmallResNet(
       stem_width=16 * config.width,
@@ -118,7 +60,7 @@ def _small_resnet(num_stages: int) -> _Trunk:
 
 def _wide_resnet(depth: int) -> _Trunk:
   def build(
-    config: ModelConfig, settings: batch_norm.LayerSettings
+    config: config_lib.Model, settings: batch_norm.LayerSettings
   ) -> nn.Module:
     return wide_resnet.WideResNet(
       depth=depth,
@@ -148,7 +90,7 @@ ENCODERS: Mapping[str, _Trunk] = {
 
 
 def create(
-  section: Mapping[str, Any],
+  section: config_lib.Model | Mapping[str, Any],
   *,
   axis_name: batch_norm.AxisName = None,
   group_axis_name: batch_norm.AxisName = None,
@@ -157,21 +99,31 @@ def create(
   """Builds an encoder from section `model` of a recipe.
 
   Args:
-    section: the fields of `ModelConfig`, all of them and no other.
+    section: `config.Model`, or its fields.
     axis_name: mesh axes over which BatchNorm shares statistics when training
       inside `jax.shard_map`; None elsewhere, also under plain `jax.jit`.
     group_axis_name: further mesh axes that separate BatchNorm groups.
-    dtype: dtype of activations instead of `section["dtype"]`. Parameters are
+    dtype: dtype of activations instead of that of `section`. Parameters are
       float32, or float64 if this is.
 
   Returns:
     The flax module.
 
   Raises:
-    TypeError: if `section` has an unknown field or lacks one; it names it.
+    TypeError: if `section` has an unknown field; it names it.
     ValueError: if a field is out of its range.
   """
-  config = ModelConfig(**section)
+  config = fields.build(config_lib.Model, section, "model")
+  fields.check(config, "model")
+  if config.name not in ENCODERS:
+    raise errors.InputError(
+      f"model.name is {config.name!r}; known are {', '.join(ENCODERS)}."
+    )
+  if config.zero_init_residual and config.name.startswith("wide_"):
+    raise errors.InputError(
+      f"model.zero_init_residual is True but model.name is {config.name!r}, "
+      "whose blocks do not end in a BatchNorm: set it to False."
+    )
   if dtype is None:
     dtype = config.dtype
     if dtype == "auto":

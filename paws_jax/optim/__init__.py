@@ -7,7 +7,6 @@ Sources: You et al., Large Batch Training of Convolutional Networks, 2017
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -18,25 +17,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax.config import fields
 
 LARS_EPSILON = 1e-8
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimConfig:
-  """Section `optim` of a recipe; fields are explained in config.base."""
-
-  name: str
-  start_lr: float
-  peak_lr: float
-  final_lr: float
-  warmup_epochs: float
-  weight_decay: float
-  momentum: float
-  b2: float
-  nesterov: bool
-  trust_coefficient: float
 
 
 def warmup_cosine(
@@ -189,7 +174,7 @@ def trust_ratios(
 
 
 def observer(
-  section: Mapping[str, Any],
+  section: config_lib.Optim | Mapping[str, Any],
 ) -> Callable[[Any, Any], dict[str, jax.Array]] | None:
   """What a recipe's optimiser can tell of a step besides the usual norms.
 
@@ -203,7 +188,7 @@ def observer(
   Raises:
     TypeError: for an unknown field, by name.
   """
-  config = OptimConfig(**section)
+  config = fields.build(config_lib.Optim, section, "optim")
   if config.name != "lars":
     return None
   return functools.partial(
@@ -281,7 +266,10 @@ OPTIMISERS = ("lars", "sgd", "adamw")
 
 
 def create(
-  section: Mapping[str, Any], *, steps_per_epoch: int, total_steps: int
+  section: config_lib.Optim | Mapping[str, Any],
+  *,
+  steps_per_epoch: int,
+  total_steps: int,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
   """Builds the optimiser and the schedule of a recipe.
 
@@ -297,7 +285,7 @@ def create(
     TypeError: for an unknown field, by name.
     ValueError: for an unknown optimiser.
   """
-  config = OptimConfig(**section)
+  config = fields.build(config_lib.Optim, section, "optim")
   schedule = warmup_cosine(
     start_lr=config.start_lr,
     peak_lr=config.peak_lr,

@@ -20,8 +20,8 @@ import ml_collections
 import numpy as np
 
 from paws_jax import augment
+from paws_jax import config as config_lib
 from paws_jax import errors
-from paws_jax.data import dataset
 from paws_jax.data import load_dataset
 from paws_jax.data import memory_pipeline
 from paws_jax.data import sampling
@@ -86,7 +86,7 @@ class Step:
   dataset: Source
   pipeline: Any
   trainer: state.Trainer
-  train: state.TrainConfig
+  train: config_lib.Train
   images_per_step: int
   num_supports: int
 
@@ -146,7 +146,7 @@ def create(
   config = config.copy_and_resolve_references()
   if config.model.dtype == "auto":
     config.model.dtype = "bfloat16"
-  train_config = state.TrainConfig(**config.train)
+  train_config = config_lib.Train(**config.train)
   mesh = mesh_lib.make_mesh(devices, bn_group_size=train_config.bn_group_size)
   views = augment.ViewsConfig(**config.views)
   source = _source(config, views)
@@ -202,8 +202,8 @@ def _source(
   config: ml_collections.ConfigDict, views: augment.ViewsConfig
 ) -> Source:
   """The data of a recipe: by their published sizes, or as they are there."""
-  section = dataset.DataConfig(**config.data)
-  support = memory_pipeline.SupportConfig(**config.support)
+  section = config_lib.Data(**config.data)
+  support = config_lib.Support(**config.support)
   sizes = KNOWN.get(re.split("[/:]", section.tfds_name)[0])
   # Nothing is looked for: a plan is made where the data are not.
   if section.source != "tfds" or not sizes:
@@ -227,7 +227,7 @@ def _source(
   )
 
 
-def _blank(section: dataset.DataConfig, sizes: Sizes) -> arrays.Arrays:
+def _blank(section: config_lib.Data, sizes: Sizes) -> arrays.Arrays:
   """Images of the right number and shape, without the memory."""
   # Of the size they are resized to, so that nobody resizes them.
   side = section.image_size
@@ -245,7 +245,7 @@ def _blank(section: dataset.DataConfig, sizes: Sizes) -> arrays.Arrays:
   )
 
 
-def _encoded(section: dataset.DataConfig, sizes: Sizes) -> Source:
+def _encoded(section: config_lib.Data, sizes: Sizes) -> Source:
   """A data set of encoded images that is not opened."""
   labelled = int(section.labels_fraction * sizes.num_images)
   labelled = section.labels_per_class * sizes.num_classes or labelled
@@ -253,7 +253,7 @@ def _encoded(section: dataset.DataConfig, sizes: Sizes) -> Source:
   if not section.include_labelled:
     num_unlabelled -= labelled
 
-  def make_pipeline(*, support: memory_pipeline.SupportConfig, **options: Any):
+  def make_pipeline(*, support: config_lib.Support, **options: Any):
     shape = (sizes.num_classes, support.images_per_class)
     index = sampling.LabelIndex(
       ids=np.zeros(shape, np.int32), counts=np.full(shape[:1], shape[1], "i4")

@@ -8,7 +8,6 @@ is set aside for the one before.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -41,14 +40,6 @@ _PASSING = (
 
 # Differing arrays named in an error; a whole model would fill the screen.
 _LISTED = 8
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointConfig:
-  """Section `checkpoint` of a recipe; fields are explained in config.base."""
-
-  every_steps: int
-  keep_every_steps: int
 
 
 class _Manager(ocp.CheckpointManager):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pathlib
 import time
@@ -15,16 +14,6 @@ from etils import epath
 
 from paws_jax import tf_runtime
 from paws_jax.runs import files
-
-
-@dataclasses.dataclass(frozen=True)
-class LogConfig:
-  """Section `log` of a recipe; fields are explained in config.base."""
-
-  every_steps: int
-  tensorboard: bool
-  next_command: str
-
 
 # What a reader sees of the loss of PAWS: each is at least 0, and 0 is best. Of
 # the sum that is minimised that is not true: with me-max it falls to minus the

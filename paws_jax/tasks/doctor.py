@@ -17,7 +17,6 @@ import ml_collections
 import numpy as np
 
 from paws_jax import config as config_lib
-from paws_jax.data import dataset as dataset_lib
 from paws_jax.data import load_dataset
 from paws_jax.data.labels import split as split_lib
 from paws_jax.data.sources import arrays
@@ -148,7 +147,7 @@ def _inspect(
 ) -> Inspection:
   """Lists the images, chooses the labelled ones, and reads all files."""
   report.block("Data")
-  section = dataset_lib.DataConfig(**config.data)
+  section = config_lib.Data(**config.data).with_home()
   if section.pipeline == "host":
     found = whole = load_dataset.open_catalog(section)
     decode_size = inspect.file_size_in_pixels(
@@ -188,7 +187,7 @@ def _inspect(
 def _choose_split(
   report: findings.Report,
   dataset: split_lib.Dataset,
-  section: dataset_lib.DataConfig,
+  section: config_lib.Data,
 ) -> np.ndarray:
   """Rows of the labelled images, as training chooses them."""
   split = split_lib.choose(

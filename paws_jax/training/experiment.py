@@ -14,19 +14,16 @@ import ml_collections
 import numpy as np
 
 from paws_jax import augment
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax import methods
 from paws_jax import models
 from paws_jax import optim
-from paws_jax.config import finetune
 from paws_jax.data import dataset as dataset_lib
 from paws_jax.data import load_dataset
-from paws_jax.data import memory_pipeline
 from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.evaluation import embed
 from paws_jax.parallel import mesh as mesh_lib
-from paws_jax.runs import checkpoint
-from paws_jax.runs import metrics
 from paws_jax.training import state as state_lib
 from paws_jax.training import step
 from paws_jax.weights import init_from
@@ -40,11 +37,11 @@ class Experiment:
   pipeline: Any
   trainer: state_lib.Trainer
   embed: Callable[[Any, Any, np.ndarray], np.ndarray]
-  train: state_lib.TrainConfig
-  eval: embed.EvalConfig
-  finetune: finetune.FinetuneConfig
-  checkpoint: checkpoint.CheckpointConfig
-  log: metrics.LogConfig
+  train: config_lib.Train
+  eval: config_lib.Eval
+  finetune: config_lib.Finetune
+  checkpoint: config_lib.Checkpoint
+  log: config_lib.Log
   temperature: float
   total_steps: int
   # Images that a step processes, for the rate: unlabelled ones, or supports for
@@ -115,9 +112,9 @@ def create(
   """
   sections = _sections(config)
   views = augment.ViewsConfig(**sections["views"])
-  data_config = dataset_lib.DataConfig(**sections["data"])
+  data_config = config_lib.Data(**sections["data"])
   dataset = load_dataset.load(data_config, views, arrays=arrays)
-  train_config = state_lib.TrainConfig(**sections["train"])
+  train_config = config_lib.Train(**sections["train"])
   mesh = mesh_lib.make_mesh(devices, bn_group_size=train_config.bn_group_size)
   method, encoder, support = create_method(
     config,
@@ -151,10 +148,10 @@ def create(
       resize=dataset.resize,
     ),
     train=train_config,
-    eval=embed.EvalConfig(**sections["eval"]),
-    finetune=finetune.FinetuneConfig(**sections["finetune"]),
-    checkpoint=checkpoint.CheckpointConfig(**sections["checkpoint"]),
-    log=metrics.LogConfig(**sections["log"]),
+    eval=config_lib.Eval(**sections["eval"]),
+    finetune=config_lib.Finetune(**sections["finetune"]),
+    checkpoint=config_lib.Checkpoint(**sections["checkpoint"]),
+    log=config_lib.Log(**sections["log"]),
     temperature=config.method.temperature,
     total_steps=train_config.epochs * pipeline.steps_per_epoch,
     images_per_step=train_config.batch_size
@@ -172,7 +169,7 @@ def create_method(
   dataset_name: str,
   num_classes: int,
   class_counts: Sequence[int] | None = None,
-) -> tuple[Any, models.Encoder, memory_pipeline.SupportConfig]:
+) -> tuple[Any, models.Encoder, config_lib.Support]:
   """Builds what does not depend on the images themselves.
 
   Args:
@@ -189,7 +186,7 @@ def create_method(
     TypeError, ValueError: as `create`.
   """
   sections = _sections(config)
-  train_config = state_lib.TrainConfig(**sections["train"])
+  train_config = config_lib.Train(**sections["train"])
   support = _support_config(sections["support"], dataset_name, num_classes)
   method = methods.create(
     sections["method"],
@@ -209,7 +206,7 @@ def create_method(
 def create_trainer(
   config: ml_collections.ConfigDict,
   method: Any,
-  support: memory_pipeline.SupportConfig,
+  support: config_lib.Support,
   *,
   steps_per_epoch: int,
   mesh: jax.sharding.Mesh,
@@ -254,13 +251,13 @@ def _sections(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
 
 def _support_config(
   section: Mapping[str, Any], dataset_name: str, num_classes: int
-) -> memory_pipeline.SupportConfig:
+) -> config_lib.Support:
   """Section `support`, with the number of classes where it asks for all."""
   if num_classes < 2:
     raise errors.InputError(
       f"{dataset_name} has {num_classes} class: a soft label needs at least 2."
     )
-  support = memory_pipeline.SupportConfig(**section)
+  support = config_lib.Support(**section)
   if support.classes_per_step:
     return support
   return dataclasses.replace(support, classes_per_step=num_classes)

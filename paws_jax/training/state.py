@@ -28,17 +28,6 @@ class TrainState:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
-  """Section `train` of a recipe; fields are explained in config.base."""
-
-  batch_size: int
-  epochs: int
-  steps_per_call: int
-  remat: str
-  bn_group_size: int
-
-
-@dataclasses.dataclass(frozen=True)
 class Trainer:
   """What a step needs besides state and data; nothing here changes."""
 

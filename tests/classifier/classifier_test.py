@@ -13,13 +13,13 @@ from safetensors import numpy as safetensors
 
 import paws_jax
 from paws_jax import augment
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax import models
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import files
 from paws_jax.classifier import image_list
 from paws_jax.classifier import predictions as predictions_lib
-from paws_jax.data import dataset as dataset_lib
 from paws_jax.data import load_dataset
 from paws_jax.evaluation import accuracy
 from paws_jax.training import save_classifier
@@ -91,7 +91,7 @@ def test_a_run_on_disk_knows_its_labelled_images_again(tmp_path):
   config.views.update(mean=(0.5,) * 3, std=(0.25,) * 3)
   sections = config.to_dict()
   dataset = load_dataset.load(
-    dataset_lib.DataConfig(**sections["data"]),
+    config_lib.Data(**sections["data"]),
     augment.ViewsConfig(**sections["views"]),
   )
   encoder = models.create(sections["model"])

@@ -8,9 +8,7 @@ import pytest
 
 from paws_jax import augment
 from paws_jax import config as config_lib
-from paws_jax.data import dataset as dataset_lib
 from paws_jax.data import load_dataset
-from paws_jax.data import memory_pipeline
 from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.parallel import mesh
 
@@ -36,7 +34,7 @@ def load(arrays, **changes):
   views = dict(config_lib.base().views)
   views |= {"large_size": 8, "mean": (0.5,), "std": (0.25,), "eval_resize": 0}
   return load_dataset.load(
-    dataset_lib.DataConfig(**section),
+    config_lib.Data(**section),
     augment.ViewsConfig(**views),
     arrays=arrays,
   )
@@ -46,7 +44,7 @@ def pipeline(dataset, batch_size=8):
   support = dict(config_lib.base().support)
   support |= {"classes_per_step": 5, "images_per_class": 3}
   return dataset.make_pipeline(
-    support=memory_pipeline.SupportConfig(**support),
+    support=config_lib.Support(**support),
     batch_size=batch_size,
     seed=0,
     mesh=mesh.make_mesh(jax.devices()[:1]),
@@ -111,11 +109,15 @@ def test_the_home_directory_may_be_written_as_a_tilde(tmp_path, monkeypatch):
   monkeypatch.setenv("HOME", str(tmp_path))
   names = ("dir", "manifest", "labels_file", "unlabelled_dir", "test_dir")
   section = dict(config_lib.base().data) | dict.fromkeys(names, "~/x")
-  config = dataset_lib.DataConfig(**section)
+  config = config_lib.Data(**section)
+  # As it is stored, it is the same on another machine.
+  assert config.dir == "~/x"
+  expanded = config.with_home()
   for name in names:
-    assert getattr(config, name) == str(tmp_path / "x")
+    assert getattr(expanded, name) == str(tmp_path / "x")
   # Only at the start, and of a user who exists.
   other = dataclasses.replace(config, dir="x/~", manifest="~nobody!/x")
+  other = other.with_home()
   assert (other.dir, other.manifest) == ("x/~", "~nobody!/x")
 
 
@@ -128,7 +130,7 @@ def test_images_that_are_left_aside_are_told(tmp_path, monkeypatch):
   changes = {"source": "folder", "pipeline": "host", "labels_per_class": 1}
   section = dict(config_lib.base().data) | changes | {"dir": "~/photos"}
   dataset = load_dataset.load(
-    dataset_lib.DataConfig(**section),
+    config_lib.Data(**section),
     augment.ViewsConfig(**config_lib.base().views),
   )
   assert len(dataset.labelled) == 2

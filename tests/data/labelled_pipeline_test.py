@@ -7,7 +7,6 @@ from PIL import Image
 
 from paws_jax import augment
 from paws_jax import config as config_lib
-from paws_jax.data import dataset as dataset_lib
 from paws_jax.data import labelled_pipeline
 from paws_jax.data import load_dataset
 from paws_jax.data import memory_pipeline
@@ -153,7 +152,7 @@ def test_on_disk_no_image_stands_in_for_another(tmp_path, monkeypatch):
     on_bad_image="skip",
   )
   dataset = load_dataset.load(
-    dataset_lib.DataConfig(**config.data), augment.ViewsConfig(**config.views)
+    config_lib.Data(**config.data), augment.ViewsConfig(**config.views)
   )
   asked = []
   monkeypatch.setattr(
@@ -161,7 +160,7 @@ def test_on_disk_no_image_stands_in_for_another(tmp_path, monkeypatch):
     "HostPipeline",
     lambda *unused, **options: asked.append(options),
   )
-  support = memory_pipeline.SupportConfig(1, 1, 1, 0.0, with_replacement=True)
+  support = config_lib.Support(1, 1, 1, 0.0, with_replacement=True)
   dataset.make_pipeline(support=support)
   dataset.make_pipeline(support=support, pool=np.array([1, 4]))
   # With the pool go labels, which another image would not have.

@@ -33,7 +33,7 @@ def _index():
   )
 
 
-SUPPORT = memory_pipeline.SupportConfig(
+SUPPORT = config_lib.Support(
   **dict(config_lib.base().support)
   | {"classes_per_step": 3, "images_per_class": 2}
 )

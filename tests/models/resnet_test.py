@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from paws_jax import config as config_lib
 from paws_jax import models
 from paws_jax.models import batch_norm
 from paws_jax.models import resnet
@@ -82,7 +83,7 @@ def test_parameter_counts(key, width):
 def test_deeper_trunks(name, stages, millions):
   """Backbone sizes as published: 44.549 M and 64.674 M with 1,000 classes."""
   trunk = models.ENCODERS[name](
-    models.ModelConfig(
+    config_lib.Model(
       name=name,
       width=1,
       projection_hidden_dim=0,

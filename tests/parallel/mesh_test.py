@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from paws_jax import config as config_lib
 from paws_jax import data
-from paws_jax.data import memory_pipeline
 from paws_jax.data import sampling
 from paws_jax.data.host import row_plan
 from paws_jax.parallel import cpu_devices
@@ -197,12 +197,12 @@ def _row_plan(mesh):
   index = sampling.label_index(
     np.arange(100), labels, class_names=tuple("abcdefghij")
   )
-  support = dict.fromkeys(memory_pipeline.SupportConfig.__dataclass_fields__, 1)
+  support = dict.fromkeys(config_lib.Support.__dataclass_fields__, 1)
   return row_plan.RowPlan(
     index,
     num_images=400,
     pool=np.arange(400, dtype=np.int32),
-    support=memory_pipeline.SupportConfig(
+    support=config_lib.Support(
       **support | {"classes_per_step": 5, "images_per_class": 7}
     ),
     batch_size=96,

@@ -419,7 +419,7 @@ def test_without_images_to_test_on(root, examine):
     ({"train.batch_size": 12}, "batch_size is 12, which 8 devices do not"),
     ({"support.classes_per_step": 3}, "support.classes_per_step is 3 but"),
     ({"data.labels_per_class": 4}, "data.labels_per_class = 4"),
-    ({"model.name": "resnet9"}, "model.name must be one of"),
+    ({"model.name": "resnet9"}, "model.name is 'resnet9'; known are"),
     ({"views.eval_resize": 15}, "views.eval_resize"),
     ({"train.steps_per_call": 3}, "train.steps_per_call is 3, which does not"),
     ({"data.dir": "/nowhere"}, "data.dir = '/nowhere' is not a directory"),

@@ -147,7 +147,7 @@ def test_bad_recipes(quick, tmp_path):
   _refused(tmp_path, words, train__batch_size=255)
   words = "train.batch_size is 4, which 8 devices do not divide"
   _refused(tmp_path, words, machine="h100:8", train__batch_size=4)
-  words = "model.name must be one of"
+  words = "model.name is 'resnet9'; known are resnet50"
   _refused(tmp_path, words, model__name="resnet9")
   words = "support.classes_per_step is 11 but the data has 10 classes"
   _refused(tmp_path, words, support__classes_per_step=11)

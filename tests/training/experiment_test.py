@@ -191,7 +191,7 @@ def test_a_first_state_can_be_made_in_float64():
     ({"views__num_large": 1}, "views.num_large is 1: paws compares at least 2"),
     ({"method__name": "pows"}, "method.name is 'pows'; known are paws, "),
     ({"optim__name": "lion"}, "optim.name is 'lion'; known are lars, "),
-    ({"model__name": "resnet9"}, "model.name must be one of resnet50, "),
+    ({"model__name": "resnet9"}, "model.name is 'resnet9'; known are resnet50"),
   ],
 )
 def test_what_does_not_fit_is_refused_with_both_numbers(changes, message):

@@ -78,7 +78,7 @@ def test_data_in_memory_know_what_they_hide(per_class):
   section = config_lib.base().data
   section.labels_per_class = per_class
   views = augment.ViewsConfig(**tiny_recipe.get_config().views)
-  dataset = load_dataset.load(dataset_lib.DataConfig(**section), views)
+  dataset = load_dataset.load(config_lib.Data(**section), views)
   if not per_class:
     assert dataset.hidden is None
     return

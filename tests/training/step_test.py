@@ -257,7 +257,7 @@ def make_setup(
     pipeline=memory_pipeline.InMemory(
       images,
       index,
-      support=memory_pipeline.SupportConfig(
+      support=config_lib.Support(
         **dict(BASE.support)
         | {
           "classes_per_step": NUM_CLASSES,

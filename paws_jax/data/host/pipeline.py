@@ -19,9 +19,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax import tf_runtime
-from paws_jax.data import memory_pipeline
 from paws_jax.data import sampling
 from paws_jax.data.host import image_reader
 from paws_jax.data.host import loader
@@ -63,7 +63,7 @@ class HostPipeline:
     index: sampling.LabelIndex,
     *,
     pool: np.ndarray,
-    support: memory_pipeline.SupportConfig,
+    support: config_lib.Support,
     batch_size: int,
     seed: int,
     mesh: jax.sharding.Mesh,

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.data import memory_pipeline
 from paws_jax.data import sampling
@@ -49,7 +50,7 @@ class RowPlan:
     *,
     num_images: int,
     pool: np.ndarray,
-    support: memory_pipeline.SupportConfig,
+    support: config_lib.Support,
     batch_size: int,
     seed: int,
     mesh: jax.sharding.Mesh,

@@ -31,7 +31,7 @@ from paws_jax.parallel import mesh as mesh_lib
 
 NUM_IMAGES, BATCH, SEED, SIDE = 45, 8, 5, 8
 STEPS_PER_EPOCH = 5
-SUPPORT = memory_pipeline.SupportConfig(
+SUPPORT = config_lib.Support(
   **dict(config_lib.base().support)
   | {"classes_per_step": 3, "images_per_class": 2}
 )

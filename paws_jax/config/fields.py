@@ -1,0 +1,219 @@
+"""Fields of a recipe: default, type, range and comment of each in one place.
+
+A section is a frozen dataclass that extends `Section`; each of its fields has
+a type, a default and, where not every value will do, a rule:
+
+>>> @dataclasses.dataclass(frozen=True)
+... class Train(Section):
+...   # Passes over the training set.
+...   epochs: int = field(100, AT_LEAST_ONE)
+
+A field may also hold a section, or a mapping from names to sections.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import typing
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
+
+from paws_jax import errors
+
+# What is allowed, in words, and whether a value is.
+Rule = tuple[str, Callable[[Any], bool]]
+
+POSITIVE: Rule = ("greater than 0", lambda x: x > 0)
+NOT_NEGATIVE: Rule = ("at least 0", lambda x: x >= 0)
+AT_LEAST_ONE: Rule = ("at least 1", lambda x: x >= 1)
+PROBABILITY: Rule = ("in [0, 1]", lambda x: 0 <= x <= 1)
+FRACTION: Rule = ("in [0, 1)", lambda x: 0 <= x < 1)
+SEED: Rule = ("in [0, 2147483647]", lambda x: 0 <= x < 2**31)
+SCALE: Rule = (
+  "two area fractions, 0 < low <= high <= 1",
+  lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1,
+)
+RANGE: Rule = (
+  "two numbers, 0 < low <= high",
+  lambda x: len(x) == 2 and 0 < x[0] <= x[1],
+)
+POSITIVES: Rule = (
+  "numbers greater than 0",
+  lambda x: len(x) > 0 and all(v > 0 for v in x),
+)
+
+_TYPES = {
+  bool: "True or False",
+  int: "an integer",
+  float: "a number",
+  str: "a string",
+  tuple: "a tuple",
+}
+
+
+def one_of(*names: str) -> Rule:
+  """Returns the rule of a field that takes one of several names."""
+  return f"one of {', '.join(names)}", lambda x: x in names
+
+
+def field(default: Any, rule: Rule | None = None) -> Any:
+  """Declares a field of a section.
+
+  Args:
+    default: its value where a recipe says nothing else.
+    rule: its range; None: every value of its type.
+  """
+  return dataclasses.field(default=default, metadata={"rule": rule})
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+  """A section of a recipe; hashable, so that it can be a static argument."""
+
+  def __post_init__(self) -> None:
+    """Gives each value the type of its field where the two mean the same."""
+    for name, hint in types(type(self)).items():
+      value = getattr(self, name)
+      if hint is float and type(value) is int:
+        object.__setattr__(self, name, float(value))
+      elif isinstance(value, list):
+        # JSON has lists only, which are not hashable.
+        object.__setattr__(self, name, tuple(value))
+
+  def check(self) -> None:
+    """Checks fields of the section against each other.
+
+    Raises:
+      ValueError: naming the fields, their values, and what to change.
+    """
+
+
+@functools.cache
+def types(kind: type[Section]) -> dict[str, Any]:
+  """Returns the type of each field of a section, in order."""
+  hints = typing.get_type_hints(kind)
+  return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def build(
+  kind: type[Section],
+  values: Section | Mapping[str, Any],
+  name: str,
+  *,
+  title: str | None = None,
+) -> Any:
+  """Makes a section of its values; those that are missing have their defaults.
+
+  Args:
+    kind: the section's dataclass.
+    values: by the name of the field; or the section, which is returned.
+    name: of the section, for messages.
+    title: what messages call it; default "section NAME".
+
+  Raises:
+    TypeError: an unknown field, by name.
+  """
+  if isinstance(values, kind):
+    return values
+  hints = types(kind)
+  for key in values:
+    if key not in hints:
+      raise errors.UnknownFieldError(
+        unknown_field(kind, f"{name}.{key}", title or f"section {name}")
+      )
+  return kind(
+    **{
+      key: _build_nested(hints[key], value, f"{name}.{key}")
+      for key, value in values.items()
+    }
+  )
+
+
+def unknown_field(kind: type[Section], name: str, title: str) -> str:
+  """Returns the message about a field that a section does not have."""
+  known = ", ".join(types(kind))
+  return f"{name} is no field of {title}; its fields are {known}."
+
+
+def _build_nested(hint: Any, value: Any, name: str) -> Any:
+  """Makes sections of mappings where the type of a field asks for them."""
+  if not isinstance(value, Mapping):
+    return value
+  if _is_section(hint):
+    return build(hint, value, name)
+  arguments = typing.get_args(hint)
+  if arguments and _is_section(arguments[-1]):
+    return {
+      key: build(arguments[-1], inner, f"{name}.{key}")
+      for key, inner in value.items()
+    }
+  return value
+
+
+def _is_section(hint: Any) -> bool:
+  return isinstance(hint, type) and issubclass(hint, Section)
+
+
+def check(section: Section, name: str) -> None:
+  """Checks each field of a section, and those that belong together.
+
+  Args:
+    section: its values.
+    name: of the section, for messages; "" for the recipe itself.
+
+  Raises:
+    ValueError: naming the field, its value, and what it may be.
+  """
+  for key, value, hint, rule in _values(section):
+    path = f"{name}.{key}" if name else key
+    if isinstance(value, Section):
+      check(value, path)
+    elif isinstance(value, Mapping):
+      for inner_key, inner in value.items():
+        check(inner, f"{path}.{inner_key}")
+    else:
+      _check_value(path, value, hint, rule)
+  section.check()
+
+
+def _values(section: Section) -> Iterator[tuple[str, Any, Any, Rule | None]]:
+  hints = types(type(section))
+  for part in dataclasses.fields(section):
+    yield (
+      part.name,
+      getattr(section, part.name),
+      hints[part.name],
+      part.metadata.get("rule"),
+    )
+
+
+def _check_value(name: str, value: Any, hint: Any, rule: Rule | None) -> None:
+  """Checks the type of a value, that its numbers are finite, and its range."""
+  for number in value if isinstance(value, tuple) else (value,):
+    if isinstance(number, float) and not math.isfinite(number):
+      raise errors.InputError(f"{name} is {value}: it must be finite.")
+  wanted = typing.get_origin(hint) or hint
+  if not _has_type(value, wanted):
+    raise errors.InputError(
+      f"{name} is {value!r}: it must be {_TYPES[wanted]}."
+    )
+  if wanted is tuple:
+    item = typing.get_args(hint)[0]
+    if not all(_has_type(number, item) for number in value):
+      raise errors.InputError(
+        f"{name} is {value!r}: each must be {_TYPES[item]}."
+      )
+  if rule is not None and not rule[1](value):
+    raise errors.InputError(f"{name} is {value!r}: it must be {rule[0]}.")
+
+
+def _has_type(value: Any, wanted: type) -> bool:
+  if wanted is float:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+  if wanted is int:
+    return isinstance(value, int) and not isinstance(value, bool)
+  return isinstance(value, wanted)

@@ -1,0 +1,48 @@
+"""Section `model` of a recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from paws_jax import errors
+from paws_jax.config import fields
+
+
+@dataclasses.dataclass(frozen=True)
+class Model(fields.Section):
+  """The encoder; its name is checked where encoders are built."""
+
+  # One of models.ENCODERS: resnet50, wide_resnet28, ...
+  name: str = fields.field("resnet50")
+  # Multiplies every width of the encoder.
+  width: int = fields.field(1, fields.AT_LEAST_ONE)
+  # Units of the hidden layers of the projection head; 0: the encoder's width.
+  projection_hidden_dim: int = fields.field(0, fields.NOT_NEGATIVE)
+  output_dim: int = fields.field(2048, fields.AT_LEAST_ONE)
+  prediction_head: bool = fields.field(True)
+  # Starts each residual block of a ResNet as the identity.
+  zero_init_residual: bool = fields.field(False)
+  # Share of the old value kept in a running statistic (PyTorch's 1 - m).
+  bn_momentum: float = fields.field(0.9, fields.FRACTION)
+  # The same for the last BatchNorm of a wide ResNet.
+  final_bn_momentum: float = fields.field(0.9, fields.FRACTION)
+  # Training too normalises with the running statistics, and leaves them as
+  # they are: for few images, from weights that have good ones (init_from).
+  freeze_bn: bool = fields.field(False)
+  # Activations: "float32", "bfloat16" or "auto" (bfloat16 on accelerators).
+  dtype: str = fields.field(
+    "auto", fields.one_of("auto", "float32", "bfloat16")
+  )
+  # Weights that pre-training starts from: a file of PyTorch (.pth, .pth.tar,
+  # .pt, .safetensors, .npz), another run's workdir, or the directory of a saved
+  # classifier. "": random ones, by `seed`.
+  init_from: str = fields.field("")
+
+  def check(self) -> None:
+    """Refuses a prediction head without hidden units."""
+    if self.prediction_head and self.output_dim < 4:
+      raise errors.InputError(
+        f"model.output_dim is {self.output_dim} but model.prediction_head is "
+        "True: it must be at least 4, because the head's hidden layer has a "
+        "quarter of it."
+      )
