@@ -1,4 +1,4 @@
-"""What `--task=doctor` says of files: those it cannot read, and repeats."""
+"""Findings about files: unreadable images, their sizes and duplicates."""
 
 from __future__ import annotations
 
@@ -13,72 +13,81 @@ from paws_jax.data.sources import folders
 from paws_jax.doctor import findings
 from paws_jax.doctor import inspect
 
-_MOST_PAIRS_LISTED = 20
+_MAX_PAIRS = 20
+# Names of groups that are not used in messages.
+_TITLES = {"val": "validation"}
 
 
-def other_files(report: findings.Report, found: catalog.Catalog) -> None:
-  """Files among the images that are not read, by their suffix."""
-  if not found.other_files:
+def other_files(report: findings.Report, listing: catalog.Catalog) -> None:
+  """Reports the files among the images that are not read, by suffix."""
+  if not listing.other_files:
     return
-  kinds = sorted(found.other_files.items(), key=lambda one: (-one[1], one[0]))
-  total = findings.count(sum(found.other_files.values()), "file")
+  kinds = sorted(listing.other_files.items(), key=lambda one: (-one[1], one[0]))
+  total = findings.count(sum(listing.other_files.values()), "file")
   report.say(
-    f"{total} of other kinds among the images: "
+    f"{total} in other formats among the images: "
     + text_lib.first_few(
       f"{number:,} {suffix or 'without a suffix'}" for suffix, number in kinds
     )
   )
-  for notice in folders.notices(found.other_files):
+  for notice in folders.notices(listing.other_files):
     report.warning(notice)
 
 
 def image_files(
   report: findings.Report,
   groups: Sequence[inspect.Group],
-  seen: dict[str, list[inspect.ImageCheck]],
+  checks: dict[str, list[inspect.ImageCheck]],
   config: Any,
   class_names: Sequence[str],
 ) -> None:
-  """Images that cannot be read, that are small, or that are reduced."""
+  """Reports images that cannot be read, are enlarged, or are reduced."""
   for group in groups:
-    looked = seen[group.name]
-    some = len(looked) < group.num_images
+    found = checks[group.name]
+    is_sample = len(found) < group.num_images
     report.say(
-      f"{group.name}: {len(looked):,} images read"
-      + (f" of {group.num_images:,}, evenly spread" if some else "")
-      + _sizes(looked)
+      f"{_title(group.name)} images: {len(found):,}"
+      + (f" of {group.num_images:,}, evenly spaced," if is_sample else "")
+      + " read"
+      + _median_size(found)
     )
-    _unreadable(report, group, looked, config.data.on_bad_image, class_names)
+    _unreadable(report, group, found, config.data.on_bad_image, class_names)
   if config.data.pipeline != "host":
     return
-  everything = [one for group in groups for one in seen[group.name]]
-  sizes = np.array([one[1:3] for one in everything if one.height])
+  everything = [check for group in groups for check in checks[group.name]]
+  sizes = np.array(
+    [(one.height, one.width) for one in everything if one.height]
+  )
   sizes = sizes.reshape(-1, 2)
   crop, canvas = config.views.large_size, config.data.canvas_size
   num_small = int((sizes.min(axis=1) < crop).sum())
   num_large = int((sizes.max(axis=1) > canvas).sum())
   if num_small:
     report.say(
-      f"{num_small:,} of them have a side shorter than views.large_size = "
-      f"{crop}: their crops are enlarged"
+      f"{findings.count(num_small, 'image')} with a side shorter than "
+      f"views.large_size = {crop}: crops are enlarged"
     )
   if num_large:
     text = (
-      f"{num_large:,} of them have a side longer than data.canvas_size = "
-      f"{canvas}: they are reduced once before crops are cut"
+      f"{findings.count(num_large, 'image')} with a side longer than "
+      f"data.canvas_size = {canvas}: reduced to it before crops are cut"
     )
     if canvas < crop:
       report.warning(
-        f"{text}, and crops enlarged again to views.large_size = {crop}: raise "
-        f"canvas_size, best to {2 * crop}"
+        f"{text}, and the crops enlarged again to views.large_size = {crop}. "
+        f"Raise data.canvas_size, best to {2 * crop}"
       )
     else:
       report.say(text)
 
 
-def _sizes(looked: Sequence[inspect.ImageCheck]) -> str:
-  """E.g. ", 500 x 375 pixels in the middle" (the medians)."""
-  sizes = [(one.width, one.height) for one in looked if one.height]
+def _title(group_name: str) -> str:
+  return _TITLES.get(group_name, group_name)
+
+
+def _median_size(checks: Sequence[inspect.ImageCheck]) -> str:
+  """Returns e.g. ", median size 500 x 375 pixels"; "" without an image."""
+  sizes = [(one.width, one.height) for one in checks if one.height]
   if not sizes:
     return ""
   width, height = np.median(np.array(sizes), axis=0)
@@ -88,31 +97,33 @@ def _sizes(looked: Sequence[inspect.ImageCheck]) -> str:
 def _unreadable(
   report: findings.Report,
   group: inspect.Group,
-  looked: Sequence[inspect.ImageCheck],
+  checks: Sequence[inspect.ImageCheck],
   on_bad_image: str,
   class_names: Sequence[str],
 ) -> None:
-  bad = [place for place, one in enumerate(looked) if one.reason]
+  """Reports the images of a group that cannot be read, each with a reason."""
+  bad = [place for place, check in enumerate(checks) if check.reason]
   if not bad:
     return
-  named = [
-    f"{group.images.name(int(group.rows[k]))} ({looked[k].reason})" for k in bad
+  names = [
+    f"{group.images.name(int(group.rows[k]))} ({checks[k].reason})" for k in bad
   ]
-  in_one_line = len(named) <= text_lib.MOST_LISTED
-  text = f"{findings.count(len(bad), group.name + ' image')} cannot be read"
-  text += f": {', '.join(named)}" if in_one_line else ", as listed below"
+  in_one_line = len(names) <= text_lib.MOST_LISTED
+  images = findings.count(len(bad), f"{_title(group.name)} image")
+  text = f"{images} cannot be read"
+  text += f": {', '.join(names)}" if in_one_line else ", listed below"
   if group.name in ("val", "test"):
-    report.problem(f"{text}. Repair or remove what cannot be evaluated")
+    report.problem(f"{text}. Repair or remove them")
   elif on_bad_image == "error":
     report.problem(
-      f"{text}. Repair or remove them, or train without with "
+      f"{text}. Repair or remove them, or train without them: "
       "--config.data.on_bad_image=skip"
     )
   else:
-    report.warning(f"{text}. data.on_bad_image is 'skip': others stand in")
+    report.warning(f"{text}. data.on_bad_image is 'skip': others replace them")
     if group.name == "labelled":
       _lost_classes(report, group, bad, class_names)
-  for name in () if in_one_line else named:
+  for name in () if in_one_line else names:
     report.say(f"  {name}")
 
 
@@ -122,35 +133,36 @@ def _lost_classes(
   bad: Sequence[int],
   class_names: Sequence[str],
 ) -> None:
-  """Classes all of whose labelled images are bad: nothing can stand in."""
+  """Reports classes without a readable labelled image to replace others."""
   good = np.setdiff1d(np.arange(len(group.rows)), bad)
   lost = np.setdiff1d(group.labels, group.labels[good])
   if len(lost):
     names = text_lib.first_few(repr(class_names[k]) for k in lost)
     classes = findings.count(len(lost), "class", "classes")
     report.problem(
-      f"of {classes} no labelled image can be read: {names}. Label others"
+      f"{classes} without a readable labelled image: {names}. Label other "
+      "images of them"
     )
 
 
 def duplicates(
-  report: findings.Report, shared: Sequence[inspect.Duplicates]
+  report: findings.Report, found: Sequence[inspect.Duplicates]
 ) -> None:
-  """Images that occur where they should not, by the hash of their bytes."""
-  for first, second, pairs in shared:
+  """Reports images with equal bytes where they do harm."""
+  for first, second, pairs in found:
     listed = text_lib.first_few(
-      (f"{a!r} = {b!r}" for a, b in pairs), most=_MOST_PAIRS_LISTED
+      (f"{a!r} = {b!r}" for a, b in pairs), most=_MAX_PAIRS
     )
     if first == second:
       report.warning(
-        f"{findings.count(len(pairs), 'labelled image')} occur again under "
-        f"another label: {listed}. Keep the right one"
+        f"{findings.count(len(pairs), 'labelled image')} with equal contents "
+        f"and another label: {listed}. Keep the one with the right label"
       )
     else:
       report.warning(
-        f"{findings.count(len(pairs), 'image')} occur both as {first} and as "
-        f"{second}: {listed}. An accuracy on images trained on says little: "
-        "remove them from one of the two"
+        f"{findings.count(len(pairs), 'image')} among both the "
+        f"{_title(first)} and the {_title(second)} images: {listed}. Accuracy "
+        "on training images says little: remove them from one of the two"
       )
-  if not shared:
-    report.say("no image occurs twice where it must not")
+  if not found:
+    report.say("no duplicates between training, validation and test images")

@@ -1,47 +1,47 @@
-"""What `--task=doctor` says: its findings, one block for each subject."""
+"""The report of `--task=doctor`: findings, in one block per subject."""
 
 from __future__ import annotations
 
 
 class Report:
-  """Prints findings, and counts them.
+  """Printer and counter of findings.
 
   Attributes:
-    num_problems: findings with which training cannot work.
-    num_warnings: findings to look at.
+    num_problems: findings that prevent training.
+    num_warnings: findings that a user should check.
   """
 
   def __init__(self):
     self.num_problems = 0
     self.num_warnings = 0
-    self._told: list[str] = []
+    self._reported: list[str] = []
 
   def block(self, title: str) -> None:
-    """Begins a subject."""
+    """Starts a block with its title."""
     print(f"\n{title}", flush=True)
 
   def say(self, text: str) -> None:
     """Prints a line."""
-    # File names need not be text.
+    # A file name may hold bytes that are no text.
     text = text.encode("utf-8", "backslashreplace").decode()
     print(f"  {text}", flush=True)
 
-  def problem(self, text: str, *, refused_as: str = "") -> None:
-    """Prints a finding with which training cannot work.
+  def problem(self, text: str, *, error_start: str = "") -> None:
+    """Prints a finding that prevents training.
 
     Args:
       text: the finding, with a remedy.
-      refused_as: how the message begins with which training would refuse the
-        same: `refused` does not repeat it.
+      error_start: start of the error message of training for the same problem,
+        which `error` then does not repeat; default `text`.
     """
     self.num_problems += 1
-    self._told.append(refused_as or text)
+    self._reported.append(error_start or text)
     self.say(f"PROBLEM: {text}")
 
-  def refused(self, message: str) -> None:
-    """Makes a problem of a message, unless it has been told before."""
-    if message.startswith(tuple(self._told)):
-      self.say("it cannot be built, because of a problem told above")
+  def error(self, message: str) -> None:
+    """Prints an error message as a problem, unless it was reported before."""
+    if message.startswith(tuple(self._reported)):
+      self.say("the training run cannot be built because of a problem above")
     else:
       self.problem(message)
 
@@ -54,14 +54,14 @@ class Report:
     """Prints the counts and what to do next; returns the exit status."""
     problems = count(self.num_problems, "problem")
     warnings = count(self.num_warnings, "warning")
-    following = f"to train: {train_command}"
+    next_step = f"to train: {train_command}"
     if self.num_problems:
-      following = "mend the problems, then run this command again"
-    print(f"\n{problems}, {warnings}; {following}", flush=True)
+      next_step = "fix the problems above and run this command again"
+    print(f"\n{problems}, {warnings}; {next_step}", flush=True)
     return 1 if self.num_problems else 0
 
 
 def count(number: int, one: str, several: str = "") -> str:
-  """E.g. "1 image", "1,200 images"."""
+  """Returns a number with its noun: "1 image", "1,200 images"."""
   word = one if number == 1 else several or f"{one}s"
   return f"{number:,} {word}"

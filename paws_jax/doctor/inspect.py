@@ -1,6 +1,6 @@
-"""Looks into the files of a data set: what is damaged, double or misnamed.
+"""Inspection of the files of a data set: damage, duplicates, wrong names.
 
-All of it runs on the host; `--task=doctor` prints what is found here.
+It runs on the host; `--task=doctor` prints the results.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.data.sources import catalog
 from paws_jax.parallel import cpu_devices
 
-# Of more unlabelled images than this, so many are read, evenly spread.
-MOST_UNLABELLED = 200_000
+# At most so many unlabelled images are read, evenly spaced.
+MAX_UNLABELLED = 200_000
 
-_AT_ONCE = 1024
+_CHUNK_SIZE = 1024
 _SPLIT_NAMES = frozenset(
   name
   for names in (
@@ -40,13 +40,14 @@ _SPLIT_NAMES = frozenset(
   for name in names.split()
 )
 
-# Height and width of an encoded image of that name; raises BadImageError.
+# Takes an encoded image and its name, returns its height and width; raises
+# BadImageError.
 Decode = Callable[[bytes, str], tuple[int, int]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArrayImages:
-  """Images in memory, as a `catalog.Reader`: their bytes are the pixels."""
+  """A `catalog.Reader` of images in memory; the bytes are the pixels."""
 
   title: str
   pixels: np.ndarray
@@ -55,24 +56,24 @@ class ArrayImages:
     return len(self.pixels)
 
   def name(self, index: int) -> str:
-    """E.g. "train row 12"."""
+    """Returns a name for messages, such as "train row 12"."""
     return f"{self.title} row {index}"
 
   def key(self, index: int) -> str:
-    """As `name`."""
+    """Returns the name."""
     return self.name(index)
 
   def size(self, index: int) -> int:
-    """Bytes of the pixels."""
+    """Returns the number of bytes of the pixels."""
     return self.pixels[index].nbytes
 
   def read(self, index: int) -> bytes:
-    """The pixels."""
+    """Returns the pixels as bytes."""
     return self.pixels[index].tobytes()
 
 
 def as_catalog(arrays: arrays_lib.Arrays) -> catalog.Catalog:
-  """The catalogue of a data set in memory."""
+  """Returns the catalog of a data set in memory."""
   return catalog.Catalog(
     name=arrays.name,
     class_names=arrays.class_names,
@@ -87,14 +88,14 @@ def as_catalog(arrays: arrays_lib.Arrays) -> catalog.Catalog:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Group:
-  """Images that serve one purpose.
+  """A group of images with one purpose.
 
   Attributes:
     name: "labelled", "unlabelled", "val" or "test".
-    images: where they are.
-    rows: int [n], which of `images` are read.
-    labels: int32 [n]: the class of each, -1 where it is not known.
-    num_images: at least n; how many there are.
+    images: reader of the images.
+    rows: int [n], the rows of `images` to read.
+    labels: int32 [n], the class of each row, -1 where it is unknown.
+    num_images: size of the group, at least n.
   """
 
   name: str
@@ -105,52 +106,56 @@ class Group:
 
 
 def image_groups(
-  found: catalog.Catalog, labelled_ids: np.ndarray
+  listing: catalog.Catalog, labelled_ids: np.ndarray
 ) -> list[Group]:
-  """The images of a catalogue by their purpose; empty groups are left out.
+  """Groups the images of a catalog by purpose, without empty groups.
 
   Args:
-    found: the catalogue.
-    labelled_ids: int [m], training images whose label is used. The others are
-      unlabelled, whatever is known of them.
+    listing: the catalog.
+    labelled_ids: int [m], training images whose label is used. The others
+      count as unlabelled, even where their class is known.
   """
-  labels = found.train.labels
+  labels = listing.train.labels
   others = np.setdiff1d(np.arange(len(labels)), labelled_ids)
   num_others = len(others)
-  if num_others > MOST_UNLABELLED:
-    places = np.linspace(0, num_others - 1, MOST_UNLABELLED)
+  if num_others > MAX_UNLABELLED:
+    places = np.linspace(0, num_others - 1, MAX_UNLABELLED)
     others = others[places.astype(np.int64)]
-  listed = [
-    ("labelled", found.train, np.asarray(labelled_ids), len(labelled_ids)),
-    ("unlabelled", found.train, others, num_others),
+  parts = [
+    ("labelled", listing.train, np.asarray(labelled_ids), len(labelled_ids)),
+    ("unlabelled", listing.train, others, num_others),
   ]
   for name in ("val", "test"):
-    part = getattr(found, name)
+    part = getattr(listing, name)
     if part is not None:
-      listed.append((name, part, np.arange(len(part.labels)), len(part.labels)))
+      parts.append((name, part, np.arange(len(part.labels)), len(part.labels)))
   return [
     Group(name, part.images, rows, part.labels[rows], num_images)
-    for name, part, rows, num_images in listed
+    for name, part, rows, num_images in parts
     if num_images
   ]
 
 
 class ImageCheck(NamedTuple):
-  """What reading an image told."""
+  """Result of reading and decoding one image.
 
-  # Of its bytes; empty where they could not be read.
+  Attributes:
+    digest: hash of the bytes; empty where they could not be read.
+    height: in pixels; 0 where the image could not be decoded.
+    width: as height.
+    reason: why the image cannot be used; "": it can.
+  """
+
   digest: bytes
-  # In pixels; 0 where it could not be decoded.
   height: int
   width: int
-  # Why it cannot be used; "": it can.
   reason: str
 
 
 def check_image(
   images: catalog.Reader, row: int, decode_size: Decode, *, eval_resize: int = 0
 ) -> ImageCheck:
-  """Reads and decodes one image; `eval_resize` as of `look_at_all`."""
+  """Reads and decodes one image; `eval_resize` as in `check_images`."""
   try:
     content = images.read(row)
   except OSError as error:
@@ -160,62 +165,62 @@ def check_image(
   try:
     height, width = decode_size(content, name)
   except errors.BadImageError as error:
-    # Its remedy is said once for all.
+    # The report gives the remedy once for all images.
     return ImageCheck(digest, 0, 0, error.reason)
   reason = evaluation_images.too_narrow(height, width, resize=eval_resize)
   return ImageCheck(digest, height, width, reason)
 
 
 def check_images(
-  listed: Sequence[Group],
+  groups: Sequence[Group],
   decode_size: Decode,
   *,
   progress: Callable[[int, int], None],
   eval_resize: int = 0,
 ) -> dict[str, list[ImageCheck]]:
-  """Reads all images of all groups, each once, several at a time.
+  """Reads each image of all groups once, several at a time.
 
   Args:
-    listed: the groups.
+    groups: the groups.
     decode_size: see `Decode`.
-    progress: called with how many are done, and of how many.
-    eval_resize: pixels of the short side to which images are resized that are
-      evaluated (all but unlabelled ones); 0: none are.
+    progress: called with the number of images read and the total.
+    eval_resize: short side, in pixels, to which evaluated images (all but the
+      unlabelled ones) are resized; 0: they are not resized.
 
   Returns:
-    By the name of the group: what was seen, in the order of its rows.
+    The results by name of the group, in the order of its rows.
   """
-  seen: dict[str, list[ImageCheck]] = {group.name: [] for group in listed}
-  total = sum(len(group.rows) for group in listed)
+  checks: dict[str, list[ImageCheck]] = {group.name: [] for group in groups}
+  total = sum(len(group.rows) for group in groups)
   done = 0
   with concurrent.futures.ThreadPoolExecutor(cpu_devices.num_cores()) as pool:
-    for group in listed:
-      look_at = functools.partial(
+    for group in groups:
+      check_row = functools.partial(
         check_image,
         group.images,
         decode_size=decode_size,
         eval_resize=0 if group.name == "unlabelled" else eval_resize,
       )
-      # Not all at once: the pool would hold a million promises.
-      for rows in _portions(group.rows):
-        for looked in pool.map(look_at, rows):
-          seen[group.name].append(looked)
+      # In chunks: the pool would hold a future for each of a million rows.
+      for rows in _chunks(group.rows):
+        for check in pool.map(check_row, rows):
+          checks[group.name].append(check)
           done += 1
           progress(done, total)
-  return seen
+  return checks
 
 
-def _portions(rows: np.ndarray) -> Iterator[list[int]]:
-  for start in range(0, len(rows), _AT_ONCE):
-    yield rows[start : start + _AT_ONCE].tolist()
+def _chunks(rows: np.ndarray) -> Iterator[list[int]]:
+  for start in range(0, len(rows), _CHUNK_SIZE):
+    yield rows[start : start + _CHUNK_SIZE].tolist()
 
 
 def file_size_in_pixels(*, max_pixels: int, canvas_size: int) -> Decode:
-  """The `Decode` of image files: it decodes them whole.
+  """Returns the `Decode` of image files, which decodes all of each file.
 
   Args:
     max_pixels: see `decode.image`.
-    canvas_size: as training decodes; the sizes told are those of the files.
+    canvas_size: as in training; the sizes returned are those of the files.
   """
 
   def measure(content: bytes, name: str) -> tuple[int, int]:
@@ -224,7 +229,7 @@ def file_size_in_pixels(*, max_pixels: int, canvas_size: int) -> Decode:
     decode.pillow_image(
       content, name=name, max_pixels=max_pixels, fit=canvas_size
     )
-    # What has been decoded can be opened again, which reads a header.
+    # Opening it again reads the header alone.
     with Image.open(io.BytesIO(content), formats=decode.FORMATS) as opened:
       return opened.height, opened.width
 
@@ -232,12 +237,12 @@ def file_size_in_pixels(*, max_pixels: int, canvas_size: int) -> Decode:
 
 
 class Duplicates(NamedTuple):
-  """Images with the same bytes in two groups, or with two labels.
+  """Images with equal bytes in two groups, or with two labels in one group.
 
   Attributes:
-    first: name of a group.
-    second: name of another one; the same for images with two labels.
-    pairs: names of the images, one pair for each content.
+    first: name of the group of the first image of each pair.
+    second: that of the second; equal to `first` for images with two labels.
+    pairs: names of the images, one pair per content.
   """
 
   first: str
@@ -246,27 +251,27 @@ class Duplicates(NamedTuple):
 
 
 def duplicates(
-  listed: Sequence[Group], seen: dict[str, list[ImageCheck]]
+  groups: Sequence[Group], checks: dict[str, list[ImageCheck]]
 ) -> list[Duplicates]:
-  """Finds the same file contents where they must not be.
+  """Finds equal file contents where they do harm.
 
-  That is between any two groups, but for labelled and unlabelled images, which
-  are trained on alike; and among the labelled ones under different labels.
+  That is in two groups, except for labelled and unlabelled images, which both
+  serve to train; and among labelled images with different labels.
   """
   first_places: dict[str, dict[bytes, int]] = {}
-  shared = []
-  for group in listed:
+  found = []
+  for group in groups:
     places: dict[bytes, int] = {}
-    contradicting = []
-    for place, looked in enumerate(seen[group.name]):
-      if not looked.digest:
+    conflicts = []
+    for place, check in enumerate(checks[group.name]):
+      if not check.digest:
         continue
-      other = places.setdefault(looked.digest, place)
+      other = places.setdefault(check.digest, place)
       if group.labels[other] != group.labels[place]:
-        contradicting.append((_name(group, other), _name(group, place)))
-    if group.name == "labelled" and contradicting:
-      shared.append(Duplicates(group.name, group.name, contradicting))
-    for earlier in listed:
+        conflicts.append((_name(group, other), _name(group, place)))
+    if group.name == "labelled" and conflicts:
+      found.append(Duplicates(group.name, group.name, conflicts))
+    for earlier in groups:
       if earlier is group:
         break
       if (earlier.name, group.name) == ("labelled", "unlabelled"):
@@ -278,9 +283,9 @@ def duplicates(
         if digest in others
       ]
       if pairs:
-        shared.append(Duplicates(earlier.name, group.name, pairs))
+        found.append(Duplicates(earlier.name, group.name, pairs))
     first_places[group.name] = places
-  return shared
+  return found
 
 
 def _name(group: Group, place: int) -> str:
@@ -288,23 +293,23 @@ def _name(group: Group, place: int) -> str:
 
 
 def similar_names(class_names: Sequence[str]) -> list[tuple[str, ...]]:
-  """Names that differ in nothing but case, spaces or Unicode form."""
+  """Finds names that differ only in case, spaces or Unicode form."""
   by_form: dict[str, list[str]] = {}
   for name in class_names:
     plain = unicodedata.normalize("NFKC", name).casefold()
-    # Once more, since case folding can undo it.
+    # Once more, since case folding can undo the normal form.
     plain = unicodedata.normalize("NFKC", "".join(plain.split()))
     by_form.setdefault(plain, []).append(name)
   return [tuple(names) for names in by_form.values() if len(names) > 1]
 
 
 def split_names(class_names: Sequence[str]) -> list[str]:
-  """Names that are those of parts of a data set rather than of classes."""
+  """Finds names of parts of a data set, such as "train", among the classes."""
   return [name for name in class_names if name.casefold() in _SPLIT_NAMES]
 
 
 def subfolders(images: catalog.Reader) -> list[str]:
-  """Names of the folders inside the class folders, if all images lie there."""
+  """Names of the folders in the class folders; none if images lie outside."""
   if not isinstance(images, catalog.Files):
     return []
   parts = [path.split(os.sep) for path in images.paths]

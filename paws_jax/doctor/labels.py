@@ -1,4 +1,4 @@
-"""What the doctor says about classes and their labels."""
+"""Findings about classes and their labels."""
 
 from __future__ import annotations
 
@@ -12,49 +12,53 @@ from paws_jax.data.sources import catalog
 from paws_jax.doctor import findings
 from paws_jax.doctor import inspect
 
-# Of more classes, the extremes are told.
-_MOST_CLASSES_LISTED = 30
+# Of more classes only the extremes are printed.
+_MAX_LISTED = 30
 
 
 def class_sizes(
   report: findings.Report,
-  found: catalog.Catalog,
+  listing: catalog.Catalog,
   labelled_ids: np.ndarray,
   support: Any,
 ) -> None:
-  """Counts images by class; classes with too few labels for a support.
+  """Reports the images per class, and classes with too few labels.
 
   Args:
-    report: where it is said.
-    found: the catalogue.
+    report: receives the findings.
+    listing: the catalog.
     labelled_ids: int [m], the training images whose label is used.
     support: section `support` of the recipe.
   """
-  report.block("Images of each class")
-  known = found.train.labels[found.train.labels >= 0]
-  counts = {"labelled": _by_class(found, found.train.labels[labelled_ids])}
-  counts["unlabelled"] = _by_class(found, known) - counts["labelled"]
+  report.block("Images per class")
+  known = listing.train.labels[listing.train.labels >= 0]
+  used = _by_class(listing, listing.train.labels[labelled_ids])
+  counts = {
+    "label used": used,
+    "label unused": _by_class(listing, known) - used,
+  }
   for name in ("val", "test"):
-    part = getattr(found, name)
+    part = getattr(listing, name)
     if part is not None:
-      counts[name] = _by_class(found, part.labels)
-  if found.num_classes <= _MOST_CLASSES_LISTED:
-    _table(report, found.class_names, counts)
+      counts[name] = _by_class(listing, part.labels)
+  if listing.num_classes <= _MAX_LISTED:
+    _table(report, listing.class_names, counts)
   else:
     for name, numbers in counts.items():
-      _extremes(report, name, numbers, found.class_names)
-  num_unknown = len(found.train.labels) - len(known)
-  report.say(f"unlabelled, of no known class: {num_unknown:,}")
-  if found.test is None and found.val is None:
+      _extremes(report, name, numbers, listing.class_names)
+  num_without = len(listing.train.labels) - len(known)
+  report.say(f"training images without a label: {num_without:,}")
+  if listing.test is None and listing.val is None:
     report.warning(
-      "there are neither test nor validation images: no accuracy on images "
-      "that were held out can be told. Keep some labelled images for that"
+      "there are neither test nor validation images: accuracy on images "
+      "outside the training set cannot be measured. Set some labelled images "
+      "aside for it"
     )
-  _check_support(report, found.class_names, counts["labelled"], support)
+  _check_support(report, listing.class_names, used, support)
 
 
-def _by_class(found: catalog.Catalog, classes: np.ndarray) -> np.ndarray:
-  return np.bincount(classes, minlength=found.num_classes)
+def _by_class(listing: catalog.Catalog, classes: np.ndarray) -> np.ndarray:
+  return np.bincount(classes, minlength=listing.num_classes)
 
 
 def _table(
@@ -63,9 +67,9 @@ def _table(
   counts: dict[str, np.ndarray],
 ) -> None:
   width = max(len(repr(name)) for name in class_names)
-  report.say(" " * width + "".join(f"{name:>12}" for name in counts))
+  report.say(" " * width + "".join(f"{name:>14}" for name in counts))
   for k, name in enumerate(class_names):
-    numbers = "".join(f"{column[k]:>12,}" for column in counts.values())
+    numbers = "".join(f"{column[k]:>14,}" for column in counts.values())
     report.say(repr(name).ljust(width) + numbers)
 
 
@@ -77,9 +81,9 @@ def _extremes(
 ) -> None:
   least, most = int(counts.argmin()), int(counts.argmax())
   report.say(
-    f"{name}: {counts.sum():,} images, min {counts[least]:,} "
-    f"({class_names[least]!r}), median {np.median(counts):g}, max "
-    f"{counts[most]:,} ({class_names[most]!r})"
+    f"{name}: {counts.sum():,} images; per class at least {counts[least]:,} "
+    f"({class_names[least]!r}), at most {counts[most]:,} "
+    f"({class_names[most]!r}), median {np.median(counts):g}"
   )
 
 
@@ -89,63 +93,64 @@ def _check_support(
   counts: np.ndarray,
   support: Any,
 ) -> None:
-  """Classes that cannot fill their places in a support."""
-  wanted = support.images_per_class
-  few = np.flatnonzero(counts < wanted)
+  """Reports classes with fewer labels than a support set takes of each."""
+  needed = support.images_per_class
+  few = np.flatnonzero(counts < needed)
   if not len(few):
     return
   few = few[np.argsort(counts[few], kind="stable")]
   listed = text_lib.first_few(f"{class_names[k]!r} ({counts[k]})" for k in few)
   text = (
     f"{len(few):,} of {len(class_names):,} classes have fewer labelled images "
-    f"than support.images_per_class = {wanted}: {listed}"
+    f"than support.images_per_class = {needed}: {listed}"
   )
   if support.with_replacement:
-    report.say(f"{text}; theirs stand in several times")
+    report.say(f"{text}; a support set repeats them")
     return
   worst = class_names[int(counts.argmin())]
   report.problem(
-    f"{text}. Lower images_per_class, label more, or set "
+    f"{text}. Lower images_per_class, label more images, or set "
     "support.with_replacement",
-    refused_as=f"class {worst!r} has",
+    error_start=f"class {worst!r} has",
   )
 
 
-def class_names(report: findings.Report, found: catalog.Catalog) -> None:
-  """Names that suggest a mistake: the wrong folders, or one class as two."""
-  class_names = found.class_names
-  below = inspect.subfolders(found.train.images)
+def class_names(report: findings.Report, listing: catalog.Catalog) -> None:
+  """Reports names that suggest a wrong folder, or a class with two names."""
+  class_names = listing.class_names
+  below = inspect.subfolders(listing.train.images)
   suspects = inspect.split_names(class_names)
   listed = text_lib.first_few(map(repr, suspects))
-  deeper = f". All images lie deeper, in {text_lib.first_few(map(repr, below))}"
+  folders = text_lib.first_few(map(repr, below))
+  deeper = f". All images lie one level deeper, in {folders}"
   if len(class_names) < 2:
     report.problem(
-      f"{found.name} has 1 class, {class_names[0]!r}, but needs at least 2: "
-      "give every class a folder (or, in a manifest, a label) of its own"
+      f"{listing.name} has 1 class, {class_names[0]!r}, but needs at least 2: "
+      "give each class its own folder (or, in a manifest, its own label)"
       + (
         f"{deeper}: if these are the classes, add {class_names[0]!r} to "
         "data.dir"
         if below
         else ""
       ),
-      refused_as=f"{found.name} has 1 class",
+      error_start=f"{listing.name} has 1 class",
     )
   elif len(suspects) == len(class_names):
     report.problem(
       f"the classes {listed} look like parts of a data set, one level above "
-      "the classes: set data.dir to the folder that holds one folder for every "
-      "class, and name the others in data.test_dir and data.unlabelled_dir"
+      "the classes: set data.dir to the folder that holds one folder per "
+      "class, and data.test_dir and data.unlabelled_dir to the others"
       + (deeper if below else "")
     )
   elif suspects:
     report.warning(
-      f"{listed} as the name of a class looks like a part of a data set: move "
-      "unlabelled images out of data.dir and name their folder in "
-      "data.unlabelled_dir, test images in data.test_dir"
+      f"the class name {listed} looks like a part of a data set: if these "
+      "images are unlabelled or test images, move their folder out of data.dir "
+      "and set data.unlabelled_dir or data.test_dir to it"
     )
-  for alike in inspect.similar_names(class_names):
+  for similar in inspect.similar_names(class_names):
     report.warning(
-      f"the classes {' and '.join(map(ascii, alike))} differ only in case, "
-      "spaces or Unicode form, but count as different ones: give them one name "
-      "if they are the same"
+      f"the classes {' and '.join(map(ascii, similar))} differ only in case, "
+      "spaces or Unicode form, but count as different classes: give them one "
+      "name if they are the same class"
     )

@@ -1,8 +1,9 @@
-"""A sheet of the views of a few images, for the eye to judge a recipe by."""
+"""A sheet of the views of a few images, by which to judge a recipe."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from collections.abc import Sequence
 
 import jax
@@ -21,46 +22,48 @@ from paws_jax.doctor import inspect
 from paws_jax.plots import training_figure
 from paws_jax.training import views as views_lib
 
-# Images of each kind.
-_MOST_SHOWN = 4
+# Images per group.
+_MAX_IMAGES = 4
 
 
 def draw(
   config: ml_collections.ConfigDict,
-  found: catalog.Catalog,
+  listing: catalog.Catalog,
   groups: Sequence[inspect.Group],
-  seen: dict[str, list[inspect.ImageCheck]],
+  checks: dict[str, list[inspect.ImageCheck]],
   workdir: epath.Path,
 ) -> epath.Path:
-  """Draws what the first step makes of a few images, if it draws them.
+  """Draws a few images with the views that the first step would make of them.
 
   Args:
     config: a valid recipe.
-    found: the data.
-    groups: its images by their purpose.
-    seen: what reading them told; images that could not be read are not shown.
-    workdir: made if it does not exist.
+    listing: the data.
+    groups: its images by purpose.
+    checks: results of reading them; unreadable images are not shown.
+    workdir: directory of the figure; created if it does not exist.
 
   Returns:
-    The PNG written: labelled and unlabelled images, each beside its crops.
+    Path of the PNG: labelled and unlabelled images, each beside its crops.
 
   Raises:
-    ValueError: no labelled image can be read, or statistics that the images
-      cannot have.
+    ValueError: no labelled image can be read, or the channel statistics do
+      not fit the images.
     OSError: the directory cannot be written.
   """
   chosen = {
-    group.name: _chosen(group, seen[group.name], found.class_names)
+    group.name: _choose(group, checks[group.name], listing.class_names)
     for group in groups
     if group.name in ("labelled", "unlabelled")
   }
   images = {name: rows for name, (rows, _) in chosen.items() if rows}
   if "labelled" not in images:
-    raise errors.InputError("no labelled image can be read: no views are drawn")
-  # Where all images are labelled, they are the unlabelled ones as well.
+    raise errors.InputError(
+      "views.png is not drawn: no labelled image can be read"
+    )
+  # Without other images, the labelled ones serve as unlabelled ones too.
   unlabelled = "unlabelled" if "unlabelled" in images else "labelled"
   canvases = {
-    name: _canvases(config, found.train.images, rows)
+    name: _canvases(config, listing.train.images, rows)
     for name, rows in images.items()
   }
   section = augment.ViewsConfig(**config.views)
@@ -76,29 +79,38 @@ def draw(
     (unlabelled, views.crops.values()),
     ("labelled", (views.support,)),
   ):
-    shown = [
+    levels = [
       training_figure.to_levels(kind, mean=section.mean, std=section.std)
       for kind in kinds
     ]
-    for i, caption in enumerate(chosen[name][1]):
-      height, width = canvases[name].size[i]
-      original = canvases[name].image[i][:height, :width]
-      crops = tuple(list(kind[i]) for kind in shown)
-      strips.append(training_figure.Strip(caption, original, crops))
+    strips += _strips(chosen[name][1], canvases[name], levels)
   workdir.mkdir(parents=True, exist_ok=True)
   path = workdir / training_figure.VIEWS
   training_figure.views_sheet(path, strips)
   return path
 
 
-def _chosen(
+def _strips(
+  captions: Sequence[str],
+  canvases: data.Canvases,
+  levels: Sequence[np.ndarray],
+) -> Iterator[training_figure.Strip]:
+  """Yields each image with its crops; `levels` holds [n, V, H, W, Ch]."""
+  for i, caption in enumerate(captions):
+    height, width = canvases.size[i]
+    original = canvases.image[i][:height, :width]
+    crops = tuple(list(kind[i]) for kind in levels)
+    yield training_figure.Strip(caption, original, crops)
+
+
+def _choose(
   group: inspect.Group,
-  looked: Sequence[inspect.ImageCheck],
+  checks: Sequence[inspect.ImageCheck],
   class_names: Sequence[str],
 ) -> tuple[list[int], list[str]]:
-  """A few readable rows of a group, evenly spread; how to call them."""
-  good = [place for place, one in enumerate(looked) if one.height]
-  spread = np.linspace(0, len(good) - 1, min(_MOST_SHOWN, len(good)))
+  """Chooses a few readable rows, evenly spaced; returns rows and captions."""
+  good = [place for place, check in enumerate(checks) if check.height]
+  spread = np.linspace(0, len(good) - 1, min(_MAX_IMAGES, len(good)))
   places = [good[int(at)] for at in spread]
   rows = [int(group.rows[place]) for place in places]
   captions = []
@@ -106,7 +118,7 @@ def _chosen(
     kind = "unlabelled"
     if group.name == "labelled":
       kind = f"support of {class_names[group.labels[place]]!r}"
-    size = f"{looked[place].width} x {looked[place].height}"
+    size = f"{checks[place].width} x {checks[place].height}"
     captions.append(f"{kind}: {group.images.name(row)} ({size})")
   return rows, captions
 
@@ -114,7 +126,7 @@ def _chosen(
 def _canvases(
   config: ml_collections.ConfigDict, images: catalog.Reader, rows: list[int]
 ) -> data.Canvases:
-  """Rows as a pipeline makes canvases of them, on the host."""
+  """Returns the canvases that a pipeline would make of rows, on the host."""
   ids = np.asarray(rows, np.int32)
   if isinstance(images, inspect.ArrayImages):
     pixels = memory_pipeline.resize(
@@ -143,7 +155,7 @@ def _first_views(
   section: augment.ViewsConfig,
   num_support_views: int,
 ) -> data.Views:
-  """Views of these images in step 0, on the host."""
+  """Returns the views of these images in step 0, on the host."""
   batch = data.HostBatch(
     unlabelled=unlabelled,
     support=labelled,

@@ -1,7 +1,7 @@
-"""`--task=doctor`: looks for what would spoil a run, before an hour is wasted.
+"""`--task=doctor`: a check of a recipe and its data before training.
 
-It reads every file once, builds all that training would build, and says what
-it finds. A finding does not end it: whatever can still be looked at is.
+It reads each file once, builds everything that training would build, and
+reports its findings. A finding does not end it: every other check still runs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from paws_jax.runs import files as files_lib
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import experiment as experiment_lib
 
-# What reading data and building an experiment raise for a user to mend.
+# Errors of reading data and building an experiment that a user can fix.
 _USER_ERRORS = (
   ValueError,
   TypeError,
@@ -45,33 +45,33 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Inspection:
-  """A data set as the recipe sees it, with what its files told.
+  """The data of a recipe, and the results of reading its files.
 
   Attributes:
-    catalog: all images.
+    listing: all images.
     labelled_ids: int [m], the training images whose label is used.
-    groups: the images by their purpose.
-    seen: what reading them told, by group.
+    groups: the images by purpose.
+    checks: results of reading them, by name of the group.
   """
 
-  catalog: catalog.Catalog
+  listing: catalog.Catalog
   labelled_ids: np.ndarray
   groups: list[inspect.Group]
-  seen: dict[str, list[inspect.ImageCheck]]
+  checks: dict[str, list[inspect.ImageCheck]]
 
 
 def run(
   config: ml_collections.ConfigDict, workdir: str, *, train_command: str
 ) -> int:
-  """Examines a recipe and its data, and prints a report.
+  """Checks a recipe and its data, and prints a report.
 
   Args:
     config: the recipe, with overrides.
-    workdir: views.png is written there, and nothing else; a bucket will do.
-    train_command: what to type to train; printed at the end.
+    workdir: directory or bucket for views.png; nothing else is written.
+    train_command: the command that trains; printed at the end.
 
   Returns:
-    The exit status: 1 when training could not work, else 0.
+    The exit status: 1 if there is a problem, else 0.
   """
   report = findings.Report()
   report.block("Recipe")
@@ -79,65 +79,84 @@ def run(
     config_lib.validate(config)
     report.say("every field is in its range")
   valid = not report.num_problems
-  examined = None
+  inspection = None
   with _report_errors(report):
-    examined = _inspect(report, config)
+    inspection = _inspect(report, config)
   if valid:
-    report.block("Training")
-    experiment, refusal = None, ""
-    try:
-      experiment = experiment_lib.create(config)
-    except _USER_ERRORS as error:
-      refusal = _message(error)
-    if examined is not None:
-      sizes.steps(
-        report,
-        config,
-        examined.catalog,
-        num_labelled=len(examined.labelled_ids),
-        views=experiment.trainer.views if experiment else config.views,
-      )
-    sizes.learning_rate(report, config)
-    if experiment is not None:
-      sizes.memory(report, experiment)
-    else:
-      # Last, since it names only the first thing that is wrong.
-      report.refused(refusal)
-  if valid and examined is not None:
-    report.block("Views")
-    with _report_errors(report):
-      path = view_sheet.draw(
-        config,
-        examined.catalog,
-        examined.groups,
-        examined.seen,
-        files_lib.resolve(workdir),
-      )
-      report.say(
-        f"{path} shows crops of a few images: if you cannot tell the class by "
-        "them, raise the scales in section views"
-      )
-      if config.views.flip_probability:
-        report.say(
-          "some are mirrored: set views.flip_probability to 0 where left and "
-          "right matter, as in writing"
-        )
+    _check_training(report, config, inspection)
+  if valid and inspection is not None:
+    _draw_views(report, config, inspection, workdir)
   return report.end(train_command)
+
+
+def _check_training(
+  report: findings.Report,
+  config: ml_collections.ConfigDict,
+  inspection: Inspection | None,
+) -> None:
+  """Builds the training run; reports its steps, sizes and memory."""
+  report.block("Training")
+  experiment, message = None, ""
+  try:
+    experiment = experiment_lib.create(config)
+  except _USER_ERRORS as error:
+    message = _message(error)
+  if inspection is not None:
+    sizes.steps(
+      report,
+      config,
+      inspection.listing,
+      num_labelled=len(inspection.labelled_ids),
+      views=experiment.trainer.views if experiment else config.views,
+    )
+  sizes.learning_rate(report, config)
+  if experiment is not None:
+    sizes.memory(report, experiment)
+  else:
+    # Last, since it names only the first problem.
+    report.error(message)
+
+
+def _draw_views(
+  report: findings.Report,
+  config: ml_collections.ConfigDict,
+  inspection: Inspection,
+  workdir: str,
+) -> None:
+  """Writes views.png."""
+  report.block("Views")
+  with _report_errors(report):
+    path = view_sheet.draw(
+      config,
+      inspection.listing,
+      inspection.groups,
+      inspection.checks,
+      files_lib.resolve(workdir),
+    )
+    report.say(
+      f"{path} shows crops of a few images: if they do not show the class, "
+      "raise the scales in section views"
+    )
+    if config.views.flip_probability:
+      report.say(
+        "some are mirrored: set views.flip_probability to 0 where left and "
+        "right matter, as in writing"
+      )
 
 
 @contextlib.contextmanager
 def _report_errors(report: findings.Report) -> Iterator[None]:
-  """Makes a problem of what cannot be built."""
+  """Reports errors of the user as problems."""
   try:
     yield
   except (*_USER_ERRORS, *workdir_lib.storage_errors()) as error:
-    report.refused(_message(error))
+    report.error(_message(error))
 
 
 def _message(error: Exception) -> str:
-  """What an error says, in one line."""
+  """Returns the message of an error in one line."""
   lines = str(error).splitlines() or [type(error).__name__]
-  # XLA's messages go on for pages.
+  # XLA's messages fill pages.
   short = isinstance(error, jax.errors.JaxRuntimeError)
   return lines[0] if short else " ".join(lines)
 
@@ -149,39 +168,40 @@ def _inspect(
   report.block("Data")
   section = config_lib.Data(**config.data).with_home()
   if section.pipeline == "host":
-    found = whole = load_dataset.open_catalog(section)
+    listing = dataset = load_dataset.open_catalog(section)
     decode_size = inspect.file_size_in_pixels(
       max_pixels=section.max_pixels, canvas_size=section.canvas_size
     )
   else:
-    whole = arrays.load(
+    dataset = arrays.load(
       section.source, directory=section.dir, tfds_name=section.tfds_name
     )
-    found = inspect.as_catalog(whole)
-    height, width = whole.train_images.shape[1:3]
+    listing = inspect.as_catalog(dataset)
+    height, width = dataset.train_images.shape[1:3]
     decode_size = lambda content, name: (height, width)  # noqa: E731
+  labelled_ids = np.flatnonzero(listing.train.labels >= 0)
   report.say(
-    f"{found.name}: {len(found.train.labels):,} training images, "
-    f"{found.num_classes:,} classes"
+    f"data set {listing.name!r}: {len(listing.train.labels):,} training "
+    f"images, {len(labelled_ids):,} of them with a label; "
+    f"{findings.count(listing.num_classes, 'class', 'classes')}"
   )
-  labelled_ids = np.flatnonzero(found.train.labels >= 0)
   with _report_errors(report):
-    labelled_ids = _choose_split(report, whole, section)
-  labels.class_sizes(report, found, labelled_ids, config.support)
-  labels.class_names(report, found)
-  groups = inspect.image_groups(found, labelled_ids)
+    labelled_ids = _choose_split(report, dataset, section)
+  labels.class_sizes(report, listing, labelled_ids, config.support)
+  labels.class_names(report, listing)
+  groups = inspect.image_groups(listing, labelled_ids)
   report.block("Files")
   with Progress() as progress:
-    seen = inspect.check_images(
+    checks = inspect.check_images(
       groups,
       decode_size,
       progress=progress.show,
-      eval_resize=config.views.eval_resize if found is whole else 0,
+      eval_resize=config.views.eval_resize if listing is dataset else 0,
     )
-  files.other_files(report, found)
-  files.image_files(report, groups, seen, config, found.class_names)
-  files.duplicates(report, inspect.duplicates(groups, seen))
-  return Inspection(found, labelled_ids, groups, seen)
+  files.other_files(report, listing)
+  files.image_files(report, groups, checks, config, listing.class_names)
+  files.duplicates(report, inspect.duplicates(groups, checks))
+  return Inspection(listing, labelled_ids, groups, checks)
 
 
 def _choose_split(
@@ -189,7 +209,7 @@ def _choose_split(
   dataset: split_lib.Dataset,
   section: config_lib.Data,
 ) -> np.ndarray:
-  """Rows of the labelled images, as training chooses them."""
+  """Returns the rows of the labelled images, chosen as in training."""
   split = split_lib.choose(
     dataset,
     labels_per_class=section.labels_per_class,
@@ -197,13 +217,14 @@ def _choose_split(
     split_seed=section.split_seed,
     labels_file=section.labels_file,
   )
-  num_labels = len(split.labelled_ids)
-  report.say(f"labels of {num_labels:,} of them are used ({split.rule})")
+  report.say(
+    f"labels used in training: {len(split.labelled_ids):,} ({split.rule})"
+  )
   return split.labelled_ids
 
 
 class Progress:
-  """A line that says how many files have been read."""
+  """A progress line with the number of images read."""
 
   def __init__(self):
     self._start = self._shown = time.perf_counter()
@@ -218,7 +239,7 @@ class Progress:
       print(f"\r{' ' * self._width}\r", end="", flush=True)
 
   def show(self, done: int, total: int) -> None:
-    """Shows the line when it is time; rewrites it on a terminal."""
+    """Prints the line if it is due; rewrites it on a terminal."""
     now = time.perf_counter()
     interval = 0.5 if self._in_place else _SECONDS_BETWEEN_LINES
     if now - self._shown < interval:

@@ -68,7 +68,7 @@ def test_groups_are_what_the_images_are_for(found):
 
 
 def test_of_very_many_unlabelled_images_some_are_read(found, monkeypatch):
-  monkeypatch.setattr(inspect, "MOST_UNLABELLED", 3)
+  monkeypatch.setattr(inspect, "MAX_UNLABELLED", 3)
   _, unlabelled, _ = inspect.image_groups(found(), np.array([0]))
   assert unlabelled.rows.tolist() == [1, 3, 5]
   assert unlabelled.num_images == 5
@@ -76,7 +76,7 @@ def test_of_very_many_unlabelled_images_some_are_read(found, monkeypatch):
 
 def test_sizes_are_those_of_the_files(found, monkeypatch):
   # Whatever the portions are, nothing is left out.
-  monkeypatch.setattr(inspect, "_AT_ONCE", 3)
+  monkeypatch.setattr(inspect, "_CHUNK_SIZE", 3)
   listed = inspect.image_groups(found({"u1": _png(3, 9, 5)}), np.arange(4))
   calls = []
   seen = _inspect(listed, calls)

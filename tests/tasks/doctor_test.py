@@ -128,20 +128,26 @@ def test_a_healthy_folder(root, examine, tmp_path):
   assert _findings(text) == [], text
   assert status == 0
   assert text.splitlines()[-1] == f"0 problems, 0 warnings; to train: {TRAIN}"
-  # What is told of the steps is what training will do.
+  # The steps reported are those of training.
   built = experiment.create(_recipe(root))
   assert built.total_steps == 8
-  assert "an epoch: 16 images, labelled ones included, in 2 steps of 8" in text
-  assert "in all: 4 epochs, 8 steps" in text
-  assert "unlabelled images in a step: 8, each device 1; of each 2 " in text
   assert (
-    "2 classes x 3 images = 6, each device 1 (2 of all are padding); of each "
-    "1 view" in text
+    "epoch: 16 images (with the labelled ones) in 2 steps of 8; 0 im" in text
   )
-  # Labelled, unlabelled and test images of the classes.
+  assert "total: 4 epochs, 8 steps" in text
+  assert "unlabelled images per step: 8 (1 per device), each with 2 " in text
+  assert (
+    "2 classes x 3 images = 6 (1 per device, with 2 rows of padding in total), "
+    "each with 1 view\n" in text
+  )
+  assert (
+    "data set 'images': 16 training images, 6 of them with a label; 2 classes\n"
+    "  labels used in training: 6 (all labels)\n" in text
+  )
+  assert "  label used  label unused          test\n" in text
   assert re.search(r"'cat' +3 +0 +2\n +'dog' +3 +0 +2\n", text)
-  assert "unlabelled, of no known class: 10" in text
-  assert re.search("memory of each device, about [1-9]", text)
+  assert "training images without a label: 10\n" in text
+  assert re.search("memory needed per device, about [1-9]", text)
   sheet = np.asarray(Image.open(tmp_path / "work" / "views.png"))
   assert sheet.shape[0] > 300
   # Nothing but the sheet, so that a run may still begin here.
@@ -193,7 +199,7 @@ def test_images_in_memory(root, examine):
   status, text = examine(root, changes)
   assert status == 0, text
   assert _findings(text) == []
-  assert "an epoch: 1,407 images, labelled ones left out, in 175 step" in text
+  assert "epoch: 1,407 images (without the labelled ones) in 175 st" in text
   assert re.search(r"'7' +3 +140 +36\n", text)
 
 
@@ -224,7 +230,7 @@ def test_unreadable_images_are_named(root, examine, part):
   what = f"1 {kind} image cannot be read: {part}/1.png (it is text"
   _only(examine(root), 1, what, "--config.data.on_bad_image=skip")
   skipped = examine(root, {"data.on_bad_image": "skip"})
-  _only(skipped, 0, what, "others stand in")
+  _only(skipped, 0, what, "others replace them")
 
 
 @pytest.mark.usefixtures("quick")
@@ -251,7 +257,7 @@ def test_all_unreadable_images_are_named(root, examine):
   for k in range(7):
     (root / "more" / f"{k}.png").write_bytes(b"<html>")
   result = examine(root)
-  _only(result, 1, "7 unlabelled images cannot be read, as listed below. Rep")
+  _only(result, 1, "7 unlabelled images cannot be read, listed below. Repair")
   lines = [line.strip() for line in result[1].splitlines()]
   for k in range(7):
     name = f"more/{k}.png"
@@ -263,13 +269,13 @@ def test_files_of_formats_that_are_not_read(root, examine):
   (root / "cat" / "notes.txt").write_text("")
   status, text = examine(root)
   assert (status, _findings(text)) == (0, [])
-  assert "1 file of other kinds among the images: 1 .txt\n" in text
+  assert "1 file in other formats among the images: 1 .txt\n" in text
   for k in range(50):
     (root / "cat" / f"{k}.HEIC").write_bytes(b"")
   (root / "held_out" / "cat" / "README").write_bytes(b"")
   result = examine(root)
-  _only(result, 0, "50 .heic files are left aside: to use them, convert")
-  listed = "52 files of other kinds among the images: 50 .heic, 1 without a "
+  _only(result, 0, "50 .heic files are ignored: to use them, convert")
+  listed = "52 files in other formats among the images: 50 .heic, 1 without a "
   assert listed + "suffix, 1 .txt\n" in result[1]
 
 
@@ -281,7 +287,7 @@ def test_a_class_without_a_readable_image(root, examine):
   assert status == 1
   warning, problem = _findings(text)
   assert "3 labelled images cannot be read" in warning
-  assert "of 1 class no labelled image can be read: 'dog'" in problem
+  assert "1 class without a readable labelled image: 'dog'" in problem
 
 
 @pytest.mark.usefixtures("quick")
@@ -291,8 +297,8 @@ def test_small_and_large_images_are_counted(root, examine):
   (root / "more" / "1.png").write_bytes(_image(9, width=32, height=16))
   status, text = examine(root)
   assert status == 0
-  assert "1 of them have a side shorter than views.large_size = 16" in text
-  assert "1 of them have a side longer than data.canvas_size = 32" in text
+  assert "1 image with a side shorter than views.large_size = 16" in text
+  assert "1 image with a side longer than data.canvas_size = 32" in text
 
 
 @pytest.mark.usefixtures("quick")
@@ -302,7 +308,7 @@ def test_canvases_smaller_than_crops(root, examine):
   changes["views.eval_resize"] = 30
   assert _findings(examine(root, changes)[1]) == []
   (root / "more" / "0.png").write_bytes(_image(8, width=33))
-  words = "views.large_size = 30: raise canvas_size, best to 60"
+  words = "views.large_size = 30. Raise data.canvas_size, best to 60"
   _only(examine(root, changes), 0, words)
 
 
@@ -320,7 +326,7 @@ def test_one_level_above_the_classes(root, examine):
     "PROBLEM: the classes 'test', 'train' look like parts of a data set, one "
     "level above the classes" in text
   )
-  assert "All images lie deeper, in 'cat', 'dog'" in text
+  assert "All images lie one level deeper, in 'cat', 'dog'" in text
 
 
 @pytest.mark.usefixtures("quick")
@@ -335,10 +341,10 @@ def test_one_class(root, examine):
   assert status == 1
   problem, *others = _findings(text)[::-1]
   assert "top has 1 class, 'images', but needs at least 2" in problem
-  assert "All images lie deeper, in 'cat': if these" in problem
+  assert "All images lie one level deeper, in 'cat': if these" in problem
   # Said once, although it cannot be built for the same reason.
   assert len([line for line in others if "PROBLEM" in line]) == 0
-  assert "because of a problem told above" in text
+  assert "because of a problem above" in text
 
 
 @pytest.mark.usefixtures("quick")
@@ -347,7 +353,9 @@ def test_unlabelled_images_as_a_class(root, examine):
   assert result[0] == 0
   (root / "more").rename(root / "Unlabelled")
   result = examine(root, {"data.unlabelled_dir": ""})
-  _only(result, 0, "'Unlabelled' as the name of a class looks like a part")
+  _only(
+    result, 0, "the class name 'Unlabelled' looks like a part of a data set"
+  )
 
 
 @pytest.mark.usefixtures("quick")
@@ -369,7 +377,10 @@ def test_many_classes_are_summed_up(root, examine):
   changes = {"support.images_per_class": 2}
   status, text = examine(root, changes)
   assert status == 0, text
-  assert "labelled: 69 images, min 2 ('k0'), median 2, max 3 ('cat')\n" in text
+  assert (
+    "label used: 69 images; per class at least 2 ('k0'), at most 3 ('cat'), "
+    "median 2\n" in text
+  )
   assert "'k7'" not in text
 
 
@@ -380,7 +391,7 @@ def test_images_that_are_trained_and_tested_on(root, examine):
   _only(
     examine(root),
     0,
-    "2 images occur both as labelled and as test: 'cat/0.png' = 'cat/0.png', ",
+    "2 images among both the labelled and the test images: 'cat/0.png' = 'cat",
   )
 
 
@@ -391,7 +402,7 @@ def test_many_duplicates_are_listed(root, examine):
     name = f"cat/x{k:02}.png"
     shutil.copy(root / name, root / "held_out" / name)
   result = examine(root)
-  _only(result, 0, "'cat/x19.png' = 'cat/x19.png' and 2 more. An accuracy")
+  _only(result, 0, "'cat/x19.png' = 'cat/x19.png' and 2 more. Accuracy on")
 
 
 @pytest.mark.usefixtures("quick")
@@ -400,7 +411,7 @@ def test_one_image_under_two_labels(root, examine):
   _only(
     examine(root),
     0,
-    "1 labelled image occur again under another label: 'cat/0.png' = 'dog/1",
+    "1 labelled image with equal contents and another label: 'cat/0.png' = 'd",
   )
 
 
@@ -447,9 +458,9 @@ def test_one_problem_does_not_hide_another(root, examine):
   assert "cat/1.png" in bad
   assert "there are 16 images to train on" in small
   assert "20, which 8 devices do not divide" in odd
-  assert rate.startswith("warning: learning rate: optim.peak_lr is 6.4; for")
+  assert rate.startswith("warning: learning rate: optim.peak_lr is 6.4; the")
   assert text.splitlines()[-1] == (
-    "4 problems, 1 warning; mend the problems, then run this command again"
+    "4 problems, 1 warning; fix the problems above and run this command again"
   )
 
 
@@ -471,7 +482,7 @@ def test_a_learning_rate_far_from_the_rule(root, examine, peak, warned):
   # 6.4 * (8 / 4096)^0.6 = 0.152.
   status, text = examine(root, {"optim.peak_lr": peak})
   assert status == 0
-  assert "6.4 x (batch / 4096)^0.6 = 0.15," in text
+  assert "6.4 x (batch_size / 4096)^0.6, gives 0.15 for" in text
   assert bool(_findings(text)) == warned
 
 
@@ -486,9 +497,11 @@ def test_more_memory_than_there_is(root, examine, monkeypatch):
   needed = memory.Memory(2**30, 2**30, 0, 0, 2**29)
   monkeypatch.setattr(memory, "memory", lambda _: needed)
   monkeypatch.setattr(memory, "device_memory", lambda _: 2**31)
-  _only(examine(root), 0, "an estimated 2.50 GiB do not fit into 2.00 GiB")
+  _only(
+    examine(root), 0, "an estimated 2.50 GiB per device exceeds the 2.00 GiB"
+  )
   monkeypatch.setattr(memory, "device_memory", lambda _: None)
-  assert "does not tell how much memory" in examine(root)[1]
+  assert "the device does not report it" in examine(root)[1]
 
 
 @pytest.mark.usefixtures("quick")

@@ -1,8 +1,8 @@
-"""What images there are, encoded, and which class each belongs to.
+"""A catalog of encoded images and their classes.
 
-A catalogue is what a data set on disk looks like before a pixel is read:
-`folders`, `manifest` and `tfds_records` make one, `splits` chooses the labelled
-part of it, and the host pipeline reads and decodes by index.
+A catalog describes a data set on disk before a pixel is read: `folders`,
+`manifest` and `tfds_records` make one, `labels.split` chooses the labelled
+part of it, and the host pipeline reads and decodes images by index.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ UNLABELLED = -1
 
 
 class Reader(Protocol):
-  """Random access to encoded images; safe to use from several threads."""
+  """Random access to encoded images, safe to use from several threads."""
 
   def __len__(self) -> int:
     """Number of images."""
     ...
 
   def name(self, index: int) -> str:
-    """For messages: "cat/1.jpg", "imagenet2012 train: n01_6.JPEG"."""
+    """Returns a name for messages: "imagenet2012 train: n01_6.JPEG"."""
     ...
 
   def key(self, index: int) -> str:
-    """What a list of labelled images calls it: "cat/1.jpg", "n01_6.JPEG"."""
+    """Returns the name in lists of labelled images: "n01_6.JPEG"."""
     ...
 
   def size(self, index: int) -> int:
-    """Bytes of the encoded image; raises OSError naming it."""
+    """Returns the bytes of the encoded image; raises OSError naming it."""
     ...
 
   def read(self, index: int) -> bytes:
-    """The encoded image; raises OSError naming it."""
+    """Returns the encoded image; raises OSError naming it."""
     ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Files:
-  """Images that are files of their own: a `Reader`.
+  """A `Reader` of images that are one file each.
 
   Attributes:
     root: directory.
-    paths: of each image, relative to `root`; os.path.join(root, path) opens.
-    keys: what lists call them; default their paths.
+    paths: path of each image, relative to `root`.
+    keys: names of the images in lists of labelled images; default their paths.
   """
 
   root: str
@@ -64,19 +64,19 @@ class Files:
     return len(self.paths)
 
   def name(self, index: int) -> str:
-    """Path relative to `root`."""
+    """Returns the path relative to `root`."""
     return self.paths[index]
 
   def key(self, index: int) -> str:
-    """Path relative to `root`, or the key given."""
+    """Returns the key, by default the path relative to `root`."""
     return (self.keys or self.paths)[index]
 
   def size(self, index: int) -> int:
-    """Bytes of the file; raises OSError naming it."""
+    """Returns the size of the file; raises OSError naming it."""
     return os.stat(os.path.join(self.root, self.paths[index])).st_size
 
   def read(self, index: int) -> bytes:
-    """Contents of the file; raises OSError naming it."""
+    """Returns the contents of the file; raises OSError naming it."""
     with open(os.path.join(self.root, self.paths[index]), "rb") as file:
       return file.read()
 
@@ -87,7 +87,7 @@ class Part:
 
   Attributes:
     images: n encoded images.
-    labels: int32 [n]: the class of each, -1 where it has none.
+    labels: int32 [n], the class of each; -1 without a label.
   """
 
   images: Reader
@@ -99,13 +99,13 @@ class Catalog:
   """A data set of encoded images; checked when it is made.
 
   Attributes:
-    name: for readers: the directory's name, "imagenet2012/5.1.0".
+    name: for messages: the directory's name, "imagenet2012/5.1.0".
     class_names: one for each class, in the order of the labels.
     train: the training images, at least one of them labelled.
-    test: images to evaluate on, all labelled; None when there are none.
-    val: likewise, to choose settings on.
-    other_files: how many files of other kinds lie among the images, by their
-      suffix in lower case: {".heic": 50, ".txt": 1, "": 2}.
+    test: images to evaluate on, all labelled; None: there are none.
+    val: images to choose settings on, all labelled; None: there are none.
+    other_files: number of files among the images that are not read, by suffix
+      in lower case: {".heic": 50, ".txt": 1, "": 2}.
   """
 
   name: str
@@ -121,7 +121,7 @@ class Catalog:
       if class_name in seen:
         raise errors.InputError(
           f"{self.name}: classes {seen[class_name]} and {class_id} are both "
-          f"called {class_name!r}: give each class a name of its own"
+          f"called {class_name!r}: give each class its own name"
         )
       seen[class_name] = class_id
     self._check("train", self.train, lowest=UNLABELLED)
@@ -169,12 +169,12 @@ class Catalog:
     return self.train.labels
 
   def fingerprint(self) -> str:
-    """Returns hex sha256 of the training images: their names and labels.
+    """Returns hex sha256 of the names and labels of the training images.
 
-    What a run is trained on: test images may be mended while it goes on.
-    Neither sizes nor pixels enter, so that a damaged or missing image may be
-    mended, too; one that is replaced by another of the same name is not
-    noticed. Nor does the place of the data: a copy has the same fingerprint.
+    Test images do not enter: they may be repaired during a run. Neither do
+    sizes and pixels, so that a damaged or missing image may be repaired too;
+    an image replaced by another of the same name is not noticed. Neither does
+    the directory: a copy of the data has the same fingerprint.
     """
     return self._fingerprint
 
@@ -191,7 +191,7 @@ class Catalog:
 
 
 def _line(start: str, name: str) -> bytes:
-  """One line of what is hashed; file names need be neither UTF-8 nor short."""
+  """Returns a line of the hashed text; file names need not be UTF-8."""
   encoded = name.encode("utf-8", "surrogateescape")
-  # The length first: a name may hold anything, line ends too.
+  # The length comes first: a name may hold line ends.
   return f"{start} {len(encoded)} ".encode() + encoded + b"\n"

@@ -70,7 +70,7 @@ def test_a_copy_has_the_same_fingerprint_wherever_its_parts_lie(tmp_path):
     (
       {"unlabelled": "more"},
       r"data.unlabelled_dir = '.*more' is not a directory \(relative to "
-      r"data.dir, or absolute\); expected are images, nested as you like",
+      r"data.dir, or absolute\); expected are images, in folders of any depth",
     ),
     (
       {"test": "tests"},
@@ -203,10 +203,10 @@ def test_files_of_other_kinds_are_counted(tmp_path):
     ".heif": 1,
   }
   assert folders.notices(got.other_files) == [
-    "3 .heic files are left aside: to use them, convert to JPEG or PNG",
-    "2 .avif files are left aside: to use them, convert to JPEG or PNG",
-    "1 .cr2 file is left aside: to use it, convert to JPEG or PNG",
-    "1 .heif file is left aside: to use it, convert to JPEG or PNG",
+    "3 .heic files are ignored: to use them, convert to JPEG or PNG",
+    "2 .avif files are ignored: to use them, convert to JPEG or PNG",
+    "1 .cr2 file is ignored: to use it, convert to JPEG or PNG",
+    "1 .heif file is ignored: to use it, convert to JPEG or PNG",
   ]
   assert load(tree(tmp_path / "plain", "a/1.jpg")).other_files == {}
 
@@ -219,7 +219,7 @@ def test_a_folder_that_belongs_to_two_classes_is_refused(tmp_path, back):
   else:
     (tmp_path / "a/more").symlink_to(tmp_path / "b/deep")
   with pytest.raises(
-    ValueError, match=r"folders 'a' and 'b' are links .* give its images two"
+    ValueError, match=r"folders 'a' and 'b' lead to .* would have two labels"
   ):
     load(tmp_path)
 
@@ -264,7 +264,7 @@ def test_hundreds_of_empty_classes_are_not_listed(tmp_path):
 
 def test_a_link_to_another_class_is_refused(tmp_path):
   (tree(tmp_path, "a/1.jpg") / "b").symlink_to("a")
-  with pytest.raises(ValueError, match="folders 'a' and 'b' are links to the"):
+  with pytest.raises(ValueError, match="folders 'a' and 'b' lead to the same"):
     load(tmp_path)
 
 
@@ -295,7 +295,7 @@ def test_the_same_directory_twice_is_refused(tmp_path, field):
 def test_an_unlabelled_folder_without_images_is_refused(tmp_path):
   tree(tmp_path, "a/1.jpg", "rest/1.mp4")
   with pytest.raises(
-    ValueError, match=r"unlabelled_dir = .* no image, and 1 files of other"
+    ValueError, match=r"unlabelled_dir = .* no image, and 1 files in other"
   ):
     load(tmp_path, unlabelled="rest")
 
