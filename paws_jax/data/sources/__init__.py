@@ -1,1 +1,5 @@
 """Where images come from: arrays, folders, manifests, idx files, TFDS."""
+
+from paws_jax import _moved
+
+__getattr__ = _moved.names_of(__name__)
