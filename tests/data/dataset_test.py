@@ -121,7 +121,7 @@ def test_the_home_directory_may_be_written_as_a_tilde(tmp_path, monkeypatch):
   assert (other.dir, other.manifest) == ("x/~", "~nobody!/x")
 
 
-def test_images_that_are_left_aside_are_told(tmp_path, monkeypatch):
+def test_images_in_other_formats_are_reported(tmp_path, monkeypatch):
   monkeypatch.setenv("HOME", str(tmp_path))
   for name in ("a/1.png", "b/2.png", "a/3.heic", "a/4.txt"):
     path = tmp_path / "photos" / name
@@ -135,7 +135,7 @@ def test_images_that_are_left_aside_are_told(tmp_path, monkeypatch):
   )
   assert len(dataset.labelled) == 2
   (notice,) = dataset.notices
-  assert notice.startswith("1 .heic file is left aside")
+  assert notice.startswith("1 .heic file is ignored")
 
 
 def test_data_in_memory_have_no_notices(arrays):

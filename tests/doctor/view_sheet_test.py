@@ -98,7 +98,9 @@ def test_views_are_those_of_the_first_step(tmp_path, monkeypatch):
   )
   batch = data.HostBatch(one, one, zero, None, zero, zero)
   views = jax.jit(make)(batch)
-  levels = 255 * (np.array(config.views.std) * np.asarray(views.large)[0] + 0.5)
+  levels = 255 * (
+    np.array(config.views.std) * np.asarray(views.crops["large"])[0] + 0.5
+  )
   np.testing.assert_allclose(strips[1].views[0], levels, atol=0.51)
 
 

@@ -28,7 +28,7 @@ def test_a_directory_is_read_at_any_depth_and_in_order(folder):
   assert found.names == ("a/1.png", "a/2.png", "b.JPG")
   assert found.path("a/1.png") == str(folder / "a" / "1.png")
   assert found.notices == (
-    "1 .heic file is left aside: to use it, convert to JPEG or PNG",
+    "1 .heic file is ignored: to use it, convert to JPEG or PNG",
   )
   assert found.given == str(folder)
 

@@ -305,6 +305,6 @@ def test_unknown_test_classes_are_named(tmp_path):
     tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/a/2.jpg", "test/B/2.jpg"
   )
   with pytest.raises(
-    ValueError, match=r"has 1 class folders that .*not: 'B'; data.dir has 'a'"
+    ValueError, match=r"has 1 class folders that .*lacks: 'B'; data.dir has 'a'"
   ):
     load(tmp_path / "train", test="../test")
