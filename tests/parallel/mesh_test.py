@@ -70,7 +70,7 @@ def asked(monkeypatch):
   config = types.SimpleNamespace(
     jax_num_cpu_devices=-1, update=asked.__setitem__
   )
-  monkeypatch.setattr(mesh_lib, "jax", types.SimpleNamespace(config=config))
+  monkeypatch.setattr(cpu_devices, "jax", types.SimpleNamespace(config=config))
   return asked
 
 
