@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from paws_jax import errors
 from paws_jax.config import fields
 
 
@@ -11,6 +12,13 @@ from paws_jax.config import fields
 class Support(fields.Section):
   """The labelled images of a step."""
 
+  # "balanced": as many labelled images of each of a step's classes. "uniform":
+  # the next `batch_size` of all labelled images in random order, each of them
+  # once an epoch; the columns of predictions are then all classes.
+  sampling: str = fields.field("balanced", fields.one_of("balanced", "uniform"))
+  # Of "uniform": labelled images a step; 0: classes_per_step x
+  # images_per_class.
+  batch_size: int = fields.field(0, fields.NOT_NEGATIVE)
   # Distinct classes drawn in a step (0: all that the data has), and labelled
   # images of each.
   classes_per_step: int = fields.field(
@@ -21,5 +29,20 @@ class Support(fields.Section):
   num_views: int = fields.field(1, fields.AT_LEAST_ONE)
   label_smoothing: float = fields.field(0.1, fields.FRACTION)
   # Lets a class with n < images_per_class labelled images stand in with each
-  # of them floor or ceil(images_per_class / n) times, differently augmented.
+  # of them floor or ceil(images_per_class / n) times, differently augmented;
+  # of "uniform", lets a step have more labelled images than there are.
   with_replacement: bool = fields.field(False)
+
+  @property
+  def num_images(self) -> int:
+    """Labelled images a step, where classes_per_step is not 0."""
+    return self.batch_size or self.classes_per_step * self.images_per_class
+
+  def check(self) -> None:
+    """Refuses a number of labelled images that nothing reads."""
+    if self.batch_size and self.sampling != "uniform":
+      raise errors.InputError(
+        f"support.batch_size is {self.batch_size} but support.sampling is "
+        f"{self.sampling!r}, which draws classes_per_step x images_per_class "
+        "labelled images: set batch_size to 0, or sampling to 'uniform'."
+      )

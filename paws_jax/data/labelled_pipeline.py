@@ -30,6 +30,8 @@ _FEWEST_SUPPORTS = config_lib.Support(
   num_views=1,
   label_smoothing=0.0,
   with_replacement=True,
+  sampling="balanced",
+  batch_size=0,
 )
 
 

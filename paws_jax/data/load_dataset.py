@@ -103,7 +103,7 @@ def _memory_pipeline(
   all_labelled_ids: np.ndarray,
   include_labelled: bool,
   *,
-  support: config_lib.Support,
+  support: config_lib.Support | None,
   labelled_ids: np.ndarray | None = None,
   pool: np.ndarray | None = None,
   **options: Any,
@@ -182,7 +182,7 @@ def _disk_pipeline(
   config: config_lib.Data,
   all_labelled_ids: np.ndarray,
   *,
-  support: config_lib.Support,
+  support: config_lib.Support | None,
   labelled_ids: np.ndarray | None = None,
   pool: np.ndarray | None = None,
   **options: Any,
@@ -264,13 +264,22 @@ def _pool(
 def _label_index(
   dataset: split_lib.Dataset,
   labelled_ids: np.ndarray,
-  support: config_lib.Support,
-) -> sampling.LabelIndex:
+  support: config_lib.Support | None,
+) -> sampling.LabelIndex | None:
   """Groups the labelled images by class; refuses too few for the supports."""
+  if support is None:
+    return None
   names = dataset.class_names
   index = sampling.label_index(
     labelled_ids, dataset.train_labels, class_names=names
   )
+  if support.sampling == "uniform":
+    sampling.check_uniform(
+      index,
+      batch_size=support.num_images,
+      with_replacement=support.with_replacement,
+    )
+    return index
   sampling.check_support(
     index,
     class_names=names,

@@ -18,6 +18,7 @@ from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax import errors
 from paws_jax.augment import resample
+from paws_jax.data import epoch_orders
 from paws_jax.data import sampling
 from paws_jax.parallel import mesh as mesh_lib
 
@@ -29,7 +30,9 @@ class Inputs(NamedTuple):
 
   # [n, S, S', Ch] uint8: the whole training set.
   images: jax.Array
-  index: sampling.LabelIndex
+  # For supports drawn by class, else None; for uniform ones, else None.
+  index: sampling.LabelIndex | None
+  labelled: sampling.LabelledStream | None
   # [E, n] int32: the orders of the epochs that the call touches.
   orders: jax.Array
   # Number of the first of them.
@@ -53,9 +56,9 @@ class InMemory:
   def __init__(
     self,
     images: np.ndarray,
-    index: sampling.LabelIndex,
+    index: sampling.LabelIndex | None,
     *,
-    support: config_lib.Support,
+    support: config_lib.Support | None,
     batch_size: int,
     seed: int,
     mesh: jax.sharding.Mesh,
@@ -66,8 +69,8 @@ class InMemory:
 
     Args:
       images: [n, S, S', Ch] uint8 training images, labelled ones included.
-      index: labelled images per class.
-      support: the recipe's section.
+      index: labelled images per class; None for methods without them.
+      support: the recipe's section; None: no labelled images.
       batch_size: B, unlabelled images a step.
       seed: the run's seed.
       mesh: devices.
@@ -87,16 +90,24 @@ class InMemory:
     self._with_unlabelled = with_unlabelled
     self._num_images = len(pool)
     self._images = mesh_lib.replicate(images, mesh)
-    self._index = mesh_lib.replicate(index, mesh)
+    self._index = self._labelled = None
+    if support is not None and support.sampling == "uniform":
+      self._num_classes = len(index.counts)
+      self._labelled = epoch_orders.LabelledStream(
+        index, batch_size=support.num_images, seed=seed, mesh=mesh
+      )
+    elif support is not None:
+      self._index = mesh_lib.replicate(index, mesh)
 
     def order(pool, epoch):
       return pool[sampling.epoch_order(len(pool), seed=seed, epoch=epoch)]
 
-    self._order = functools.partial(
-      jax.jit(order, out_shardings=mesh_lib.replicated(mesh)),
-      mesh_lib.replicate(pool, mesh),
+    self._orders = epoch_orders.EpochOrders(
+      functools.partial(
+        jax.jit(order, out_shardings=mesh_lib.replicated(mesh)),
+        mesh_lib.replicate(pool, mesh),
+      )
     )
-    self._orders: dict[int, jax.Array] = {}
 
   @property
   def steps_per_epoch(self) -> int:
@@ -117,17 +128,11 @@ class InMemory:
     """
     del busy
     first = first_step // self.steps_per_epoch
-    epochs = range(first, first + self._num_orders(num_steps))
-    self._orders = {
-      epoch: self._orders[epoch]
-      if epoch in self._orders
-      else self._order(epoch=epoch)
-      for epoch in epochs
-    }
     return Inputs(
       images=self._images,
       index=self._index,
-      orders=jnp.stack(list(self._orders.values())),
+      labelled=self._labelled and self._labelled.stream(first_step, num_steps),
+      orders=self._orders.stack(first, self._num_orders(num_steps)),
       first_epoch=mesh_lib.replicate(np.int32(first), self._mesh),
     )
 
@@ -142,6 +147,10 @@ class InMemory:
     return Inputs(
       images=struct(self._images.shape, self._images.dtype),
       index=jax.tree.map(lambda x: struct(x.shape, x.dtype), self._index),
+      labelled=self._labelled
+      and jax.tree.map(
+        lambda x: struct(x.shape, x.dtype), self._labelled.shapes(num_steps)
+      ),
       orders=struct(orders, np.int32),
       first_epoch=struct((), np.int32),
     )
@@ -160,18 +169,10 @@ class InMemory:
 
   def batch(self, inputs: Inputs, step: jax.Array) -> data.HostBatch:
     """Gathers the images of a step; traced."""
-    support = self._support
-    ids, labels, class_ids = sampling.class_balanced_indices(
-      inputs.index,
-      seed=self._seed,
-      step=step,
-      classes_per_step=support.classes_per_step,
-      images_per_class=support.images_per_class,
-    )
-    # Left to spread, the layout leaks into the sorts: ids stay replicated.
-    ids, labels, class_ids = mesh_lib.constrain(
-      (ids, labels, class_ids), mesh_lib.replicated(self._mesh)
-    )
+    unlabelled = self._unlabelled(inputs, step)
+    if self._support is None:
+      return data.HostBatch(unlabelled, *[None] * 5)
+    ids, slots, labels, class_ids = self._supports(inputs, step)
     # Padding repeats the last support. Not jnp.pad, which the compiler spreads,
     # at the cost of two collectives.
     num_rows = mesh_lib.padded_size(ids.size, self._mesh)
@@ -181,13 +182,39 @@ class InMemory:
       mask = self._spread(jnp.asarray(places < ids.size))
     places = np.minimum(places, ids.size - 1)
     return data.HostBatch(
-      unlabelled=self._unlabelled(inputs, step),
+      unlabelled=unlabelled,
       support=self._canvases(inputs, ids[places]),
-      support_slot=self._spread(jnp.asarray(places % support.images_per_class)),
+      support_slot=self._spread(jnp.asarray(slots[places])),
       support_mask=mask,
       support_labels=labels,
       class_ids=class_ids,
     )
+
+  def _supports(
+    self, inputs: Inputs, step: jax.Array
+  ) -> tuple[jax.Array, Any, jax.Array, jax.Array]:
+    """Ids [N], slots [N], labels [N] and class_ids [C] of the supports."""
+    support = self._support
+    if inputs.labelled is not None:
+      ids, labels, slots = sampling.uniform_indices(
+        inputs.labelled, step=step, batch_size=support.num_images
+      )
+      class_ids = jnp.arange(self._num_classes, dtype=jnp.int32)
+    else:
+      slots = np.arange(support.num_images, dtype=np.int32)
+      slots %= support.images_per_class
+      ids, labels, class_ids = sampling.class_balanced_indices(
+        inputs.index,
+        seed=self._seed,
+        step=step,
+        classes_per_step=support.classes_per_step,
+        images_per_class=support.images_per_class,
+      )
+    # Left to spread, the layout leaks into the sorts: ids stay replicated.
+    ids, labels, class_ids = mesh_lib.constrain(
+      (ids, labels, class_ids), mesh_lib.replicated(self._mesh)
+    )
+    return ids, slots, labels, class_ids
 
   def _unlabelled(
     self, inputs: Inputs, step: jax.Array

@@ -7,6 +7,7 @@ any number of devices agree. All functions run under `jax.jit`.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from paws_jax import text
 # Streams of random numbers that must not touch each other.
 _EPOCH_ORDER, _CLASS_ORDER, _SUPPORT_DRAW = 0, 1, 2
 UNLABELLED_VIEWS, SUPPORT_VIEWS, INITIALISATION, METHOD = 3, 4, 5, 6
+_LABELLED_ORDER = 7
 
 
 class LabelIndex(NamedTuple):
@@ -28,6 +30,19 @@ class LabelIndex(NamedTuple):
   ids: jax.Array
   # [K] int32, each between 1 and L.
   counts: jax.Array
+
+
+class LabelledStream(NamedTuple):
+  """The labelled images, shuffled anew in every epoch; what a call needs."""
+
+  # [m] int32 ids of training images; [m] int32, their classes.
+  ids: jax.Array
+  labels: jax.Array
+  # [E, m] int32: the orders of the epochs that the call touches.
+  orders: jax.Array
+  # Step of the call's first batch, and its first place in `orders`.
+  first_step: jax.Array
+  first_place: jax.Array
 
 
 def label_index(
@@ -94,6 +109,23 @@ def check_support(
     f"support.images_per_class is {images_per_class}: lower images_per_class, "
     "label more, or set support.with_replacement."
   )
+
+
+def check_uniform(
+  index: LabelIndex, *, batch_size: int, with_replacement: bool
+) -> None:
+  """Refuses a batch of more labelled images than there are.
+
+  Raises:
+    ValueError: more images than labelled ones and no `with_replacement`.
+  """
+  num_images = int(np.sum(index.counts))
+  if batch_size > num_images and not with_replacement:
+    raise errors.InputError(
+      f"support.sampling is 'uniform' with {batch_size} images a step, but "
+      f"{num_images} are labelled: set support.batch_size to at most that, "
+      "label more, or set support.with_replacement."
+    )
 
 
 def stream_key(seed: int | jax.Array, stream: int) -> jax.Array:
@@ -173,6 +205,72 @@ def class_balanced_indices(
   ids = jnp.take_along_axis(jnp.asarray(index.ids)[class_ids], places, axis=-1)
   labels = jnp.repeat(class_ids, images_per_class)
   return ids.reshape(-1), labels, class_ids
+
+
+def labelled_images(index: LabelIndex) -> tuple[np.ndarray, np.ndarray]:
+  """Ids [m] and classes [m] of all labelled images, int32, on the host."""
+  ids, counts = map(np.asarray, index)
+  labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+  return ids[ids >= 0], labels
+
+
+def labelled_order(
+  num_images: int, *, seed: int | jax.Array, epoch: int | jax.Array
+) -> jax.Array:
+  """Order of the labelled images in one of their epochs: [m] int32."""
+  key = jax.random.fold_in(stream_key(seed, _LABELLED_ORDER), epoch)
+  return jax.random.permutation(key, num_images).astype(jnp.int32)
+
+
+def uniform_start(
+  step: int, *, num_images: int, batch_size: int
+) -> tuple[int, int]:
+  """Epoch of the labelled images and place in it where a step begins.
+
+  Steps follow each other without a gap: a batch may begin in one epoch and end
+  in the next. On the host, where a product of two large numbers fits.
+
+  Args:
+    step: from 0.
+    num_images: m labelled images.
+    batch_size: N of them a step.
+  """
+  return divmod(step * batch_size, num_images)
+
+
+def num_orders(num_steps: int, *, num_images: int, batch_size: int) -> int:
+  """The most epochs of labelled images that a call of some steps touches.
+
+  Calls begin at multiples of `num_steps`.
+  """
+  num_rows = num_steps * batch_size
+  latest_start = num_images - math.gcd(num_rows, num_images)
+  return (latest_start + num_rows - 1) // num_images + 1
+
+
+def uniform_indices(
+  stream: LabelledStream, *, step: int | jax.Array, batch_size: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The labelled images of a step: the next of a shuffled stream.
+
+  A pure function of (seed, step) through the orders of the stream; on NumPy
+  arrays it is computed on the host.
+
+  Args:
+    stream: of the call that the step is in.
+    step: from 0.
+    batch_size: N.
+
+  Returns:
+    ids [N] int32 of training images; labels [N] int32, their classes; slots
+    [N] int32, which differ where an image is drawn twice.
+  """
+  num_images = stream.orders.shape[1]
+  first = stream.first_place + (step - stream.first_step) * batch_size
+  positions = first + np.arange(batch_size, dtype=np.int32)
+  places = stream.orders.reshape(-1)[positions]
+  slots = positions // num_images - first // num_images
+  return stream.ids[places], stream.labels[places], slots
 
 
 def view_keys(

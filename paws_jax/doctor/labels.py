@@ -94,6 +94,8 @@ def _check_support(
   support: Any,
 ) -> None:
   """Reports classes with fewer labels than a support set takes of each."""
+  if support.sampling == "uniform":
+    return
   needed = support.images_per_class
   few = np.flatnonzero(counts < needed)
   if not len(few):

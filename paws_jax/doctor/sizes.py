@@ -60,16 +60,20 @@ def steps(
       + f" and {views.num_small} of {views.small_size}"
       * (views.num_small > 0)
     )
-  _support_size(report, config.support, listing.num_classes, mesh)
+  _support_size(report, config.support, listing.num_classes, num_labelled, mesh)
 
 
 def _support_size(
   report: findings.Report,
   support: ml_collections.ConfigDict,
   num_classes: int,
+  num_labelled: int,
   mesh: jax.sharding.Mesh,
 ) -> None:
   """Reports the size of a support set."""
+  if support.sampling == "uniform":
+    _uniform_support_size(report, support, num_classes, num_labelled, mesh)
+    return
   classes = support.classes_per_step or num_classes
   if classes > num_classes:
     report.problem(
@@ -88,6 +92,29 @@ def _support_size(
       else ""
     )
     + f"), each with {findings.count(support.num_views, 'view')}"
+  )
+
+
+def _uniform_support_size(
+  report: findings.Report,
+  support: ml_collections.ConfigDict,
+  num_classes: int,
+  num_labelled: int,
+  mesh: jax.sharding.Mesh,
+) -> None:
+  classes = support.classes_per_step or num_classes
+  size = support.batch_size or classes * support.images_per_class
+  if size > num_labelled and not support.with_replacement:
+    report.problem(
+      f"support.batch_size asks for {size:,} labelled images a step, but there "
+      f"are {num_labelled:,}: lower it, or set support.with_replacement",
+      refused_as="support.sampling is 'uniform' with",
+    )
+  padded = mesh_lib.padded_size(size, mesh)
+  report.say(
+    f"supports in a step: the next {size:,} of all labelled images, each "
+    f"device {padded // mesh.size:,}; of each "
+    f"{findings.count(support.num_views, 'view')}"
   )
 
 

@@ -188,7 +188,7 @@ class Suncet:
       mesh=mesh,
       with_unlabelled=False,
     )
-    num_supports = support.classes_per_step * support.images_per_class
+    num_supports = support.num_images
     return schedule.create(
       recipe,
       method,
@@ -262,6 +262,7 @@ def _recipe(
     momentum=0.9,
     **optim,
   )
+  recipe.support.update(sampling="balanced", batch_size=0)
   recipe.support.update(**support)
   recipe.train.epochs = section.epochs
   return recipe

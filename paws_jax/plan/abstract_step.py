@@ -153,7 +153,7 @@ def create(
   method, _, support = experiment.create_method(
     config, dataset_name=source.name, num_classes=source.num_classes
   )
-  num_supports = support.classes_per_step * support.images_per_class
+  num_supports = support.num_images
   with_unlabelled = method.views(views).num_large > 0
   pipeline = _make_pipeline(
     source,
@@ -254,17 +254,21 @@ def _encoded(section: config_lib.Data, sizes: Sizes) -> Source:
     num_unlabelled -= labelled
 
   def make_pipeline(*, support: config_lib.Support, **options: Any):
-    shape = (sizes.num_classes, support.images_per_class)
+    most = max(
+      support.images_per_class, -(-support.batch_size // sizes.num_classes)
+    )
+    shape = (sizes.num_classes, most)
     index = sampling.LabelIndex(
       ids=np.zeros(shape, np.int32), counts=np.full(shape[:1], shape[1], "i4")
     )
-    sampling.check_support(
-      index,
-      class_names=tuple(map(str, range(sizes.num_classes))),
-      classes_per_step=support.classes_per_step,
-      images_per_class=support.images_per_class,
-      with_replacement=support.with_replacement,
-    )
+    if support.sampling == "balanced":
+      sampling.check_support(
+        index,
+        class_names=tuple(map(str, range(sizes.num_classes))),
+        classes_per_step=support.classes_per_step,
+        images_per_class=support.images_per_class,
+        with_replacement=support.with_replacement,
+      )
     return pipeline_lib.HostPipeline(
       # It asks for their number only, until it reads.
       range(sizes.num_images),

@@ -128,7 +128,9 @@ def _shares(
       Share("their crops", batch_size * num_views),
     ]
   support = config.support
-  size = support.classes_per_step * support.images_per_class
+  size = support.batch_size or (
+    support.classes_per_step * support.images_per_class
+  )
   if size:
     padded = mesh_lib.padded_size(size, mesh)
     shares += [
@@ -175,7 +177,9 @@ def _notes(
   """What the table leaves open."""
   support = config.support
   of_each = f"{_count(support.images_per_class, 'image')} of each"
-  if support.classes_per_step:
+  if support.batch_size:
+    notes = ["classes in a step: as many as the labelled images happen to have"]
+  elif support.classes_per_step:
     notes = [f"classes in a step: {support.classes_per_step:,}, {of_each}"]
   else:
     notes = [

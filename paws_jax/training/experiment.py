@@ -124,7 +124,7 @@ def create(
   )
   method_views = method.views(views)
   pipeline = dataset.make_pipeline(
-    support=support,
+    support=support if getattr(method, "needs_support", True) else None,
     batch_size=train_config.batch_size,
     seed=config.seed,
     mesh=mesh,
@@ -156,7 +156,7 @@ def create(
     total_steps=train_config.epochs * pipeline.steps_per_epoch,
     images_per_step=train_config.batch_size
     if method_views.num_large
-    else support.classes_per_step * support.images_per_class,
+    else support.num_images,
     init_from=config.model.init_from,
   )
   _check_intervals(experiment)

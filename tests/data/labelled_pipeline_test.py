@@ -160,7 +160,7 @@ def test_on_disk_no_image_stands_in_for_another(tmp_path, monkeypatch):
     "HostPipeline",
     lambda *unused, **options: asked.append(options),
   )
-  support = config_lib.Support(1, 1, 1, 0.0, with_replacement=True)
+  support = labelled_pipeline._FEWEST_SUPPORTS
   dataset.make_pipeline(support=support)
   dataset.make_pipeline(support=support, pool=np.array([1, 4]))
   # With the pool go labels, which another image would not have.

@@ -1,5 +1,6 @@
 """The in-memory pipeline: which images each step gets, on any devices."""
 
+import dataclasses
 import functools
 import re
 
@@ -44,7 +45,7 @@ def _pipeline(num_devices, **settings):
   pipeline = memory_pipeline.InMemory(
     _images(),
     _index(),
-    support=SUPPORT,
+    support=settings.pop("support", SUPPORT),
     batch_size=settings.pop("batch_size", BATCH),
     seed=SEED,
     mesh=mesh_lib.make_mesh(jax.devices()[:num_devices]),
@@ -165,8 +166,10 @@ def test_supports_are_padded_and_masked_to_fill_the_devices(
 
 
 @pytest.mark.parametrize("num_steps", [1, 3, 5, 7])
-def test_the_shapes_of_inputs_are_known_beforehand(num_steps):
-  pipeline, _ = _pipeline(2)
+@pytest.mark.parametrize("sampling", ["balanced", "uniform"])
+def test_the_shapes_of_inputs_are_known_beforehand(num_steps, sampling):
+  support = SUPPORT if sampling == "balanced" else UNIFORM
+  pipeline, _ = _pipeline(2, support=support)
   inputs = pipeline.inputs(0, num_steps)
   for struct, array in zip(
     jax.tree.leaves(pipeline.input_shapes(num_steps)),
@@ -203,6 +206,66 @@ def test_methods_without_unlabelled_images_get_none():
   )
   assert batch.unlabelled is None
   assert batch.support.image.shape == (6, 3, 4, 1)
+
+
+def test_methods_without_labelled_images_get_none():
+  pipeline, batch = _pipeline(1, support=None)
+  batch = batch(pipeline.inputs(3, 1), jnp.int32(3))
+  assert batch[1:] == (None,) * 5
+  np.testing.assert_array_equal(batch.unlabelled.id, _expected_ids(3))
+
+
+UNIFORM = dataclasses.replace(SUPPORT, sampling="uniform", batch_size=5)
+
+
+def _uniform_batches(num_devices, steps, steps_per_call=1):
+  pipeline, batch = _pipeline(num_devices, support=UNIFORM)
+  for step in steps:
+    first = step - step % steps_per_call
+    inputs = pipeline.inputs(first, steps_per_call)
+    yield jax.device_get(batch(inputs, jnp.int32(step)))
+
+
+def test_uniform_supports_are_an_epoch_after_the_other():
+  batches = list(_uniform_batches(1, range(12)))
+  ids = np.concatenate([batch.support.id for batch in batches])
+  for epoch in ids.reshape(5, 12):
+    assert sorted(epoch) == list(range(12))
+  for batch in batches:
+    np.testing.assert_array_equal(batch.support_labels, batch.support.id % 3)
+    np.testing.assert_array_equal(
+      batch.support.image[:, 0, 0, 0], batch.support.id
+    )
+    np.testing.assert_array_equal(batch.class_ids, [0, 1, 2])
+  # Step 2 takes places 10 to 14: the next epoch begins in it.
+  np.testing.assert_array_equal(batches[2].support_slot, [0, 0, 1, 1, 1])
+
+
+@pytest.mark.parametrize("num_devices", [2, 4])
+@pytest.mark.parametrize("steps_per_call", [1, 3])
+def test_uniform_supports_depend_on_neither_devices_nor_calls(
+  num_devices, steps_per_call
+):
+  # As after a resume, in any order.
+  steps = (7, 2, 8, 3)
+  for one, many in zip(
+    _uniform_batches(1, steps),
+    _uniform_batches(num_devices, steps, steps_per_call),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(many.support.id[:5], one.support.id)
+    np.testing.assert_array_equal(many.support_slot[:5], one.support_slot)
+    np.testing.assert_array_equal(many.support_labels, one.support_labels)
+    padding = -5 % num_devices
+    np.testing.assert_array_equal(
+      many.support_mask, [True] * 5 + [False] * padding
+    )
+
+
+def test_uniform_supports_are_gathered_by_each_device_alone():
+  pipeline, batch = _pipeline(4, support=UNIFORM)
+  program = batch.lower(pipeline.inputs(0, 3), jnp.int32(0)).compile()
+  assert not re.search(r" (all|reduce|collective)-[a-z-]+\(", program.as_text())
 
 
 def test_labelled_images_alone_leave_nothing_to_draw():

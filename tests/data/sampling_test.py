@@ -262,6 +262,82 @@ def test_epoch_order_is_a_permutation_that_changes_with_epoch_and_seed():
   np.testing.assert_array_equal(jitted(2), orders[2])
 
 
+def _uniform(index, step, *, first_step, num_steps, batch_size, seed=0):
+  """(ids, labels, slots) of a step out of a call's stream."""
+  ids, labels = sampling.labelled_images(index)
+  sizes = {"num_images": len(ids), "batch_size": batch_size}
+  epoch, place = sampling.uniform_start(first_step, **sizes)
+  orders = [
+    np.asarray(sampling.labelled_order(len(ids), seed=seed, epoch=epoch + k))
+    for k in range(sampling.num_orders(num_steps, **sizes))
+  ]
+  stream = sampling.LabelledStream(
+    ids, labels, np.stack(orders), first_step, np.int32(place)
+  )
+  return sampling.uniform_indices(stream, step=step, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 13, 26, 27, 60])
+def test_a_uniform_stream_visits_every_labelled_image_once_an_epoch(
+  index, batch_size
+):
+  labelled, true_labels = _labelled()
+  steps = [
+    _uniform(index, step, first_step=step, num_steps=1, batch_size=batch_size)
+    for step in range(-(-3 * 26 // batch_size))
+  ]
+  ids, labels, _ = (np.concatenate(parts) for parts in zip(*steps, strict=True))
+  assert ids.dtype == labels.dtype == np.int32
+  np.testing.assert_array_equal(labels, true_labels[ids])
+  epochs = ids[: 3 * 26].reshape(3, 26)
+  np.testing.assert_array_equal(np.sort(epochs), [np.sort(labelled)] * 3)
+  assert len({tuple(epoch) for epoch in epochs.tolist()}) == 3
+  # An image that is drawn twice in a step is told apart.
+  for step_ids, _, slots in steps:
+    pairs = set(zip(step_ids.tolist(), slots.tolist(), strict=True))
+    assert len(pairs) == batch_size
+    assert slots.min() == 0
+
+
+@pytest.mark.parametrize(("num_steps", "batch_size"), [(2, 4), (3, 9), (4, 26)])
+def test_a_uniform_stream_does_not_depend_on_where_a_call_begins(
+  index, num_steps, batch_size
+):
+  for step in range(24):
+    first_step = step - step % num_steps
+    drawn = _uniform(
+      index,
+      step,
+      first_step=first_step,
+      num_steps=num_steps,
+      batch_size=batch_size,
+    )
+    alone = _uniform(
+      index, step, first_step=step, num_steps=1, batch_size=batch_size
+    )
+    for ours, expected in zip(drawn, alone, strict=True):
+      np.testing.assert_array_equal(ours, expected)
+
+
+def test_a_uniform_stream_changes_with_the_seed(index):
+  settings = {"first_step": 0, "num_steps": 1, "batch_size": 26}
+  first = _uniform(index, 0, **settings)[0]
+  assert np.any(_uniform(index, 0, seed=1, **settings)[0] != first)
+
+
+def test_a_uniform_stream_is_found_at_late_steps():
+  # Beyond 2^31 images.
+  settings = {"num_images": 1_281_167, "batch_size": 6720}
+  assert sampling.uniform_start(2_000_000, **settings) == (10_490, 558_170)
+
+
+def test_more_labelled_images_a_step_than_there_are_need_replacement(index):
+  with pytest.raises(ValueError, match=r"with 27 images a step, but 26 are"):
+    sampling.check_uniform(index, batch_size=27, with_replacement=False)
+  sampling.check_uniform(index, batch_size=27, with_replacement=True)
+  sampling.check_uniform(index, batch_size=26, with_replacement=False)
+
+
 def _keys(ids, views, *, seed=0, stream=sampling.UNLABELLED_VIEWS, step=0):
   keys = sampling.view_keys(
     jnp.asarray(ids), jnp.asarray(views), seed=seed, stream=stream, step=step

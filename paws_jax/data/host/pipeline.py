@@ -60,10 +60,10 @@ class HostPipeline:
   def __init__(
     self,
     reader: catalog.Reader,
-    index: sampling.LabelIndex,
+    index: sampling.LabelIndex | None,
     *,
     pool: np.ndarray,
-    support: config_lib.Support,
+    support: config_lib.Support | None,
     batch_size: int,
     seed: int,
     mesh: jax.sharding.Mesh,
@@ -78,9 +78,10 @@ class HostPipeline:
 
     Args:
       reader: n encoded training images.
-      index: labelled images per class, on the host.
+      index: labelled images per class, on the host; None for methods without
+        labelled images.
       pool: int32 [u] rows of the unlabelled stream, each at most once.
-      support: the recipe's section.
+      support: the recipe's section; None: no labelled images.
       batch_size: B, unlabelled images a step.
       seed: the run's seed.
       mesh: devices.
@@ -107,6 +108,7 @@ class HostPipeline:
     self._batch_size = batch_size
     self._mesh = mesh
     self._with_unlabelled = with_unlabelled
+    self._with_supports = support is not None
     self._images = image_reader.ImageReader(
       reader,
       max_pixels=max_pixels,
@@ -199,7 +201,6 @@ class HostPipeline:
 
   def input_shapes(self, num_steps: int) -> Inputs:
     """Shapes, dtypes and shardings of `inputs`, without reading anything."""
-    drawn = self._plan.supports(0)
     side = self._canvas_size
 
     def rows(*shape: int, dtype: np.dtype = np.int32) -> jax.ShapeDtypeStruct:
@@ -217,17 +218,21 @@ class HostPipeline:
         id=rows(num_rows),
       )
 
-    num_supports = len(drawn.ids)
-    batch = data.HostBatch(
-      unlabelled=canvases(self._batch_size) if self._with_unlabelled else None,
-      support=canvases(num_supports),
-      support_slot=rows(num_supports),
-      support_mask=None
-      if drawn.mask is None
-      else rows(num_supports, dtype=np.bool_),
-      support_labels=whole(*drawn.labels.shape),
-      class_ids=whole(*drawn.class_ids.shape),
-    )
+    unlabelled = canvases(self._batch_size) if self._with_unlabelled else None
+    batch = data.HostBatch(unlabelled, *[None] * 5)
+    if self._with_supports:
+      drawn = self._plan.supports(0)
+      num_supports = len(drawn.ids)
+      batch = data.HostBatch(
+        unlabelled=unlabelled,
+        support=canvases(num_supports),
+        support_slot=rows(num_supports),
+        support_mask=None
+        if drawn.mask is None
+        else rows(num_supports, dtype=np.bool_),
+        support_labels=whole(*drawn.labels.shape),
+        class_ids=whole(*drawn.class_ids.shape),
+      )
     return Inputs(first_step=whole(), batches=(batch,) * num_steps)
 
   def batch(self, inputs: Inputs, step: jax.Array) -> data.HostBatch:
@@ -247,7 +252,7 @@ class HostPipeline:
 
   def local_canvases(
     self, first_step: int, devices: Sequence[jax.Device]
-  ) -> Iterator[tuple[data.Canvases | None, data.Canvases]]:
+  ) -> Iterator[tuple[data.Canvases | None, data.Canvases | None]]:
     """What a process reads, step by step and without end.
 
     Args:
@@ -255,37 +260,37 @@ class HostPipeline:
       devices: its devices; only their rows are read.
 
     Yields:
-      Unlabelled images (or None) and supports: the rows of these devices, in
-      the order of `sharding.local_rows`, as NumPy arrays.
+      Unlabelled images and supports, each None for methods without them: the
+      rows of these devices, in the order of `sharding.local_rows`, as NumPy
+      arrays.
     """
     tf = tf_runtime.load()
-    num_supports = len(self._plan.supports(first_step).ids)
-    support_rows = mesh_lib.local_rows(num_supports, self._mesh, devices)
-    streams = [
-      self._loader.stream(
+    streams, candidates = {}, {}
+    if self._with_supports:
+      num_supports = len(self._plan.supports(first_step).ids)
+      support_rows = mesh_lib.local_rows(num_supports, self._mesh, devices)
+      candidates["support"] = self._plan.same_class
+      streams["support"] = self._loader.stream(
         lambda step: self._plan.supports(step).ids[support_rows],
         num_rows=len(support_rows),
         first_step=first_step,
         cache=self._cache,
       )
-    ]
     if self._with_unlabelled:
       # Compiled here, and not in a thread of TensorFlow's.
       self._plan.unlabelled(first_step)
       rows = mesh_lib.local_rows(self._batch_size, self._mesh, devices)
-      unlabelled = self._loader.stream(
+      candidates["unlabelled"] = self._plan.from_pool
+      streams["unlabelled"] = self._loader.stream(
         lambda step: self._plan.unlabelled(step)[rows],
         num_rows=len(rows),
         first_step=first_step,
       )
-      streams.append(unlabelled)
-    steps = tf.data.Dataset.zip(tuple(streams)).prefetch(1)
-    for support, *unlabelled in steps.with_options(self._loader.options()):
-      yield (
-        self._canvases(unlabelled[0], self._plan.from_pool)
-        if unlabelled
-        else None,
-        self._canvases(support, self._plan.same_class),
+    steps = tf.data.Dataset.zip(streams).prefetch(1)
+    for parts in steps.with_options(self._loader.options()):
+      yield tuple(
+        self._canvases(parts[name], candidates[name]) if name in parts else None
+        for name in ("unlabelled", "support")
       )
 
   def _batches(self, first_step: int) -> Iterator[data.HostBatch]:
@@ -295,11 +300,14 @@ class HostPipeline:
     for step, (unlabelled, support) in zip(
       itertools.count(first_step), local, strict=False
     ):
+      unlabelled = self._spread(unlabelled)
+      if support is None:
+        yield data.HostBatch(unlabelled, *[None] * 5)
+        continue
       drawn = self._plan.supports(step)
       rows = mesh_lib.local_rows(len(drawn.ids), self._mesh, devices)
-
       yield data.HostBatch(
-        unlabelled=self._spread(unlabelled),
+        unlabelled=unlabelled,
         support=self._spread(support),
         support_slot=self._spread(drawn.slots[rows]),
         support_mask=self._spread(

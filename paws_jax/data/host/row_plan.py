@@ -7,6 +7,7 @@ host, it has to know their rows, and the accelerator is busy.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -39,6 +40,7 @@ _draw_supports = jax.jit(
   static_argnames=("classes_per_step", "images_per_class"),
 )
 _draw_order = jax.jit(sampling.epoch_order, static_argnums=0)
+_draw_labelled_order = jax.jit(sampling.labelled_order, static_argnums=0)
 
 
 class RowPlan:
@@ -46,11 +48,11 @@ class RowPlan:
 
   def __init__(
     self,
-    index: sampling.LabelIndex,
+    index: sampling.LabelIndex | None,
     *,
     num_images: int,
     pool: np.ndarray,
-    support: config_lib.Support,
+    support: config_lib.Support | None,
     batch_size: int,
     seed: int,
     mesh: jax.sharding.Mesh,
@@ -66,21 +68,18 @@ class RowPlan:
       batch_size, num_images=len(self._pool), mesh=mesh
     )
     _check_rows(self._pool, num_images)
-    self._index = sampling.LabelIndex(*map(np.asarray, index))
     self._sorted_pool = np.sort(self._pool)
-    self._images_per_class = support.images_per_class
     self._batch_size = batch_size
     self._mesh = mesh
     self._cpu = _own_cpu()
-    self._drawn = functools.partial(
-      _draw_supports,
-      seed=seed,
-      classes_per_step=support.classes_per_step,
-      images_per_class=support.images_per_class,
-    )
-    self._shuffle = functools.partial(_draw_order, len(self._pool), seed=seed)
+    self._seed = seed
+    self._support = support
+    if support is not None:
+      self._index = sampling.LabelIndex(*map(np.asarray, index))
+      self._labelled = sampling.labelled_images(self._index)
     # Two epochs are in use where one ends.
     self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
+    self._labelled_order = functools.lru_cache(maxsize=2)(self._epoch_order)
     # Each is asked for when its images are read, and when they are handed out.
     self._supports = functools.lru_cache(maxsize=16)(self._draw_supports)
 
@@ -93,16 +92,21 @@ class RowPlan:
     """Rows of the unlabelled images of a step: int32 [B]."""
     epoch, place = divmod(step, self.steps_per_epoch)
     first = place * self._batch_size
-    return self._pool[self._order(epoch)[first : first + self._batch_size]]
+    order = self._order(_draw_order, len(self._pool), epoch)
+    return self._pool[order[first : first + self._batch_size]]
 
   def supports(self, step: int) -> Supports:
     """The supports of a step, padded as the in-memory pipeline does."""
     return self._supports(step)
 
   def _draw_supports(self, step: int) -> Supports:
-    with jax.default_device(self._cpu):
-      drawn = self._drawn(self._index, step=np.int32(step))
-    ids, labels, class_ids = map(np.asarray, drawn)
+    if self._support.sampling == "uniform":
+      ids, labels, slots = self._uniform(step)
+      class_ids = np.arange(len(self._index.counts), dtype=np.int32)
+    else:
+      ids, labels, class_ids = self._balanced(step)
+      slots = np.arange(len(ids), dtype=np.int32)
+      slots %= np.int32(self._support.images_per_class)
     num_rows = mesh_lib.padded_size(len(ids), self._mesh)
     places = np.arange(num_rows, dtype=np.int32)
     mask = places < len(ids) if num_rows > len(ids) else None
@@ -110,11 +114,42 @@ class RowPlan:
     places = np.minimum(places, len(ids) - 1)
     return Supports(
       ids=ids[places],
-      slots=places % np.int32(self._images_per_class),
+      slots=slots[places],
       mask=mask,
       labels=labels,
       class_ids=class_ids,
     )
+
+  def _balanced(self, step: int) -> tuple[np.ndarray, ...]:
+    with jax.default_device(self._cpu):
+      drawn = _draw_supports(
+        self._index,
+        seed=self._seed,
+        step=np.int32(step),
+        classes_per_step=self._support.classes_per_step,
+        images_per_class=self._support.images_per_class,
+      )
+    return tuple(map(np.asarray, drawn))
+
+  def _uniform(self, step: int) -> tuple[np.ndarray, ...]:
+    ids, labels = self._labelled
+    batch_size = self._support.num_images
+    epoch, place = sampling.uniform_start(
+      step, num_images=len(ids), batch_size=batch_size
+    )
+    last = (place + batch_size - 1) // len(ids)
+    orders = [
+      self._labelled_order(_draw_labelled_order, len(ids), epoch + k)
+      for k in range(last + 1)
+    ]
+    stream = sampling.LabelledStream(
+      ids,
+      labels,
+      np.stack(orders),
+      first_step=step,
+      first_place=np.int32(place),
+    )
+    return sampling.uniform_indices(stream, step=step, batch_size=batch_size)
 
   def same_class(self, row: int) -> Iterator[int]:
     """The other labelled images of a labelled image's class, in turn."""
@@ -126,9 +161,12 @@ class RowPlan:
     """The other unlabelled images, in turn."""
     return image_reader.rows_after(row, self._sorted_pool)
 
-  def _epoch_order(self, epoch: int) -> np.ndarray:
+  def _epoch_order(
+    self, draw: Callable[..., jax.Array], num_images: int, epoch: int
+  ) -> np.ndarray:
     with jax.default_device(self._cpu):
-      return np.asarray(self._shuffle(epoch=np.int32(epoch)))
+      order = draw(num_images, seed=self._seed, epoch=np.int32(epoch))
+      return np.asarray(order)
 
 
 def _own_cpu() -> jax.Device:

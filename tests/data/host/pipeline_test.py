@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 import functools
 import gc
 import os
@@ -119,12 +120,15 @@ def _pipeline(reader, num_devices=1, **settings):
   return pipeline_lib.HostPipeline(reader, index, **settings)
 
 
+UNIFORM = dataclasses.replace(SUPPORT, sampling="uniform", batch_size=5)
+
+
 @functools.cache
-def _in_memory(num_devices):
+def _in_memory(num_devices, support=SUPPORT):
   pipeline = memory_pipeline.InMemory(
     _digits(),
     _index(),
-    support=SUPPORT,
+    support=support,
     batch_size=BATCH,
     seed=SEED,
     mesh=mesh_lib.make_mesh(jax.devices()[:num_devices]),
@@ -132,8 +136,8 @@ def _in_memory(num_devices):
   return pipeline, jax.jit(pipeline.batch)
 
 
-def _expected(step, num_devices=1):
-  pipeline, batch = _in_memory(num_devices)
+def _expected(step, num_devices=1, support=SUPPORT):
+  pipeline, batch = _in_memory(num_devices, support)
   return batch(pipeline.inputs(step, 1), jnp.int32(step))
 
 
@@ -221,6 +225,29 @@ def test_methods_without_unlabelled_images_read_none(root):
     assert jax.tree.map(lambda x: x.shape, inputs) == jax.tree.map(
       lambda x: x.shape, pipeline.input_shapes(1)
     )
+
+
+def test_methods_without_labelled_images_read_none(root):
+  reader = _Bytes(root)
+  pool = np.arange(12, NUM_IMAGES)
+  with _pipeline(reader, support=None, index=None, pool=pool) as pipeline:
+    inputs = pipeline.inputs(0, 1)
+    assert inputs.batches[0][1:] == (None,) * 5
+    assert jax.tree.map(lambda x: x.shape, inputs) == jax.tree.map(
+      lambda x: x.shape, pipeline.input_shapes(1)
+    )
+  assert min(reader.read_rows) >= 12
+
+
+@pytest.mark.parametrize("num_devices", [1, 4])
+def test_uniform_supports_are_those_of_the_in_memory_pipeline(
+  root, num_devices
+):
+  # Epochs of 12 labelled images, 5 a step; going elsewhere and on.
+  with _pipeline(root, num_devices, support=UNIFORM) as pipeline:
+    for step in (1, 2, 3, 9):
+      got = pipeline.inputs(step, 1).batches[0]
+      _assert_equal(got, _expected(step, num_devices, UNIFORM))
 
 
 def test_a_pool_leaves_out_the_other_rows(root):
