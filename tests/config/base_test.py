@@ -65,6 +65,8 @@ REFUSED = {
   "views.mean": ([()], "one number per channel"),
   "views.std": ([(), (0.2, 0.0, 0.2), (0.2, -0.1, 0.2)], "greater than 0"),
   "views.eval_resize": ([-1], "at least 0"),
+  "support.sampling": (["class"], "one of balanced, uniform"),
+  "support.batch_size": ([-1], "at least 0"),
   "support.classes_per_step": ([-1, 1], "0 (all classes) or at least 2"),
   "support.images_per_class": ([0], "at least 1"),
   "support.num_views": ([0], "at least 1"),
@@ -140,6 +142,15 @@ def _load(path):
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
+
+
+def test_a_number_of_supports_that_nothing_reads_is_refused():
+  config = config_lib.base()
+  config.support.batch_size = 64
+  with pytest.raises(ValueError, match=r"batch_size is 64 .*'balanced'.* to 0"):
+    config_lib.validate(config)
+  config.support.sampling = "uniform"
+  config_lib.validate(config)
 
 
 def test_small_crops_are_no_larger_than_large_ones():

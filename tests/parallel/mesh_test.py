@@ -104,7 +104,7 @@ def test_a_number_of_cpu_devices_given_to_jax_is_kept(asked, monkeypatch):
   )
   for given, added in ((1, ""), (4, " --xla_cpu_multi_thread_eigen=false")):
     monkeypatch.setenv("XLA_FLAGS", "")
-    monkeypatch.setattr(mesh_lib.jax.config, "jax_num_cpu_devices", given)
+    monkeypatch.setattr(cpu_devices.jax.config, "jax_num_cpu_devices", given)
     assert cpu_devices.use_cpu_cores(128) is None
     assert os.environ["XLA_FLAGS"] == added
   assert asked == {}

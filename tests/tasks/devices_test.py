@@ -108,7 +108,7 @@ def test_on_these_devices(capsys):
 
 
 def test_no_image_is_opened(monkeypatch):
-  for name in ("dataset", "sources.arrays"):
+  for name in ("load_dataset", "sources.arrays"):
     monkeypatch.setattr(f"paws_jax.data.{name}.load", None)
   recipe = _recipe({"data.source": "idx", "data.dir": "nowhere"})
   assert devices_lib.run(recipe) == 0
