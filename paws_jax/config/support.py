@@ -12,13 +12,6 @@ from paws_jax.config import fields
 class Support(fields.Section):
   """The labelled images of a step."""
 
-  # "balanced": as many labelled images of each of a step's classes. "uniform":
-  # the next `batch_size` of all labelled images in random order, each of them
-  # once an epoch; the columns of predictions are then all classes.
-  sampling: str = fields.field("balanced", fields.one_of("balanced", "uniform"))
-  # Of "uniform": labelled images a step; 0: classes_per_step x
-  # images_per_class.
-  batch_size: int = fields.field(0, fields.NOT_NEGATIVE)
   # Distinct classes drawn in a step (0: all that the data has), and labelled
   # images of each.
   classes_per_step: int = fields.field(
@@ -32,6 +25,13 @@ class Support(fields.Section):
   # of them floor or ceil(images_per_class / n) times, differently augmented;
   # of "uniform", lets a step have more labelled images than there are.
   with_replacement: bool = fields.field(False)
+  # "balanced": as many labelled images of each of a step's classes. "uniform":
+  # the next `batch_size` of all labelled images in random order, each of them
+  # once an epoch; the columns of predictions are then all classes.
+  sampling: str = fields.field("balanced", fields.one_of("balanced", "uniform"))
+  # Of "uniform": labelled images a step; 0: classes_per_step x
+  # images_per_class.
+  batch_size: int = fields.field(0, fields.NOT_NEGATIVE)
 
   @property
   def num_images(self) -> int:
