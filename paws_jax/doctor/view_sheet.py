@@ -57,10 +57,8 @@ def draw(
   }
   images = {name: rows for name, (rows, _) in chosen.items() if rows}
   if "labelled" not in images:
-    raise errors.InputError(
-      "views.png is not drawn: no labelled image can be read"
-    )
-  # Without other images, the labelled ones serve as unlabelled ones too.
+    raise errors.InputError("no labelled image can be read for views.png")
+  # Without other images, the labelled ones also serve as unlabelled.
   unlabelled = "unlabelled" if "unlabelled" in images else "labelled"
   canvases = {
     name: _canvases(config, listing.train.images, rows)

@@ -1,1 +1,1 @@
-"""Which training images are labelled."""
+"""The choice of the labelled training images."""

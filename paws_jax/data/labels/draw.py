@@ -1,7 +1,7 @@
-"""Which images of each class a draw takes: a function of the seed alone.
+"""Random draws of labelled images, as functions of the seed alone.
 
-It does not depend on the number of devices, the version of NumPy or the order
-in which anything is computed.
+They do not depend on the number of devices, the version of NumPy or the order
+of computation.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _MAX_LISTED_CLASSES = 20
 def draw_order(
   num: int, *, purpose: str, seed: int, class_id: int
 ) -> np.ndarray:
-  """Returns int64 [num]: a random order of range(num), the same for ever.
+  """Returns int64 [num], a random order of range(num) that never changes.
 
-  The raw bits of Philox are a stream that NumPy promises never to change
-  (NEP 19); `Generator.permutation` is not. A stable sort settles equal ones.
+  NumPy promises that the raw bits of Philox never change (NEP 19), but makes
+  no such promise for `Generator.permutation`. The sort is stable for ties.
   """
   text = f"paws_jax {purpose} seed={seed} class={class_id}"
   digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
@@ -33,9 +33,9 @@ def draw_order(
 
 
 def members_by_class(labels: np.ndarray, num_classes: int) -> list[np.ndarray]:
-  """Returns for each class the increasing rows (int64) that carry it."""
+  """Returns the increasing rows (int64) of each class."""
   order = np.argsort(labels, kind="stable")
-  # Rows without a class, which carry -1, come first.
+  # Rows without a label, which have -1, come first.
   order = order[np.count_nonzero(labels < 0) :]
   counts = np.bincount(labels[order], minlength=num_classes)
   return np.split(order, np.cumsum(counts)[:-1])
@@ -50,11 +50,11 @@ def stratified(
   labels_fraction: float = 0.0,
   class_names: Sequence[str] | None = None,
 ) -> np.ndarray:
-  """Draws the same number or share of images of each class, each once.
+  """Draws the same number or share of images of each class, each image once.
 
-  The order in which a class gives up its images is a function of
-  (`split_seed`, class) and of its size alone, and the first are taken: a
-  smaller draw is part of every larger one, whether by number or by share.
+  The images of a class are ordered by a function of (`split_seed`, class) and
+  of its size alone, and the first are taken: a smaller draw, by number or by
+  share, is part of every larger one.
 
   Args:
     labels: integers [n] in [-1, num_classes); rows with -1 are never drawn.
@@ -62,16 +62,16 @@ def stratified(
     split_seed: any integer.
     num_classes: number of classes.
     labels_fraction: in (0, 1]; of the n_c labelled images of a class,
-      round(labels_fraction * n_c) are drawn (halves to the even number), and
-      at least 1. 0.0 for a number.
+      round(labels_fraction * n_c) are drawn (halves round to even), and at
+      least 1. 0.0 for a number.
     class_names: names for error messages.
 
   Returns:
     int32 [m], increasing; m = num_classes * labels_per_class for a number.
 
   Raises:
-    ValueError: a label out of range; a class with too few images; a number
-      and a share, or neither.
+    ValueError: a label is out of range, a class has too few images, or both a
+      number and a share, or neither, are given.
   """
   _check_amount(labels_per_class, labels_fraction)
   labels = check_labels(labels, num_classes)
@@ -95,7 +95,7 @@ def stratified(
 
 
 def _check_amount(labels_per_class: int, labels_fraction: float) -> None:
-  """Raises unless one of the two is given, and possible."""
+  """Refuses both or neither of the two, and impossible values."""
   if labels_fraction and labels_per_class:
     raise errors.InputError(
       f"data.labels_per_class = {labels_per_class} and data.labels_fraction = "
@@ -120,7 +120,7 @@ def class_counts(
   num_classes: int,
   class_names: Sequence[str] | None,
 ) -> np.ndarray:
-  """Returns how often each class occurs; raises if one does not."""
+  """Counts the labels of each class; refuses a class without any."""
   counts = np.bincount(labels, minlength=num_classes)
   missing = np.flatnonzero(counts == 0).tolist()
   if missing:
@@ -136,11 +136,11 @@ def class_counts(
 
 
 def check_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
-  """Returns labels as an array after checking dtype, rank and range."""
+  """Returns labels as an array; refuses another dtype, rank or range."""
   labels = np.asarray(labels)
   if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
     raise errors.InputError(
-      f"labels is {labels.dtype} of rank {labels.ndim}, but must be integers "
+      f"labels are {labels.dtype} of rank {labels.ndim}, but must be integers "
       "of rank 1: pass class numbers, not rows of a one-hot matrix"
     )
   bad = (labels < catalog.UNLABELLED) | (labels >= num_classes)
@@ -155,7 +155,7 @@ def check_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def _describe_class(class_id: int, class_names: Sequence[str] | None) -> str:
-  """Returns e.g. "3 ('cat')"; only the number where there are no names."""
+  """Returns e.g. "3 ('cat')", or the number alone without names."""
   return (
     f"{class_id} ({class_names[class_id]!r})" if class_names else f"{class_id}"
   )

@@ -1,26 +1,26 @@
-"""Which training images with a hidden label are looked at."""
+"""A sample of the training images whose label is known but not used."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# More would only take longer.
+# More images would take longer, without a benefit.
 MAX_ROWS = 1000
 
 
 def sample_rows(labels: np.ndarray, labelled_ids: np.ndarray) -> np.ndarray:
-  """A fixed sample of the images whose label is known but not used.
+  """Draws a fixed sample of the images whose label is known but not used.
 
-  It is for watching only: none of these labels may reach a train step.
+  It serves to monitor a run: none of these labels may reach a train step.
 
   Args:
-    labels: int [n], what the data set says; -1 where it says nothing.
+    labels: int [n], labels in the data set; -1 without one.
     labelled_ids: rows whose labels the run uses.
 
   Returns:
-    At most MOST rows, sorted; none where no label is hidden.
+    At most MOST rows, sorted; none if all labels are used.
   """
   hidden = np.setdiff1d(np.flatnonzero(np.asarray(labels) >= 0), labelled_ids)
-  # Drawn, as classes may follow each other in any pattern.
+  # Drawn at random, as rows may be in the order of their classes.
   drawn = np.random.default_rng(0).permutation(hidden)[:MAX_ROWS]
   return np.sort(drawn)

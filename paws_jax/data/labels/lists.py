@@ -1,8 +1,8 @@
-"""Files that list the labelled images of a training set, one a line.
+"""Files that list the labelled images of a training set, one per line.
 
 Entries are row numbers, or names as in the lists published with the paper
-("n01440764_10026.JPEG"). They are looked up among the names of the images, and
-never joined to a path.
+("n01440764_10026.JPEG"). Names are compared with those of the images, and never
+joined to a path.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from paws_jax import errors
 from paws_jax import text as text_lib
 
 _MAX_LISTED = 10
-# sha256 of the lists of 1 % and 10 % of ImageNet's training images: 12,811 of
-# them (12 or 13 a class) and 128,116. SimCLR published them, and the PAWS
+# sha256 of the lists of 1 % and 10 % of ImageNet's training images: 12,811
+# images (12 or 13 per class) and 128,116. SimCLR published them, and the PAWS
 # reference under the names 99percent.txt and 90percent.txt.
 _PUBLISHED = {
   "71e82a48ba78252683ae334c4d019ebd5c6e855b9599c1389fbe83eb9549cf17": "1pct",
@@ -44,31 +44,31 @@ def read(
   num_images: int,
   names: Sequence[str] | None = None,
 ) -> np.ndarray:
-  """Reads which rows of a training set a file lists.
+  """Reads the rows of a training set that a file lists.
 
-  One entry a line; blank lines are ignored, and a "#" at the start of a line or
-  after a space starts a comment, unless the whole line is a name. If the first
-  entry is an integer, all are row numbers, counted from 0. Else all are names
-  of images: with a "/", the whole path relative to the data directory; without,
-  the last part of it.
+  Each line has one entry. Blank lines are ignored, and a "#" at the start of a
+  line or after a space starts a comment, unless the line as it stands is a
+  name. If the first entry is an integer, all entries are row numbers, counted
+  from 0. Otherwise all are names of images: with a "/", the path relative to
+  the data directory; without, the last part of the path.
 
   Args:
     path: the file, in UTF-8.
     num_images: n, size of the training set.
-    names: n names; None where images have none.
+    names: n names; None: the images have no names.
 
   Returns:
     int32 [m], increasing.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: names the lines of bad, unknown or repeated entries.
+    FileNotFoundError: the file does not exist.
+    ValueError: an entry is invalid, unknown or repeated; names the lines.
   """
   where = f"data.labels_file = {os.fspath(path)!r}"
   if not os.path.isfile(path):
     raise errors.MissingFileError(
       f"{where} is not a file: give the path of a list of training rows or "
-      "names, one a line"
+      "names, one per line"
     )
   entries = _entries(path, names or ())
   by_number = not entries or _is_integer(entries[0][1])
@@ -83,25 +83,25 @@ def read(
 def _entries(
   path: str | os.PathLike[str], names: Sequence[str]
 ) -> list[tuple[int, str]]:
-  """Returns (line number, text) of what is neither blank nor a comment."""
+  """Returns (line number, text) of each line with an entry."""
   # utf-8-sig skips the mark that editors on Windows put at the start. File
   # names need not be UTF-8.
   with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
     lines = [line.strip() for line in file]
   # "photo #1.jpg" is one name.
-  whole = {line for line in lines if re.search(r"\s#", line)}
-  if whole:
-    known = {part for n in names for part in (n, n.rpartition("/")[2])}
-    whole &= known
+  with_hash = {line for line in lines if re.search(r"\s#", line)}
+  if with_hash:
+    parts = {part for n in names for part in (n, n.rpartition("/")[2])}
+    with_hash &= parts
   texts = (
-    line if line in whole else re.sub(r"(^|\s)#.*", "", line).strip()
+    line if line in with_hash else re.sub(r"(^|\s)#.*", "", line).strip()
     for line in lines
   )
   return [(n, text) for n, text in enumerate(texts, start=1) if text]
 
 
 def _is_integer(text: str) -> bool:
-  """Stricter than int(), which also takes "1_000" and other digits."""
+  """Whether a text is an integer; int() also accepts "1_000"."""
   return re.fullmatch(r"-?[0-9]{1,18}", text) is not None
 
 
@@ -110,7 +110,7 @@ def _unique_rows(
   entries: list[tuple[int, str]],
   find: Callable[[int, str], int | None],
 ) -> list[int]:
-  """Returns the row of each entry; raises for unknown and repeated ones."""
+  """Returns the row of each entry; refuses unknown and repeated ones."""
   first_line: dict[int, int] = {}
   unknown = []
   for line, text in entries:
@@ -120,7 +120,7 @@ def _unique_rows(
     elif row in first_line:
       kind = "index" if _is_integer(text) else "image"
       raise errors.InputError(
-        f"{where}, line {line}: {kind} {text} already stands in line "
+        f"{where}, line {line}: {kind} {text} is already in line "
         f"{first_line[row]}: remove one of the two"
       )
     else:
@@ -138,15 +138,15 @@ def _unique_rows(
 def _by_number(
   where: str, num_images: int, *, has_names: bool
 ) -> Callable[[int, str], int]:
-  """Returns the function that checks a row number."""
+  """Returns a function that reads a row number."""
 
   def find(line: int, text: str) -> int:
     if not _is_integer(text):
       why = (
-        "the first entry is a row number, so write one row number a line, or "
+        "the first entry is a row number, so write one row number per line, or "
         "names only"
         if has_names
-        else "write one row number a line"
+        else "write one row number per line"
       )
       raise errors.InputError(
         f"{where}, line {line}: {text[:40]!r} is not an integer: {why}"
@@ -164,22 +164,22 @@ def _by_number(
 def _by_name(
   where: str, names: Sequence[str]
 ) -> Callable[[int, str], int | None]:
-  """Returns the function that finds the row of a name, None if unknown."""
+  """Returns a function that finds the row of a name; None if unknown."""
   rows = {name: row for row, name in enumerate(names)}
   by_last: dict[str, int] = {}
-  several: dict[str, int] = {}
+  ambiguous: dict[str, int] = {}
   for row, name in enumerate(names):
     last = name.rpartition("/")[2]
     if by_last.setdefault(last, row) != row:
-      several[last] = row
+      ambiguous[last] = row
 
   def find(line: int, text: str) -> int | None:
     if text in rows:
       return rows[text]
-    if text in several:
-      both = f"{names[by_last[text]]!r} and {names[several[text]]!r}"
+    if text in ambiguous:
+      both = f"{names[by_last[text]]!r} and {names[ambiguous[text]]!r}"
       raise errors.InputError(
-        f"{where}, line {line}: {text!r} may be {both}: write paths "
+        f"{where}, line {line}: {text!r} may mean {both}: write paths "
         "relative to data.dir"
       )
     return by_last.get(text)

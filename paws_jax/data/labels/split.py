@@ -1,8 +1,8 @@
-"""Which training images are labelled: drawn by class, or read from a file.
+"""The split of a training set: its labelled images, drawn or read from a file.
 
-A split is fixed by `data.split_seed`, apart from the seed of a run, and does
-not depend on the number of devices, the version of NumPy or the order in
-which anything is computed. Its hash goes with every result.
+`data.split_seed` fixes a split, separately from the seed of a run; it does not
+depend on the number of devices, the version of NumPy or the order of
+computation. Every result holds the hash of its split.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from paws_jax.data.sources import catalog
 
 
 class Dataset(Protocol):
-  """What a split is chosen of: `sources.Arrays` or `catalog.Catalog`."""
+  """A data set with labels: `arrays.Arrays` or `catalog.Catalog`."""
 
   @property
   def name(self) -> str:
-    """For readers."""
+    """Name for messages."""
 
   @property
   def class_names(self) -> tuple[str, ...]:
-    """One for each class."""
+    """Names of the classes, in the order of the labels."""
 
   @property
   def num_classes(self) -> int:
@@ -40,10 +40,10 @@ class Dataset(Protocol):
 
   @property
   def train_labels(self) -> np.ndarray:
-    """int32 [n] in [-1, num_classes), -1 where an image has no label."""
+    """Labels, int32 [n] in [-1, num_classes); -1 without a label."""
 
   def fingerprint(self) -> str:
-    """Hex digest of the data."""
+    """Returns a hex digest of the data."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,14 +51,13 @@ class Split:
   """The labelled part of a training set.
 
   Attributes:
-    dataset: name of the data set, for readers.
-    fingerprint: `fingerprint()` of the data it belongs to.
-    split_seed: seed of the draw, or None where nothing was drawn.
+    dataset: name of the data set, for messages.
+    fingerprint: `fingerprint()` of its data.
+    split_seed: seed of the draw, or None without a draw.
     class_counts: labelled images of each class, in the order of the classes.
     labelled_ids: int32 [m], rows of the training set, strictly increasing.
-    rule: how they were chosen, for readers: "labels_per_class=4",
-      "labels_fraction=0.1", "all labels", "labels_file", or "1pct" and "10pct"
-      for the paper's lists.
+    rule: the choice in words: "labels_per_class=4", "labels_fraction=0.1",
+      "all labels", "labels_file", or "1pct" and "10pct" for the paper's lists.
   """
 
   dataset: str
@@ -83,7 +82,7 @@ class Split:
 
   @functools.cached_property
   def hash(self) -> str:
-    """Hex sha256 of the data and the ids: equal if and only if both are."""
+    """Hex sha256 of the data and the ids."""
     return split_hash(self.fingerprint, self.labelled_ids)
 
   def as_json(self) -> dict[str, Any]:
@@ -111,21 +110,22 @@ def choose(
 ) -> Split:
   """Returns the split that section `data` of a recipe describes.
 
-  A `labels_file` other than "" goes before the rest, and may label each class
-  a different number of times. Else `labels_per_class` or `labels_fraction` are
-  drawn by `split_seed`; where both are 0, all images that have a label count.
-  Unless `every_class`, a `labels_file` may leave classes out.
+  A `labels_file` other than "" takes precedence; its classes may differ in
+  size. Otherwise `labels_per_class` or `labels_fraction` images are drawn by
+  `split_seed`; if both are 0, all images with a label are used. Unless
+  `every_class`, a `labels_file` may leave classes out.
 
   Raises:
-    FileNotFoundError, ValueError: as `from_file` and `draws.stratified` do.
-    ValueError: a class without a labelled image.
+    FileNotFoundError: the `labels_file` does not exist.
+    ValueError: a class has no labelled image, or an error of `from_file` or
+      `draw.stratified`.
   """
   labels = dataset.train_labels
   classes = {
     "num_classes": dataset.num_classes,
     "class_names": dataset.class_names,
   }
-  drawn = False
+  seed = None
   if labels_file:
     ids = from_file(
       labels_file,
@@ -137,7 +137,7 @@ def choose(
     )
     rule = lists.published_name(labels_file) or "labels_file"
   elif labels_per_class or labels_fraction:
-    drawn = True
+    seed = split_seed
     ids = draw.stratified(
       labels,
       labels_per_class=labels_per_class,
@@ -145,9 +145,7 @@ def choose(
       split_seed=split_seed,
       **classes,
     )
-    rule = f"labels_per_class={labels_per_class}"
-    if labels_fraction:
-      rule = f"labels_fraction={labels_fraction:g}"
+    rule = _draw_rule(labels_per_class, labels_fraction)
   else:
     ids = np.flatnonzero(labels >= 0).astype(np.int32)
     rule = "all labels"
@@ -157,15 +155,21 @@ def choose(
   return Split(
     dataset=dataset.name,
     fingerprint=dataset.fingerprint(),
-    split_seed=split_seed if drawn else None,
+    split_seed=seed,
     class_counts=tuple(counts.tolist()),
     labelled_ids=ids,
     rule=rule,
   )
 
 
+def _draw_rule(labels_per_class: int, labels_fraction: float) -> str:
+  if labels_fraction:
+    return f"labels_fraction={labels_fraction:g}"
+  return f"labels_per_class={labels_per_class}"
+
+
 def _image_names(dataset: Dataset) -> list[str] | None:
-  """What a list may call the training images; None where they have no name."""
+  """Returns the names of the training images; None if they have none."""
   if not isinstance(dataset, catalog.Catalog):
     return None
   images = dataset.train.images
@@ -182,17 +186,17 @@ def from_file(
   class_names: Sequence[str] | None = None,
   every_class: bool = True,
 ) -> np.ndarray:
-  """Reads labelled rows of the training set from a file of `label_lists`.
+  """Reads the labelled rows of the training set from a file of `lists`.
 
-  The classes need not be equally represented.
+  Classes may differ in their number of images.
 
   Args:
     path: the file.
     num_images: size of the training set.
-    labels: integers [num_images] in [-1, num_classes); those of the rows
-      listed must not be -1.
+    labels: integers [num_images] in [-1, num_classes); not -1 in the rows
+      that the file lists.
     num_classes: number of classes.
-    names: of the images [num_images]; None where they have none.
+    names: names of the images [num_images]; None: they have none.
     class_names: names for error messages.
     every_class: whether each class must be listed.
 
@@ -200,15 +204,15 @@ def from_file(
     int32 [m], increasing.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: names a bad, unknown or repeated line, the images listed
-      whose class is not known, or the classes without a label.
+    FileNotFoundError: the file does not exist.
+    ValueError: a line is invalid, unknown or repeated, an image has no label
+      in the data, or a class has no labelled image; names them.
   """
   labels = draw.check_labels(labels, num_classes)
   if len(labels) != num_images:
     raise errors.InputError(
       f"labels holds {len(labels)} entries, but num_images = {num_images}: "
-      "pass the labels of the whole training set"
+      "pass the labels of the entire training set"
     )
   ids = lists.read(path, num_images=num_images, names=names)
   where = f"data.labels_file = {os.fspath(path)!r}"
@@ -216,8 +220,8 @@ def from_file(
   if unlabelled:
     first = unlabelled[0]
     raise errors.InputError(
-      f"{where} lists {len(unlabelled)} images whose class the data do not "
-      f"tell, the first is row {first}"
+      f"{where} lists {len(unlabelled)} images without a label in the data, "
+      f"the first is row {first}"
       + (f" ({names[first]!r})" if names else "")
       + ": remove them from the list, or label them in the data"
     )

@@ -1,4 +1,4 @@
-"""Where images come from: arrays, folders, manifests, idx files, TFDS."""
+"""Sources of images: arrays, folders, manifests, idx files, TFDS."""
 
 from paws_jax import _moved
 

@@ -1,9 +1,9 @@
-"""Image classification data sets that fit in memory, as NumPy arrays.
+"""Image classification data sets in memory, as NumPy arrays.
 
-`load` knows three sources: scikit-learn's digits, the idx files of the MNIST
-family, and any small TFDS builder whose data are already prepared. None of
-them reaches for the network, and each imports what it needs only when asked:
-digits and idx work where neither TensorFlow nor TFDS is installed.
+`load` has three sources: scikit-learn's digits, the idx files of the MNIST
+family, and any small TFDS data set that is already prepared. None of them uses
+the network, and each imports its packages only when it is called: digits and
+idx work where neither TensorFlow nor TFDS is installed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Arrays:
   """A data set in host memory; checked when it is made.
 
   Attributes:
-    name: for readers: "digits", "cifar10/3.0.2".
+    name: for messages: "digits", "cifar10/3.0.2".
     class_names: one for each class, in the order of the labels.
     train_images: uint8 [n, H, W, C] with C 1 or 3.
     train_labels: int32 [n] in [0, number of classes).
@@ -55,12 +55,12 @@ class Arrays:
     train, test = self.train_images.shape[1:], self.test_images.shape[1:]
     if train != test:
       raise errors.InputError(
-        f"{self.name}: train_images are {train}, but test_images {test} "
-        "[H, W, C]: resize one of them to the other"
+        f"{self.name}: train_images are {train} [H, W, C], but test_images "
+        f"{test}: resize one of them to the other"
       )
 
   def _check_images(self, field: str, images: np.ndarray) -> None:
-    """Raises unless images are uint8 [n > 0, H, W, 1 or 3]."""
+    """Refuses images other than uint8 [n > 0, H, W, 1 or 3]."""
     shape = images.shape
     if (
       images.dtype != np.uint8
@@ -71,11 +71,11 @@ class Arrays:
       raise errors.InputError(
         f"{self.name}: {field} is {images.dtype} of shape {shape}, but must "
         "be uint8 of shape [n > 0, H, W, 1 or 3]: scale pixels to 0 ... 255, "
-        "round them, and put channels last, also for grey images"
+        "round them, and put channels last, also for gray images"
       )
 
   def _check_labels(self, field: str, labels: np.ndarray) -> None:
-    """Raises unless labels are int32 [n] in [0, num_classes)."""
+    """Refuses labels other than int32 [n] in [0, num_classes)."""
     if labels.dtype != np.int32 or labels.ndim != 1:
       raise errors.InputError(
         f"{self.name}: {field} is {labels.dtype} of rank {labels.ndim}, but "
@@ -96,12 +96,12 @@ class Arrays:
     return len(self.class_names)
 
   def fingerprint(self) -> str:
-    """Returns hex sha256 of images and labels; names do not enter."""
+    """Returns hex sha256 of images and labels, without names."""
     digest = hashlib.sha256()
     for part in ("train", "test"):
       images = getattr(self, f"{part}_images")
       labels = getattr(self, f"{part}_labels")
-      # The shape first: the same bytes as other rows are other images.
+      # The shape comes first: equal bytes of another shape are other images.
       digest.update(f"{part} {images.shape}\n".encode())
       digest.update(np.ascontiguousarray(images))
       digest.update(labels.astype("<i4").tobytes())
@@ -113,14 +113,14 @@ def load(source: str, *, directory: str, tfds_name: str) -> Arrays:
 
   Args:
     source: "digits", "idx" or "tfds".
-    directory: for "idx" the place of its four files; for "tfds" a prepared
-      data set, or a TFDS data_dir ("" for TFDS' own default).
+    directory: for "idx" the directory of its four files; for "tfds" a prepared
+      data set, or a TFDS data_dir ("" for TFDS' default).
     tfds_name: for "tfds": "name" or "name/config:version"; may be "" when
       `directory` is itself a prepared data set.
 
   Raises:
-    FileNotFoundError: files are missing; says which and where to get them.
-    ValueError: an unknown source or TFDS name, or damaged or unfit contents.
+    FileNotFoundError: files are missing; names them and a way to get them.
+    ValueError: an unknown source or TFDS name, or damaged or unusable files.
   """
   match source:
     case "digits":
@@ -135,20 +135,20 @@ def load(source: str, *, directory: str, tfds_name: str) -> Arrays:
 
 
 def _load_digits() -> Arrays:
-  """scikit-learn's 1,797 handwritten digits, 8 x 8 x 1, 360 held out as test.
+  """Loads scikit-learn's 1,797 handwritten digits, 8 x 8 x 1, 360 for test.
 
-  The test part is the same whatever the seeds: of the n_c images of class c,
-  floor(360 n_c / 1797) are held out, and one more in the classes with the
-  largest remainders (the lower class first) until there are 360. That gives
-  35 to 37 a class. Which ones is settled by `draws.draw_order`. Both parts
-  keep scikit-learn's order.
+  The test part does not depend on seeds: of the n_c images of class c,
+  floor(360 n_c / 1797) belong to it, and one more in the classes with the
+  largest remainders (the lower class first) until there are 360. That is 35 to
+  37 per class. `draw.draw_order` chooses them. Both parts keep scikit-learn's
+  order.
   """
   from sklearn import datasets
 
   digits = datasets.load_digits()
   # 0 ... 16 to 0 ... 255, rounded (half upwards) in integers.
-  grey = (digits.images.astype(np.int64) * 255 + 8) // 16
-  images = grey.astype(np.uint8)[..., None]
+  gray = (digits.images.astype(np.int64) * 255 + 8) // 16
+  images = gray.astype(np.uint8)[..., None]
   labels = digits.target.astype(np.int32)
   held_out = np.zeros(len(labels), bool)
   members = draw.members_by_class(labels, num_classes=10)
@@ -169,7 +169,7 @@ def _load_digits() -> Arrays:
 
 
 def _proportional(counts: list[int], total: int) -> list[int]:
-  """Shares `total` out in proportion to counts, by largest remainder."""
+  """Divides `total` in proportion to counts, by largest remainder."""
   shares = [total * n // sum(counts) for n in counts]
   remainders = [total * n % sum(counts) for n in counts]
   by_remainder = sorted(range(len(counts)), key=lambda c: (-remainders[c], c))

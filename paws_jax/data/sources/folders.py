@@ -67,14 +67,14 @@ def load(
   _check_directory("data.dir", directory)
   # Paths outside the root begin with "..", which a link would redirect.
   root = os.path.realpath(directory)
-  others = {}
-  for field, given in (
-    ("data.unlabelled_dir", unlabelled_dir),
-    ("data.test_dir", test_dir),
-  ):
-    if given:
-      others[field] = os.path.realpath(os.path.join(root, given))
-      _check_directory(field, others[field])
+  fields = {"data.unlabelled_dir": unlabelled_dir, "data.test_dir": test_dir}
+  others = {
+    field: os.path.realpath(os.path.join(root, path))
+    for field, path in fields.items()
+    if path
+  }
+  for field, path in others.items():
+    _check_directory(field, path)
   excluded = _identities(root=root, others=others)
   other_files: _Counts = collections.Counter()
   train = _classes("data.dir", root, excluded, other_files)
@@ -92,8 +92,7 @@ def load(
     train.labels.extend([catalog.UNLABELLED] * len(paths))
   test = None
   if test_dir:
-    place = others["data.test_dir"]
-    test = _test(place, train.names, excluded, other_files)
+    test = _test(others["data.test_dir"], train.names, excluded, other_files)
   return catalog.Catalog(
     name=os.path.basename(os.path.abspath(directory)) or directory,
     class_names=tuple(train.names),

@@ -1,4 +1,4 @@
-"""The idx files of the MNIST family: images of one size, plain or as .gz."""
+"""The idx files of the MNIST family: images of one size, optionally as .gz."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FASHION_NAMES = (
   *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
   *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
-# sha256 of the 10,000 test labels, one byte each, that only this set has.
+# sha256 of the 10,000 test labels, one byte each, of Fashion-MNIST.
 _FASHION_TEST_LABELS = (
   "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9"
 )
@@ -29,14 +29,14 @@ def load(directory: str) -> dict[str, Any]:
   """Reads {train,t10k}-{images-idx3,labels-idx1}-ubyte, or each as .gz.
 
   Args:
-    directory: the place of the four files.
+    directory: directory of the four files.
 
   Returns:
-    The fields of `sources.Arrays`, images uint8 [n, H, W, 1].
+    The fields of `arrays.Arrays`, images uint8 [n, H, W, 1].
 
   Raises:
-    FileNotFoundError: names the files that are missing.
-    ValueError: a damaged file, or as many images as labels there are not.
+    FileNotFoundError: files are missing; names them.
+    ValueError: a damaged file, or different numbers of images and labels.
   """
   files = _find_idx_files(directory)
   parts: dict[str, np.ndarray] = {}
@@ -64,7 +64,7 @@ def load(directory: str) -> dict[str, Any]:
 
 
 def _find_idx_files(directory: str) -> dict[str, str]:
-  """Returns the path of each of the four files; plain goes before .gz."""
+  """Finds the four files; a plain file takes precedence over a .gz."""
   stems = [
     f"{part}-{kind}-ubyte"
     for part in _IDX_PARTS
@@ -99,24 +99,26 @@ def _read_idx(path: str, num_dims: int) -> np.ndarray:
       content = file.read()
   except (gzip.BadGzipFile, EOFError, zlib.error) as error:
     raise errors.InputError(
-      f"{path} is not a whole gzip file ({error}): fetch it again"
+      f"{path} is not a complete gzip file ({error}): download it again"
     ) from error
   header = 4 + 4 * num_dims
   magic = bytes([0, 0, 8, num_dims])
   if content[:4] != magic:
     raise errors.InputError(
       f"{path} starts with the bytes {content[:4].hex()!r}, but an idx file "
-      f"of unsigned bytes (dtype code 08) and {num_dims} dimensions with "
-      f"{magic.hex()!r}: fetch it again, and swap no images with labels"
+      f"of unsigned bytes (dtype code 08) and {num_dims} dimensions starts "
+      f"with {magic.hex()!r}: download it again, or check that images and "
+      "labels are not exchanged"
     )
-  # A file that ends within the header lacks dimensions: count them as none.
+  # Where the file ends within the header, missing dimensions count as 0.
   dims = content[4:header].ljust(4 * num_dims, b"\0")
   shape = struct.unpack(f">{num_dims}I", dims)
   expected = header + math.prod(shape)
   if len(content) != expected:
-    kind = "is truncated" if len(content) < expected else "has trailing bytes"
+    damage = "is truncated" if len(content) < expected else "has extra bytes"
     raise errors.InputError(
-      f"{path} {kind}: its header, dimensions {shape}, asks for {expected} "
-      f"bytes, but {len(content)} were found (decompressed): fetch it again"
+      f"{path} {damage}: by its header, with dimensions {shape}, it has "
+      f"{expected} bytes, but it has {len(content)} (decompressed): download "
+      "it again"
     )
   return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

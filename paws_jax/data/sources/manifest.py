@@ -5,7 +5,7 @@
   2024/0002.jpg,,
   2023/0815.png,dog,test
 
-The second image is unlabelled; the first two are for training.
+The second image is unlabelled; the first two are training images.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MAX_LISTED = 5
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-  """One image; `line` counts from 1, the header included."""
+  """One image of a manifest; `line` counts from 1, with the header."""
 
   line: int
   path: str
@@ -39,71 +39,72 @@ class _Row:
   split: str
 
   def describe(self) -> str:
-    """E.g. "line 3, 'cat/1.jpg'", for messages."""
+    """Returns e.g. "line 3, 'cat/1.jpg'", for messages."""
     return f"line {self.line}, {self.path!r}"
 
 
 def load(path: str, *, directory: str) -> catalog.Catalog:
-  """Reads a manifest; opens none of its images.
+  """Reads a manifest without opening its images.
 
   The file is a comma-separated table in UTF-8, with or without a byte order
-  mark, whose first line names the columns, in any order; others than these
-  are ignored, but for names that differ from these in case or a plural s only.
-  Spaces after a comma do not count; other spaces do.
+  mark, whose first line names the columns in any order. Other columns are
+  ignored, unless their name differs from one of these only in case or a plural
+  s. Spaces after a comma are ignored, other spaces are not.
 
   - path: relative to `directory`, with "/". It must not be absolute, nor
     contain "..". Symbolic links may lead out of the directory: whoever can
     place one there can place the image there, too.
   - label: blank for an unlabelled image. Where each label is an integer
-    (without sign or leading zeros), classes are the integers 0 ... K - 1 and
-    named "0" ... "K-1"; one that no training image carries is an error that
-    names it, as images would have no one to vote for it. Otherwise labels are
-    names, and classes are sorted by name.
-  - split, optional: train, val or test; blank is train. Images of val and test
-    need a label that occurs in train.
+    (without sign or leading zeros), classes are the integers 0 ... K - 1 with
+    the names "0" ... "K-1"; a class without a training image is an error that
+    names it, as no support could vote for it. Otherwise labels are names, and
+    classes are sorted by name.
+  - split, optional: train, val or test; blank means train. Images of val and
+    test need a label that occurs in train.
 
   Args:
-    path: of the CSV file, in `directory` or, if it is not there, as it is.
-    directory: where the images lie; "": beside the CSV file.
+    path: path of the CSV file, relative to `directory` or to the current
+      directory.
+    directory: directory of the images; "": that of the CSV file.
 
   Returns:
-    The catalogue; images of each part stand in the order of the file.
+    The catalog; images of each part are in the order of the file.
 
   Raises:
-    FileNotFoundError: no such manifest or directory, or images that are not
-      there; lists the first few.
-    ValueError: anything else that the file should not hold, with its line.
+    FileNotFoundError: the manifest, the directory or images do not exist; names
+      the first few.
+    ValueError: the contents of the file are wrong; names the line.
   """
-  found = os.path.join(directory, path)
-  if path and not os.path.isfile(found):
-    found = path
-  if not path or not os.path.isfile(found):
+  csv_path = os.path.join(directory, path)
+  if path and not os.path.isfile(csv_path):
+    csv_path = path
+  if not path or not os.path.isfile(csv_path):
     raise errors.MissingFileError(
       f"data.manifest = {path!r} is not a file, nor is it in data.dir = "
       f"{directory!r}: give the path of a CSV file with the columns path, "
       "label and (optional) split"
     )
-  root = directory or os.path.dirname(found) or os.curdir
+  root = directory or os.path.dirname(csv_path) or os.curdir
   if not os.path.isdir(root):
     raise errors.MissingFileError(
       f"data.dir = {directory!r} is not a directory: paths in data.manifest "
       "are relative to it"
     )
-  where = f"data.manifest = {found!r}"
-  rows = _rows(where, found)
+  where = f"data.manifest = {csv_path!r}"
+  rows = _rows(where, csv_path)
   _check_repeats(where, rows)
   _check_files(where, rows, root)
   class_names = _class_names(where, rows)
   _check_evaluation(where, rows, class_names)
   return catalog.Catalog(
-    name=os.path.splitext(os.path.basename(found))[0],
+    name=os.path.splitext(os.path.basename(csv_path))[0],
     class_names=class_names,
     **{split: _part(rows, split, root, class_names) for split in _SPLITS},
   )
 
 
 def _rows(where: str, path: str) -> list[_Row]:
-  """Reads and checks line by line."""
+  """Reads the rows of a manifest, and checks each line."""
   rows: list[_Row] = []
   columns: dict[str, int] | None = None
   for line, fields in _records(where, path):
@@ -144,7 +145,7 @@ def _rows(where: str, path: str) -> list[_Row]:
 
 
 def _records(where: str, path: str) -> Iterator[tuple[int, list[str]]]:
-  """Yields (number of its first line, fields) of each record not blank."""
+  """Yields (number of the first line, fields) of each record with contents."""
   with open(path, "rb") as file:
     content = file.read()
   try:
@@ -164,19 +165,19 @@ def _records(where: str, path: str) -> Iterator[tuple[int, list[str]]]:
       fields = next(table, None)
     except csv.Error as error:
       raise errors.InputError(
-        f"{where}, line {line} is no CSV ({error}): close each quote, and "
-        'write a quote inside of a quoted field twice: "a ""b"" c"'
+        f"{where}, line {line} is not valid CSV ({error}): close each quote, "
+        'and double a quote inside a quoted field: "a ""b"" c"'
       ) from error
     if fields is None:
       return
-    # Spreadsheets end a table with lines of commas only.
+    # Spreadsheets may end a table with lines that hold only commas.
     if any(field.strip() for field in fields):
       yield line, fields
     line = table.line_num + 1
 
 
 def _columns(where: str, fields: list[str]) -> dict[str, int]:
-  """Returns the place of each known column in the first line."""
+  """Returns the index of each known column in the first line."""
   names = [field.strip() for field in fields]
   for name in ("path", "label"):
     if name not in names:
@@ -186,12 +187,12 @@ def _columns(where: str, fields: list[str]) -> dict[str, int]:
         "separated by commas"
       )
   for name in names:
-    # Else test images would be trained on for a capital letter.
+    # Otherwise a capital letter would make training images of test images.
     meant = next((c for c in _COLUMNS if name.casefold() in (c, f"{c}s")), name)
     if name != meant:
       raise errors.InputError(
-        f"{where} has a column {name!r}, which is not read, but {meant!r} is: "
-        "rename or remove it"
+        f"{where} has a column {name!r}, which is ignored: rename it to "
+        f"{meant!r}, or remove it"
       )
   columns = {n: names.index(n) for n in _COLUMNS if n in names}
   for name in columns:
@@ -203,7 +204,7 @@ def _columns(where: str, fields: list[str]) -> dict[str, int]:
 
 
 def _relative_path(where: str, line: int, path: str) -> str:
-  """Returns the path if it stays below the data directory."""
+  """Returns a path below the data directory; refuses any other."""
   if not path.strip():
     raise errors.InputError(
       f"{where}, line {line} has a blank path: fill it in, or remove the line"
@@ -218,7 +219,7 @@ def _relative_path(where: str, line: int, path: str) -> str:
 
 
 def _check_repeats(where: str, rows: list[_Row]) -> None:
-  """Raises if an image is listed twice."""
+  """Refuses an image that is listed twice."""
   first: dict[str, _Row] = {}
   for row in rows:
     other = first.setdefault(row.path, row)
@@ -237,13 +238,13 @@ def _check_repeats(where: str, rows: list[_Row]) -> None:
 
 
 def _check_files(where: str, rows: list[_Row], root: str) -> None:
-  """Raises unless every image is a file."""
+  """Refuses images that do not exist."""
   _raise_if_any(
     errors.MissingFileError,
     [row for row in rows if not os.path.isfile(os.path.join(root, row.path))],
     lambda row: row.describe(),
-    f"{where}: {{count}} of {len(rows)} images are not in {root!r}: {{listed}}."
-    ' Correct the paths (relative to data.dir, with "/") or data.dir',
+    f"{where}: {{count}} of {len(rows)} images do not exist in {root!r}: "
+    '{listed}. Correct the paths (relative to data.dir, with "/") or data.dir',
   )
 
 
@@ -253,8 +254,8 @@ def _class_names(where: str, rows: list[_Row]) -> tuple[str, ...]:
   train = {row.label for row in labelled if row.split == "train"}
   if not train:
     raise errors.InputError(
-      f"{where}: none of the {len(rows)} images has a label and is for "
-      "training: fill in the column label for some images of each class"
+      f"{where}: none of the {len(rows)} images is a training image with "
+      "a label: fill in the column label for some images of each class"
     )
   if not all(re.fullmatch("-?(0|[1-9][0-9]{0,17})", r.label) for r in labelled):
     return tuple(sorted(train))
@@ -288,7 +289,7 @@ def _class_names(where: str, rows: list[_Row]) -> tuple[str, ...]:
 def _check_evaluation(
   where: str, rows: list[_Row], class_names: tuple[str, ...]
 ) -> None:
-  """Raises unless each image of val and test has a label that train has."""
+  """Refuses images of val and test without a label that occurs in train."""
   held_out = [row for row in rows if row.split != "train"]
   _raise_if_any(
     errors.InputError,
@@ -313,7 +314,7 @@ def _raise_if_any(
   describe: Callable[[_Row], str],
   message: str,
 ) -> None:
-  """Raises if there are such rows, with {count} and the first as {listed}."""
+  """Raises an error if there are rows; fills in {count} and {listed}."""
   if not rows:
     return
   listed = text_lib.first_few(
@@ -328,7 +329,7 @@ def _raise_if_any(
 def _part(
   rows: list[_Row], split: str, root: str, class_names: tuple[str, ...]
 ) -> catalog.Part | None:
-  """The images of a split; None when there are none."""
+  """Returns the images of a split; None if there are none."""
   ids = {name: class_id for class_id, name in enumerate(class_names)}
   ids[""] = catalog.UNLABELLED
   rows = [row for row in rows if row.split == split]

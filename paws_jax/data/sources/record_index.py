@@ -1,8 +1,8 @@
-"""Where the images of a file of records lie, and their labels; found once.
+"""An index of the images and labels in files of records, built once.
 
-TFRECORD files can only be read from their beginning, and labels are needed
-before training in any format. So all records are read once, and what was found
-is kept in a file, with which an image is read by one `os.pread`.
+A TFRECORD file can only be read from its beginning, and in any format labels
+are needed before training. So all records are read once, and the index is kept
+in a file; with it one `os.pread` reads an image.
 """
 
 from __future__ import annotations
@@ -28,34 +28,35 @@ import numpy as np
 from paws_jax import errors
 from paws_jax import tf_runtime
 
-# Raised when the meaning of a field changes; older files are then rebuilt.
+# Increased when the meaning of a field changes; older files are then rebuilt.
 _FORMAT = 2
 _KEY_FEATURES = ("file_name", "id")
 _SECONDS_BETWEEN_LINES = 10.0
-# Reading waits for the disk or the network, which several readers share well.
+# Several readers share the disk or network, for which reading waits.
 _NUM_READERS = 8
 
-# Yields (offset of the record in its file, or 0; the record).
+# (offset of the record in its file, or 0; the record).
 Records = Iterable[tuple[int, bytes]]
-# Of a file of records: its name, its size in bytes, and when it was last
-# changed, in nanoseconds. Data prepared anew may have the same sizes.
+# Name, size in bytes and time of the last change, in nanoseconds, of a file of
+# records. Data that are prepared again may have the same sizes.
 Shard = tuple[str, int, int]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordIndex:
-  """What is known of n records, in the order in which rows are counted.
+  """Places and labels of n records, in the order of the rows.
 
-  Rows stand in the order of the feature `id` where there is one (as in cifar10,
-  whose published lists of labelled images count so), else in that of the files.
+  Rows are in the order of the feature `id` where there is one (as in cifar10,
+  to which published lists of labelled images refer), else in that of the files.
 
   Attributes:
-    chunk: int32 [n], in which chunk (of those given to `build`) a record lies.
-    record: int64 [n], its number in all chunks together.
-    start: int64 [n], where its encoded image begins: from the start of the
-      record, plus the offset that came with it.
+    chunk: int32 [n], number of the chunk, of those given to `build`, that holds
+      a record.
+    record: int64 [n], number of the record in all chunks together.
+    start: int64 [n], start of the encoded image: its place in the record plus
+      the offset that the chunk gave.
     size: int64 [n], bytes of the encoded image.
-    labels: int32 [n], -1 where it has none.
+    labels: int32 [n], -1 without a label.
     keys: name of each image from the features file_name or id, else "".
   """
 
@@ -73,7 +74,7 @@ class RecordIndex:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Row:
-  """What is read of one record."""
+  """The fields of one record."""
 
   start: int
   size: int
@@ -101,9 +102,9 @@ def tfrecords(path: str) -> Iterator[tuple[int, bytes]]:
       offset += 12
       if length + 4 > total - offset:
         raise errors.InputError(
-          f"{path} has {total} bytes, but the record at {offset - 12} asks for "
-          "more: the file is damaged or not copied in whole; fetch or prepare "
-          "it again"
+          f"{path} has {total} bytes, but the record at {offset - 12} is "
+          "longer: the file is damaged or incomplete; download or prepare it "
+          "again"
         )
       yield offset, file.read(length)
       file.seek(4, os.SEEK_CUR)
@@ -111,7 +112,7 @@ def tfrecords(path: str) -> Iterator[tuple[int, bytes]]:
 
 
 def read_label(record: bytes) -> int:
-  """Returns the label in a record; raises ValueError as `build` does."""
+  """Returns the label in a record; raises the errors of `build`."""
   return _parse(record).label
 
 
@@ -122,19 +123,19 @@ def build(
   num_bytes: Sequence[int],
   num_records: int,
 ) -> RecordIndex:
-  """Reads all records once, several chunks at a time; prints how far it is.
+  """Reads all records once, several chunks at a time; prints its progress.
 
   Args:
-    chunks: functions that read a part of the records each, in order.
-    name: of the data set, for messages.
-    num_bytes: size of each chunk, for progress.
-    num_records: how many records there should be.
+    chunks: functions that each read a part of the records, in order.
+    name: name of the data set, for messages.
+    num_bytes: size of each chunk, for the progress.
+    num_records: expected number of records.
 
   Raises:
-    ValueError: a record that holds no labelled image; or another number of
+    ValueError: a record without a labelled image, or another number of
       records.
   """
-  began = told = time.monotonic()
+  start = last_print = time.monotonic()
   print(
     f"indexing {name}, once: {num_records:,} records, "
     f"{sum(num_bytes) / 1e9:.1f} GB ...",
@@ -147,25 +148,25 @@ def build(
     try:
       for rows in pool.map(scan, itertools.count(), chunks):
         found.append(rows)
-        if time.monotonic() - told > _SECONDS_BETWEEN_LINES:
-          told = time.monotonic()
+        if time.monotonic() - last_print > _SECONDS_BETWEEN_LINES:
+          last_print = time.monotonic()
           done = sum(num_bytes[: len(found)])
           print(
             f"  {done / 1e9:.1f} of {sum(num_bytes) / 1e9:.1f} GB in "
-            f"{told - began:.0f} s",
+            f"{last_print - start:.0f} s",
             flush=True,
           )
     except BaseException:
-      # Else the rest would be read before the error is seen.
+      # Otherwise the error would appear after all chunks are read.
       pool.shutdown(cancel_futures=True)
       raise
   total = sum(map(len, found))
   if total != num_records:
     raise errors.InputError(
-      f"{name}: {total} records were found, but its dataset_info.json says "
-      f"{num_records}: fetch or prepare the data set again"
+      f"{name} has {total} records, but {num_records} by its "
+      "dataset_info.json: download or prepare the data set again"
     )
-  print(f"indexed {total:,} images in {time.monotonic() - began:.0f} s")
+  print(f"indexed {total:,} images in {time.monotonic() - start:.0f} s")
   return _from_rows(found)
 
 
@@ -185,10 +186,10 @@ def _scan(name: str, number: int, chunk: Callable[[], Records]) -> list[_Row]:
 
 
 def _from_rows(found: list[list[_Row]]) -> RecordIndex:
-  """Puts the rows of each chunk together, in their final order."""
+  """Joins the rows of all chunks, in their final order."""
   rows = [row for chunk in found for row in chunk]
   chunk = np.repeat(np.arange(len(found)), [len(rows) for rows in found])
-  # Stable, and all ids are equal where there are none.
+  # The sort is stable, and without the feature all ids are equal.
   order = sorted(range(len(rows)), key=lambda number: rows[number].id)
   rows = [rows[number] for number in order]
   return RecordIndex(
@@ -202,14 +203,14 @@ def _from_rows(found: list[list[_Row]]) -> RecordIndex:
 
 
 def _parse(record: bytes) -> _Row:
-  """Reads a serialised tf.train.Example; offsets count from its beginning."""
+  """Parses a serialized tf.train.Example; offsets count from its start."""
   from google.protobuf import message
 
   tf = tf_runtime.load()
   try:
     features = tf.train.Example.FromString(record).features.feature
   except message.DecodeError as error:
-    raise errors.InputError(f"is no tf.train.Example ({error})") from error
+    raise errors.InputError(f"is not a tf.train.Example ({error})") from error
   if not features["image"].bytes_list.value:
     raise errors.InputError("has no encoded image")
   if not features["label"].int64_list.value:
@@ -232,17 +233,17 @@ def _parse(record: bytes) -> _Row:
 
 
 def _text(feature: Any) -> bytes:
-  """A name, or a number in figures; empty if it is neither."""
+  """Returns a name, or a number in digits; empty for neither."""
   if feature.int64_list.value:
     return b"%d" % feature.int64_list.value[0]
   return next(iter(feature.bytes_list.value), b"")
 
 
 def _find_image(record: bytes, image: bytes) -> int:
-  """Where the image begins; a bytes field is stored as it is.
+  """Returns the offset of an image in its record, which stores it unchanged.
 
-  Searched for by its beginning: bytes.find prepares itself for a millisecond
-  per 100 kB that it looks for.
+  It searches for the first bytes: `bytes.find` spends a millisecond of
+  preparation per 100 kB of its argument.
   """
   start = record.index(image[:64])
   while not record.startswith(image, start):
@@ -251,7 +252,7 @@ def _find_image(record: bytes, image: bytes) -> int:
 
 
 def save(path: str, index: RecordIndex, shards: Sequence[Shard]) -> None:
-  """Writes an index, all at once; raises OSError where it cannot."""
+  """Writes an index atomically; raises OSError if that fails."""
   keys = [key.encode("utf-8", "surrogateescape") for key in index.keys]
   fields = {
     field.name: getattr(index, field.name)
@@ -269,7 +270,7 @@ def save(path: str, index: RecordIndex, shards: Sequence[Shard]) -> None:
         key_sizes=np.asarray([len(key) for key in keys], np.int64),
         **fields,
       )
-    # mkstemp lets nobody else read it, but others may use the data set.
+    # mkstemp makes it readable by one user, but others may use the data set.
     os.chmod(temporary, 0o644)
     os.replace(temporary, path)
   except BaseException:
@@ -279,11 +280,11 @@ def save(path: str, index: RecordIndex, shards: Sequence[Shard]) -> None:
 
 
 def load(path: str, shards: Sequence[Shard]) -> RecordIndex | None:
-  """Reads an index; None if there is none of these shards, or it is damaged.
+  """Reads an index; returns None if it is damaged or of other shards.
 
   Args:
-    path: of the file that `save` wrote.
-    shards: each file of records, as it is now.
+    path: path of the file that `save` wrote.
+    shards: the present files of records.
   """
   try:
     with np.load(path, allow_pickle=False) as stored:
@@ -300,7 +301,7 @@ def load(path: str, shards: Sequence[Shard]) -> RecordIndex | None:
     EOFError,
     KeyError,
     ValueError,
-    # What zipfile says of some damaged bytes.
+    # zipfile raises it for some damaged bytes.
     RuntimeError,
     zipfile.BadZipFile,
   ):
@@ -315,6 +316,6 @@ def load(path: str, shards: Sequence[Shard]) -> RecordIndex | None:
 
 
 def _shard_lines(shards: Sequence[Shard]) -> np.ndarray:
-  """uint8: what identifies the files that an index was made of."""
+  """Returns the identity of the files of an index as uint8."""
   lines = "".join(f"{size} {time} {name}\n" for name, size, time in shards)
   return np.frombuffer(lines.encode("utf-8", "surrogateescape"), np.uint8)

@@ -14,15 +14,16 @@ def load(directory: str, tfds_name: str) -> dict[str, Any]:
   """Reads the splits train and test (or validation) of a prepared builder.
 
   Args:
-    directory: as of `tfds_builders.open_builder`.
-    tfds_name: likewise.
+    directory: as in `tfds_builders.open_builder`.
+    tfds_name: as in `tfds_builders.open_builder`.
 
   Returns:
-    The fields of `sources.Arrays`.
+    The fields of `arrays.Arrays`.
 
   Raises:
-    FileNotFoundError: nothing is prepared; says what to run.
-    ValueError: an unknown name, or no classification of images of one size.
+    FileNotFoundError: the data set is not prepared; gives the command.
+    ValueError: an unknown name, or not an image classification data set with
+      images of one size.
   """
   builder = tfds_builders.open_builder(directory, tfds_name)
   name = builder.info.full_name
@@ -46,9 +47,9 @@ def load(directory: str, tfds_name: str) -> dict[str, Any]:
 def _read_split(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
   """Returns images uint8 [n, H, W, C] and labels int32 [n] of a split.
 
-  Rows stand in the order of the feature `id` where there is one (cifar10 and
-  cifar100: row i is the i-th image of the original files, on which published
-  lists of labelled images count), else in the order of the prepared files.
+  Rows are in the order of the feature `id` where there is one (cifar10 and
+  cifar100: row i is the i-th image of the original files, to which published
+  lists of labelled images refer), else in the order of the prepared files.
   """
   import tensorflow_datasets as tfds
 
@@ -57,12 +58,12 @@ def _read_split(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
     dataset = builder.as_dataset(
       split=split, read_config=tfds.ReadConfig(try_autocache=False)
     )
-  except AssertionError as error:  # how TFDS says that there are no files
+  except AssertionError as error:  # TFDS raises it where there are no files
     raise errors.MissingFileError(
       tfds_builders.how_to_prepare(builder)
     ) from error
   dataset = dataset.map(lambda row: {key: row[key] for key in keys})
-  # Batches cost a tenth of single rows, where the builder fixes the shape.
+  # Where the builder fixes the shape, batches cost a tenth of single rows.
   fixed = dataset.element_spec["image"].shape.is_fully_defined()
   batches = []
   for batch in dataset.batch(1024 if fixed else 1).as_numpy_iterator():
@@ -71,8 +72,8 @@ def _read_split(builder: Any, split: str) -> tuple[np.ndarray, np.ndarray]:
     if shape != batches[0]["image"].shape[1:]:
       raise errors.InputError(
         f"{builder.info.full_name}, split {split}: image {len(batches) - 1} "
-        f"is {shape}, but image 0 {batches[0]['image'].shape[1:]} [H, W, C]; "
-        "a source in memory needs equal shapes: resize the images when "
+        f"is {shape}, but image 0 is {batches[0]['image'].shape[1:]} "
+        "[H, W, C]: in memory all images need the same shape: resize them when "
         "preparing the data set"
       )
   rows = {k: np.concatenate([batch[k] for batch in batches]) for k in keys}

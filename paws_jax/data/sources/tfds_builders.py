@@ -1,4 +1,4 @@
-"""Opens prepared TFDS data sets of classified images; never downloads."""
+"""Opens prepared TFDS data sets of classified images, without downloads."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from paws_jax import tf_runtime
 
 
 def open_builder(directory: str, tfds_name: str) -> Any:
-  """Opens a builder, from its files where it can.
+  """Opens a builder, from prepared files if possible.
 
   Args:
     directory: a prepared data set, which is read without its builder's code,
-      or a TFDS data_dir ("" for TFDS' own default).
+      or a TFDS data_dir ("" for TFDS' default).
     tfds_name: "name" or "name/config:version"; may be "" when `directory` is
       itself a prepared data set.
 
   Returns:
-    A tfds.core.DatasetBuilder; its data need not be prepared.
+    A tfds.core.DatasetBuilder, whose data may not be prepared yet.
 
   Raises:
-    ValueError: an unknown name or version, or one that the directory does not
-      hold.
+    ValueError: an unknown name or version, or another one in the directory.
   """
   # First, since TFDS imports TensorFlow without our settings.
   tf_runtime.load()
@@ -35,7 +34,7 @@ def open_builder(directory: str, tfds_name: str) -> Any:
     builder = tfds.builder_from_directory(directory)
     _check_name(builder, directory, tfds_name)
     return builder
-  # "namespace:name" would fetch and run somebody's code.
+  # "namespace:name" would download and run foreign code.
   if not tfds_name or re.match(r"[\w-]+:[a-zA-Z]", tfds_name):
     raise errors.InputError(
       f"data.tfds_name = {tfds_name!r} and data.dir = {directory!r} name no "
@@ -49,22 +48,23 @@ def open_builder(directory: str, tfds_name: str) -> Any:
     names = tfds.list_builders(with_community_datasets=False)
     asked = re.split("[/:]", tfds_name)[0]
     if asked in names:
-      # What TFDS puts before it are its own arguments.
+      # TFDS puts its own arguments before the reason.
       reason = str(error).partition('}": ')[2] or str(error)
       raise errors.InputError(
-        f"data.tfds_name = {tfds_name!r} is unknown to TFDS, though {asked!r} "
-        f"is not: choose another config or version. TFDS says: {reason.strip()}"
+        f"data.tfds_name = {tfds_name!r} is unknown to TFDS, which has "
+        f"{asked!r} in other configs or versions: choose one of them. Reason "
+        f"given by TFDS: {reason.strip()}"
       ) from error
     near = difflib.get_close_matches(asked, names, n=5) or ["cifar10", "mnist"]
     raise errors.InputError(
-      f"data.tfds_name = {tfds_name!r} is unknown to TFDS, and no such data "
-      f"set is prepared in data.dir = {directory!r}; of the {len(names)} that "
-      f"exist (tfds.list_builders()) the nearest are {near}"
+      f"data.tfds_name = {tfds_name!r} is unknown to TFDS, and data.dir = "
+      f"{directory!r} holds no prepared data set of that name: choose another "
+      f"name. Similar ones of the {len(names)} in tfds.list_builders(): {near}"
     ) from error
 
 
 def _check_name(builder: Any, directory: str, tfds_name: str) -> None:
-  """Raises unless each part of the name is one of the prepared data set."""
+  """Refuses a name with a part that the prepared data set does not have."""
   full_name = builder.info.full_name
   name, *rest = re.split("[/:]", tfds_name)
   # A version may be given as "3.*.*".
@@ -72,12 +72,12 @@ def _check_name(builder: Any, directory: str, tfds_name: str) -> None:
   if wrong or name not in ("", builder.name):
     raise errors.InputError(
       f"data.tfds_name = {tfds_name!r}, but data.dir = {directory!r} holds "
-      f"{full_name!r}: make the two agree"
+      f"{full_name!r}: correct one of the two"
     )
 
 
 def check_features(name: str, features: Any) -> None:
-  """Raises unless the features are those of image classification."""
+  """Refuses features other than those of image classification."""
   import tensorflow_datasets as tfds
 
   for key, kind in (
@@ -92,12 +92,12 @@ def check_features(name: str, features: Any) -> None:
 
 
 def how_to_prepare(builder: Any) -> str:
-  """Says how to prepare a data set, in one command."""
+  """Returns a message with the command that prepares a data set."""
   name = builder.info.full_name
   root = _root(builder)
   return (
-    f"{name} is not prepared in data.dir = {root!r}, and nothing is "
-    "downloaded while training: run this once, where there is a network:\n"
+    f"{name} is not prepared in data.dir = {root!r}, and training "
+    "downloads nothing: run this once, on a machine with a network:\n"
     '  python -c "import tensorflow_datasets as tfds; '
     f"tfds.builder({name!r}, data_dir={root!r})"
     '.download_and_prepare()"'
@@ -105,7 +105,7 @@ def how_to_prepare(builder: Any) -> str:
 
 
 def how_to_convert(builder: Any) -> str:
-  """Says how to convert a data set to array_record, in one command."""
+  """Returns a message with the command that converts it to array_record."""
   return (
     "run this once (it needs pip install apache-beam):\n"
     f"  tfds convert_format --dataset_version_dir={builder.data_dir} "
@@ -115,5 +115,5 @@ def how_to_convert(builder: Any) -> str:
 
 
 def _root(builder: Any) -> str:
-  """The data_dir of TFDS that a data set lies in."""
+  """Returns the TFDS data_dir of a data set."""
   return str(builder.data_dir).removesuffix(f"/{builder.info.full_name}")

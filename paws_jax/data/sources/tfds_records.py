@@ -1,9 +1,9 @@
-"""A prepared TFDS data set, read by index, with its images still encoded.
+"""A prepared TFDS data set whose encoded images are read by index.
 
-array_record and parquet have random access; TFDS keeps all of a parquet set in
-memory, so that it suits small ones. TFRECORD, in which most data are prepared,
+array_record and parquet have random access; TFDS keeps a parquet data set in
+memory, so that it suits small ones. TFRECORD, the format of most prepared data,
 is read through an index of offsets: a second copy of ImageNet would take 147 GB
-and hours, the index 60 MB and one reading. All three need to be read once for
+and hours, the index 60 MB and one pass. All three formats are read once for
 their labels.
 """
 
@@ -26,12 +26,12 @@ from paws_jax.data.sources import record_index
 from paws_jax.data.sources import tfds_builders
 
 _CACHE = os.path.join("~", ".cache", "paws_jax")
-_AT_ONCE = 1024
+_CHUNK_SIZE = 1024
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _IndexedImages:
-  """What the readers of both kinds tell of their records."""
+  """Names and sizes of images, shared by both readers."""
 
   title: str
   index: record_index.RecordIndex
@@ -40,30 +40,30 @@ class _IndexedImages:
     return len(self.index)
 
   def name(self, index: int) -> str:
-    """E.g. "imagenet2012 train: n01440764_10026.JPEG"."""
+    """Returns e.g. "imagenet2012 train: n01440764_10026.JPEG"."""
     return f"{self.title}: {self.key(index)}"
 
   def key(self, index: int) -> str:
-    """The features file_name or id, else e.g. "#12"."""
+    """Returns the feature file_name or id, or else e.g. "#12"."""
     return self.index.keys[index] or f"#{index}"
 
   def size(self, index: int) -> int:
-    """Bytes of the encoded image."""
+    """Returns the number of bytes of the encoded image."""
     return int(self.index.size[index])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TFRecordImages(_IndexedImages):
-  """Images within TFRECORD files: a `catalog.Reader`."""
+  """A `catalog.Reader` of images in TFRECORD files."""
 
   paths: tuple[str, ...]
 
   def read(self, index: int) -> bytes:
-    """The encoded image; raises OSError naming it."""
+    """Returns the encoded image; raises OSError naming it."""
     path = self.paths[self.index.chunk[index]]
     size = self.size(index)
-    # Opened each time: ImageNet has as many shards as a process may have files
-    # open. That costs little beside the decoding of an image.
+    # Opened each time, as ImageNet has as many shards as a process may have
+    # open files. Decoding an image costs far more.
     descriptor = os.open(path, os.O_RDONLY)
     try:
       content = os.pread(descriptor, size, int(self.index.start[index]))
@@ -71,20 +71,20 @@ class TFRecordImages(_IndexedImages):
       os.close(descriptor)
     if len(content) != size:
       raise OSError(
-        f"{self.name(index)}: {path} ends within the image: has the file been "
-        "changed?"
+        f"{self.name(index)}: {path} ends within the image: restore the file, "
+        "or delete its index if it was prepared again"
       )
     return content
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DataSourceImages(_IndexedImages):
-  """Images of a random access data source of TFDS: a `catalog.Reader`."""
+  """A `catalog.Reader` of images in a TFDS data source with random access."""
 
   source: Sequence[bytes]
 
   def read(self, index: int) -> bytes:
-    """The encoded image; raises OSError naming it."""
+    """Returns the encoded image; raises OSError naming it."""
     start = int(self.index.start[index])
     try:
       record = self.source[int(self.index.record[index])]
@@ -96,26 +96,27 @@ class DataSourceImages(_IndexedImages):
 def load(
   directory: str, tfds_name: str, *, index_dir: str = ""
 ) -> catalog.Catalog:
-  """Opens a prepared data set of classified images; never downloads.
+  """Opens a prepared data set of classified images, without downloads.
 
-  The test part is the split test; or validation, where there is no test or (as
-  in imagenet2012) its labels are not public. Else validation is the val part.
+  The test part is the split test, or validation where there is no test or (as
+  in imagenet2012) its labels are not public. Otherwise validation is the val
+  part.
 
-  The first time, all records are read, and an index of them is kept beside the
-  data; where that cannot be written, in ~/.cache/paws_jax. It counts for files
-  of these names, sizes and times of change, so that a copy is read once more.
+  The first call reads all records, and keeps an index beside the data, or in
+  ~/.cache/paws_jax where that directory cannot be written. An index belongs to
+  files of certain names, sizes and times of change: a copy is read once more.
 
   Args:
-    directory: a prepared data set, or a TFDS data_dir ("" for TFDS' own).
+    directory: a prepared data set, or a TFDS data_dir ("" for TFDS' default).
     tfds_name: "name" or "name/config:version"; may be "" when `directory` is
       itself a prepared data set.
-    index_dir: where to keep the index instead.
+    index_dir: another directory for the index.
 
   Raises:
-    FileNotFoundError: nothing is prepared; says what to run. Or a file of it
-      is missing.
-    ValueError: an unknown name or version; other features; an unfit format;
-      damaged files.
+    FileNotFoundError: the data set is not prepared (the message has the
+      command), or a file is missing.
+    ValueError: an unknown name or version, other features, an unsupported
+      format, or damaged files.
   """
   builder = tfds_builders.open_builder(directory, tfds_name)
   info = builder.info
@@ -144,12 +145,12 @@ def load(
 
 
 def _check_dtype(builder: Any) -> None:
-  """Refuses images whose encoded bytes are not pixels."""
+  """Refuses images with other than 8 bits per channel."""
   dtype = np.dtype(builder.info.features["image"].np_dtype)
   if dtype == np.float32:
     raise errors.InputError(
-      f"{builder.info.full_name} has images of {dtype}, but needs uint8: TFDS "
-      "packs other numbers into PNG; choose another data set"
+      f"{builder.info.full_name} has images of {dtype}, but needs uint8: "
+      "choose another data set"
     )
 
 
@@ -163,7 +164,7 @@ def _is_unlabelled(builder: Any, split: str) -> bool:
 
 
 def _part(builder: Any, split: str, *, index_dir: str) -> catalog.Part:
-  """Opens a split, with the index that is kept of it or a new one."""
+  """Opens a split with its stored index, or with a new one."""
   full_name = builder.info.full_name
   shards = _shards(builder, split)
   files = [_shard(path) for path in shards]
@@ -176,7 +177,7 @@ def _part(builder: Any, split: str, *, index_dir: str) -> catalog.Part:
     index = record_index.build(
       chunks,
       name=f"{full_name} {split}",
-      # The chunks of a data source are not its files.
+      # The chunks of a data source do not correspond to files.
       num_bytes=sizes
       if source is None
       else [sum(sizes) // len(chunks)] * len(chunks),
@@ -200,26 +201,26 @@ def _shard(path: str) -> record_index.Shard:
 
 
 def _shards(builder: Any, split: str) -> list[str]:
-  """Paths of the files of a split; raises unless they are there."""
+  """Returns the paths of the files of a split; refuses missing ones."""
   paths = [os.fspath(path) for path in builder.info.splits[split].filepaths]
   if "://" in paths[0]:
     raise errors.InputError(
       f"{builder.info.full_name} lies in {os.path.dirname(paths[0])!r}: images "
-      "are read from files one by one; copy the data set to a disk, or mount "
-      "the bucket, and give that place as data.dir"
+      "are read from files one by one: copy the data set to a disk or mount "
+      "the bucket, and set data.dir to that directory"
     )
   missing = [path for path in paths if not os.path.isfile(path)]
   if missing:
     raise errors.MissingFileError(
       f"{builder.info.full_name}, split {split}: {len(missing)} of "
       f"{len(paths)} files are missing, the first is {missing[0]!r}: copy the "
-      "data set in whole, or prepare it again"
+      "entire data set, or prepare it again"
     )
   return paths
 
 
 def _source(builder: Any, split: str) -> Sequence[bytes] | None:
-  """The split's data source of serialised examples; None for TFRECORD."""
+  """Returns a data source of serialized examples; None for TFRECORD."""
   import tensorflow_datasets as tfds
 
   file_format = builder.info.file_format.value
@@ -240,23 +241,23 @@ def _source(builder: Any, split: str) -> Sequence[bytes] | None:
 def _chunks(
   builder: Any, split: str
 ) -> tuple[list[Callable[[], record_index.Records]], Sequence[bytes] | None]:
-  """Returns functions that read a part of the records each, and the source."""
+  """Returns functions that each read some records, and the data source."""
   source = _source(builder, split)
   if source is None:
     paths = _shards(builder, split)
     return [functools.partial(record_index.tfrecords, p) for p in paths], None
 
   def rows(start: int) -> record_index.Records:
-    numbers = list(range(start, min(start + _AT_ONCE, len(source))))
-    # Without offsets, since a record is not found by its place in a file.
+    numbers = list(range(start, min(start + _CHUNK_SIZE, len(source))))
+    # Offset 0, since these records are not read by their place in a file.
     return [(0, bytes(record)) for record in source.__getitems__(numbers)]
 
-  starts = range(0, len(source), _AT_ONCE)
+  starts = range(0, len(source), _CHUNK_SIZE)
   return [functools.partial(rows, start) for start in starts], source
 
 
 def _index_paths(place: str, split: str, index_dir: str) -> list[str]:
-  """Where the index may be kept, the preferred first."""
+  """Returns possible paths of the index, the preferred one first."""
   place = os.path.realpath(place)
   digest = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()
   elsewhere = f"{digest[:16]}.{split}.index.npz"
@@ -273,15 +274,15 @@ def _save_index(
   index: record_index.RecordIndex,
   files: list[record_index.Shard],
 ) -> None:
-  """Saves an index in the first place that can be written."""
+  """Saves an index at the first path that can be written."""
   for place in places:
     with contextlib.suppress(OSError):
       os.makedirs(os.path.dirname(place), exist_ok=True)
       record_index.save(place, index, files)
-      print(f"kept the index in {place}", flush=True)
+      print(f"saved the index to {place}", flush=True)
       return
   print(
-    f"could not keep the index in {' or '.join(places)}: the next run will "
+    f"could not save the index to {' or '.join(places)}: the next run will "
     "read all records again",
     flush=True,
   )

@@ -123,7 +123,7 @@ def test_stratified_takes_every_image_about_as_often():
       "class 3 has 0 labelled .*labels_fraction = 0.1 needs at least 1: lower",
     ),
     ({"labels": np.eye(3, dtype=int)}, "rank 2, but must be integers of rank"),
-    ({"labels": np.zeros(3)}, "labels is float64"),
+    ({"labels": np.zeros(3)}, "labels are float64"),
   ],
 )
 def test_stratified_refuses(arguments, message):

@@ -32,7 +32,7 @@ def test_read_skips_a_byte_order_mark(tmp_path):
     (b"0\n\xff\n", "line 2: .* is not an integer"),
     ("0\n30\n", "line 2: index 30 is out of range for 30 .* 0 to 29"),
     ("-1\n", "line 1: index -1 is out of range for 30"),
-    ("# x\n4\n5\n4\n", "line 4: index 4 already stands in line 2"),
+    ("# x\n4\n5\n4\n", "line 4: index 4 is already in line 2"),
   ],
 )
 def test_read_names_the_bad_line(tmp_path, text, message):
@@ -85,8 +85,14 @@ def test_the_first_entry_decides_what_the_others_are(tmp_path):
       "names 2 of 3 images that .*: line 2: 'n9.JPEG'; line 4: 'A/n1_2.JPEG'",
     ),
     ("n1_1.JPEG\n../a/n1_2.JPEG\n", r"line 2: '\.\./a/n1_2.JPEG'"),
-    ("x.png\n", "line 1: 'x.png' may be 'b/x.png' and 'c/x.png': write paths"),
-    ("n1_1.JPEG\na/n1_1.JPEG\n", "line 2: image a/n1_1.JPEG already .* line 1"),
+    (
+      "x.png\n",
+      "line 1: 'x.png' may mean 'b/x.png' and 'c/x.png': write paths",
+    ),
+    (
+      "n1_1.JPEG\na/n1_1.JPEG\n",
+      "line 2: image a/n1_1.JPEG is already .* line 1",
+    ),
     (
       "\n".join(f"y{i}" for i in range(13)),
       "'y9'; and 3 more. Correct",

@@ -164,7 +164,7 @@ def test_from_file_refuses_images_without_a_class(tmp_path):
   labels = LABELS.copy()
   labels[[4, 7]] = -1
   with pytest.raises(
-    ValueError, match=r"txt' lists 2 images whose class .* is row 4: remove"
+    ValueError, match=r"txt' lists 2 images without a label .* is row 4: remove"
   ):
     read(tmp_path, "0\n1\n2\n4\n7\n", labels=labels)
   images = [f"{i}.jpg" for i in range(30)]

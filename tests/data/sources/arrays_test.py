@@ -55,11 +55,11 @@ def test_arrays_counts_classes_and_takes_grey():
     ({"test_labels": np.zeros(3, np.int32)}, "2 images, .* 3 labels"),
     (
       {"test_images": np.zeros((2, 5, 4, 3), np.uint8)},
-      r"train_images are \(4, 5, 3\), but test_images \(5, 4, 3\)",
+      r"train_images are \(4, 5, 3\) .*, but test_images \(5, 4, 3\)",
     ),
     (
       {"test_images": np.zeros((2, 4, 5, 1), np.uint8)},
-      r"train_images are \(4, 5, 3\), but test_images \(4, 5, 1\)",
+      r"train_images are \(4, 5, 3\) .*, but test_images \(4, 5, 1\)",
     ),
     (
       {"train_images": np.zeros((0, 4, 5, 3), np.uint8)},

@@ -245,8 +245,8 @@ def test_a_class_may_be_called_like_the_unlabelled_folder(tmp_path):
     ),
     (
       ("cat/1.jpg", "dog/1.mp4", "dog/2.txt", "ox/.3.jpg"),
-      r"2 of 3 class folders hold no image: 'dog' \(with 2 files of other "
-      r"kinds\), 'ox' \(with 0 files",
+      r"2 of 3 class folders hold no image: 'dog' \(with 2 files in other "
+      r"formats\), 'ox' \(with 0 files",
     ),
   ],
 )

@@ -80,9 +80,9 @@ def replace_start(new):
 @pytest.mark.parametrize(
   ("damage", "message"),
   [
-    (lambda c: c[:-1], "is truncated: .* 136 bytes, but 135 were found"),
-    (lambda c: c[:10], "is truncated: .*but 10 were found"),
-    (lambda c: c + b"xy", "trailing bytes: .* 136 bytes, but 138 were found"),
+    (lambda c: c[:-1], "is truncated: .* 136 bytes, but it has 135"),
+    (lambda c: c[:10], "is truncated: .*but it has 10"),
+    (lambda c: c + b"xy", "extra bytes: .* 136 bytes, but it has 138"),
     (lambda c: b"", "starts with the bytes '', but .* '00000803'"),
     (replace_start(b"<htm"), "starts with the bytes '3c68746d', but"),
     (
@@ -92,7 +92,7 @@ def replace_start(new):
     (replace_start(b"\0\0\x08\x01"), "'00000801', but .* 3 dimensions"),
     (
       replace_start(struct.pack(">I3I", 0x803, 2**31, 2**31, 2**31)),
-      "is truncated: .* but 136 were found",
+      "is truncated: .* but it has 136",
     ),
     (
       lambda c: idx_bytes(np.zeros((5, 5, 4))),
@@ -126,7 +126,9 @@ def test_idx_refuses_damaged_gzip(tmp_path, kind):
     packed = content
   path.unlink()
   path.with_name(f"{path.name}.gz").write_bytes(packed)
-  with pytest.raises(ValueError, match=r"ubyte\.gz is not a whole gzip file"):
+  with pytest.raises(
+    ValueError, match=r"ubyte\.gz is not a complete gzip file"
+  ):
     load(tmp_path)
 
 

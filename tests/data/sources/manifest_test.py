@@ -86,7 +86,8 @@ def test_a_column_whose_name_is_nearly_one_of_ours_is_refused(
   root, name, meant
 ):
   with pytest.raises(
-    ValueError, match=f"a column '{name}', which is not read, but '{meant}'"
+    ValueError,
+    match=f"a column '{name}', which is ignored: rename it to '{meant}'",
   ):
     load(root, f"path,label,{name}\n4.jpg,x,\n5.jpg,y,test\n")
 
@@ -176,7 +177,7 @@ HEAD = "path,label,split\n"
       ", line 3 has 2 fields, but the first line 3",
     ),
     (HEAD + "4.jpg,x, y,\n", ', line 2 has 4 fields, .* a comma in "quotes"'),
-    (HEAD + '4.jpg,"x,\n', ", line 2 is no CSV .*: close each quote"),
+    (HEAD + '4.jpg,"x,\n', ", line 2 is not valid CSV .*: close each quote"),
     (HEAD.encode() + b"4.jpg,caf\xe9,\n", r", line 2 is not UTF-8 \(byte 0xe9"),
     (HEAD + "4.jpg,x,dev\n", ", line 2, '4.jpg': split 'dev' is unknown: use"),
     (HEAD + "4.jpg,x,Train\n", "split 'Train' is unknown: use train, val or"),
@@ -197,7 +198,7 @@ HEAD = "path,label,split\n"
     (HEAD + "4.jpg,x,\n4.jpg,x,\n", "with the same label and split: remove"),
     (
       HEAD + "4.jpg,,\n5.jpg,x,test\n",
-      "none of the 2 images has a label and is for training: fill in",
+      "none of the 2 images is a training image with a label: fill",
     ),
     (
       HEAD + "4.jpg,x,\n5.jpg,,test\na/1.jpg,,val\n",
@@ -236,7 +237,7 @@ def test_missing_images_are_counted_and_the_first_listed(root):
     load(root, HEAD + "4.jpg,x,\n" + lines + "a,x,\n")
   message = str(caught.value)
   assert (
-    f": 8 of 9 images are not in {str(root)!r}: line 3, 'no{{0}}.jpg'; "
+    f": 8 of 9 images do not exist in {str(root)!r}: line 3, 'no{{0}}.jpg'; "
     in (message)
   )
   assert "'no{4}.jpg'; and 3 more. Correct the paths" in message

@@ -82,7 +82,7 @@ def test_tfds_without_ids_keeps_labels_with_their_images(tmp_path):
 @pytest.mark.parametrize(
   ("how", "message"),
   [
-    ({"odd_width": True}, r"\(4, [67], 3\).*equal shapes"),
+    ({"odd_width": True}, r"\(4, [67], 3\).*same shape"),
     ({"splits": ("train",)}, r"splits \['train'\], but needs train, and test"),
     ({"splits": ("test",)}, r"splits \['test'\], but needs train, and test"),
     ({"with_labels": False}, "needs 'label' as tfds.features.ClassLabel"),

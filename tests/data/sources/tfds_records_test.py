@@ -179,7 +179,7 @@ def test_the_index_lies_beside_the_data_and_is_read(copy, capsys, monkeypatch):
   first = tfds_records.load(str(copy), "").fingerprint()
   told = capsys.readouterr().out
   assert "indexing tiny_photos/1.2.0 train, once: 13 records" in told
-  assert f"kept the index in {copy}/paws_jax.training.step.index.npz" in told
+  assert f"saved the index to {copy}/paws_jax.train.index.npz" in told
   assert (copy / "paws_jax.test.index.npz").exists()
   monkeypatch.setattr(record_index, "build", None)
   # By name, too, and TFDS does not mind the new files.
@@ -193,7 +193,7 @@ def test_an_index_that_is_damaged_or_of_other_files_is_rebuilt(
   copy, damage, capsys
 ):
   first = tfds_records.load(str(copy), "").fingerprint()
-  path = copy / "paws_jax.training.step.index.npz"
+  path = copy / "paws_jax.train.index.npz"
   content = bytearray(path.read_bytes())
   if damage == "empty":
     content = b""
@@ -257,7 +257,7 @@ def test_without_a_place_for_the_index_it_is_said(copy, capsys):
   place = str(copy.parent / "file" / "indices")
   photos = tfds_records.load(str(copy), "", index_dir=place)
   assert len(photos.train.images) == NUM_TRAIN
-  assert f"could not keep the index in {place}" in capsys.readouterr().out
+  assert f"could not save the index to {place}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -289,14 +289,14 @@ def shard_of(copy, number=1):
 def test_a_file_that_was_cut_is_named(copy, cut):
   content = shard_of(copy).read_bytes()
   shard_of(copy).write_bytes(content[:-cut])
-  with pytest.raises(ValueError, match=r"00001-of-00003 has .* asks for more"):
+  with pytest.raises(ValueError, match=r"00001-of-00003 has .* is longer"):
     tfds_records.load(str(copy), "")
 
 
 def test_a_file_that_ends_within_a_header_is_named(copy):
   with shard_of(copy).open("ab") as file:
     file.write(b"\0" * 7)
-  with pytest.raises(ValueError, match=r"00001-of-00003 has .* asks for more"):
+  with pytest.raises(ValueError, match=r"00001-of-00003 has .* is longer"):
     tfds_records.load(str(copy), "")
 
 
@@ -305,13 +305,15 @@ def test_other_contents_are_refused(copy):
   content = shard.read_bytes()
   frame = struct.pack("<QI", 3, 0)
   shard.write_bytes(frame + b"\xff\xff\xff" + bytes(4))
-  with pytest.raises(ValueError, match=r"train: .*0 of part 1 is no tf.train"):
+  with pytest.raises(
+    ValueError, match=r"train: .*0 of part 1 is not a tf.train"
+  ):
     tfds_records.load(str(copy), "")
   shard.write_bytes(struct.pack("<QI", 0, 0) + bytes(4))
   with pytest.raises(ValueError, match="record 0 of part 1 has no encoded im"):
     tfds_records.load(str(copy), "")
   shard.write_bytes(b"")
-  with pytest.raises(ValueError, match=r"\d+ records were found, .* says 13"):
+  with pytest.raises(ValueError, match=r"\d+ records, but 13 by its"):
     tfds_records.load(str(copy), "")
   shard.write_bytes(content)
   assert len(tfds_records.load(str(copy), "").train.labels) == NUM_TRAIN
@@ -411,7 +413,7 @@ def test_nothing_prepared_says_what_to_run(tmp_path):
   [
     ("cifar11", "'cifar11' is unknown to TFDS.*'cifar10'"),
     ("cifar10:9.9.9", "'cifar10:9.9.9' is .* at version 9.9.9, only: 3.0.2"),
-    ("cifar10/x", "though 'cifar10' is not: .* says: BuilderConfig x not fou"),
+    ("cifar10/x", "'cifar10' in other .* TFDS: BuilderConfig x not fou"),
     ("", "data.tfds_name = '' .* name no data set"),
   ],
 )
