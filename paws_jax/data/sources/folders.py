@@ -17,6 +17,7 @@ import numpy as np
 from paws_jax import errors
 from paws_jax import text
 from paws_jax.data.sources import catalog
+from paws_jax.data.sources import paths as paths_lib
 
 SUFFIXES = (
   *(".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -51,8 +52,8 @@ def load(
 
   Args:
     directory: holds one folder per class.
-    unlabelled_dir: holds unlabelled images at any depth; absolute or relative
-      to `directory`, inside it or not. "": there are none.
+    unlabelled_dir: holds unlabelled images at any depth; a path as
+      `paths.resolve` finds it, inside `directory` or not. "": there are none.
     test_dir: holds test images in folders of all or some of the classes; the
       path as for `unlabelled_dir`.
 
@@ -69,7 +70,9 @@ def load(
   root = os.path.realpath(directory)
   fields = {"data.unlabelled_dir": unlabelled_dir, "data.test_dir": test_dir}
   others = {
-    field: os.path.realpath(os.path.join(root, path))
+    field: os.path.realpath(
+      paths_lib.resolve(field, path, data_dir=directory)
+    )
     for field, path in fields.items()
     if path
   }
@@ -129,9 +132,8 @@ def _check_directory(field: str, directory: str) -> None:
   layout = _LAYOUT
   if field == "data.unlabelled_dir":
     layout = "expected are images, in folders of any depth"
-  place = "" if field == "data.dir" else " (relative to data.dir, or absolute)"
   raise errors.MissingFileError(
-    f"{field} = {directory!r} is not a directory{place}; {layout}"
+    f"{field} = {directory!r} is not a directory; {layout}"
   )
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from paws_jax import errors
 from paws_jax import text as text_lib
 from paws_jax.data.sources import catalog
+from paws_jax.data.sources import paths
 
 _COLUMNS = ("path", "label", "split")
 _SPLITS = ("train", "val", "test")
@@ -63,8 +64,7 @@ def load(path: str, *, directory: str) -> catalog.Catalog:
     test need a label that occurs in train.
 
   Args:
-    path: path of the CSV file, relative to `directory` or to the current
-      directory.
+    path: path of the CSV file, as `paths.resolve` finds it.
     directory: directory of the images; "": that of the CSV file.
 
   Returns:
@@ -75,14 +75,11 @@ def load(path: str, *, directory: str) -> catalog.Catalog:
       the first few.
     ValueError: the contents of the file are wrong; names the line.
   """
-  csv_path = os.path.join(directory, path)
-  if path and not os.path.isfile(csv_path):
-    csv_path = path
-  if not path or not os.path.isfile(csv_path):
+  csv_path = paths.resolve("data.manifest", path, data_dir=directory)
+  if not os.path.isfile(csv_path):
     raise errors.MissingFileError(
-      f"data.manifest = {path!r} is not a file, nor is it in data.dir = "
-      f"{directory!r}: give the path of a CSV file with the columns path, "
-      "label and (optional) split"
+      f"data.manifest = {path!r} is not a file: give the path of a CSV file "
+      "with the columns path, label and (optional) split"
     )
   root = directory or os.path.dirname(csv_path) or os.curdir
   if not os.path.isdir(root):

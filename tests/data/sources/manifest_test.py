@@ -247,7 +247,7 @@ def test_missing_images_are_counted_and_the_first_listed(root):
 @pytest.mark.parametrize("path", ["", "none.csv"])
 def test_a_missing_manifest_is_named(root, path):
   with pytest.raises(
-    FileNotFoundError, match=f"data.manifest = '{path}' is not a file, nor"
+    FileNotFoundError, match=f"data.manifest = '{path}' is not a file: give"
   ):
     manifest.load(path, directory=str(root))
 

@@ -1,0 +1,47 @@
+"""Paths of a recipe: relative to the current directory, once to data.dir."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+
+
+def resolve(field: str, path: str, *, data_dir: str) -> str:
+  """Finds a path that a recipe gives.
+
+  It is relative to the current directory, as paths are everywhere else. Where
+  nothing is there, it is relative to `data_dir`, as in former versions: recipes
+  of older runs stay valid. A line of warning names both places.
+
+  Args:
+    field: name of the field, for the warning.
+    path: relative or absolute.
+    data_dir: field `data.dir`; may be "".
+
+  Returns:
+    The path, which need not exist.
+  """
+  former = os.path.join(data_dir, path)
+  if not path or former == path or not os.path.exists(former):
+    return path
+  here = os.path.abspath(path)
+  former = os.path.abspath(former)
+  if not os.path.exists(here):
+    _warn(
+      f"{field}: {here} does not exist, so {former} is used: give the path "
+      "relative to the current directory, no longer to data.dir"
+    )
+    return former
+  if not os.path.samefile(here, former):
+    _warn(
+      f"{field}: {here} is used and {former} is not: paths are relative to the "
+      "current directory, no longer to data.dir"
+    )
+  return path
+
+
+@functools.cache
+def _warn(text: str) -> None:
+  """Prints a warning once, however often the data is read."""
+  print(f"warning: {text}", file=sys.stderr, flush=True)
