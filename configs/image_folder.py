@@ -8,7 +8,7 @@ class, in --config.data.test_dir. Or everything stands in a CSV file with the
 columns path, label and, if you like, split (train, val, test):
 
   python -m paws_jax.main --config=configs/image_folder.py --config.data.dir=DIR
-      --config.data.manifest=labels.csv
+      --config.data.manifest=DIR/labels.csv
 
 docs/own_data.md goes through it step by step; look at your data first with
 --task=doctor. All images with a label serve as supports, all images but those

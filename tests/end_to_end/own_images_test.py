@@ -107,8 +107,8 @@ def test_a_folder_of_images(folder, tmp_path, capsys, variant):
     "image_folder",
     variant,
     data__dir=str(folder / "labelled"),
-    data__unlabelled_dir="../unlabelled",
-    data__test_dir="../test",
+    data__unlabelled_dir=str(folder / "unlabelled"),
+    data__test_dir=str(folder / "test"),
   )
   row = run(config, tmp_path / "run")
   assert row["dataset"] == "labelled"

@@ -80,9 +80,9 @@ def test_relative_to_data_dir_as_formerly(field, path, photos, capsys):
   assert found == _found(section)
   (line,) = capsys.readouterr().err.splitlines()
   assert line == (
-    f"warning: data.{field}: {os.path.abspath(shell / path)} does not exist, so "
-    f"{os.path.abspath(place)} is used: give the path relative to the current "
-    "directory, no longer to data.dir"
+    f"warning: data.{field}: {os.path.abspath(shell / path)} does not exist, "
+    f"so {os.path.abspath(place)} is used: give the path relative to the "
+    "current directory, no longer to data.dir"
   )
   absolute = _section(field, os.path.abspath(place), data)
   assert found == _found(absolute)
@@ -124,9 +124,7 @@ def test_an_empty_path_stays_empty(photos, capsys):
 
 
 @pytest.mark.parametrize("path", ["../unlabelled", "inside"])
-def test_a_stored_recipe_works_from_another_directory(
-  path, photos, monkeypatch
-):
+def test_a_stored_path_works_from_elsewhere(path, photos, monkeypatch):
   shell, data = photos
   _fill("unlabelled_dir", data / "labelled" / path, 0)
   config = config_lib.base()
