@@ -70,9 +70,7 @@ def load(
   root = os.path.realpath(directory)
   fields = {"data.unlabelled_dir": unlabelled_dir, "data.test_dir": test_dir}
   others = {
-    field: os.path.realpath(
-      paths_lib.resolve(field, path, data_dir=directory)
-    )
+    field: os.path.realpath(paths_lib.resolve(field, path, data_dir=directory))
     for field, path in fields.items()
     if path
   }
