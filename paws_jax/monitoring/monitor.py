@@ -1,8 +1,8 @@
-"""Is a training run healthy? Its metrics, turned into plain sentences.
+"""Findings about the health of a training run, made from its metrics.
 
-Each rule looks at the lines of metrics.jsonl (means over some steps, and
-evaluations) and gives a sentence when what it watches has gone wrong. A rule
-whose metrics a method does not report stays silent.
+Each rule reads the lines of metrics.jsonl (means over some steps, and
+evaluations) and returns a sentence when they look wrong. A rule is silent for
+methods that do not report its metrics.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any
 
 from paws_jax.monitoring import rules
 
-# Key by which a line of metrics.jsonl is known to be a finding.
+# Key that marks a line of metrics.jsonl as a finding.
 KEY = "finding"
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """Something is wrong from a step on, or no longer.
+  """The start or the end of a problem of a run.
 
   Attributes:
-    name: of the rule, e.g. "collapse".
-    step: when it was clear.
-    sentence: what is wrong, with the numbers.
-    remedy: what to change; "" at the end.
-    ends: whether it is over.
+    name: name of the rule, such as "collapse".
+    step: step at which the rule decided.
+    sentence: the problem, with its numbers.
+    remedy: the change that may help; "" at the end of a problem.
+    ends: whether the problem ends.
   """
 
   name: str
@@ -37,8 +37,8 @@ class Finding:
   remedy: str
   ends: bool = False
 
-  def texts(self) -> dict[str, str]:
-    """As a line of metrics.jsonl, but for the step."""
+  def as_row(self) -> dict[str, str]:
+    """Returns the fields of a line of metrics.jsonl, without the step."""
     return {
       KEY: self.name,
       "event": "ends" if self.ends else "starts",
@@ -46,8 +46,8 @@ class Finding:
       "remedy": self.remedy,
     }
 
-  def lines(self) -> str:
-    """As lines of at most 79 characters."""
+  def as_text(self) -> str:
+    """Returns the finding in lines of at most 79 characters."""
     text = f"{self.name} (step {self.step}): {self.sentence} {self.remedy}"
     return textwrap.fill(
       text.strip(),
@@ -60,33 +60,33 @@ class Finding:
 
 
 def summary(rows: Iterable[Mapping[str, Any]]) -> str:
-  """One line: what was found in the course of a run.
+  """Summarizes the findings of a run in one line.
 
   Args:
     rows: lines of its metrics.jsonl.
   """
-  found, over = set(), set()
+  names, ended = set(), set()
   for row in rows:
     if KEY in row:
-      found.add(row[KEY])
-      (over.add if row["event"] == "ends" else over.discard)(row[KEY])
-  if not found:
-    return "health: nothing was found wrong"
-  told = (f"{name} (over)" if name in over else name for name in sorted(found))
-  return f"health: {', '.join(told)}; see the lines that begin with !"
+      names.add(row[KEY])
+      (ended.add if row["event"] == "ends" else ended.discard)(row[KEY])
+  if not names:
+    return "health: no problems found"
+  listed = (f"{n} (ended)" if n in ended else n for n in sorted(names))
+  return f"health: {', '.join(listed)}; see the lines that begin with !"
 
 
 NAMES = tuple(rule.name for rule in rules.RULES)
 
 
 class Monitor:
-  """Follows a run line by line and says what begins and what ends."""
+  """Follower of a run, line by line, that reports its findings."""
 
   def __init__(self, facts: rules.Facts):
-    """Starts before the first line."""
+    """Starts before the first line of a run."""
     self._facts = facts
-    self._now: dict[str, float] = {}
-    # Lines in a row that speak for a change, by rule; and what is wrong.
+    self._latest: dict[str, float] = {}
+    # By rule, consecutive lines that suggest a change; and open problems.
     self._streaks = dict.fromkeys(NAMES, 0)
     self._open: set[str] = set()
 
@@ -94,36 +94,38 @@ class Monitor:
     """Takes the next line of metrics.jsonl.
 
     Args:
-      row: "step" and scalars; a line of words changes nothing.
+      row: "step" and scalars; lines with findings are ignored.
 
     Returns:
-      What begins or ends with it; usually nothing.
+      The findings that start or end with it; usually none.
     """
     if KEY in row:
       return []
-    self._now |= row
+    self._latest |= row
     if "target_confidence" in row:
-      self._now.setdefault("first_step", row["step"])
+      self._latest.setdefault("first_step", row["step"])
     events = []
     for rule in rules.RULES:
-      if any(name in row for name in rule.on):
+      if any(name in row for name in rule.metrics):
         events += self._judge(rule)
     return events
 
   def _judge(self, rule: rules.Rule) -> list[Finding]:
-    sentence = rule.judge(self._now, self._facts)
+    sentence = rule.judge(self._latest, self._facts)
     is_open = rule.name in self._open
     if sentence is None or bool(sentence) == is_open:
       self._streaks[rule.name] = 0
       return []
     self._streaks[rule.name] += 1
-    if self._streaks[rule.name] < rule.patience or (is_open and not rule.over):
+    if self._streaks[rule.name] < rule.patience or (
+      is_open and not rule.end_sentence
+    ):
       return []
     self._streaks[rule.name] = 0
-    step = int(self._now["step"])
+    step = int(self._latest["step"])
     if is_open:
       self._open.remove(rule.name)
-      return [Finding(rule.name, step, rule.over, "", ends=True)]
+      return [Finding(rule.name, step, rule.end_sentence, "", ends=True)]
     self._open.add(rule.name)
     return [Finding(rule.name, step, sentence, rule.remedy)]
 
@@ -131,18 +133,18 @@ class Monitor:
 def findings(
   rows: Iterable[Mapping[str, Any]], *, facts: rules.Facts
 ) -> list[Finding]:
-  """What begins and ends in a run, each once, in order.
+  """Returns the findings of a run in order.
 
   Args:
     rows: lines of metrics.jsonl.
-    facts: of the recipe.
+    facts: facts of its recipe.
   """
   monitor = Monitor(facts)
   return [finding for row in rows for finding in monitor.add(row)]
 
 
 def recorded(rows: Iterable[Mapping[str, Any]]) -> list[Finding]:
-  """The findings that a run has written into its metrics.jsonl."""
+  """Returns the findings that a run recorded in its metrics.jsonl."""
   return [
     Finding(
       row[KEY],

@@ -1,9 +1,9 @@
-"""Curves of runs that went well, to hold another run against.
+"""Reference curves of successful runs, with which to compare another run.
 
-A recipe that was really run ships `reference_curves/NAME.json`: for each curve
-the mean of several runs and a band in which another run should lie. Made by
-benchmarks/reference_curves.py. The directory of any other run can stand in its
-place; it has curves but no band.
+A measured recipe ships `reference_curves/NAME.json`: for each metric the mean
+of several runs and a band in which another run should lie;
+benchmarks/reference_curves.py writes it. Any other run may be a reference
+too; it has curves but no band.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ from paws_jax.runs import metrics
 from paws_jax.runs import recipe as recipe_lib
 
 DIRECTORY = pathlib.Path(__file__).with_suffix("")
-# Metrics that are compared: a run may have only some of them.
+# Metrics to compare; a run may have only some of them.
 CURVES = ("cross_entropy", "target_confidence", "soft_nn_top1")
-# ... and where the first is missing, as a method minimises something else. Of
-# others these are reported, too, but nothing is done about them.
+# Losses to compare where the first of these is missing because the method
+# minimizes another loss. Other methods report them without minimizing them.
 _OTHER_LOSSES = ("nt_xent", "suncet")
 
-# Share of a curve's points in the band that makes a run lie inside. By chance
-# it is 95 % on average, but neighbouring points leave the band together.
+# Share of a curve's points that must lie in the band. The mean is 95 %, but
+# neighboring points leave the band together.
 _MIN_SHARE_INSIDE = 0.75
-# A band is at least this wide to each side: in nats, or fractions.
+# Smallest half-width of a band, in nats or as a fraction.
 _MIN_HALF_WIDTH = 0.01
-# Points whose spread is averaged: that of a few runs at one step says little.
+# Number of points over which the variance is averaged, as few runs give a
+# poor estimate at one step.
 _SMOOTHED_POINTS = 5
 
-# Fields that make no other recipe: what a band is spread over, and how a step
-# is computed. Others that change no training are left out by `workdir`.
+# Fields that do not make another recipe: those that vary within a band, and
+# those of the computation of a step. `runs.recipe` ignores further fields.
 _IGNORED_FIELDS = (
   "seed",
   "data.split_seed",
@@ -49,26 +50,26 @@ _IGNORED_FIELDS = (
   "train.remat",
   "train.steps_per_call",
 )
-# Where the images lie; of a band that is another machine.
+# Paths of images; the runs of a band are from another machine.
 _PATH_FIELDS = (
   "data.dir",
   "data.manifest",
   "data.unlabelled_dir",
   "data.test_dir",
 )
-# Differing fields that are named; the others are counted.
+# Number of different fields listed; the others are counted.
 _MOST_NAMED = 4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Curve:
-  """One metric over the steps.
+  """A metric over the steps.
 
   Attributes:
     steps: int [n], rising.
     mean: float [n].
-    low: float [n], or None where there is no band.
-    high: likewise.
+    low: lower edge of the band, float [n]; None: there is no band.
+    high: upper edge, as `low`.
   """
 
   steps: np.ndarray
@@ -79,14 +80,13 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
-  """What a run is compared with.
+  """The reference of a comparison.
 
   Attributes:
-    name: for readers: a recipe, or a run's directory.
-    num_runs: that it was made from.
-    curves: by metric.
-    recipe: that it was trained by, by section or by dotted name; None: not
-      known.
+    name: a recipe, or the directory of a run.
+    num_runs: number of runs behind the curves.
+    curves: curves by metric.
+    recipe: recipe of the runs, by section or by dotted name; None: unknown.
   """
 
   name: str
@@ -98,27 +98,27 @@ class Reference:
 def series(
   rows: Sequence[Mapping[str, Any]], name: str
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Steps [n] and values [n] of a metric in the lines of metrics.jsonl."""
+  """Returns steps [n] and values [n] of a metric in lines of metrics.jsonl."""
   points = [(row["step"], row[name]) for row in rows if name in row]
   steps, values = zip(*points, strict=True) if points else ((), ())
   return np.array(steps, int), np.array(values, float)
 
 
 def _comparable_metrics(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-  """Metrics of a run that are worth comparing."""
+  """Returns the metrics of a run to compare."""
   if any(CURVES[0] in row for row in rows):
     return CURVES
   return CURVES + _OTHER_LOSSES
 
 
 def find(name: str) -> Reference:
-  """Reads what `--compare_to` names.
+  """Reads the reference that `--compare_to` names.
 
   Args:
-    name: a run's directory, or one of `known()`.
+    name: the directory of a run, or one of `available()`.
 
   Raises:
-    FileNotFoundError: there is neither.
+    FileNotFoundError: neither exists.
     ValueError: the directory has no curves, or a file is damaged.
   """
   path = epath.Path(name).expanduser()
@@ -138,7 +138,7 @@ def find(name: str) -> Reference:
 
 
 def available() -> list[str]:
-  """Recipes that have reference curves, sorted."""
+  """Returns the recipes with reference curves, sorted."""
   return sorted(path.stem for path in DIRECTORY.glob("*.json"))
 
 
@@ -152,7 +152,7 @@ def _from_run(path: epath.Path) -> Reference:
   if not curves:
     raise errors.InputError(
       f"--compare_to={path}: its {metrics.METRICS} has none of "
-      f"{', '.join(_comparable_metrics(rows))}: let the run train first."
+      f"{', '.join(_comparable_metrics(rows))}: train that run first."
     )
   return Reference(str(path), 1, curves, recipe_lib.stored_recipe(path))
 
@@ -171,7 +171,7 @@ def read(path: pathlib.Path) -> Reference:
     }
     recipe = stored.get("config")
     if not isinstance(recipe, dict | None):
-      raise errors.InputError(f"config is {recipe!r}, which is no recipe")
+      raise errors.InputError(f"config is {recipe!r}, not a recipe")
     reference = Reference(stored["recipe"], stored["num_runs"], curves, recipe)
     for name, curve in curves.items():
       sizes = {len(rows) for rows in dataclasses.astuple(curve)}
@@ -189,23 +189,23 @@ def make(
   name: str,
   recipe: Mapping[str, Any] | None = None,
 ) -> Reference:
-  """Mean and band of several runs of one recipe.
+  """Computes mean and band of several runs of one recipe.
 
-  The band is where one more run's point should lie with 95 % probability, if
-  runs are distributed normally: mean ± t · s · sqrt(1 + 1/n), with the spread s
-  pooled over neighbouring points, and at least 0.01.
+  A point of another run lies in the band with 95 % probability if runs are
+  distributed normally: mean ± t · s · sqrt(1 + 1/n), with the standard
+  deviation s pooled over neighboring points, and at least ± 0.01.
 
   Args:
-    runs: lines of metrics.jsonl of each, at least 3 of them.
-    name: of the recipe.
-    recipe: of any of the runs, by dotted name; None: not known.
+    runs: lines of metrics.jsonl of each run, at least 3 runs.
+    name: name of the recipe.
+    recipe: recipe of any of the runs, by dotted name; None: unknown.
 
   Raises:
-    ValueError: too few runs, or they have measured at different steps.
+    ValueError: too few runs, or runs with metrics at different steps.
   """
   if len(runs) < 3:
     raise errors.InputError(
-      f"{len(runs)} runs have no spread to speak of: give 3."
+      f"{len(runs)} runs are too few for a band: give at least 3."
     )
   curves = {}
   names = _comparable_metrics([row for rows in runs for row in rows])
@@ -217,7 +217,7 @@ def make(
         raise errors.InputError(
           f"run {i} has {metric} at {len(other)} steps up to "
           f"{max(other, default=0)} and run 0 at {len(steps)} up to "
-          f"{max(steps, default=0)}: give whole runs of one recipe."
+          f"{max(steps, default=0)}: give finished runs of one recipe."
         )
     if len(steps):
       curves[metric] = _band(steps, np.stack([v for _, v in found]))
@@ -227,7 +227,7 @@ def make(
 
 
 def _band(steps: np.ndarray, values: np.ndarray) -> Curve:
-  """Of values [runs, n]; see `make`."""
+  """Computes the band of values [runs, n]; see `make`."""
   from scipy import stats
 
   count, num_points = values.shape
@@ -246,11 +246,11 @@ def _band(steps: np.ndarray, values: np.ndarray) -> Curve:
 
 
 def as_json(reference: Reference, made: Mapping[str, Any]) -> str:
-  """The text of a file that `read` understands.
+  """Returns the text of a file for `read`.
 
   Args:
-    reference: of `make`.
-    made: of what, where and when; for readers.
+    reference: result of `make`.
+    made: origin of the runs: recipe, machine and date.
   """
   curves = {
     name: {
@@ -274,13 +274,13 @@ def as_json(reference: Reference, made: Mapping[str, Any]) -> str:
 
 
 def verdict(rows: Sequence[Mapping[str, Any]], reference: Reference) -> str:
-  """One line: whether a run lies inside the band, or how two runs differ.
+  """Returns a line about the place of a run in the band, or beside a run.
 
   Args:
     rows: lines of the run's metrics.jsonl.
-    reference: what it is compared with.
+    reference: the reference.
   """
-  told, missing, inside, compared = [], [], True, []
+  parts, missing, inside, compared = [], [], True, []
   for name, curve in reference.curves.items():
     steps, values = series(rows, name)
     common = (steps >= curve.steps[0]) & (steps <= curve.steps[-1])
@@ -290,8 +290,8 @@ def verdict(rows: Sequence[Mapping[str, Any]], reference: Reference) -> str:
       continue
     compared.append((steps[0], steps[-1]))
     if curve.low is None:
-      there = np.interp(steps[-1], curve.steps, curve.mean)
-      told.append(f"{name} {values[-1]:.3f} (there {there:.3f})")
+      other = np.interp(steps[-1], curve.steps, curve.mean)
+      parts.append(f"{name} {values[-1]:.3f} (reference {other:.3f})")
       continue
     low = np.interp(steps, curve.steps, curve.low)
     high = np.interp(steps, curve.steps, curve.high)
@@ -299,34 +299,35 @@ def verdict(rows: Sequence[Mapping[str, Any]], reference: Reference) -> str:
     share = 1 - above - below
     inside &= bool(share >= _MIN_SHARE_INSIDE)
     where = "above" if above > below else "below"
-    told.append(f"{name} {share:.0%}" + (f" ({where})" if share < 1 else ""))
-  if not told:
+    parts.append(f"{name} {share:.0%}" + (f" ({where})" if share < 1 else ""))
+  if not parts:
     return f"nothing to compare with {reference.name}: no step in common"
   first, last = min(a for a, _ in compared), max(b for _, b in compared)
   left_out = f"; no step in common: {', '.join(missing)}" if missing else ""
   if reference.num_runs == 1:
-    return f"at step {last}, beside {reference.name}: {', '.join(told)}" + (
-      left_out
+    return (
+      f"at step {last}, compared with {reference.name}: {', '.join(parts)}"
+      + (left_out)
     )
   total = max(curve.steps[-1] for curve in reference.curves.values())
   return (
     f"this run lies {'inside' if inside else 'OUTSIDE'} the band of "
     f"{reference.num_runs} runs of {reference.name}, from step {first} to "
-    f"{last} of its {total}; points inside: {', '.join(told)}{left_out}"
+    f"{last} of its {total}; points inside: {', '.join(parts)}{left_out}"
   )
 
 
 def recipe_note(recipe: Mapping[str, Any], reference: Reference) -> str:
-  """One line: in what another recipe a run was trained by than its reference.
+  """Returns a line about differences between the recipes of run and reference.
 
-  The seed, the label draw and fields that change no training do not count.
+  The seed, the label draw and fields that do not change training are ignored.
 
   Args:
-    recipe: of the run, by section.
-    reference: what it is compared with.
+    recipe: recipe of the run, by section.
+    reference: the reference.
 
   Returns:
-    "" where the recipes do not differ, or that of the reference is not known.
+    "" without differences, or where the recipe of the reference is unknown.
   """
   if reference.recipe is None:
     return ""
@@ -336,7 +337,7 @@ def recipe_note(recipe: Mapping[str, Any], reference: Reference) -> str:
     else _IGNORED_FIELDS + _PATH_FIELDS
   )
   found = recipe_lib.differences(reference.recipe, recipe)
-  # Where methods differ that says most.
+  # A different method comes first, as it matters most.
   names = sorted(
     found.keys() - set(same), key=lambda n: (n != "method.name", n)
   )
@@ -345,7 +346,7 @@ def recipe_note(recipe: Mapping[str, Any], reference: Reference) -> str:
   fields = []
   for name in names:
     there, here = map(reprlib.repr, found[name])
-    fields.append(f"{name} {here} (there {there})")
+    fields.append(f"{name} {here} (reference {there})")
   return (
     f"trained by another recipe than {reference.name}: "
     f"{text.first_few(fields, most=_MOST_NAMED)}"

@@ -1,7 +1,7 @@
-"""What `health` watches: a rule for each way in which training goes wrong.
+"""Health rules: one for each way in which training goes wrong.
 
-A rule gives a sentence when the newest numbers look wrong. Thresholds and where
-they come from: docs/health.md.
+A rule returns a sentence when the newest numbers look wrong. docs/health.md
+explains the thresholds and their origin.
 """
 
 from __future__ import annotations
@@ -13,41 +13,41 @@ from collections.abc import Mapping
 
 # Feature rank (RankMe) of embeddings that all point the same way is 1.
 _COLLAPSED_RANK = 1.5
-# Target confidence in units of 1 / classes, that of a flat label.
+# Target confidence in units of 1 / classes, the confidence of a uniform label.
 _FLAT = 1.5
-# KL(mean prediction ‖ prior) in units of the log of the number of classes,
-# which is what it comes to when all images get one class.
+# KL(mean prediction ‖ prior) in units of the log of the number of classes, its
+# value when all images get the same class.
 _ONE_CLASS = 0.75
-# Target confidence below the most there can be, of sure targets.
+# Distance of the target confidence from its maximum.
 _SURE = 0.01
-# Share of images whose views get one class, below which they contradict.
+# Share of images whose two large views get the same class.
 _CONTRADICTING = 0.7
-# Nothing is left to learn: confidence, and cross-entropy in nats above the
-# least that it can be.
+# Nothing is left to learn: target confidence, and cross-entropy in nats above
+# its minimum.
 _FINISHED = (0.9995, 0.01)
-# Share of the classes that a step should use, in units of what so many images
-# would use if they were spread evenly.
+# Share of the classes used in a step, in units of the share that uniformly
+# distributed images would use.
 _USED = 0.95
-# Confidence of the targets beyond the accuracy.
+# Target confidence minus accuracy.
 _GAP = 0.25
-# Sum of relative changes of the weights over a whole run at a step's pace.
+# Relative change of the weights over the entire run at the present pace.
 _DEAD = 0.001
-# Cosine of an unlabelled image and the support that is nearest to it.
+# Cosine of an unlabelled image and its nearest support.
 _FAR = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """What a recipe says that the rules need.
+  """Facts of a recipe that the rules need.
 
   Attributes:
     num_classes: columns of the predictions: classes sampled in a step.
-    labels_per_class: labelled images a class, on average.
-    images_per_step: unlabelled images a step.
-    total_steps: of the run.
+    labels_per_class: labelled images per class, on average.
+    images_per_step: unlabelled images per step.
+    total_steps: steps of the run.
     warmup_steps: steps in which the learning rate rises.
     temperature: `method.temperature`.
-    small_share: of the crops of an image, how many are small ones.
+    small_share: share of small crops among the crops of an image.
     label_smoothing: `support.label_smoothing`.
   """
 
@@ -61,49 +61,49 @@ class Facts:
   label_smoothing: float = 0.0
 
   @property
-  def least_loss(self) -> float:
-    """Cross-entropy in nats of a sure target and a vote that is all for it.
+  def min_loss(self) -> float:
+    """Smallest cross-entropy in nats: a one-hot target, a unanimous vote.
 
-    Not 0: the label of every support leaves something to the other classes.
+    It exceeds 0 because a smoothed label gives every class a share.
     """
     epsilon = self.label_smoothing
     return math.log(1 / (1 - epsilon + epsilon / self.num_classes))
 
   @property
   def early(self) -> float:
-    """Steps that count as the very beginning."""
+    """Number of steps at the beginning of a run."""
     return max(self.warmup_steps, 0.02 * self.total_steps, 1)
 
   @property
   def settled(self) -> float:
-    """Steps after which a healthy run has found its way."""
+    """Number of steps after which a healthy run makes progress."""
     return max(self.warmup_steps, 0.1 * self.total_steps)
 
 
-# A judgement of the newest numbers: a sentence, "" when all is well, or None
-# when it is not the time to judge.
+# Takes the newest numbers and returns a sentence about a problem, "" without a
+# problem, or None when it is too early or too late to judge.
 Judge = Callable[[Mapping[str, float], Facts], str | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-  """What is watched.
+  """A rule with its messages.
 
   Attributes:
-    name: in plain words.
-    on: it is judged when a line has one of these metrics.
-    judge: the judgement.
-    remedy: what to change.
-    patience: lines in a row after which a change is believed.
-    over: said when it ends; "": it does not.
+    name: name of the problem.
+    metrics: the rule applies to lines with one of these metrics.
+    judge: the rule.
+    remedy: the change that may help.
+    patience: consecutive lines before a start or an end is reported.
+    end_sentence: reported at the end; "": the problem has no end.
   """
 
   name: str
-  on: tuple[str, ...]
+  metrics: tuple[str, ...]
   judge: Judge
   remedy: str
   patience: int
-  over: str
+  end_sentence: str
 
 
 def _collapse(now: Mapping[str, float], facts: Facts) -> str | None:
@@ -112,20 +112,22 @@ def _collapse(now: Mapping[str, float], facts: Facts) -> str | None:
   rank = now.get("feature_rank", math.inf)
   if rank < _COLLAPSED_RANK:
     return (
-      "to the encoder all images look the same: their embeddings have a "
-      f"feature rank of {rank:.2f}, and 1 means a single direction."
+      "the embeddings of all images are nearly the same: their feature rank "
+      f"is {rank:.2f}, and 1 means that all point in one direction."
     )
   confidence = now.get("target_confidence", 1.0)
   if confidence < _FLAT / facts.num_classes:
     return (
-      "all images get the same flat label: target confidence is "
-      f"{confidence:.3f}, and 1 / {facts.num_classes} classes is a guess."
+      "all images get the same uniform label: target confidence is "
+      f"{confidence:.3f}, and 1 / {facts.num_classes} is that of a guess among "
+      f"{facts.num_classes} classes."
     )
   kl, most = now.get("me_max_kl", 0.0), math.log(facts.num_classes)
   if kl > _ONE_CLASS * most:
     return (
       "nearly all images get the same class: the mean prediction is "
-      f"{kl:.2f} nats from its prior, of {most:.2f} when there is one class."
+      f"{kl:.2f} nats from its prior, and {most:.2f} nats means one class for "
+      "all."
     )
   return ""
 
@@ -133,8 +135,8 @@ def _collapse(now: Mapping[str, float], facts: Facts) -> str | None:
 def _is_sure(now: Mapping[str, float], facts: Facts) -> bool:
   """Whether nearly all targets are one-hot.
 
-  The target of a small crop is the mean of those of the large ones, so that it
-  is one-hot only where they agree.
+  The target of a small crop is the mean of the targets of the large crops, and
+  one-hot only where they agree.
   """
   differ = 1 - now.get("view_agreement", 1.0)
   most = 1 - facts.small_share * differ / 2
@@ -148,24 +150,25 @@ def _saturation(now: Mapping[str, float], facts: Facts) -> str | None:
   confidence = now["target_confidence"]
   if _is_sure(now, facts) and agreement < _CONTRADICTING:
     return (
-      "every view is sure of its label, yet two views of an image get the same "
-      f"one in only {agreement:.0%}: the softmax is saturated and hardly a "
-      f"gradient is left (method.temperature is {facts.temperature:g})."
+      "targets are nearly one-hot, but the two views of an image get the same "
+      f"class for only {agreement:.0%} of the images: the softmax is "
+      "saturated, and gradients are nearly zero (method.temperature is "
+      f"{facts.temperature:g})."
     )
   loss = now.get("cross_entropy", math.inf)
   # RoPAWS weighs images by their probability of being of a known class.
-  least = now.get("in_domain", 1.0) * facts.least_loss
+  least = now.get("in_domain", 1.0) * facts.min_loss
   if confidence > _FINISHED[0] and loss - least < _FINISHED[1]:
     return (
       f"nothing is left to learn: target confidence is {confidence:.4f}, "
-      f"cross-entropy {loss:.4f} (it cannot fall below {least:.4f}), and "
-      f"{now['step']:.0f} of {facts.total_steps} steps are taken."
+      f"cross-entropy is {loss:.4f} (its minimum is {least:.4f}), after "
+      f"{now['step']:.0f} of {facts.total_steps} steps."
     )
   return ""
 
 
 def _overconfident(now: Mapping[str, float], facts: Facts) -> str | None:
-  # The first line is early whatever its length.
+  # The first line counts as early, however many steps it covers.
   first = now["step"] <= now["first_step"]
   if now["step"] > facts.early and not first:
     return None
@@ -174,7 +177,7 @@ def _overconfident(now: Mapping[str, float], facts: Facts) -> str | None:
   confidence = now["target_confidence"]
   return (
     f"target confidence is {confidence:.3f} although training has only begun: "
-    "first guesses, right or wrong, are taken for the truth "
+    "the encoder learns its first guesses, whether they are right or wrong "
     f"(method.temperature is {facts.temperature:g})."
   )
 
@@ -187,16 +190,18 @@ def _unused(now: Mapping[str, float], facts: Facts) -> str | None:
   if share >= _USED * by_chance:
     return ""
   return (
-    f"of the {facts.num_classes} classes of a step only {share:.0%} are given "
-    f"to any image, and {by_chance:.0%} would be if images were spread evenly."
+    f"only {share:.0%} of the {facts.num_classes} classes of a step are "
+    f"predicted for any image, and {by_chance:.0%} would be if images were "
+    "distributed uniformly."
   )
 
 
 def _label_shortage(now: Mapping[str, float], facts: Facts) -> str | None:
-  accuracy, what = now.get("soft_nn_top1"), "images that are watched"
+  accuracy = now.get("soft_nn_top1")
+  images = "evaluated images"
   if "pseudo_label_accuracy" in now:
     accuracy = now["pseudo_label_accuracy"]
-    what = "training images whose label is known but hidden"
+    images = "training images with a hidden label"
   if now["step"] <= facts.total_steps / 4 or "target_confidence" not in now:
     return None
   confidence = now["target_confidence"]
@@ -204,8 +209,8 @@ def _label_shortage(now: Mapping[str, float], facts: Facts) -> str | None:
     return ""
   return (
     f"target confidence is {confidence:.2f}, but only {accuracy:.0%} of the "
-    f"{what} get the right label, with {facts.labels_per_class:.3g} labelled "
-    "images a class."
+    f"{images} get the right label, with {facts.labels_per_class:.3g} labelled "
+    "images per class."
   )
 
 
@@ -219,8 +224,8 @@ def _dead(now: Mapping[str, float], facts: Facts) -> str | None:
   if now.get("grad_norm") == 0:
     why = "the gradient is 0"
   return (
-    f"the weights stand still: {why}, and at this pace the "
-    f"{facts.total_steps} steps of the run change them by "
+    f"the weights hardly change: {why}, and at this pace all "
+    f"{facts.total_steps} steps together change them by "
     f"{change * facts.total_steps:.1g} of their size."
   )
 
@@ -232,8 +237,8 @@ def _far(now: Mapping[str, float], facts: Facts) -> str | None:
   if similarity >= _FAR:
     return ""
   return (
-    "most unlabelled images resemble no labelled one: on average the nearest "
-    f"support has a cosine of {similarity:.2f} (1: the same)."
+    "most unlabelled images are unlike any labelled one: the mean cosine "
+    f"similarity to the nearest support is {similarity:.2f}, and 1 means equal."
   )
 
 
@@ -242,35 +247,35 @@ RULES = (
     "collapse",
     ("feature_rank", "target_confidence", "me_max_kl"),
     _collapse,
-    "Set method.me_max on and method.sharpen_temperature to 0.25, lower "
-    "optim.peak_lr or lengthen optim.warmup_epochs, and start again: a "
+    "Set method.me_max to True and method.sharpen_temperature to 0.25, lower "
+    "optim.peak_lr or raise optim.warmup_epochs, and start a new run: a "
     "collapsed encoder seldom recovers.",
     3,
-    "images are told apart again.",
+    "embeddings and labels differ between images again.",
   ),
   Rule(
     "saturation",
     ("target_confidence",),
     _saturation,
-    "Raise method.temperature (0.1 in the paper); where views agree, make them "
-    "harder (views.large_scale) or train shorter.",
+    "Raise method.temperature (0.1 in the paper). If the views agree, make "
+    "them harder (lower views.large_scale) or train for fewer epochs.",
     3,
-    "there is something to learn again.",
+    "there are errors to learn from again.",
   ),
   Rule(
     "unused classes",
     ("classes_used",),
     _unused,
-    "Set method.me_max on. If the data really lack some classes or are far "
-    "from balanced, leave it off or give the method a prior.",
+    "Set method.me_max to True. If classes are missing from the data or very "
+    "unbalanced, leave it False or set method.prior.",
     3,
-    "all classes are used again.",
+    "all classes are predicted again.",
   ),
   Rule(
     "label shortage",
     ("pseudo_label_accuracy", "soft_nn_top1"),
     _label_shortage,
-    "Label more images, those that stand for whole groups first, or set "
+    "Label more images, first those that resemble many others, or set "
     "method.support_loss_weight to 1.",
     2,
     "accuracy has caught up with confidence.",
@@ -280,16 +285,16 @@ RULES = (
     ("update_norm",),
     _dead,
     "Raise optim.start_lr and optim.peak_lr; the recipes in configs/ have "
-    "values for each optimiser.",
+    "values for each optimizer.",
     3,
-    "the weights move again.",
+    "the weights change again.",
   ),
   Rule(
     "overconfident too early",
     ("target_confidence",),
     _overconfident,
     "Raise method.temperature or method.sharpen_temperature, or lower "
-    "optim.start_lr and lengthen optim.warmup_epochs.",
+    "optim.start_lr and raise optim.warmup_epochs.",
     1,
     "",
   ),
@@ -297,9 +302,9 @@ RULES = (
     "far from supports",
     ("max_similarity",),
     _far,
-    "Look at the unlabelled images: are they of the labelled classes at all? "
-    "Label some that differ, or leave out what belongs to no class.",
+    "Check whether the unlabelled images show the labelled classes at all. "
+    "Label some of those that differ, or remove those of no class.",
     3,
-    "unlabelled images are near labelled ones again.",
+    "unlabelled images resemble labelled ones again.",
   ),
 )

@@ -1,1 +1,1 @@
-"""Figures."""
+"""Figures of runs, embeddings and views."""

@@ -1,4 +1,4 @@
-"""The curves of a run: losses, accuracy, and what shows its health."""
+"""Curves of a run: losses, accuracy and health metrics."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from paws_jax.monitoring import monitor
 from paws_jax.monitoring import reference_curves
 
-# (metric, label, style) of each panel. A panel shows what a method reports.
-# Losses that the method does not minimise are dashed.
+# (metric, label, style) of each panel. A panel shows the metrics that a method
+# reports; losses that it does not minimize are dashed.
 _LOSSES = (
   ("cross_entropy", "cross-entropy", "-"),
   ("me_max_kl", "me-max: KL(mean ‖ prior)", "-"),
@@ -50,13 +50,13 @@ def draw(
   losses: Sequence[str],
   reference: reference_curves.Reference | None = None,
 ) -> None:
-  """Draws four panels into the left two columns, and findings below.
+  """Draws four panels into the two left columns, and findings below them.
 
   Args:
-    figure: of matplotlib.
+    figure: figure of matplotlib.
     grid: its GridSpec, two rows and at least two columns.
     rows: lines of metrics.jsonl.
-    losses: metrics that tell what is minimised.
+    losses: metrics that the method minimizes.
     reference: curves to draw behind those of the run.
   """
   rows = [_with_relative_update(row) for row in rows]
@@ -84,7 +84,7 @@ def draw(
 
 
 def _loss_curves(losses: Sequence[str]) -> list[tuple[str, str, str]]:
-  """(metric, label, style) of the first panel."""
+  """Returns (metric, label, style) of the first panel."""
   found = [
     (name, label, "-" if name in losses else style)
     for name, label, style in _LOSSES
@@ -94,7 +94,7 @@ def _loss_curves(losses: Sequence[str]) -> list[tuple[str, str, str]]:
 
 
 def _with_relative_update(row: Mapping[str, Any]) -> Mapping[str, Any]:
-  """Adds the size of a step in units of that of the weights."""
+  """Adds the norm of a step relative to that of the weights."""
   if not row.get("param_norm"):
     return row
   return {**row, "relative_update": row["update_norm"] / row["param_norm"]}
@@ -107,7 +107,7 @@ def _draw_panel(
   title: str,
   reference: reference_curves.Reference | None,
 ) -> None:
-  """Lines of the metrics that there are, and their bands behind them."""
+  """Draws the metrics that exist, with their bands behind them."""
   for name, label, style in metrics:
     steps, values = reference_curves.series(rows, name)
     if not len(steps):
@@ -129,7 +129,7 @@ def _draw_reference(
 
 
 def _draw_trust_ratios(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-  """From the smallest to the largest of all kernels, behind the median."""
+  """Draws the range over all kernels behind the median."""
   steps, low = reference_curves.series(rows, "trust_ratio_min")
   _, high = reference_curves.series(rows, "trust_ratio_max")
   if len(steps) and len(low) == len(high):
@@ -139,9 +139,9 @@ def _draw_trust_ratios(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
 def _draw_findings(
   figure: Any, panels: Sequence[Any], findings: Sequence[monitor.Finding]
 ) -> None:
-  """A numbered line where each begins, and sentences below the panels."""
-  begun = [finding for finding in findings if not finding.ends]
-  for number, finding in enumerate(begun, start=1):
+  """Draws a numbered line at each start, and sentences below the panels."""
+  starts = [finding for finding in findings if not finding.ends]
+  for number, finding in enumerate(starts, start=1):
     for axes in panels:
       axes.axvline(finding.step, color="crimson", linestyle="--", linewidth=1)
     panels[0].annotate(
@@ -152,13 +152,13 @@ def _draw_findings(
       textcoords="offset points",
       color="crimson",
     )
-  if begun:
+  if starts:
     lines = [
       textwrap.fill(
         f"{number}  {finding.name}, step {finding.step}: {finding.sentence}",
         _CAPTION_WIDTH,
       )
-      for number, finding in enumerate(begun, start=1)
+      for number, finding in enumerate(starts, start=1)
     ]
     figure.supxlabel(
       "\n".join(lines), x=0.01, ha="left", fontsize=9, color="crimson"
@@ -166,10 +166,10 @@ def _draw_findings(
 
 
 def _finish(axes: Any, title: str) -> None:
-  """Title and legend side by side above the axes, where no curve runs."""
+  """Puts title and legend side by side above the axes."""
   axes.set_title(title, loc="left")
   axes.grid(alpha=0.3)
-  # matplotlib warns of a legend of nothing.
+  # matplotlib warns of an empty legend.
   if axes.get_legend_handles_labels()[0]:
     axes.legend(
       frameon=False,

@@ -1,4 +1,4 @@
-"""A map of embeddings: which images lie near which labelled ones."""
+"""A map of the embeddings of test images and labelled images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-# More than these make a projection no clearer, only slower.
+# More points make a projection slower, not clearer.
 _MOST_POINTS = 2000
 _MOST_SUPPORTS = 1000
 
@@ -20,10 +20,10 @@ def draw(
   support_labels: np.ndarray,
   class_names: Sequence[str],
 ) -> None:
-  """Draws t-SNE of test embeddings (dots) and labelled ones (ringed).
+  """Draws a t-SNE of test embeddings (dots) and labelled ones (ringed).
 
   Args:
-    axes: of matplotlib.
+    axes: axes of matplotlib.
     queries: [n, D] embeddings of test images; n may be 0.
     query_labels: [n] classes.
     supports: [N, D] embeddings of labelled images.
@@ -41,19 +41,19 @@ def draw(
     query_labels = query_labels[kept]
     points = np.concatenate([supports, queries[kept]])
   projection = project(points)
-  colours = colormaps["tab10" if len(class_names) <= 10 else "gist_rainbow"]
+  colors = colormaps["tab10" if len(class_names) <= 10 else "gist_rainbow"]
   scale = 1 if len(class_names) <= 10 else 1 / len(class_names)
   labelled, test = projection[:split], projection[split:]
   for k, name in enumerate(class_names):
-    colour = [colours(k * scale) if scale < 1 else colours(k)]
+    color = [colors(k * scale) if scale < 1 else colors(k)]
     mine = query_labels == k
     axes.scatter(
-      *test[mine].T, s=10, c=colour, alpha=0.7, label=escape_label(name)
+      *test[mine].T, s=10, c=color, alpha=0.7, label=escape_label(name)
     )
     axes.scatter(
       *labelled[support_labels == k].T,
       s=70,
-      c=colour,
+      c=color,
       edgecolors="black",
       linewidths=1.4,
     )
@@ -69,27 +69,27 @@ def draw(
 
 
 def evenly_spaced(num: int, most: int) -> np.ndarray:
-  """At most `most` of the rows 0..num-1, evenly spaced: the same every time."""
+  """Returns at most `most` of the rows 0..num-1, evenly spaced."""
   return np.linspace(0, num - 1, min(most, num)).astype(int)
 
 
 def project(points: np.ndarray) -> np.ndarray:
-  """[n, D] to [n, 2]: t-SNE by direction; where there is nothing to see, 0."""
+  """Projects directions [n, D] to [n, 2] by t-SNE, or equal ones to 0."""
   import threadpoolctl
   from sklearn import manifold
 
   points = points.astype(np.float64)
   points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
   # t-SNE starts from the principal components, scaled to a spread of 1e-4.
-  centred = points - points.mean(axis=0)
-  left, scale, _ = np.linalg.svd(centred, full_matrices=False)
+  centered = points - points.mean(axis=0)
+  left, scale, _ = np.linalg.svd(centered, full_matrices=False)
   start = np.zeros((len(points), 2))
   start[:, : min(2, len(scale))] = (left * scale)[:, :2]
   spread = start[:, 0].std()
   if spread < 1e-9 or len(points) < 4:
     return start
-  # One thread: sums come out the same, and OpenMP's threads, which wait
-  # spinning, take minutes for a second's work on a machine that is shared.
+  # One thread: sums are reproducible, and OpenMP's threads, which wait in busy
+  # loops, take minutes for a second of work on a shared machine.
   with threadpoolctl.threadpool_limits(1):
     return manifold.TSNE(
       perplexity=min(30, (len(points) - 1) / 3),
@@ -99,7 +99,7 @@ def project(points: np.ndarray) -> np.ndarray:
 
 
 def escape_label(name: str) -> str:
-  """A label that matplotlib takes for text, and does not leave out."""
+  """Returns a label that matplotlib shows as it is."""
   # File names need not be UTF-8.
   name = name.encode("utf-8", "backslashreplace").decode()
   name = name.replace("$", r"\$")

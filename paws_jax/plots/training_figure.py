@@ -21,10 +21,10 @@ VIEWS = "views.png"
 
 # Pixels between the tiles of a sheet, and between its groups of tiles.
 _GAP, _WIDE_GAP = 4, 16
-# Crops are enlarged to about this, originals reduced to fit into the second.
+# Side in pixels to which crops are enlarged, and to which originals are reduced.
 _CROP_SIDE, _ORIGINAL_SIDE = 96, 256
 _FONT_SIZE = 13
-# What is narrower stands side by side up to this width.
+# Strips stand side by side up to this width.
 _SHEET_WIDTH = 1000
 
 
@@ -40,7 +40,7 @@ def training_figure(
   losses: Sequence[str] = metrics.LOSSES,
   reference: reference_curves.Reference | None = None,
 ) -> None:
-  """Draws curves, what `health` has found, and a map of the embeddings.
+  """Draws curves, findings about health, and a map of the embeddings.
 
   Args:
     path: the PNG to write.
@@ -50,10 +50,10 @@ def training_figure(
     supports: [N, D] embeddings of labelled images.
     support_labels: [N] classes.
     class_names: names by class.
-    losses: metrics that tell what is minimised: `shown_losses` of the method.
+    losses: metrics that the method minimizes, its `shown_losses`.
     reference: curves to draw behind those of the run.
   """
-  # Imported here: a training run needs it only at its end.
+  # Imported here: a training run needs them only at its end.
   from matplotlib.backends import backend_agg
   from matplotlib.figure import Figure
 
@@ -76,12 +76,12 @@ def training_figure(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Strip:
-  """An image and its views, on a sheet.
+  """An image and its views on a sheet.
 
   Attributes:
-    caption: what stands above it.
+    caption: text above the image.
     original: uint8 [H, W, 1 or 3].
-    views: groups of crops, uint8 [h, w, 1 or 3] each; those of a group are of
+    views: groups of crops, uint8 [h, w, 1 or 3] each; crops of a group have
       the same size.
   """
 
@@ -91,7 +91,7 @@ class Strip:
 
 
 def views_sheet(path: epath.Path, strips: Sequence[Strip]) -> None:
-  """Draws images beside their views, as many side by side as fit.
+  """Draws images beside their views, several in a row where they fit.
 
   Tiny images are enlarged by whole numbers: each pixel becomes a square.
 
@@ -120,13 +120,13 @@ def views_sheet(path: epath.Path, strips: Sequence[Strip]) -> None:
 
 
 def _strip(strip: Strip) -> np.ndarray:
-  """One image with its views and the caption, uint8 [height, width, 3]."""
+  """Draws an image with views and caption, uint8 [height, width, 3]."""
   largest = max(len(crop) for group in strip.views for crop in group)
   scale = max(1, round(_CROP_SIDE / largest))
   groups = [_original(strip.original, max(_ORIGINAL_SIDE, largest), scale)]
   for crops in strip.views:
     tiles = [_enlarge(crop, scale) for crop in crops]
-    # Small crops are stacked as high as large ones are.
+    # Small crops are stacked to the height of the large ones.
     high = max(1, (scale * largest + _GAP) // (len(tiles[0]) + _GAP))
     columns = [
       join_tiles(tiles[i : i + high], axis=0)
@@ -138,7 +138,7 @@ def _strip(strip: Strip) -> np.ndarray:
 
 
 def _original(image: np.ndarray, longest: int, scale: int) -> np.ndarray:
-  """Enlarged like its crops, but not beyond a size; or reduced to that."""
+  """Enlarges an image like its crops up to a size, or reduces it to that."""
   from PIL import Image
 
   scale = min(scale, max(1, longest // max(image.shape[:2])))
@@ -153,13 +153,13 @@ def _enlarge(image: np.ndarray, scale: int) -> np.ndarray:
 
 
 def _caption(text: str, width: int) -> np.ndarray:
-  """A line of text, cut to a width in pixels."""
+  """Draws a line of text, cut to a width in pixels."""
   from PIL import Image
   from PIL import ImageDraw
   from PIL import ImageFont
 
   font = ImageFont.load_default(_FONT_SIZE)
-  # The font that Pillow brings along has no other letters.
+  # The font that comes with Pillow has no other letters.
   text = text.encode("latin-1", "replace").decode("latin-1")
   if font.getlength(text) > width:
     while text and font.getlength(f"{text}...") > width:
@@ -173,12 +173,12 @@ def _caption(text: str, width: int) -> np.ndarray:
 def to_levels(
   views: np.ndarray, *, mean: Sequence[float], std: Sequence[float]
 ) -> np.ndarray:
-  """Undoes the normalisation of views.
+  """Undoes the normalization of views.
 
   Args:
     views: float [..., Ch].
-    mean: of each channel, in units of the full range.
-    std: likewise.
+    mean: mean of each channel, in units of the full range.
+    std: standard deviation of each channel, in the same units.
 
   Returns:
     uint8 [..., Ch].
@@ -190,7 +190,7 @@ def to_levels(
 def join_tiles(
   tiles: Sequence[np.ndarray], *, axis: int, gap: int = _GAP
 ) -> np.ndarray:
-  """Puts images in a line, on white.
+  """Joins images in a row or column, on white.
 
   Args:
     tiles: uint8 [h, w, 3], of any sizes.

@@ -225,8 +225,8 @@ class TrainingRun:
     scalars = {k: v for k, v in scalars.items() if np.isfinite(v)}
     self._writer.write(step, scalars)
     for finding in self._monitor.add({"step": step, **scalars}):
-      self._writer.note(step, finding.texts())
-      self._progress.say(finding.lines())
+      self._writer.note(step, finding.as_row())
+      self._progress.say(finding.as_text())
 
   def _stall(self) -> float:
     """Share of the time since it was last asked that was spent waiting."""

@@ -80,27 +80,31 @@ def test_a_good_run_gets_no_finding():
 @pytest.mark.parametrize(
   ("change", "name", "words"),
   [
-    ({"feature_rank": 1.4}, "collapse", "feature rank of 1.40"),
+    ({"feature_rank": 1.4}, "collapse", "feature rank is 1.40"),
     ({"target_confidence": 0.14}, "collapse", "confidence is 0.140"),
-    ({"me_max_kl": 1.9}, "collapse", "1.90 nats from its prior, of 2.30"),
+    ({"me_max_kl": 1.9}, "collapse", "1.90 nats from its prior, and 2.30"),
     (
       {"target_confidence": 0.995, "view_agreement": 0.5},
       "saturation",
-      "in only 50%",
+      "for only 50%",
     ),
     (
       {"target_confidence": 0.9999, "cross_entropy": 0.002},
       "saturation",
-      r"nothing is left to learn: .* cannot fall below 0\.0000",
+      r"nothing is left to learn: .* minimum is 0\.0000",
     ),
-    ({"classes_used": 0.9}, "unused classes", "only 90% .* 100% would be"),
+    (
+      {"classes_used": 0.9},
+      "unused classes",
+      "only 90% of the 10 classes .* 100% would be",
+    ),
     ({"update_norm": 1e-6}, "dead learning rate", "learning rate is 0.001"),
     (
       {"update_norm": 0.0, "grad_norm": 0.0},
       "dead learning rate",
       "gradient is 0",
     ),
-    ({"max_similarity": 0.4}, "far from supports", "cosine of 0.40"),
+    ({"max_similarity": 0.4}, "far from supports", "nearest support is 0.40"),
   ],
 )
 def test_each_way_to_go_wrong_is_said_once_and_once_when_it_ends(
@@ -183,8 +187,8 @@ def test_label_smoothing_leaves_a_loss_when_nothing_is_left_to_learn():
     sharpen_temperature=0.25,
     me_max=False,
   )
-  assert facts.least_loss == pytest.approx(float(least), abs=1e-4)
-  assert FACTS.least_loss == 0
+  assert facts.min_loss == pytest.approx(float(least), abs=1e-4)
+  assert FACTS.min_loss == 0
 
   def named(**change):
     change = {"target_confidence": 0.9999} | change
@@ -208,7 +212,7 @@ def test_labels_are_short_when_confidence_outruns_accuracy(known):
   assert (begin.name, begin.step, end.step) == ("label shortage", 400, 900)
   assert "0.90" in begin.sentence
   assert "60%" in begin.sentence
-  assert "4 labelled images a class" in begin.sentence
+  assert "4 labelled images per class" in begin.sentence
   assert ("hidden" in begin.sentence) == (known == "pseudo_label_accuracy")
 
 
@@ -251,7 +255,7 @@ def test_lines_of_words_change_nothing(tmp_path):
     writer.write(row["step"], {k: v for k, v in row.items() if k != "step"})
     for finding in found:
       if finding.step == row["step"]:
-        writer.note(row["step"], finding.texts())
+        writer.note(row["step"], finding.as_row())
   writer.close()
   written = metrics.read(tmp_path / metrics.METRICS)
   assert monitor_lib.recorded(written) == found
@@ -295,10 +299,10 @@ def test_the_end_of_a_run_says_what_was_found():
   ends = {"step": 2, monitor_lib.KEY: "collapse", "event": "ends"}
   other = {"step": 3, monitor_lib.KEY: "saturation", "event": "starts"}
   assert monitor_lib.summary([{"step": 1, "loss": 0.0}]) == (
-    "health: nothing was found wrong"
+    "health: no problems found"
   )
   assert monitor_lib.summary([begins, ends, other]) == (
-    "health: collapse (over), saturation; see the lines that begin with !"
+    "health: collapse (ended), saturation; see the lines that begin with !"
   )
   # Back again.
   line = monitor_lib.summary([begins, ends, begins])
@@ -308,10 +312,10 @@ def test_the_end_of_a_run_says_what_was_found():
 def test_lines_are_short_and_say_what_to_do():
   for rule in rules.RULES:
     finding = monitor_lib.Finding(rule.name, 1234567, "word " * 60, rule.remedy)
-    lines = finding.lines().splitlines()
+    lines = finding.as_text().splitlines()
     assert lines[0].startswith(f"! {rule.name} (step 1234567): ")
     assert max(map(len, lines)) <= 79
-    assert rule.remedy.replace(" ", "") in finding.lines().replace(
+    assert rule.remedy.replace(" ", "") in finding.as_text().replace(
       "\n", ""
     ).replace(" ", "")
 
@@ -423,7 +427,7 @@ def test_few_labels_and_no_training_to_speak_of():
   assert facts.label_smoothing == 0.1
   found = find(rows, facts)
   assert names(found) == ["label shortage"]
-  assert "2 labelled images a class" in found[0].sentence
+  assert "2 labelled images per class" in found[0].sentence
 
 
 @pytest.mark.slow
@@ -452,7 +456,7 @@ def test_targets_that_are_not_sharpened():
   )
   found = find(flat, facts)
   assert names(found)[0] == "collapse"
-  assert "the same flat label" in found[0].sentence
+  assert "the same uniform label" in found[0].sentence
   assert "method.sharpen_temperature to 0.25" in found[0].remedy
   # Me-max is on, and content: labels are as flat as its prior.
   assert flat[-1]["me_max_kl"] < 0.01

@@ -120,7 +120,7 @@ def test_two_runs_are_compared_at_the_last_step_in_common(tmp_path):
   save(tmp_path / "run", [row for row in rows_of(3) if row["step"] <= 50])
   found = reference_curves.find(str(tmp_path / "run"))
   line = reference_curves.verdict(rows_of(3), found)
-  assert line.startswith("at step 50, beside ")
+  assert line.startswith("at step 50, compared with ")
 
 
 def test_runs_with_nothing_in_common(reference):
@@ -135,8 +135,8 @@ def test_another_run_has_curves_and_no_band(tmp_path):
   assert found.curves["cross_entropy"].low is None
   line = reference_curves.verdict(rows_of(3), found)
   last = rows_of(3)[-2]["cross_entropy"]
-  assert f"cross_entropy {last:.3f} (there {last:.3f})" in line
-  assert line.startswith(f"at step 1000, beside {tmp_path / 'run'}: ")
+  assert f"cross_entropy {last:.3f} (reference {last:.3f})" in line
+  assert line.startswith(f"at step 1000, compared with {tmp_path / 'run'}: ")
 
 
 def test_a_run_without_cross_entropy_is_compared_by_its_own_losses(tmp_path):
@@ -164,8 +164,8 @@ def test_a_run_of_another_recipe_is_told_with_what_differs(tmp_path):
   run = recipe_of(train__epochs=7, data__dir="/images", views__std=(0.5,))
   assert reference_curves.recipe_note(run, found) == (
     f"trained by another recipe than {tmp_path / 'run'}: "
-    "data.dir '/images' (there ''), optim.peak_lr 6.4 (there 0.5), "
-    "train.epochs 7 (there 100), views.std [0.5] (there [0.229, 0.224, 0.225])"
+    "data.dir '/images' (reference ''), optim.peak_lr 6.4 (reference 0.5), "
+    "train.epochs 7 (reference 100), views.std [0.5] (reference [0.229, 0.224, 0.225])"
   )
 
 
@@ -183,10 +183,10 @@ def test_of_many_differing_fields_the_method_and_a_few_are_named(tmp_path):
   note = reference_curves.recipe_note(run, found)
   assert note.startswith(
     f"trained by another recipe than {tmp_path / 'run'}: "
-    "method.name 'simclr' (there 'paws'), data.image_size 8 (there 0), "
+    "method.name 'simclr' (reference 'paws'), data.image_size 8 (reference 0), "
   )
   assert note.endswith(" and 2 more")
-  assert note.count("(there ") == 4
+  assert note.count("(reference ") == 4
   assert "\n" not in note
 
 
@@ -219,7 +219,7 @@ def test_fields_that_are_newer_than_the_reference_have_their_defaults(
   known = dataclasses.replace(reference, recipe=old)
   assert reference_curves.recipe_note(recipe_of(), known) == ""
   note = reference_curves.recipe_note(recipe_of(optim__b2=0.9), known)
-  assert note.endswith(": optim.b2 0.9 (there 0.999)")
+  assert note.endswith(": optim.b2 0.9 (reference 0.999)")
 
 
 def test_a_reference_without_a_recipe_is_compared_without(reference, tmp_path):
@@ -249,7 +249,7 @@ def test_a_band_ships_its_recipe_without_seeds_and_places(
   run = recipe_of(seed=2, data__dir="/mnt", optim__peak_lr=0.5)
   assert reference_curves.recipe_note(run, found) == ""
   assert reference_curves.recipe_note(recipe_of(), found) == (
-    "trained by another recipe than tiny: optim.peak_lr 6.4 (there 0.5)"
+    "trained by another recipe than tiny: optim.peak_lr 6.4 (reference 0.5)"
   )
 
 
@@ -311,7 +311,7 @@ def test_a_damaged_file_is_refused(text, tmp_path):
 
 
 def test_two_runs_have_no_spread():
-  with pytest.raises(ValueError, match="2 runs have no spread"):
+  with pytest.raises(ValueError, match="2 runs are too few"):
     reference_curves.make([rows_of(0), rows_of(1)], "x")
 
 

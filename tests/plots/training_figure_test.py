@@ -132,7 +132,7 @@ def crimson(pixels):
 
 def test_findings_are_marked_and_told(tmp_path):
   plain = draw(tmp_path / "a.png", num_classes=3, labelled_per_class=2)
-  told = [*ROWS, {"step": 2, **FINDING.texts()}]
+  told = [*ROWS, {"step": 2, **FINDING.as_row()}]
   marked = draw(
     tmp_path / "b.png", num_classes=3, labelled_per_class=2, rows=told
   )
@@ -143,7 +143,7 @@ def test_findings_are_marked_and_told(tmp_path):
 
 
 def test_the_end_of_a_finding_is_not_marked(tmp_path):
-  over = {"step": 2, **FINDING.texts(), "event": "ends"}
+  over = {"step": 2, **FINDING.as_row(), "event": "ends"}
   pixels = draw(
     tmp_path / "a.png", num_classes=3, labelled_per_class=2, rows=[*ROWS, over]
   )

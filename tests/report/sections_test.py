@@ -124,7 +124,7 @@ def test_what_was_found_out_about_training_is_told():
   row = {"step": 1000, "loss": 1.0, "cross_entropy": 1.0}
   finding = monitor.Finding("collapse", 1000, "All alike.", "Lower it.")
   over = monitor.Finding("collapse", 1000, "It is over.", "", ends=True)
-  rows = [row, *({"step": 1000} | f.texts() for f in (finding, over))]
+  rows = [row, *({"step": 1000} | f.as_row() for f in (finding, over))]
   section = sections_lib.training(evidence(metrics=rows))
   assert section.text == ("From step 1,000: All alike. Lower it.",)
 
