@@ -119,12 +119,12 @@ def _draw_panel(
 
 
 def _draw_reference(
-  axes: Any, curve: reference_curves.Curve, colour: Any
+  axes: Any, curve: reference_curves.Curve, color: Any
 ) -> None:
-  axes.plot(curve.steps, curve.mean, ":", color=colour, linewidth=1.2)
+  axes.plot(curve.steps, curve.mean, ":", color=color, linewidth=1.2)
   if curve.low is not None:
     axes.fill_between(
-      curve.steps, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0
+      curve.steps, curve.low, curve.high, color=color, alpha=0.18, linewidth=0
     )
 
 

@@ -21,7 +21,7 @@ VIEWS = "views.png"
 
 # Pixels between the tiles of a sheet, and between its groups of tiles.
 _GAP, _WIDE_GAP = 4, 16
-# Side in pixels to which crops are enlarged, and to which originals are reduced.
+# Sides in pixels to which crops are enlarged and originals are reduced.
 _CROP_SIDE, _ORIGINAL_SIDE = 96, 256
 _FONT_SIZE = 13
 # Strips stand side by side up to this width.

@@ -165,7 +165,8 @@ def test_a_run_of_another_recipe_is_told_with_what_differs(tmp_path):
   assert reference_curves.recipe_note(run, found) == (
     f"trained by another recipe than {tmp_path / 'run'}: "
     "data.dir '/images' (reference ''), optim.peak_lr 6.4 (reference 0.5), "
-    "train.epochs 7 (reference 100), views.std [0.5] (reference [0.229, 0.224, 0.225])"
+    "train.epochs 7 (reference 100), "
+    "views.std [0.5] (reference [0.229, 0.224, 0.225])"
   )
 
 
