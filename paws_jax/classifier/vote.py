@@ -25,7 +25,7 @@ def make_voter(
   mesh: jax.sharding.Mesh,
   in_domain_temperature: float | None = None,
 ) -> Callable[..., predictions.Predictions]:
-  """Puts a bank on the devices.
+  """Puts a support bank on the devices.
 
   Args:
     support_bank: the supports.
@@ -96,7 +96,7 @@ def _vote(
   similarities = jnp.matmul(
     losses.normalize(features), supports.T, precision=highest
   )
-  weights = jax.nn.softmax(similarities / temperature, axis=-1)
+  weights = losses.vote_weights(similarities, temperature=temperature)
   if linear is None:
     # Not a product with one-hot rows: 128,000 supports of 1,000 classes would
     # take half a gigabyte for them.
@@ -107,12 +107,11 @@ def _vote(
     kernel, bias = linear
     logits = jnp.matmul(features, kernel, precision=highest) + bias[None, :]
     probabilities = jax.nn.softmax(logits, axis=-1)
-  logs = jnp.log(jnp.where(probabilities > 0, probabilities, 1))
   nearest, indices = jax.lax.top_k(similarities, max(num_supports, 1))
   decided = (
     probabilities,
     jnp.argmax(probabilities, axis=-1).astype(jnp.int32),
-    -jnp.sum(probabilities * logs, axis=-1),
+    -losses.negative_entropy(probabilities),
     # Rounding may take a support itself below 0.
     jnp.maximum(1 - nearest[:, 0], 0),
     indices[:, :num_supports],

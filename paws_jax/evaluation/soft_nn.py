@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from paws_jax.evaluation import accuracy
-from paws_jax.evaluation import neighbours
+from paws_jax.evaluation import chunked_vote
 
 
 def soft_nn_probabilities(
@@ -16,6 +16,7 @@ def soft_nn_probabilities(
   num_classes: int,
   temperature: float,
   batch_size: int = 1024,
+  chunk_size: int = chunked_vote.CHUNK_SIZE,
   leave_one_out: bool = False,
 ) -> np.ndarray:
   """Class probabilities by a vote of the supports.
@@ -26,12 +27,12 @@ def soft_nn_probabilities(
     support_labels: [N] integers in [0, num_classes).
     num_classes: K.
     temperature: τ > 0.
-    batch_size: queries at once; changes nothing but memory. The supports are
-      met in chunks, too: see `nearest_neighbours.vote`.
+    batch_size: queries at once; changes nothing but memory and rounding.
+    chunk_size: supports at once; also.
     leave_one_out: query i does not vote for itself; queries are the supports.
 
   Returns:
-    [n, K] on the host.
+    [n, K] on the host, float32 (float64 if the embeddings are, in x64).
 
   Raises:
     ValueError: for shapes that do not fit, none of either, labels outside the
@@ -60,15 +61,15 @@ def soft_nn_probabilities(
       f"leave_one_out needs queries that are the supports, at least 2; got "
       f"{len(queries)} queries and {len(supports)} supports."
     )
-  return neighbours.vote(
+  votes = chunked_vote.in_batches(
     queries,
-    supports,
-    support_labels,
+    chunked_vote.cut(supports, support_labels, chunk_size),
+    batch_size=batch_size,
+    excluded=np.arange(len(queries)) if leave_one_out else None,
     num_classes=num_classes,
     temperature=temperature,
-    batch_size=batch_size,
-    leave_one_out=leave_one_out,
   )
+  return votes.probabilities
 
 
 def soft_nn_accuracy(

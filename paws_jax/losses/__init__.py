@@ -24,6 +24,7 @@ normalize = similarity.normalize
 cosine_similarities = similarity.cosine_similarities
 label_rows = similarity.label_rows
 soft_nearest_neighbours = similarity.soft_nearest_neighbours
+vote_weights = similarity.vote_weights
 sharpen = similarity.sharpen
 cross_entropy = similarity.cross_entropy
 negative_entropy = similarity.negative_entropy

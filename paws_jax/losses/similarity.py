@@ -94,12 +94,25 @@ def soft_nearest_neighbours(
   """
   check_supports(queries, supports, support_labels)
   similarities = cosine_similarities(queries, supports)
-  weights = jax.nn.softmax(similarities / temperature, axis=-1)
+  weights = vote_weights(similarities, temperature=temperature)
   return jnp.matmul(
     weights,
     support_labels.astype(weights.dtype),
     precision=jax.lax.Precision.HIGHEST,
   )
+
+
+def vote_weights(similarities: jax.Array, *, temperature: float) -> jax.Array:
+  """Share of each support in the vote of `soft_nearest_neighbours`.
+
+  Args:
+    similarities: [n, N] cosines.
+    temperature: τ > 0.
+
+  Returns:
+    [n, N]; rows sum to 1.
+  """
+  return jax.nn.softmax(similarities / temperature, axis=-1)
 
 
 def sharpen(probs: jax.Array, *, temperature: float) -> jax.Array:

@@ -181,18 +181,14 @@ def voters(
     (places in the bank int [m, k], shares [m, k]), the greatest first.
   """
   places = np.asarray(places, int)
-  queries, supports = (
-    rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    for rows in (judged.embeddings[places], support_bank.embeddings)
+  supports = support_bank.embeddings
+  return neighbours.voters(
+    judged.embeddings[places],
+    supports,
+    min(most, len(supports) - judged.leave_one_out),
+    temperature=temperature,
+    excluded=places if judged.leave_one_out else None,
   )
-  exponents = queries @ supports.T / temperature
-  if judged.leave_one_out:
-    exponents[np.arange(len(places)), places] = -np.inf
-  shares = np.exp(exponents - exponents.max(axis=1, keepdims=True))
-  shares /= shares.sum(axis=1, keepdims=True)
-  count = min(most, len(supports) - judged.leave_one_out)
-  order = np.argsort(-shares, axis=1, kind="stable")[:, :count]
-  return order, np.take_along_axis(shares, order, axis=1)
 
 
 def _vote(
