@@ -1,0 +1,56 @@
+"""The learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from paws_jax import errors
+
+
+def warmup_cosine(
+  *,
+  start_lr: float,
+  peak_lr: float,
+  final_lr: float,
+  warmup_steps: int,
+  total_steps: int,
+) -> optax.Schedule:
+  """Linear warm-up, then half a cosine; constant after the last step.
+
+  lr(0) = start_lr, lr(warmup_steps) = peak_lr, lr(t ≥ total_steps) = final_lr
+  (PAWS, section 5, 2021).
+
+  Args:
+    start_lr: learning rate of the first step.
+    peak_lr: learning rate after the warm-up.
+    final_lr: learning rate at and after `total_steps`.
+    warmup_steps: length of the warm-up in steps; 0 starts at the peak.
+    total_steps: length of warm-up and cosine together, in steps.
+
+  Returns:
+    A function from the step (integer, from 0) to the learning rate.
+
+  Raises:
+    InputError: the warm-up is negative or longer than the total.
+  """
+  if not 0 <= warmup_steps <= total_steps:
+    raise errors.InputError(
+      f"warmup_steps = {warmup_steps} must lie in [0, total_steps = "
+      f"{total_steps}]: lower the warm-up or train longer."
+    )
+
+  def schedule(step: jax.Array | int) -> jax.Array:
+    step = jnp.asarray(step, dtype=float)
+    warmup = start_lr + (peak_lr - start_lr) * step / max(warmup_steps, 1)
+    rest = max(total_steps - warmup_steps, 1)
+    progress = jnp.clip((step - warmup_steps) / rest, 0, 1)
+    cosine = final_lr + (peak_lr - final_lr) * (
+      0.5 * (1 + jnp.cos(math.pi * progress))
+    )
+    return jnp.where(step < warmup_steps, warmup, cosine)
+
+  return schedule
