@@ -1,1 +1,1 @@
-"""Weights of other formats and runs: reading, naming, writing."""
+"""Weights of other formats and runs: reading, renaming and writing."""

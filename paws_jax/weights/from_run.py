@@ -1,7 +1,7 @@
-"""Reads the encoder of another run's newest checkpoint; changes nothing there.
+"""Reads the encoder of another run's newest checkpoint without changing it.
 
-Not `checkpoint.Checkpointer`: it is for a run's own process, tidies up and sets
-damaged checkpoints aside, and the other run may be going on.
+`checkpoint.Checkpointer` is for a run's own process: it deletes and renames
+checkpoints, and the other run may still be training.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _PARTS = ("params", "model_state")
 
 
 def is_run(path: epath.Path) -> bool:
-  """Whether a directory is a run's workdir."""
+  """Whether a directory is the workdir of a run."""
   return (path / workdir_lib.CHECKPOINTS).is_dir()
 
 
 def steps(path: epath.Path) -> list[int]:
-  """Steps of the complete checkpoints in a run's workdir, ascending."""
+  """Returns the steps of the complete checkpoints of a run, ascending."""
   directory = path / workdir_lib.CHECKPOINTS
   if not directory.is_dir():
     return []
@@ -36,9 +36,9 @@ def steps(path: epath.Path) -> list[int]:
 
 
 def read(path: epath.Path) -> tuple[dict[str, Any], int]:
-  """Reads the newest checkpoint of a run, but for the optimiser's state.
+  """Reads the newest checkpoint of a run, without the optimizer's state.
 
-  Of several processes each reads by itself.
+  With several processes each reads by itself.
 
   Args:
     path: the run's workdir.
@@ -47,25 +47,26 @@ def read(path: epath.Path) -> tuple[dict[str, Any], int]:
     {"params", "batch_stats"} of numpy arrays, and the step.
 
   Raises:
-    WeightsError: when there is no checkpoint, or the newest one is damaged.
+    WeightsError: the run has no checkpoint, or the newest one is damaged.
   """
   complete = steps(path)
   if not complete:
     raise errors.WeightsError(
-      f"the run in {path} has no checkpoint yet: let it write one first."
+      f"the run in {path} has no checkpoint yet: wait until it has written one."
     )
   step = complete[-1]
   directory = path / workdir_lib.CHECKPOINTS
   # A damaged file can surface as any exception of orbax or TensorStore.
   try:
-    sealed = json.loads((directory / str(step) / "meta/metadata").read_text())
-    described = json.loads(sealed["text"])["arrays"]
-    restored = _restore(directory / str(step) / "state", described)
-    wrong = _differing(restored, described)
+    metadata = json.loads((directory / str(step) / "meta/metadata").read_text())
+    stored = json.loads(metadata["text"])["arrays"]
+    restored = _restore(directory / str(step) / "state", stored)
+    changed = _changed_arrays(restored, stored)
   except Exception as error:
     raise _damaged(path, step, f"{type(error).__name__}: {error}") from error
-  if wrong:
-    raise _damaged(path, step, f"{', '.join(wrong)} differ from their digests")
+  if changed:
+    names = ", ".join(changed)
+    raise _damaged(path, step, f"{names} differ from their digests")
   return {
     "params": restored["params"],
     "batch_stats": restored["model_state"]["batch_stats"],
@@ -73,9 +74,9 @@ def read(path: epath.Path) -> tuple[dict[str, Any], int]:
 
 
 def _restore(
-  directory: epath.Path, described: Mapping[str, Any]
+  directory: epath.Path, stored: Mapping[str, Any]
 ) -> dict[str, Any]:
-  item = _tree(described)
+  item = _tree(stored)
   as_numpy = jax.tree.map(
     lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item
   )
@@ -88,10 +89,10 @@ def _restore(
     )
 
 
-def _tree(described: Mapping[str, Any]) -> dict[str, Any]:
-  """{"params/a/b": [shape, dtype, digest]} as a tree of shapes."""
+def _tree(stored: Mapping[str, Any]) -> dict[str, Any]:
+  """Makes a tree of shapes of {"params/a/b": [shape, dtype, digest]}."""
   tree: dict[str, Any] = {}
-  for name, (shape, dtype, _) in described.items():
+  for name, (shape, dtype, _) in stored.items():
     *path, leaf = name.split("/")
     if path and path[0] in _PARTS:
       node = tree
@@ -101,15 +102,15 @@ def _tree(described: Mapping[str, Any]) -> dict[str, Any]:
   return tree
 
 
-def _differing(
-  restored: Mapping[str, Any], described: Mapping[str, Any]
+def _changed_arrays(
+  restored: Mapping[str, Any], stored: Mapping[str, Any]
 ) -> list[str]:
-  """Names of arrays that are not as they were written."""
+  """Returns the names of arrays that differ from their stored digest."""
   names = []
   for path, leaf in jax.tree.leaves_with_path(restored):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
-    # One by one: a program for each shape compiles sooner than one for all.
-    if int(digests.of_arrays(leaf)) != described[name][2]:
+    # One by one: a program per shape compiles faster than one for all arrays.
+    if int(digests.of_arrays(leaf)) != stored[name][2]:
       names.append(name)
   return names
 
@@ -117,6 +118,6 @@ def _differing(
 def _damaged(path: epath.Path, step: int, reason: str) -> errors.WeightsError:
   return errors.WeightsError(
     f"checkpoint {step} of the run in {path} cannot be used "
-    f"({reason.splitlines()[0][:300]}): remove it to use the one before, or "
-    "name another run."
+    f"({reason.splitlines()[0][:300]}): remove it to use the previous one, "
+    "or name another run."
   )

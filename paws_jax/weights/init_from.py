@@ -1,8 +1,8 @@
-"""`model.init_from`: weights to start from, wherever they come from.
+"""`model.init_from`: initial weights from a file, a run or a classifier.
 
-A file of PyTorch's (public PAWS checkpoints, torchvision's and timm's ResNets),
-another run, or a saved classifier. All become a state dict under PyTorch's
-names, and go into the encoder from there.
+A file is one of PyTorch (public PAWS checkpoints, ResNets of torchvision and
+timm), safetensors or NumPy. All sources become a state dict with PyTorch's
+names, from which the encoder is filled.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ from paws_jax.weights import open_file
 from paws_jax.weights import state_dict
 from paws_jax.weights import torch_names
 
-# Names in an error or a line; a whole network would fill the screen.
-_LISTED = 30
-_NAMED = 4
+# Names listed in an error, and in the line about the loaded weights.
+_MAX_ERROR_LINES = 30
+_MAX_NAMES = 4
 
 
 def init_from(path: str, params: Any, model_state: Any) -> tuple[Any, Any, str]:
   """Puts the weights that a path holds into an encoder.
 
-  The trunk must fit as a whole. So must the heads that are there; others stay
-  as they are, and a classifier on top is left out. Of several processes all
-  call it, each reads by itself, and they must have read the same.
+  Every array of the trunk must fit, and every array of the heads that the
+  source holds; other heads keep their values, and a classifier is ignored. All
+  processes of a run call it, each reads by itself, and the results must agree.
 
   Args:
-    path: a file (see `weight_files.opened`), a run's workdir, or the directory
-      of a saved classifier.
-    params: of the encoder, {"trunk", "projection", ...}: arrays, or
-      `jax.ShapeDtypeStruct`s to try out whether the weights fit.
-    model_state: {"batch_stats", ...}; the rest of it stays as it is.
+    path: a file (see `open_file.open_weights`), the workdir of a run, or the
+      directory of a saved classifier.
+    params: parameters of the encoder, {"trunk", "projection", ...}, as arrays,
+      or as `jax.ShapeDtypeStruct`s to check whether the weights fit.
+    model_state: {"batch_stats", ...}; other entries are kept.
 
   Returns:
-    params and model_state with the weights as numpy arrays in the places that
-    they fill, and a line that says what was and what was not loaded.
+    params and model_state, with loaded weights as numpy arrays, and a line that
+    lists the arrays that were and were not loaded.
 
   Raises:
-    FileNotFoundError: when there is nothing at the path.
-    WeightsError: a ValueError; when it holds no weights, they are damaged, not
-      finite, or must not be trusted, or do not fit: listed by name.
-    errors.DistributedError: when the processes have not read the same.
+    FileNotFoundError: the path does not exist.
+    WeightsError: a ValueError; the source holds no weights, or they are
+      damaged, not finite, unsafe, or do not fit; lists them by name.
+    errors.DistributedError: the processes have read different weights.
   """
   template = {"params": params, "batch_stats": model_state["batch_stats"]}
   filled, line = agree.on_all(lambda: _read(path, template))
@@ -67,7 +67,7 @@ def init_from(path: str, params: Any, model_state: Any) -> tuple[Any, Any, str]:
 
 
 def _read(path: str, template: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-  """The arrays that fit into `template`, as a part of it, and the line."""
+  """Returns the arrays for `template`, as a part of it, and the line."""
   with _source(path) as (state, origin):
     keep = {"trunk", *state.heads}
     wanted = {name: _select(tree, keep) for name, tree in template.items()}
@@ -82,21 +82,19 @@ def _read(path: str, template: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     except ValueError as error:
       raise errors.WeightsError(
         f"model.init_from={path} ({origin}): {_shorten(str(error))}\nmodel."
-        "name, width and prediction_head, projection_hidden_dim and output_dim "
+        "name, width, prediction_head, projection_hidden_dim and output_dim "
         "(fc. is the projection head, pred. the prediction head), and the "
-        "images' channels must be those of the weights."
+        "number of channels of the images must be those of the weights."
       ) from error
   return filled, _summary(path, origin, template, filled, left_out)
 
 
 @contextlib.contextmanager
 def _source(path: str) -> Iterator[tuple[state_dict.StateDict, str]]:
-  """The weights at a path, and what they are in words."""
+  """Yields the weights at a path, and a description of their source."""
   place = files.resolve(path)
   if not place.exists():
-    raise errors.MissingFileError(
-      f"model.init_from={path}: there is no such file."
-    )
+    raise errors.MissingFileError(f"model.init_from={path} does not exist.")
   if not place.is_dir():
     with open_file.open_weights(place) as tree:
       state = state_dict.find(tree)
@@ -128,7 +126,7 @@ def _directory(path: epath.Path) -> tuple[Mapping[str, Any], str]:
 def _select(
   tree: Mapping[str, Any], keep: set[str], path: str = ""
 ) -> dict[str, Any]:
-  """Subtrees whose path is in `keep`."""
+  """Returns the subtrees whose path is in `keep`."""
   chosen = {}
   for name, node in tree.items():
     below = f"{path}/{name}".lstrip("/")
@@ -140,7 +138,7 @@ def _select(
 
 
 def _merge(tree: Any, new: Mapping[str, Any]) -> Any:
-  """`tree` with the leaves of `new` in their places."""
+  """Returns `tree` with leaves replaced by those of `new`."""
   if not isinstance(tree, Mapping):
     return new
   return {
@@ -173,22 +171,24 @@ def _check_finite(filled: Any) -> None:
 
 def _shorten(message: str) -> str:
   first, *lines = message.splitlines()
-  listed = text.first_few(lines, most=_LISTED, separator="\n")
+  listed = text.first_few(lines, most=_MAX_ERROR_LINES, separator="\n")
   return f"{first}\n{listed}" if lines else message
 
 
 def _summary(
   path: str, origin: str, template: Any, filled: Any, left_out: list[str]
 ) -> str:
-  """What was and was not loaded."""
+  """Returns a line about the arrays that were and were not loaded."""
   parts = [f"{len(jax.tree.leaves(filled))} arrays from {path} ({origin})"]
   loaded = _names(filled)
-  stay = [name for name in _names(template) if name not in loaded]
-  if stay:
-    modules = dict.fromkeys(name.split("/")[1] for name in stay)
-    parts.append(f"initial stay {len(stay)} of {', '.join(modules)}")
+  kept = [name for name in _names(template) if name not in loaded]
+  if kept:
+    modules = dict.fromkeys(name.split("/")[1] for name in kept)
+    parts.append(
+      f"{len(kept)} keep their initial values ({', '.join(modules)})"
+    )
   if left_out:
-    parts.append(f"left out {text.first_few(left_out, most=_NAMED)}")
+    parts.append(f"not used: {text.first_few(left_out, most=_MAX_NAMES)}")
   return "init_from: " + "; ".join(parts)
 
 

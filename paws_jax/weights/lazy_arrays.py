@@ -1,4 +1,4 @@
-"""Arrays of a file that are read when they are asked for."""
+"""Arrays in an open file, each read on access."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class StoredArray:
   """An array in an open file; `numpy.asarray` reads it.
 
   Attributes:
-    shape: its shape.
-    dtype: its dtype, also bfloat16 of ml_dtypes.
-    read: reads it.
+    shape: shape of the array.
+    dtype: dtype of the array, also bfloat16 of ml_dtypes.
+    read: reads the array.
   """
 
   shape: tuple[int, ...]
@@ -27,22 +27,22 @@ class StoredArray:
   read: Callable[[], np.ndarray]
 
   def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-    """Reads it, for `numpy.asarray`."""
+    """Reads the array, for `numpy.asarray`."""
     array = self.read()
     return array.astype(dtype or array.dtype, copy=bool(copy))
 
   def __setstate__(self, state: Any) -> None:
-    """Refuses what a pickle would set here."""
+    """Refuses attributes that a pickle sets."""
     raise errors.WeightsError("a pickle sets the attributes of a tensor")
 
 
 def num_bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
-  """Size of an array; Python's integers do not overflow."""
+  """Returns the size of an array in bytes, without overflow."""
   return math.prod(shape) * dtype.itemsize
 
 
 def is_shape(value: Any) -> bool:
-  """Whether it is a tuple or list of integers of at least 0."""
+  """Whether a value is a tuple or list of integers of at least 0."""
   return isinstance(value, (tuple, list)) and all(
     type(size) is int and size >= 0 for size in value
   )

@@ -1,4 +1,4 @@
-"""Opens files of weights: PyTorch's, safetensors, NumPy's npz."""
+"""Opens files of weights in the formats of PyTorch, safetensors and NumPy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paws_jax import errors
 from paws_jax.weights import lazy_arrays
 from paws_jax.weights import torch_file
 
-# As safetensors calls them; weights of others would be no floats.
+# The dtypes of safetensors that weights may have.
 _SAFETENSORS = {
   "F64": np.dtype("<f8"),
   "F32": np.dtype("<f4"),
@@ -31,8 +31,8 @@ _NPY_HEADERS: dict[tuple[int, int], Callable[[Any], Any]] = {
   (1, 0): np.lib.format.read_array_header_1_0,
   (2, 0): np.lib.format.read_array_header_2_0,
 }
-# An npz may be packed, and weights pack badly: what unpacks to more is a trap.
-_MOST_UNPACKED = 32
+# Weights hardly compress: an npz of a larger ratio is refused as an attack.
+_MAX_COMPRESSION = 32
 _FREE_BYTES = 2**26
 
 
@@ -41,17 +41,17 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[Any]:
   """Opens a file of weights.
 
   Args:
-    path: .safetensors, .npz, or anything that `torch.save` has written; on a
-      local disk.
+    path: path on a local disk of a .safetensors or .npz file, or of any file
+      that `torch.save` has written.
 
   Yields:
-    dicts, lists and so on with `StoredArray`s, which must be read before this
-    ends. A file of safetensors or npz is one dict by name.
+    Dicts, lists and so on with `StoredArray`s, which must be read before the
+    context ends. A .safetensors or .npz file is one dict by name.
 
   Raises:
-    FileNotFoundError: when there is no such file.
-    WeightsError: when it is damaged, cut off, or not to be trusted; names it.
-    OSError: when it cannot be read.
+    FileNotFoundError: the file does not exist.
+    WeightsError: the file is damaged, truncated or unsafe; names it.
+    OSError: the file cannot be read.
   """
   local = pathlib.Path(path).expanduser()
   if not local.is_file():
@@ -70,8 +70,8 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[Any]:
     if str(local) in str(error):
       raise
     raise errors.WeightsError(
-      f"{local} is not used: {error}. If it is what it should be, load it "
-      "where it was made and save its state dict alone, as safetensors."
+      f"{local} is not used: {error}. If you trust the file, load it where "
+      "it was made and save its state dict alone, as safetensors."
     ) from error
 
 
@@ -95,7 +95,7 @@ def _safetensors(
       lambda: file.get_tensor(name),
     )
 
-  # The package checks shapes and places against the size of the file.
+  # The package checks shapes and offsets against the size of the file.
   try:
     with safetensors.safe_open(path, framework="np") as file:
       yield {name: stored(file, name) for name in file.keys()}  # noqa: SIM118
@@ -105,12 +105,12 @@ def _safetensors(
 
 @contextlib.contextmanager
 def _npz(file: Any) -> Iterator[dict[str, lazy_arrays.StoredArray]]:
-  """Not `numpy.load`: it allocates what a header claims before it reads."""
+  """Opens an npz; `numpy.load` would allocate any size that a header claims."""
   size = file.seek(0, os.SEEK_END)
   try:
     with zipfile.ZipFile(file) as archive:
       total = sum(entry.file_size for entry in archive.infolist())
-      if total > _MOST_UNPACKED * size + _FREE_BYTES:
+      if total > _MAX_COMPRESSION * size + _FREE_BYTES:
         raise errors.WeightsError(
           f"it has {size} bytes and claims to unpack to {total}"
         )
@@ -129,7 +129,7 @@ def _npz(file: Any) -> Iterator[dict[str, lazy_arrays.StoredArray]]:
 
 
 def _npy(archive: zipfile.ZipFile, name: str) -> lazy_arrays.StoredArray:
-  """An entry; its header is checked against its size before it is read."""
+  """Opens an entry, and checks its header against its size."""
   try:
     with archive.open(name) as entry:
       version = np.lib.format.read_magic(entry)
@@ -137,12 +137,12 @@ def _npy(archive: zipfile.ZipFile, name: str) -> lazy_arrays.StoredArray:
       start = entry.tell()
   except (ValueError, KeyError) as error:
     raise errors.WeightsError(
-      f"its entry {name} is no array: {error}"
+      f"its entry {name} is not an array: {error}"
     ) from error
   left = archive.getinfo(name).file_size - start
   if dtype.hasobject or lazy_arrays.num_bytes(shape, dtype) != left:
     raise errors.WeightsError(
-      f"its entry {name} claims the shape {shape} of {dtype}, and has {left} "
+      f"its entry {name} claims the shape {shape} of {dtype}, but has {left} "
       "bytes"
     )
 

@@ -1,10 +1,9 @@
-"""Reads the pickles inside PyTorch's files without running what they say.
+"""Reads the pickles in PyTorch's files without running code from them.
 
-A pickle is a program: it may import and call anything. Here it may do what
-PyTorch's own `torch.save` of tensors in dicts and lists needs. First its
-operations are looked through, then it is run with names that stand for inert
-objects of ours: no module is imported for it, and no class or function of
-anything else ever reaches it.
+A pickle is a program that may import and call anything. Only the operations
+that `torch.save` needs for tensors in dicts and lists are allowed. They are
+checked first; then the pickle is read with inert objects in place of names: no
+module is imported, and no other class or function is reachable.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from typing import ClassVar
 
 from paws_jax import errors
 
-# Names that come with what a training script saves besides: their values are
-# of no use here, and whoever reads them finds an `Inert`.
+# Names in further objects that training scripts save. Their values are not
+# needed, and each is replaced by an `Inert`.
 _INERT = {
   ("_codecs", "encode"),
   ("argparse", "Namespace"),
@@ -36,9 +35,9 @@ _INERT = {
   ("torch", "bfloat16"),
 }
 
-# What `torch.save` writes, of any protocol. The rest, among it what counts on
-# a registry of the reader (EXT1) or allocates by a number in the file
-# (BYTEARRAY8), is refused.
+# The operations that `torch.save` writes, in any protocol. All others are
+# refused, such as those that use a registry of the reader (EXT1) or allocate
+# as much as the file claims (BYTEARRAY8).
 _OPERATIONS = re.compile(
   r"PROTO|FRAME|STOP|MARK|"
   r"NONE|NEWTRUE|NEWFALSE|INT|BININT|BININT1|BININT2|LONG|LONG1|FLOAT|BINFLOAT|"
@@ -48,12 +47,12 @@ _OPERATIONS = re.compile(
   r"PUT|BINPUT|LONG_BINPUT|MEMOIZE|GET|BINGET|LONG_BINGET|"
   r"GLOBAL|STACK_GLOBAL|REDUCE|BUILD|NEWOBJ|BINPERSID"
 )
-# A list of tensors is some 100 kB; this bounds the time to look it through.
-_MOST_BYTES = 2**26
+# A list of tensors has about 100 kB; the limit bounds the time to check it.
+_MAX_BYTES = 2**26
 
 
 class Inert:
-  """Stands for an object whose value is of no use; takes and keeps nothing."""
+  """A placeholder for an object whose value is not needed."""
 
   __slots__ = ()
 
@@ -66,7 +65,7 @@ class Inert:
 
 
 class _Dict(dict):
-  """An OrderedDict with or without attributes (`state_dict()._metadata`)."""
+  """A dict for an OrderedDict, whose attributes are ignored."""
 
   def __init__(self, items: Iterable[tuple[Any, Any]] = ()):
     pairs = [(key, value) for key, value in items]
@@ -78,7 +77,7 @@ class _Dict(dict):
 
 
 class _Call:
-  """A function that a pickle may call, and can do nothing else with."""
+  """A function that a pickle may call, and not use in any other way."""
 
   __slots__ = ("_function",)
 
@@ -90,7 +89,7 @@ class _Call:
     return self._function(*args)
 
   def __setstate__(self, state: Any) -> None:
-    """Refuses what a pickle would set here."""
+    """Refuses attributes that a pickle sets."""
     raise errors.WeightsError("a pickle sets a function's attributes")
 
 
@@ -103,19 +102,19 @@ def load(
   """Reads one pickle.
 
   Args:
-    data: it, from its first byte to its last.
-    names: {(module, name): what stands for it}: a function, which becomes
-      callable for the pickle, or a plain object.
-    persistent: what a persistent id stands for (PyTorch: a storage); None:
-      there are none.
+    data: the bytes of the pickle.
+    names: {(module, name): replacement}, where a replacement is a function,
+      which the pickle may call, or a plain object.
+    persistent: returns the object of a persistent id (PyTorch: a storage);
+      None: the pickle must not have any.
 
   Returns:
-    dicts, lists, tuples, numbers and strings, what `names` and `persistent`
-    have given, and `Inert`.
+    Dicts, lists, tuples, numbers and strings, results of `names` and
+    `persistent`, and `Inert`.
 
   Raises:
-    WeightsError: naming what it would import or do that is not allowed, or
-      when it is no whole pickle.
+    WeightsError: the pickle asks for a name or operation that is not allowed,
+      or is damaged or incomplete.
   """
   try:
     _check_operations(data)
@@ -124,7 +123,7 @@ def load(
     raise
   except RecursionError:
     raise errors.WeightsError("its pickle is nested too deeply") from None
-  # The unpickler passes on whatever a wrong operand leads to.
+  # A wrong operand can make the unpickler raise any exception.
   except Exception as error:
     raise errors.WeightsError(
       f"its pickle is damaged ({type(error).__name__}: {error})"
@@ -132,21 +131,21 @@ def load(
 
 
 def read_pickle(file: BinaryIO) -> bytes:
-  """Reads the bytes of the pickle at a file's position, and no more.
+  """Reads the bytes of the one pickle at the position of a file.
 
   Raises:
-    WeightsError: when there is no whole one.
+    WeightsError: it is damaged or incomplete.
   """
   start = file.tell()
   try:
     for _, _, position in pickletools.genops(file):
-      if position - start > _MOST_BYTES:
-        raise errors.WeightsError(f"its pickle exceeds {_MOST_BYTES} bytes")
+      if position - start > _MAX_BYTES:
+        raise errors.WeightsError(f"its pickle exceeds {_MAX_BYTES} bytes")
   except errors.WeightsError:
     raise
   except Exception as error:
     raise errors.WeightsError(
-      f"its pickle is damaged or cut off ({error})"
+      f"its pickle is damaged or truncated ({error})"
     ) from error
   end = file.tell()
   file.seek(start)
@@ -154,10 +153,10 @@ def read_pickle(file: BinaryIO) -> bytes:
 
 
 def _check_operations(data: bytes) -> None:
-  """Refuses operations that a file of tensors does not need."""
-  if len(data) > _MOST_BYTES:
+  """Refuses operations that no file of tensors needs."""
+  if len(data) > _MAX_BYTES:
     raise errors.WeightsError(
-      f"its pickle has {len(data)} bytes, more than {_MOST_BYTES}"
+      f"its pickle has {len(data)} bytes, more than {_MAX_BYTES}"
     )
   for operation, argument, _ in pickletools.genops(data):
     if not _OPERATIONS.fullmatch(operation.name):
@@ -165,7 +164,7 @@ def _check_operations(data: bytes) -> None:
         f"its pickle has the operation {operation.name}, which no file of "
         "tensors needs"
       )
-    # A writer numbers what it writes one by one.
+    # A writer numbers objects consecutively.
     if operation.name in ("PUT", "LONG_BINPUT") and argument > len(data):
       raise errors.WeightsError(
         f"its pickle numbers an object {argument}, but has {len(data)} bytes"
@@ -173,13 +172,13 @@ def _check_operations(data: bytes) -> None:
 
 
 def _check_keys(keys: Iterable[Any]) -> None:
-  """Refuses keys but strings and integers.
+  """Refuses keys of dicts other than strings and integers.
 
-  To hash a tuple of tuples is a recursion in C, which ends the process, or it
-  takes twice as long for every two bytes of the file.
+  Hashing nested tuples recurses in C, which ends the process, or takes twice
+  as long for every two bytes of the file.
 
   Raises:
-    WeightsError: naming the type of the first.
+    WeightsError: names the type of the first other key.
   """
   for key in keys:
     if type(key) not in (str, int):
@@ -189,9 +188,9 @@ def _check_keys(keys: Iterable[Any]) -> None:
       )
 
 
-# The one in Python, since that in C does not let keys be looked at.
+# The unpickler in Python, since that in C gives no access to keys.
 class _Unpickler(pickle._Unpickler):
-  """Knows the names it is given, and no others."""
+  """An unpickler restricted to given names."""
 
   dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
 
@@ -201,7 +200,7 @@ class _Unpickler(pickle._Unpickler):
     names: Mapping[tuple[str, str], Any],
     persistent: Callable[[Any], Any] | None,
   ):
-    # Strings of Python 2 are bytes of any kind.
+    # Strings of Python 2 may hold any bytes.
     super().__init__(io.BytesIO(data), encoding="latin-1")
     self._names = names
     self._persistent = persistent
@@ -211,7 +210,7 @@ class _Unpickler(pickle._Unpickler):
     self.load_setitem()
 
   def _load_items(self) -> None:
-    # What came after the mark.
+    # The items after the mark.
     _check_keys(self.stack[::2])
     self.load_setitems()
 
@@ -226,7 +225,7 @@ class _Unpickler(pickle._Unpickler):
   }
 
   def find_class(self, module: str, name: str) -> Any:
-    """What stands for a name; imports nothing."""
+    """Returns the replacement of a name, without an import."""
     if (module, name) == ("collections", "OrderedDict"):
       return _Call(_Dict)
     if (module, name) in _INERT:
@@ -240,7 +239,7 @@ class _Unpickler(pickle._Unpickler):
     return _Call(found) if callable(found) else found
 
   def persistent_load(self, pid: Any) -> Any:
-    """What a persistent id stands for."""
+    """Returns the object of a persistent id."""
     if self._persistent is None:
       raise errors.WeightsError("its pickle refers to storages")
     return self._persistent(pid)

@@ -1,4 +1,4 @@
-"""Which part of a file of weights is the encoder, and whose layout it has.
+"""The encoder in a file of weights, and its layout.
 
 | layout        | trunk          | fc.*                              | pred.* |
 |---------------|----------------|-----------------------------------|--------|
@@ -29,9 +29,9 @@ FINETUNED = "fine-tuned PAWS"
 CLASSIFIER = "torchvision or timm"
 TRUNK = "trunk only"
 
-# Where training scripts put the encoder; the first that is there.
+# Entries under which training scripts save the encoder, in this order.
 _ENTRIES = ("encoder", "state_dict", "model", "model_state_dict", "net")
-# What wrappers put before names.
+# Prefixes of names, from wrappers of the encoder.
 _PREFIXES = ("module.", "_orig_mod.")
 _LISTED = 8
 
@@ -41,7 +41,7 @@ class StateDict:
   """The weights of an encoder under PyTorch's names.
 
   Attributes:
-    arrays: name -> array or `StoredArray`, without counters.
+    arrays: array or `StoredArray` by name, without counters.
     layout: PAWS, FINETUNED, CLASSIFIER or TRUNK.
   """
 
@@ -50,9 +50,9 @@ class StateDict:
 
   @property
   def heads(self) -> frozenset[str]:
-    """What the file must have of the heads: "projection", "prediction".
+    """The heads that the file must hold: "projection", "prediction".
 
-    Of a fine-tuned encoder "projection/fc1" and "projection/bn1".
+    For a fine-tuned encoder "projection/fc1" and "projection/bn1".
     """
     if self.layout == FINETUNED:
       return frozenset({"projection/fc1", "projection/bn1"})
@@ -62,11 +62,11 @@ class StateDict:
     return frozenset(heads)
 
   def names(self, prefix: str) -> list[str]:
-    """Names that start so."""
+    """Returns the names with a prefix."""
     return [name for name in self.arrays if name.startswith(prefix)]
 
   def classifier_names(self) -> list[str]:
-    """Names of a classifier, which has no place in our encoder."""
+    """Returns the names of a classifier, which the encoder lacks."""
     if self.layout == PAWS:
       return []
     kept = ("fc.fc1", "fc.bn1") if self.layout == FINETUNED else ()
@@ -74,25 +74,25 @@ class StateDict:
 
 
 def find(tree: Any) -> StateDict:
-  """Finds the encoder in what a file holds.
+  """Finds the encoder among the contents of a file.
 
   Args:
-    tree: of `weight_files.opened`.
+    tree: contents, from `open_file.open_weights`.
 
   Raises:
-    WeightsError: when there is none, saying what there is.
+    WeightsError: there is no encoder; lists the contents.
   """
   arrays = _encoder(tree)
   renamed = {_without_prefixes(name): value for name, value in arrays.items()}
   if len(renamed) < len(arrays):
     raise errors.WeightsError(
-      "names are there twice, with and without 'module.'"
+      "some names occur twice, with and without 'module.'"
     )
   return from_arrays(renamed)
 
 
 def from_arrays(arrays: Mapping[str, Any]) -> StateDict:
-  """Recognises the layout by its names."""
+  """Recognizes the layout by the names."""
   arrays = {
     name: value
     for name, value in arrays.items()
@@ -110,7 +110,7 @@ def from_arrays(arrays: Mapping[str, Any]) -> StateDict:
 
 
 def _encoder(tree: Any) -> Mapping[str, Any]:
-  """The dict of arrays in a tree of dicts."""
+  """Finds the dict of arrays in a tree of dicts."""
   if not isinstance(tree, Mapping):
     raise errors.WeightsError(
       f"it holds a {type(tree).__name__}, not a dict of tensors"

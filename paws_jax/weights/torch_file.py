@@ -1,8 +1,8 @@
-"""Reads what `torch.save` has written, without PyTorch.
+"""Reads files of `torch.save` without PyTorch.
 
-Both formats: a zip archive (PyTorch 1.6 and later, the public PAWS
-checkpoints), and the sequence of pickles and storages before it, which is also
-what `_use_new_zipfile_serialization=False` writes (many published ResNets).
+It reads both formats: the zip archive of PyTorch 1.6 and later (the public PAWS
+checkpoints), and the older sequence of pickles and storages, which
+`_use_new_zipfile_serialization=False` still writes (many published ResNets).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from paws_jax import errors
 from paws_jax.weights import lazy_arrays
 from paws_jax.weights import pickles
 
-# Classes of storages that may appear, and their elements; little-endian.
+# Allowed classes of storages and their dtypes, little-endian.
 _DTYPES = {
   "DoubleStorage": np.dtype("<f8"),
   "FloatStorage": np.dtype("<f4"),
@@ -38,9 +38,9 @@ _DTYPES = {
 }
 _MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-_MOST_AXES = 32
+_MAX_AXES = 32
 
-# Reads the bytes of a storage, by its key.
+# Reads the bytes of a storage by its key.
 _Storages = Callable[[str], bytes]
 
 
@@ -49,15 +49,16 @@ def open_torch(file: BinaryIO) -> Iterator[Any]:
   """Opens a .pth, .pth.tar or .pt file.
 
   Args:
-    file: open for reading in binary mode, seekable.
+    file: seekable file, open for reading in binary mode.
 
   Yields:
-    What was saved: dicts, lists, numbers, strings; a tensor is a `StoredArray`,
-    to be read before this ends. Objects that are of no use are `pickles.Inert`.
+    The contents: dicts, lists, numbers and strings. A tensor is a
+    `StoredArray`, to be read before the context ends; objects that are not
+    needed are `pickles.Inert`.
 
   Raises:
-    WeightsError: when it is no such file, is damaged or cut off, or asks for
-      anything that a file of tensors does not need; says what.
+    WeightsError: the file has another format, is damaged or truncated, or asks
+      for an operation that no file of tensors needs; names the reason.
   """
   if zipfile.is_zipfile(file):
     with _archive(file) as archive:
@@ -69,7 +70,7 @@ def open_torch(file: BinaryIO) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _archive(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
-  """Opens the zip archive; everything that zipfile raises is WeightsError."""
+  """Opens the zip archive; raises errors of zipfile as WeightsError."""
   size = file.seek(0, os.SEEK_END)
   try:
     with zipfile.ZipFile(file) as archive:
@@ -78,14 +79,14 @@ def _archive(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
       odd = [e for e in entries if e.compress_type or e.flag_bits & 1]
       if odd:
         raise errors.WeightsError(
-          f"its entry {odd[0].filename} is compressed or encrypted; PyTorch's "
-          "are neither"
+          f"its entry {odd[0].filename} is compressed or encrypted, unlike "
+          "those of PyTorch"
         )
-      # Entries that overlap make a small file look like a huge one.
+      # Overlapping entries would make a small file expand to a huge one.
       total = sum(e.file_size for e in entries)
       if total > size:
         raise errors.WeightsError(
-          f"its entries claim {total} bytes, the file has {size}"
+          f"its entries claim {total} bytes, but the file has {size}"
         )
       yield archive
   except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
@@ -98,7 +99,7 @@ def _read_archive(archive: zipfile.ZipFile) -> Any:
   if len(pickled) != 1:
     raise errors.WeightsError(
       "it is a zip archive, but not one of torch.save: it has "
-      f"{len(pickled)} data.pkl"
+      f"{len(pickled)} entries data.pkl"
     )
   folder = pickled[0].removesuffix("data.pkl")
   order = f"{folder}byteorder"
@@ -118,7 +119,7 @@ def _read_archive(archive: zipfile.ZipFile) -> Any:
 
 
 def _read_legacy(file: BinaryIO) -> Any:
-  """magic, protocol, system, object, keys: pickles; then the storages."""
+  """Reads the pickles magic, protocol, system, object, keys; then storages."""
   header = [_plain(file) for _ in range(3)] if _starts_legacy(file) else [None]
   if header[:2] != [_MAGIC, _LEGACY_PROTOCOL]:
     raise errors.WeightsError(
@@ -153,7 +154,7 @@ def _read_legacy(file: BinaryIO) -> Any:
 
 
 def _starts_legacy(file: BinaryIO) -> bool:
-  """Whether the first pickle is there; text or HTML is not looked through."""
+  """Whether a file starts with the first pickle, unlike text or HTML."""
   first = file.read(3)
   file.seek(0)
   return first[:1] == b"\x80" and first[2:3] == b"\x8a"
@@ -166,7 +167,7 @@ def _plain(file: BinaryIO) -> Any:
 def _legacy_places(
   file: BinaryIO, storages: list[_Storage]
 ) -> dict[str, tuple[int, int]]:
-  """(position, number of bytes) of each storage, checked against the file."""
+  """Returns (position, bytes) of each storage, checked against the file."""
   position = file.tell()
   end = file.seek(0, os.SEEK_END)
   places = {}
@@ -177,7 +178,7 @@ def _legacy_places(
     position += 8
     if len(stored) < 8 or position + num_bytes > end:
       raise errors.WeightsError(
-        f"it is cut off: storage {storage.key} has {num_bytes} bytes, and "
+        f"it is truncated: storage {storage.key} has {num_bytes} bytes, but "
         f"{max(end - position, 0)} are left"
       )
     if struct.unpack("<q", stored)[0] != storage.num_elements:
@@ -191,7 +192,7 @@ def _legacy_places(
 
 
 class _Storage:
-  """A row of elements in the file, of which tensors are views."""
+  """A sequence of elements in the file, of which tensors are views."""
 
   __slots__ = ("dtype", "key", "num_elements")
 
@@ -199,7 +200,7 @@ class _Storage:
     self.dtype, self.key, self.num_elements = dtype, key, num_elements
 
   def __setstate__(self, state: Any) -> None:
-    """Refuses what a pickle would set here."""
+    """Refuses attributes that a pickle sets."""
     raise errors.WeightsError("a pickle sets a storage's attributes")
 
 
@@ -207,14 +208,14 @@ def _check_size(storage: _Storage, num_bytes: int) -> None:
   wanted = storage.num_elements * storage.dtype.itemsize
   if wanted != num_bytes:
     raise errors.WeightsError(
-      f"storage {storage.key} should have {wanted} bytes, and has {num_bytes}"
+      f"storage {storage.key} should have {wanted} bytes, but has {num_bytes}"
     )
 
 
 def _load(
   pickled: bytes, read: _Storages, check: Callable[[_Storage], None]
 ) -> Any:
-  """Reads the pickle of the tensors; their storages stay where they are."""
+  """Reads the pickle of the tensors, without their storages."""
 
   def storage(pid: Any) -> _Storage:
     made = _storage(pid)
@@ -239,7 +240,7 @@ def _load(
 
 
 def _storage(pid: Any) -> _Storage:
-  """("storage", class, key, device, number of elements[, view])."""
+  """Parses ("storage", class, key, device, number of elements[, view])."""
   if not isinstance(pid, tuple) or len(pid) not in (5, 6):
     raise errors.WeightsError("it refers to storages in an unknown way")
   kind, name, key, _, num_elements = pid[:5]
@@ -264,20 +265,20 @@ def _storage(pid: Any) -> _Storage:
 def _tensor(
   read: _Storages, storage: Any, offset: Any, size: Any, stride: Any
 ) -> lazy_arrays.StoredArray:
-  """A view of a storage, checked against it; nothing is read yet."""
+  """Makes a view of a storage, checked against its size, without reading."""
   fits = (
     isinstance(storage, _Storage)
     and lazy_arrays.is_shape((offset,))
     and lazy_arrays.is_shape(size)
     and lazy_arrays.is_shape(stride)
-    and len(size) == len(stride) <= _MOST_AXES
+    and len(size) == len(stride) <= _MAX_AXES
   )
   if not fits:
     raise errors.WeightsError("one of its tensors has no valid shape")
   size, stride = tuple(size), tuple(stride)
   num_elements = lazy_arrays.num_bytes(size, np.dtype("u1"))
   last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-  # More elements than there are: a view that repeats some, of any size.
+  # A view may repeat elements: then its size would have no limit.
   if num_elements > storage.num_elements or (
     num_elements and last >= storage.num_elements
   ):
@@ -291,9 +292,9 @@ def _tensor(
     if not num_elements:
       return np.zeros(size, dtype)
     elements = np.frombuffer(read(storage.key), dtype)
-    # Beyond its end lies memory that is not ours.
+    # A view must not reach beyond the end of the array.
     if len(elements) != storage.num_elements:
-      raise errors.WeightsError(f"storage {storage.key} is cut off")
+      raise errors.WeightsError(f"storage {storage.key} is truncated")
     strides = tuple(s * dtype.itemsize for s in stride)
     return np.lib.stride_tricks.as_strided(elements[offset:], size, strides)
 

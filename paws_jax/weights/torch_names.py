@@ -1,6 +1,6 @@
-"""Weights of the public PyTorch reference to ours and back; numpy only.
+"""Conversion of weights from and to names and layouts of PyTorch; numpy only.
 
-| ours                                | PyTorch's state dict               |
+| here                                | PyTorch's state dict               |
 |-------------------------------------|------------------------------------|
 | trunk/layer1_0/conv1/kernel         | layer1.0.conv1.weight              |
 | trunk/layer1_0/downsample_conv, _bn | layer1.0.downsample.0, .1          |
@@ -21,7 +21,7 @@ import numpy as np
 
 from paws_jax import errors
 
-# Parts of an encoder, and what PyTorch's names of theirs start with.
+# Parts of an encoder, and the prefix of their names in PyTorch.
 PARTS = {"trunk": (), "projection": ("fc",), "prediction": ("pred",)}
 _MODULES = {
   "downsample_conv": "downsample.0",
@@ -35,27 +35,27 @@ _LEAVES = {
   "mean": "running_mean",
   "var": "running_var",
 }
-# Last part of the name of what BatchNorm counts, and we do not.
+# Last part of the names of BatchNorm's counters, which do not exist here.
 COUNTER = "num_batches_tracked"
 
 
 def from_torch(
   state: Mapping[str, np.ndarray], template: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """Returns the weights of a PyTorch encoder as variables of ours.
+  """Converts the weights of a PyTorch encoder to variables.
 
   Args:
-    state: state dict of the reference's encoder as numpy arrays. Counters
+    state: state dict of a PyTorch encoder as numpy arrays. Counters
       (`num_batches_tracked`) are ignored.
-    template: {"params": ..., "batch_stats": ...} of the encoder to fill, of
-      arrays or `jax.ShapeDtypeStruct`s: shapes and dtypes are taken from it.
+    template: {"params": ..., "batch_stats": ...} of the encoder to fill, as
+      arrays or `jax.ShapeDtypeStruct`s, which give shapes and dtypes.
 
   Returns:
     A tree like `template` of numpy arrays.
 
   Raises:
-    ValueError: listing by name all tensors that are missing, unknown, or of
-      another shape (both in PyTorch's layout).
+    ValueError: tensors are missing, unknown or of another shape; lists them
+      by name, with shapes in PyTorch's layout.
   """
   names = {name: leaf for name, _, leaf in _walk(template)}
   given = {name for name in state if name.rsplit(".", 1)[-1] != COUNTER}
@@ -84,17 +84,17 @@ def from_torch(
 
 
 def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Returns variables of our encoder under PyTorch's names and layouts.
+  """Converts variables of an encoder to PyTorch's names and layouts.
 
-  `num_batches_tracked` is left out; `load_state_dict` takes a plain dict
+  `num_batches_tracked` is omitted; `load_state_dict` accepts a plain dict
   without it.
 
   Args:
     variables: {"params": ..., "batch_stats": ...}, or one of the two, of
-      arrays. A tree of gradients goes as {"params": gradients}.
+      arrays. For a tree of gradients pass {"params": gradients}.
 
   Returns:
-    Name -> array, in the dtype of `variables`.
+    Arrays by name, in the dtype of `variables`.
   """
   return {
     name: _to_torch_layout(np.asarray(leaf))
@@ -105,7 +105,7 @@ def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def _walk(
   variables: Mapping[str, Any],
 ) -> Iterator[tuple[str, tuple[str, ...], Any]]:
-  """Yields (PyTorch's name, our path, leaf)."""
+  """Yields (name in PyTorch, path here, leaf)."""
   for collection in variables:
     for path, leaf in _leaves(variables[collection]):
       yield _torch_name(path), (collection, *path), leaf
@@ -122,11 +122,11 @@ def _leaves(
 
 
 def _torch_name(path: tuple[str, ...]) -> str:
-  """E.g. ("trunk", "layer1_0", "bn1", "scale") -> "layer1.0.bn1.weight"."""
+  """Maps ("trunk", "layer1_0", "bn1", "scale") to "layer1.0.bn1.weight"."""
   part, *modules, leaf = path
   if part not in PARTS or leaf not in _LEAVES:
     raise errors.InputError(
-      f"{'/'.join(path)} is no variable of an encoder: expected"
+      f"{'/'.join(path)} is not a variable of an encoder: expected"
       f" {' or '.join(PARTS)}/.../{' or '.join(_LEAVES)}"
     )
   modules = [

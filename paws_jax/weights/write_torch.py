@@ -1,4 +1,4 @@
-"""Writes an encoder as PyTorch's weights: safetensors, one array per name."""
+"""Writes an encoder as weights for PyTorch, in a safetensors file."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ def write_torch(
   layout: str = "paws",
   head: Mapping[str, Any] | None = None,
 ) -> list[str]:
-  """Writes the weights of an encoder for PyTorch; docs/interop.md reads them.
+  """Writes the weights of an encoder for PyTorch; see docs/interop.md.
 
   Args:
     variables: {"params", "batch_stats"} of an encoder, of arrays.
-    path: of the file; one that is there is replaced.
+    path: path of the file; an existing file is replaced.
     layout: "paws": trunk and heads under the public reference's names; "timm":
       the trunk alone, under torchvision's and timm's names of a ResNet of
       width 1.
     head: kernel [d, K] and bias [K] of a fine-tuned classifier, as in
-      `classifier.Classifier`. It stands in "paws" after the first layer of the
-      projection head as "fc.fc2", and the layers after that are left out.
+      `classifier.Classifier`. In "paws" it follows the first layer of the
+      projection head as "fc.fc2", and the later layers are omitted.
 
   Returns:
     The names in the file.
 
   Raises:
-    ValueError: when the layout is unknown, is not one for this trunk or head,
-      or the package safetensors is missing.
-    OSError: when the file cannot be written.
+    ValueError: the layout is unknown or does not fit the trunk or head, or the
+      package safetensors is missing.
+    OSError: the file cannot be written.
   """
   state = torch_state(variables, layout=layout, head=head)
   try:
@@ -71,7 +71,7 @@ def torch_state(
   layout: str,
   head: Mapping[str, Any] | None = None,
 ) -> dict[str, np.ndarray]:
-  """The arrays that `write_torch` writes, each with memory of its own."""
+  """Returns the arrays that `write_torch` writes, each contiguous."""
   if layout not in LAYOUTS:
     raise errors.InputError(
       f"layout is {layout!r}: it must be one of {', '.join(LAYOUTS)}."
@@ -83,13 +83,13 @@ def torch_state(
     state = {n: a for n, a in state.items() if not _is_replaced(n)}
     state["fc.fc2.weight"] = np.asarray(head["kernel"]).T
     state["fc.fc2.bias"] = np.asarray(head["bias"])
-  # safetensors writes the memory of an array as it lies, and kernels have been
-  # transposed.
+  # safetensors writes the memory of an array as it is, and kernels are
+  # transposed views.
   return {name: np.ascontiguousarray(array) for name, array in state.items()}
 
 
 def _is_replaced(name: str) -> bool:
-  """Whether it is after the first layer of the projection head."""
+  """Whether an array is after the first layer of the projection head."""
   return name.startswith(("fc.", "pred.")) and not name.startswith(
     ("fc.fc1.", "fc.bn1.")
   )
@@ -102,19 +102,18 @@ def _trunk(
   # The bottleneck blocks of a ResNet-50 have a third convolution.
   if "conv3" not in trunk["layer1_0"]:
     raise errors.InputError(
-      "layout is 'timm', which is that of ResNets with bottleneck blocks "
-      "(resnet50, resnet101, resnet200): this encoder is another; use 'paws'."
+      "layout 'timm' is for ResNets with bottleneck blocks (resnet50, "
+      "resnet101, resnet200), but this encoder has none: use 'paws'."
     )
   stem = trunk["conv1"]["kernel"].shape[-1]
   if stem != _TIMM_STEM:
     raise errors.InputError(
-      f"layout is 'timm', whose ResNets start with {_TIMM_STEM} channels "
-      f"(width 1): this encoder starts with {stem}; use 'paws'."
+      f"layout 'timm' is for ResNets that start with {_TIMM_STEM} channels "
+      f"(width 1), but this encoder starts with {stem}: use 'paws'."
     )
   if head is not None:
     raise errors.InputError(
-      "layout is 'timm', where a classifier stands on the trunk itself; this "
-      "one stands on a layer of the projection head: use 'paws', or leave it "
-      "out."
+      "layout 'timm' has the classifier on the trunk, but this one is on a "
+      "layer of the projection head: use 'paws', or omit the classifier."
     )
   return {name: {"trunk": tree["trunk"]} for name, tree in variables.items()}

@@ -137,8 +137,9 @@ def test_of_a_torchvision_file_the_trunk_is_taken(tmp_path):
   for head in ("projection", "prediction"):
     _assert_equal(_part(found, head), _part(before, head))
   assert line == (
-    f"init_from: 85 arrays from {path} (torchvision or timm weights); initial "
-    "stay 26 of prediction, projection; left out fc.weight, fc.bias"
+    f"init_from: 85 arrays from {path} (torchvision or timm weights); "
+    "26 keep their initial values (prediction, projection); not used: "
+    "fc.weight, fc.bias"
   )
   found, line = _init_from(_save(path, state), before)
   _assert_equal(_part(found, "trunk"), _part(variables, "trunk"))
@@ -163,7 +164,7 @@ def test_of_a_fine_tuned_file_the_first_layer_of_the_head_is_taken(tmp_path):
     _assert_equal(_part(found, *part), _part(before, *part))
   assert "91 arrays" in line
   assert "fine-tuned PAWS" in line
-  assert "left out fc.fc2" in line
+  assert "not used: fc.fc2" in line
 
 
 def test_a_prediction_head_that_the_encoder_lacks_is_left_out(tmp_path):
@@ -172,7 +173,7 @@ def test_a_prediction_head_that_the_encoder_lacks_is_left_out(tmp_path):
   found, line = _init_from(_save(tmp_path / "a.pth", state), before)
   assert set(found["params"]) == {"trunk", "projection"}
   _assert_equal(_part(found, "trunk"), _part(variables, "trunk"))
-  assert "left out pred.bn1.weight" in line or "left out pred." in line
+  assert "not used: pred." in line
   assert "and 8 more" in line
 
 
@@ -182,7 +183,7 @@ def test_a_missing_prediction_head_stays_initial(tmp_path):
   found, line = _init_from(_save(tmp_path / "a.pth", state), before)
   _assert_equal(_part(found, "projection"), _part(variables, "projection"))
   _assert_equal(_part(found, "prediction"), _part(before, "prediction"))
-  assert line.endswith("initial stay 12 of prediction")
+  assert line.endswith("; 12 keep their initial values (prediction)")
 
 
 def _refused(path, variables, message):
@@ -230,7 +231,7 @@ def test_weights_that_are_no_finite_floats_are_named(tmp_path):
 
 def test_places_without_weights_are_named(tmp_path):
   variables, _ = _variables()
-  with pytest.raises(FileNotFoundError, match=r"init_from=.*absent"):
+  with pytest.raises(FileNotFoundError, match="absent does not exist"):
     _init_from(tmp_path / "absent", variables)
   _refused(tmp_path, variables, "neither a run's workdir nor a saved")
 

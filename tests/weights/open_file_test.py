@@ -124,7 +124,7 @@ def test_an_npz_that_lies_is_refused(tmp_path):
   with pytest.raises(errors.WeightsError, match="object"):
     _read(path)
   _npz(path, {"a.npy": b"text"})
-  with pytest.raises(errors.WeightsError, match=r"a\.npy is no array"):
+  with pytest.raises(errors.WeightsError, match=r"a\.npy is not an array"):
     _read(path)
 
 

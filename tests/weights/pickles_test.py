@@ -131,7 +131,7 @@ def test_damage_and_odd_operations_are_refused(data, message):
 
 
 def test_a_huge_pickle_is_refused(monkeypatch):
-  monkeypatch.setattr(pickles, "_MOST_BYTES", 100)
+  monkeypatch.setattr(pickles, "_MAX_BYTES", 100)
   data = pickle.dumps(["a"] * 200, protocol=2)
   with pytest.raises(errors.WeightsError, match="more than 100"):
     pickles.load(data, names={})
@@ -187,5 +187,5 @@ def test_pickles_in_a_row_are_split():
   assert pickles.load(pickles.read_pickle(file), names={}) == {"a": 1}
   assert pickles.load(pickles.read_pickle(file), names={}) == [2]
   assert file.read() == b"rest"
-  with pytest.raises(errors.WeightsError, match="damaged or cut off"):
+  with pytest.raises(errors.WeightsError, match="damaged or truncated"):
     pickles.read_pickle(io.BytesIO(pickle.dumps({"a": 1})[:-4]))

@@ -107,7 +107,7 @@ def test_a_flipped_bit_in_an_archive_is_seen():
   ("content", "message"),
   [
     (b"<html>404 Not Found</html>", "neither of the formats"),
-    (b"\x80\x02\x8a\x01\x07.", "damaged or cut off"),
+    (b"\x80\x02\x8a\x01\x07.", "damaged or truncated"),
     (b"\x80\x02\x8a\x01\x07." * 3, "neither of the formats"),
   ],
 )
@@ -149,10 +149,10 @@ def test_the_writer_of_these_tests_writes_what_is_read():
     ({"size": (2.0, 3)}, "no valid shape"),
     ({"size": (2,)}, "no valid shape"),
     ({"size": (1,) * 40, "stride": (1,) * 40}, "no valid shape"),
-    ({"count": 2**40}, "should have 4398046511104 bytes, and has 24"),
-    ({"count": 5}, "should have 20 bytes, and has 24"),
+    ({"count": 2**40}, "should have 4398046511104 bytes, but has 24"),
+    ({"count": 5}, "should have 20 bytes, but has 24"),
     ({"count": -6}, "unknown way"),
-    ({"kind": "DoubleStorage"}, "should have 48 bytes, and has 24"),
+    ({"kind": "DoubleStorage"}, "should have 48 bytes, but has 24"),
     ({"kind": "OddStorage"}, "asks for torch.OddStorage"),
     ({"storage": "1"}, "archive/data/1 is missing"),
     ({"storage": "../version"}, "is missing"),
@@ -179,8 +179,8 @@ def test_packed_and_overlapping_entries_are_refused():
 @pytest.mark.parametrize(
   ("names", "message"),
   [
-    (["a/data.txt"], "0 data.pkl"),
-    (["a/data.pkl", "b/data.pkl"], "2 data.pkl"),
+    (["a/data.txt"], "0 entries data.pkl"),
+    (["a/data.pkl", "b/data.pkl"], "2 entries data.pkl"),
   ],
 )
 def test_other_archives_are_refused(names, message):
@@ -226,7 +226,7 @@ def test_a_storage_has_one_size_in_the_old_format():
   claims = {"also": {**GOOD, "count": 2, "size": (2,), "stride": (1,)}}
   pickled = torch_archives.tensor(**GOOD, **claims)
   content = torch_archives.legacy(pickled, {"0": (2, bytes(8))})
-  _refused(content, "storage 0 should have 8 bytes, and has 24")
+  _refused(content, "storage 0 should have 8 bytes, but has 24")
   # The same with one size is fine.
   content = torch_archives.legacy(
     torch_archives.tensor(**GOOD), {"0": (6, np.ones(6, "f4").tobytes())}
@@ -243,7 +243,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused():
   )
   with torch_file.open_torch(file) as tree:
     file.truncate(len(file.getvalue()) - 4)
-    with pytest.raises(errors.WeightsError, match="0 is cut off"):
+    with pytest.raises(errors.WeightsError, match="0 is truncated"):
       np.asarray(tree["encoder"]["w"])
 
 

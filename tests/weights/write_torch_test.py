@@ -124,10 +124,10 @@ def test_what_a_layout_has_no_place_for_is_refused():
     write_torch.torch_state(variables, layout="onnx")
   # Of a ResNet that is twice as wide as timm's.
   wide = {"params": {"trunk": _stem(128)}}
-  with pytest.raises(ValueError, match=r"64 channels.*starts with 128; use"):
+  with pytest.raises(ValueError, match=r"64 channels.*starts with 128: use"):
     write_torch.torch_state(wide, layout="timm")
   narrow = {"params": {"trunk": _stem(64)}}
-  with pytest.raises(ValueError, match="stands on a layer of the projection"):
+  with pytest.raises(ValueError, match="is on a layer of the projection"):
     write_torch.torch_state(narrow, layout="timm", head=HEAD)
   other = {"params": {"trunk": {"layer1_0": {"conv2": {}}}}}
   with pytest.raises(ValueError, match=r"'timm'.*bottleneck.*use 'paws'"):
