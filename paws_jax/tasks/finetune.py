@@ -141,7 +141,7 @@ def _readable(trained: restore.Trained) -> np.ndarray:
 def _weights(trained: restore.Trained) -> list[int]:
   """Digests of the arrays that fine-tuning starts from."""
   arrays = trained.params, trained.model_state["batch_stats"]
-  found = jax.device_get(jax.tree.leaves(digests.of_arrays(arrays)))
+  found = jax.device_get(jax.tree.leaves(digests.compute(arrays)))
   return [int(digest) for digest in found]
 
 

@@ -303,7 +303,7 @@ def test_asked_to_stop_then_resumed_is_the_same_run(whole, launch, tmp_path):
   assert "stopped by SIGINT at step 0 of 10; nothing was lost" in first.stdout
   second = launch(tmp_path, at=(signal.SIGTERM, 3))
   assert second.returncode == 0
-  noted = "\nSIGTERM: finishing the step under way, then saving ...\n"
+  noted = "\nSIGTERM: finishing the current step, then saving ...\n"
   assert second.stderr == noted
   # Metrics arrive one step late.
   assert "stopped by SIGTERM at step 4 of 10; it is saved" in second.stdout
