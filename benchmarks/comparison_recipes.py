@@ -71,23 +71,15 @@ def recipe(
   """The base recipe with another method, as long as the budget lasts.
 
   Raises:
-    ValueError: a budget of less than an epoch, or what `config.validate` finds.
+    ValueError: a budget of less than an epoch, or what `config.resolve` finds.
   """
   config = base.copy_and_resolve_references()
-  section = config.method
-  section.name = method.name
-  if method.name == "simclr":
-    section.support_loss_weight = 0.0
+  config.method = config_lib.method_section(method.name, config.method)
   if method.name == "suncet":
-    section.support_loss_weight = section.support_loss_weight or 1.0
     config.support.label_smoothing = 0.0
-  if method.name not in ("paws", "ropaws"):
-    section.entropy_loss_weight = 0.0
-    section.prior, section.prior_probs = "uniform", ()
-  if method.name != "ropaws":
-    section.as_released = False
   # They train nothing, and cost time.
-  section.health_metrics = False
+  if "health_metrics" in config.method:
+    config.method.health_metrics = False
   config.support.with_replacement = True
   classes = config.support.classes_per_step or data.num_classes
   config.support.classes_per_step = min(classes, data.num_classes)
@@ -110,7 +102,7 @@ def recipe(
     _check_fine_tuning(config, budget)
   warmup = min(config.optim.warmup_epochs, config.train.epochs)
   config.optim.warmup_epochs = warmup
-  config_lib.validate(config)
+  config_lib.resolve(config)
   return config
 
 

@@ -55,7 +55,7 @@ _OURS, _PEERS = "XLA", "PyTorch"
 
 
 def _run(config: ml_collections.ConfigDict) -> int:
-  config_lib.validate(config)
+  config_lib.resolve(config)
   with_peer = step_command.peer_wanted()
   cpu_devices.use_cpu_cores(config.train.batch_size)
   _hold_to_one_thread()

@@ -39,10 +39,12 @@ def sections(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
   Raises:
     ValueError: naming each switch that the peer lacks, and its value.
   """
-  default = config_lib.base()
-  checked = [("method", k) for k in default.method if k not in _KNOWN]
-  lacking = []
-  if config.method.name not in _METHODS:
+  lacking, checked = [], []
+  if config.method.name in _METHODS:
+    default = config_lib.base(config.method.name)
+    checked = [("method", k) for k in default.method if k not in _KNOWN]
+  else:
+    default = config_lib.base()
     has = " and ".join(repr(name) for name in _METHODS)
     lacking.append(f"method.name is {config.method.name!r} (it has {has} only)")
   lacking += [

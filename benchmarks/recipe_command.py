@@ -13,6 +13,8 @@ from absl import flags
 from absl import logging
 from ml_collections import config_flags
 
+from paws_jax.cli import config_flag
+
 CONFIG = config_flags.DEFINE_config_file(
   "config",
   None,
@@ -20,6 +22,7 @@ CONFIG = config_flags.DEFINE_config_file(
   "--config.train.batch_size=64.",
   lock_config=True,
 )
+config_flag.follow_method(flags.FLAGS["config"])
 
 
 def start(run: Callable[[ml_collections.ConfigDict], int]) -> None:

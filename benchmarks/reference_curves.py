@@ -19,9 +19,11 @@ import platform
 import sys
 from typing import Any
 
+from paws_jax import config as config_lib
 from paws_jax.monitoring import reference_curves
 from paws_jax.runs import files
 from paws_jax.runs import metrics
+from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import results
 
 # What the runs may differ in.
@@ -56,12 +58,12 @@ def make(recipe: str, workdirs: list[pathlib.Path]) -> str:
       recipe; named.
     FileNotFoundError: a directory that holds no run.
   """
-  recipes = [_flat(_read(path / "config.json")) for path in workdirs]
+  recipes = [_recipe(path) for path in workdirs]
   for path, other in zip(workdirs[1:], recipes[1:], strict=True):
     differing = [
       name
-      for name in sorted(recipes[0].keys() | other.keys())
-      if recipes[0].get(name) != other.get(name) and not _is_free(name)
+      for name in recipe_lib.differences(recipes[0], other)
+      if not _is_free(name)
     ]
     if differing:
       raise ValueError(
@@ -77,26 +79,23 @@ def make(recipe: str, workdirs: list[pathlib.Path]) -> str:
     "machine": platform.machine(),
     "devices": _read(workdirs[0] / "environment.json").get("devices"),
     "packages": _read(workdirs[0] / "environment.json").get("packages"),
-    "seeds": [[r.get("seed"), r.get("data.split_seed")] for r in recipes],
+    "seeds": [[r.seed, r.data.split_seed] for r in recipes],
   }
   made_of = reference_curves.make(runs, recipe, recipes[0])
   return reference_curves.as_json(made_of, made)
+
+
+def _recipe(path: pathlib.Path) -> config_lib.Recipe:
+  recipe = recipe_lib.stored_recipe(path)
+  if recipe is None:
+    raise FileNotFoundError(f"{path} holds no run: no {recipe_lib.RECIPE}")
+  return recipe
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
   if not path.exists():
     raise FileNotFoundError(f"{path.parent} holds no run: no {path.name}")
   return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-  flat = {}
-  for name, value in tree.items():
-    if isinstance(value, dict):
-      flat |= _flat(value, f"{prefix}{name}.")
-    else:
-      flat[prefix + name] = value
-  return flat
 
 
 def _is_free(name: str) -> bool:

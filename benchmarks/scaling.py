@@ -133,7 +133,7 @@ def _experiment(
     config.train.batch_size = count * _PER_DEVICE.value
     config.train.steps_per_call = 1
     config.train.bn_group_size = 0 if together else 1
-  config_lib.validate(config)
+  config_lib.resolve(config)
   return synthetic.experiment(config, devices=jax.devices()[:count])
 
 

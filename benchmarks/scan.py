@@ -53,7 +53,7 @@ def _name(per_call: int) -> str:
 
 def _run(config: ml_collections.ConfigDict) -> int:
   config.train.steps_per_call = 1
-  config_lib.validate(config)
+  config_lib.resolve(config)
   cpu_devices.use_cpu_cores(config.train.batch_size)
   experiment = synthetic.experiment(config, whole_epoch=True)
   timing.print_setting()

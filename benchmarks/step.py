@@ -91,7 +91,7 @@ _FEW_WINDOWS = 3
 
 
 def _run(config: ml_collections.ConfigDict) -> int:
-  config_lib.validate(config)
+  config_lib.resolve(config)
   cpu_devices.use_cpu_cores(config.train.batch_size)
   if _CHECK.value and step_command.PEER.value == "none":
     raise ValueError("--check compares with PyTorch: drop --peer=none.")

@@ -143,7 +143,7 @@ def _experiment(
   config.support.images_per_class = 2
   config.model.name, config.model.output_dim = _MODEL.value, 32
   config.train.batch_size = _BATCH.value
-  config_lib.validate(config)
+  config_lib.resolve(config)
   return experiment_lib.create(config)
 
 

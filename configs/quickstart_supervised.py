@@ -10,10 +10,12 @@ classified by a soft nearest-neighbour vote of the others (SuNCEt, 2020).
 import importlib.util
 import pathlib
 
+from paws_jax import config as config_lib
+
 
 def get_config():
   config = _quickstart()
-  config.method.name = "supervised"
+  config.method = config_lib.method_section("supervised")
   config.log.next_command = (
     "python -m paws_jax.main --config=configs/quickstart.py "
     "--workdir=runs/quickstart-10 --config.data.labels_per_class=10"

@@ -20,6 +20,8 @@ larger two have not been run by us.
 import importlib.util
 import pathlib
 
+from paws_jax import config as config_lib
+
 # The recipe, the temperature of the in-domain prior, and the unlabelled images
 # of one device of the public trainer.
 _BASES = {
@@ -43,7 +45,7 @@ def get_config(variants: str = "cpu"):
     )
   name, temperature, batch_size = _BASES[bases[0] if bases else "cpu"]
   config = _recipe(name).get_config()
-  config.method.name = "ropaws"
+  config.method = config_lib.method_section("ropaws", config.method)
   config.method.label_mass_ratio = 5.0
   config.method.in_domain_temperature = temperature
   config.method.as_released = "released" in asked

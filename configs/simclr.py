@@ -20,6 +20,8 @@ quickstart's digits with this loss. ImageNet has not been run by us.
 import importlib.util
 import pathlib
 
+from paws_jax import config as config_lib
+
 _EPOCHS = {"100ep": 100, "500ep": 500}
 _LABELS = {"1pct": "1percent.txt", "10pct": "10percent.txt"}
 # Of the 1,281,167 training images.
@@ -49,7 +51,7 @@ def get_config(variants: str = "100ep"):
 
 def _imagenet():
   config = _recipe("imagenet").get_config()
-  config.method.name = "simclr"
+  config.method = config_lib.method_section("simclr")
 
   config.views.large_scale = (0.08, 1.0)
   config.views.num_small = 0
@@ -72,8 +74,7 @@ def _imagenet():
 
 def _cpu():
   config = _recipe("quickstart").get_config()
-  config.method.name = "simclr"
-  config.method.support_loss_weight = 0.0
+  config.method = config_lib.method_section("simclr")
   config.support.images_per_class = 1
   config.log.next_command = (
     "python -m paws_jax.main --config=configs/suncet.py:cpu"

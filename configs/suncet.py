@@ -20,6 +20,8 @@ the quickstart's digits with this loss. ImageNet has not been run by us.
 import importlib.util
 import pathlib
 
+from paws_jax import config as config_lib
+
 _BATCH_SIZE = 2816
 _STEPS_PER_EPOCH = 454
 _SUPERVISED_EPOCHS = 250.0
@@ -27,8 +29,7 @@ _SUPERVISED_EPOCHS = 250.0
 
 def get_config(variants: str = "100ep"):
   config = _simclr().get_config(variants)
-  config.method.name = "suncet"
-  config.method.support_loss_weight = 1.0
+  config.method = config_lib.method_section("suncet", config.method)
   config.support.label_smoothing = 0.0
   config.support.with_replacement = True
   if variants == "cpu":

@@ -1,4 +1,4 @@
-"""The import of TensorFlow, without GPUs."""
+"""The one place that imports TensorFlow, which reads and decodes images."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 
 
 def load() -> Any:
-  """Imports TensorFlow and hides the GPUs, whose entire memory it would take.
+  """TensorFlow, kept off the GPUs, whose memory it would take whole.
 
-  Its oneDNN kernels, which decoding does not use, are disabled unless the
-  environment sets them: they print a line at every start.
+  Its kernels of oneDNN, which decoding does not use, are left off where nobody
+  has asked for them: they announce themselves on every start.
 
   Returns:
-    The module `tensorflow`.
+    The module.
 
   Raises:
-    RuntimeError: TensorFlow already uses the GPUs in this process.
+    RuntimeError: something else in this process has made it take the GPUs
+      already.
   """
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   import tensorflow as tf

@@ -20,10 +20,7 @@ from paws_jax.models import batch_norm
 from paws_jax.models import heads
 from paws_jax.parallel import mesh
 
-SECTION = config_lib.base().method.to_dict() | {
-  "temperature": 0.2,
-  "sharpen_temperature": 0.5,
-}
+_FIELDS = {"temperature": 0.2, "sharpen_temperature": 0.5}
 NUM_CLASSES = 3
 # Most of the time of these tests is the compiler's.
 _QUICK = {"xla_backend_optimization_level": 0}
@@ -63,8 +60,9 @@ def create(
 ):
   """A method by the fields of its section."""
   smoothing = fields.pop("label_smoothing", SMOOTHING)
+  section = config_lib.method_section(fields.get("name", "paws"), _FIELDS)
   return methods.create(
-    SECTION | fields,
+    section.to_dict() | fields,
     encoder=_encoder(prediction=prediction, axis_name=axis_name),
     label_smoothing=smoothing,
     remat=remat,

@@ -5,11 +5,64 @@ from __future__ import annotations
 import ast
 import pathlib
 import re
+import sys
 from collections.abc import Sequence
+from typing import Any
 
+import ml_collections
 from absl import flags
 
 from paws_jax import errors
+from paws_jax.config import methods
+
+_METHOD = "config.method"
+
+
+class RecipeParser(flags.ArgumentParser):
+  """Loads a recipe with the fields of the method that the command line names.
+
+  ml_collections makes a flag of each field that stands on the command line,
+  once the recipe is loaded. So section `method` must be that of
+  `--config.method.name` by then.
+  """
+
+  def __init__(self, loader: flags.ArgumentParser):
+    """Wraps the parser of a flag of `config_flags.DEFINE_config_file`."""
+    self._loader = loader
+
+  def parse(self, argument: str) -> Any:
+    """Returns the recipe in a file; see `config.resolve` for what is kept.
+
+    Raises:
+      InputError: an unknown method, or a field on the command line that the
+        method does not have.
+    """
+    config = self._loader.parse(argument)
+    # A file that cannot be read is reported later.
+    if not isinstance(config, ml_collections.ConfigDict):
+      return config
+    section = config.method
+    argv = flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False)
+    name = given(argv, f"{_METHOD}.name") or section.name
+    values, dropped = methods.rebuild(section, name)
+    if dropped:
+      print(methods.dropped_line(name, dropped), file=sys.stderr)
+    for argument in argv:
+      found = re.match(rf"--?(?:no)?{_METHOD}\.(\w+)", argument)
+      if found and found[1] not in values:
+        raise errors.UnknownFieldError(methods.unknown_field(name, found[1]))
+    with config.unlocked():
+      config.method = ml_collections.ConfigDict(values)
+    return config
+
+
+def follow_method(flag: flags.Flag) -> None:
+  """Makes section `method` of a recipe follow `--config.method.name`.
+
+  Args:
+    flag: `config`, of `config_flags.DEFINE_config_file`.
+  """
+  flag.parser = RecipeParser(flag.parser)
 
 
 def parse(argv: Sequence[str]) -> list[str]:
@@ -33,10 +86,12 @@ def parse(argv: Sequence[str]) -> list[str]:
     config = flags.FLAGS["config"].value
     _ = config is None or config.keys
   except flags.Error as error:
-    # Of an error in a recipe, such as an unknown variant, a whole traceback.
-    last = str(error).splitlines()[-1]
-    short = "Traceback" in str(error)
-    message = f"--config={recipe}: {last}" if short else str(error)
+    message = str(error)
+    if "Traceback" in message:
+      # An error in the recipe, such as an unknown variant.
+      message = f"--config={recipe}: {message.splitlines()[-1]}"
+    elif isinstance(error.__context__, errors.UserError):
+      message = str(error.__context__)
     raise errors.InputError(message) from error
   except OSError as error:
     raise errors.InputError(

@@ -48,6 +48,7 @@ CONFIG = config_flags.DEFINE_config_file(
   "command line: --config.train.epochs=50.",
   lock_config=True,
 )
+config_flag.follow_method(flags.FLAGS["config"])
 WORKDIR = flags.DEFINE_string(
   "workdir",
   None,

@@ -1,4 +1,4 @@
-"""Tasks for notebooks, each in a process of its own."""
+"""For notebooks: tasks in a process of their own, whose lines are shown."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import sys
 
 
 def run(*arguments: str) -> None:
-  """Runs `python -m paws_jax.main` and shows its output line by line.
+  """Runs `python -m paws_jax.main` and shows what it prints, as it comes.
 
-  A process of its own finds the devices as on a command line, and frees its
-  memory at the end.
+  In a process of its own, so that it finds the devices as on a command line and
+  gives its memory back.
 
   Args:
-    *arguments: arguments of the command line.
+    *arguments: of the command line.
 
   Raises:
-    RuntimeError: the command exits with a status other than 0.
+    RuntimeError: when it ends with a status other than 0.
   """
   command = [sys.executable, "-u", "-m", "paws_jax.main", *arguments]
   with subprocess.Popen(
@@ -26,7 +26,7 @@ def run(*arguments: str) -> None:
       for line in process.stdout:
         print(line, end="", flush=True)
     except KeyboardInterrupt:
-      # The process is interrupted, too: it saves and stops.
+      # It has been interrupted, too: it saves and stops.
       print(process.stdout.read(), end="")
   if process.returncode:
     raise RuntimeError(

@@ -92,6 +92,11 @@ class Section:
     """
 
 
+def defaults(kind: type[Section]) -> dict[str, Any]:
+  """Returns the default of each field of a section, in order."""
+  return dataclasses.asdict(kind())
+
+
 @functools.cache
 def types(kind: type[Section]) -> dict[str, Any]:
   """Returns the type of each field of a section, in order."""
@@ -111,26 +116,26 @@ def build(
   Args:
     kind: the section's dataclass.
     values: by the name of the field; or the section, which is returned.
-    name: of the section, for messages.
+    name: of the section, for messages; "" for the recipe itself.
     title: what messages call it; default "section NAME".
 
   Raises:
-    TypeError: an unknown field, by name.
+    UnknownFieldError: naming the field and those that there are.
   """
   if isinstance(values, kind):
     return values
-  hints = types(kind)
-  for key in values:
+  hints, built = types(kind), {}
+  for key, value in values.items():
+    path = _join(name, key)
     if key not in hints:
-      raise errors.UnknownFieldError(
-        unknown_field(kind, f"{name}.{key}", title or f"section {name}")
-      )
-  return kind(
-    **{
-      key: _build_nested(hints[key], value, f"{name}.{key}")
-      for key, value in values.items()
-    }
-  )
+      title = title or f"section {name}"
+      raise errors.UnknownFieldError(unknown_field(kind, path, title))
+    built[key] = _build_nested(hints[key], value, path)
+  return kind(**built)
+
+
+def _join(name: str, key: str) -> str:
+  return f"{name}.{key}" if name else key
 
 
 def unknown_field(kind: type[Section], name: str, title: str) -> str:
@@ -141,7 +146,8 @@ def unknown_field(kind: type[Section], name: str, title: str) -> str:
 
 def _build_nested(hint: Any, value: Any, name: str) -> Any:
   """Makes sections of mappings where the type of a field asks for them."""
-  if not isinstance(value, Mapping):
+  # A ConfigDict is no Mapping, but has its methods.
+  if not hasattr(value, "items"):
     return value
   if _is_section(hint):
     return build(hint, value, name)
@@ -169,7 +175,7 @@ def check(section: Section, name: str) -> None:
     ValueError: naming the field, its value, and what it may be.
   """
   for key, value, hint, rule in _values(section):
-    path = f"{name}.{key}" if name else key
+    path = _join(name, key)
     if isinstance(value, Section):
       check(value, path)
     elif isinstance(value, Mapping):

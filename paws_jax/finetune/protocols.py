@@ -244,7 +244,7 @@ def _recipe(
   """The recipe of a fine-tuning run: what all protocols share, and the rest."""
   recipe = config.copy_and_resolve_references()
   section = recipe.finetune
-  recipe.method.name = "supervised"
+  recipe.method = config_lib.method_section("supervised", recipe.method)
   recipe.views.update(
     large_scale=section.crop_scale,
     aspect_ratio=section.aspect_ratio,

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
-from paws_jax import errors
-from paws_jax.methods import base
-from paws_jax.methods import paws
-from paws_jax.methods import priors
-from paws_jax.methods import ropaws
-from paws_jax.methods import simclr
-from paws_jax.methods import suncet
-from paws_jax.methods import supervised
+from paws_jax import config as config_lib
+from paws_jax.config import methods as sections
 
-METHODS = {
-  "paws": paws.Paws,
-  "ropaws": ropaws.Ropaws,
-  "simclr": simclr.Simclr,
-  "suncet": suncet.Suncet,
-  "supervised": supervised.Supervised,
-}
+
+class _Methods(Mapping):
+  """The class of each method by its name, imported when it is first used."""
+
+  def __getitem__(self, name: str) -> Any:
+    module, _, symbol = sections.METHODS[name].rpartition(".")
+    return getattr(importlib.import_module(module), symbol)
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(sections.METHODS)
+
+  def __len__(self) -> int:
+    return len(sections.METHODS)
+
+
+METHODS = _Methods()
 
 
 def create(
-  section: Mapping[str, Any],
+  section: config_lib.Method | Mapping[str, Any],
   *,
   encoder: Any,
   label_smoothing: float,
@@ -38,7 +43,7 @@ def create(
   """Builds the method of a recipe.
 
   Args:
-    section: the recipe's `method`.
+    section: the recipe's `method`, or its fields.
     encoder: `models.Encoder`.
     label_smoothing: of the support labels.
     remat: the recipe's `train.remat`.
@@ -48,21 +53,18 @@ def create(
       nothing but shapes matters.
 
   Returns:
-    One of `METHODS`; what it does is written in `methods.method`.
+    One of `METHODS`; `methods.base` has the contract.
 
   Raises:
-    TypeError: for an unknown field, by name.
-    ValueError: for an unknown method, or a prior that does not fit the data.
+    UnknownFieldError: a field that the method does not have, by name.
+    InputError: an unknown method, or a prior that does not fit the data.
   """
-  config = base.MethodConfig(**section)
-  if config.name not in METHODS:
-    raise errors.InputError(
-      f"method.name is {config.name!r}; known are {', '.join(METHODS)}."
-    )
+  config = _rebuilt(section)
   kind = METHODS[config.name]
   options = {}
-  if issubclass(kind, paws.Paws):
-    options["prior"] = priors.of_classes(
+  # A method that depends on the data has a constructor of such fields.
+  if hasattr(kind, "fields_of_data"):
+    options = kind.fields_of_data(
       config, num_classes=num_classes, class_counts=class_counts
     )
   return kind(
@@ -76,27 +78,36 @@ def create(
 
 
 def in_steps(created: Any, *, steps_per_epoch: int) -> Any:
-  """A method that counts in steps what its recipe gives in epochs.
+  """Returns a method with what its recipe gives in epochs as steps.
 
   Args:
     created: of `create`; a method without section `method` stays as it is.
     steps_per_epoch: of the data, which a method does not know.
   """
   section = getattr(created, "config", None)
-  if not isinstance(section, base.MethodConfig):
+  if not isinstance(section, config_lib.Method):
     return created
   return dataclasses.replace(created, config=section.in_steps(steps_per_epoch))
 
 
-def in_domain_temperature(section: Mapping[str, Any]) -> float | None:
-  """Temperature of `losses.in_domain_probability` of single images.
+def in_domain_temperature(
+  section: config_lib.Method | Mapping[str, Any],
+) -> float | None:
+  """Returns the temperature of `losses.in_domain_probability` of images.
 
   Args:
-    section: the recipe's `method`, with the name of one of `METHODS`.
+    section: the recipe's `method`, or its fields.
 
   Returns:
     A number > 0; None for a method to which every image is of a known class.
   """
-  if not issubclass(METHODS[section["name"]], ropaws.Ropaws):
-    return None
-  return float(section["in_domain_temperature"])
+  return _rebuilt(section).in_domain_temperature
+
+
+def _rebuilt(
+  section: config_lib.Method | Mapping[str, Any],
+) -> config_lib.Method:
+  if isinstance(section, config_lib.Method):
+    return section
+  values, _ = sections.rebuild(section, section["name"])
+  return sections.build(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from paws_jax import augment
 from paws_jax import data
 from paws_jax import errors
 from paws_jax import losses
-from paws_jax.methods import base
+from paws_jax.config.methods import paws as paws_config
 from paws_jax.methods import device_losses
 from paws_jax.methods import encoding
 from paws_jax.methods import health_metrics
@@ -61,7 +62,7 @@ class Paws:
 
   shown_losses = ("cross_entropy", "me_max_kl")
 
-  config: base.MethodConfig
+  config: paws_config.Config
   encoder: Any
   label_smoothing: float
   remat: str = "none"
@@ -258,3 +259,44 @@ class Paws:
       "z_support": encoding.without_padding(z_support, batch),
       "h_support": encoding.without_padding(h_support, batch),
     }
+
+  @staticmethod
+  def fields_of_data(
+    config: paws_config.Config,
+    *,
+    num_classes: int | None,
+    class_counts: Sequence[int] | None,
+  ) -> dict[str, Any]:
+    """Returns the fields of the method that depend on the data.
+
+    Args:
+      config: section `method`.
+      num_classes: of the data; None: not known, and not checked.
+      class_counts: labelled images of each class; None: not known.
+
+    Raises:
+      InputError: a given prior of another length than the data has classes.
+    """
+    probs = _prior(config, class_counts)
+    if config.prior == "given" and num_classes not in (None, len(probs)):
+      raise errors.InputError(
+        f"method.prior_probs has {len(probs)} numbers but the data has "
+        f"{num_classes} classes: give one for each, in the order of the "
+        "classes."
+      )
+    return {"prior": probs}
+
+
+def _prior(
+  config: paws_config.Config, class_counts: Sequence[int] | None
+) -> tuple[float, ...] | None:
+  """Returns K positive numbers with sum 1; None for the uniform prior."""
+  parts = config.prior_probs
+  if config.prior == "labels":
+    # Not known where only shapes matter.
+    parts = class_counts
+  if config.prior == "uniform" or parts is None:
+    return None
+  # A recipe's numbers may be rounded.
+  total = sum(parts)
+  return tuple(part / total for part in parts)

@@ -10,7 +10,7 @@ import jax
 from paws_jax import augment
 from paws_jax import data
 from paws_jax import errors
-from paws_jax.methods import base
+from paws_jax.config.methods import simclr as simclr_config
 from paws_jax.methods import device_losses
 from paws_jax.methods import encoding
 from paws_jax.methods import health_metrics
@@ -28,7 +28,7 @@ class Simclr:
 
   shown_losses = ("nt_xent",)
 
-  config: base.MethodConfig
+  config: simclr_config.Config
   encoder: Any
   label_smoothing: float
   remat: str = "none"

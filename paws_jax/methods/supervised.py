@@ -16,7 +16,7 @@ import jax
 from paws_jax import augment
 from paws_jax import data
 from paws_jax import losses
-from paws_jax.methods import base
+from paws_jax.config.methods import supervised as supervised_config
 from paws_jax.methods import encoding
 from paws_jax.parallel import mesh
 
@@ -27,7 +27,7 @@ class Supervised:
 
   shown_losses = ("cross_entropy",)
 
-  config: base.MethodConfig
+  config: supervised_config.Config
   encoder: Any
   label_smoothing: float
   remat: str = "none"

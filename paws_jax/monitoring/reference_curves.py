@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax import text
+from paws_jax.config import upgrade
 from paws_jax.runs import metrics
 from paws_jax.runs import recipe as recipe_lib
 
@@ -86,13 +88,13 @@ class Reference:
     name: a recipe, or the directory of a run.
     num_runs: number of runs behind the curves.
     curves: curves by metric.
-    recipe: recipe of the runs, by section or by dotted name; None: unknown.
+    recipe: recipe of the runs; None: unknown.
   """
 
   name: str
   num_runs: int
   curves: Mapping[str, Curve]
-  recipe: Mapping[str, Any] | None = None
+  recipe: config_lib.Recipe | None = None
 
 
 def series(
@@ -172,6 +174,8 @@ def read(path: pathlib.Path) -> Reference:
     recipe = stored.get("config")
     if not isinstance(recipe, dict | None):
       raise errors.InputError(f"config is {recipe!r}, not a recipe")
+    if recipe is not None:
+      recipe = upgrade.read(recipe)
     reference = Reference(stored["recipe"], stored["num_runs"], curves, recipe)
     for name, curve in curves.items():
       sizes = {len(rows) for rows in dataclasses.astuple(curve)}
@@ -187,7 +191,7 @@ def read(path: pathlib.Path) -> Reference:
 def make(
   runs: Sequence[Sequence[Mapping[str, Any]]],
   name: str,
-  recipe: Mapping[str, Any] | None = None,
+  recipe: config_lib.Recipe | None = None,
 ) -> Reference:
   """Computes mean and band of several runs of one recipe.
 
@@ -198,7 +202,7 @@ def make(
   Args:
     runs: lines of metrics.jsonl of each run, at least 3 runs.
     name: name of the recipe.
-    recipe: recipe of any of the runs, by dotted name; None: unknown.
+    recipe: recipe of any of the runs; None: unknown.
 
   Raises:
     ValueError: too few runs, or runs with metrics at different steps.
@@ -264,9 +268,10 @@ def as_json(reference: Reference, made: Mapping[str, Any]) -> str:
   }
   stored = {"recipe": reference.name, "num_runs": reference.num_runs}
   if reference.recipe is not None:
+    recipe = upgrade.flatten(upgrade.write(reference.recipe))
     stored["config"] = {
       field: value
-      for field, value in reference.recipe.items()
+      for field, value in recipe.items()
       if recipe_lib.changes_training(field)
       and field not in _IGNORED_FIELDS + _PATH_FIELDS
     }
@@ -317,13 +322,13 @@ def verdict(rows: Sequence[Mapping[str, Any]], reference: Reference) -> str:
   )
 
 
-def recipe_note(recipe: Mapping[str, Any], reference: Reference) -> str:
+def recipe_note(recipe: config_lib.Recipe, reference: Reference) -> str:
   """Returns a line about differences between the recipes of run and reference.
 
   The seed, the label draw and fields that do not change training are ignored.
 
   Args:
-    recipe: recipe of the run, by section.
+    recipe: recipe of the run.
     reference: the reference.
 
   Returns:

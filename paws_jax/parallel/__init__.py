@@ -1,1 +1,1 @@
-"""The mesh of devices, shardings and collectives."""
+"""Devices: mesh, shardings, collectives."""

@@ -1,4 +1,4 @@
-"""Metrics of training: metrics.jsonl, TensorBoard, means over intervals."""
+"""Where numbers go: metrics.jsonl, TensorBoard, results.json, one line."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from etils import epath
 from paws_jax import tf_runtime
 from paws_jax.runs import files
 
-# The parts of the loss of PAWS that are shown: each is at least 0, and 0 is
-# best. The sum that is minimized has another minimum with me-max: minus the log
-# of the number of classes. Other methods have their own `shown_losses`.
+# What a reader sees of the loss of PAWS: each is at least 0, and 0 is best. Of
+# the sum that is minimised that is not true: with me-max it falls to minus the
+# log of the number of classes. Other methods have their own `shown_losses`.
 LOSSES = ("cross_entropy", "me_max_kl")
 LABELS = {
   "cross_entropy": "cross-entropy",
@@ -27,15 +27,15 @@ LABELS = {
 }
 METRICS = "metrics.jsonl"
 
-# Seconds between two writes of a file to a bucket.
+# Between two writings of a whole file to a bucket.
 _OBJECT_SECONDS = 60.0
 
 
 class _Object:
-  """A text file in a bucket, rewritten at intervals, since it cannot grow."""
+  """A text file in a bucket, where none can grow: written anew now and then."""
 
   def __init__(self, path: epath.Path, text: str):
-    """Continues after `text`, which the file holds already."""
+    """Goes on from `text`, which is there."""
     self._path = path
     self._text = text
     self._written = time.monotonic()
@@ -53,11 +53,10 @@ class _Object:
 
 
 class Writer:
-  """Appends metrics to `metrics.jsonl` and, optionally, to TensorBoard.
+  """Appends metrics to `metrics.jsonl`, and to TensorBoard when asked.
 
-  One JSON object per line: "step" and scalars, or "step" and texts. A resumed
-  run drops the lines after the step from which it resumes, and writes them
-  again.
+  One JSON object a line: "step" and scalars, or "step" and words. A resumed run
+  drops the lines after the step it resumes from, which it will write again.
   """
 
   def __init__(
@@ -80,7 +79,7 @@ class Writer:
       self._file = _Object(path, text)
     self._tensorboard = None
     if tensorboard:
-      # Imported here, since it takes seconds.
+      # Imported here: they take seconds.
       tf_runtime.load()
       from clu import metric_writers
 
@@ -93,7 +92,7 @@ class Writer:
       self._tensorboard.write_scalars(int(step), dict(scalars))
 
   def note(self, step: int, texts: Mapping[str, str]) -> None:
-    """Appends a line of texts, such as the findings of `monitoring`."""
+    """Appends a line of words, such as what `health` has found."""
     self._append(step, dict(texts))
 
   def _append(self, step: int, values: Mapping[str, Any]) -> None:
@@ -102,7 +101,7 @@ class Writer:
     self._file.flush()
 
   def flush(self) -> None:
-    """Writes all lines, also those that a bucket does not have yet."""
+    """Makes sure that all lines are there, in a bucket, too."""
     if isinstance(self._file, _Object):
       self._file.close()
 
@@ -114,7 +113,7 @@ class Writer:
 
 
 def read(path: epath.Path) -> list[dict[str, Any]]:
-  """Reads the rows of a metrics.jsonl, without a last line that is cut off."""
+  """Rows of a metrics.jsonl; a last line cut off by a crash is left out."""
   if not path.exists():
     return []
   rows = []
@@ -127,20 +126,20 @@ def read(path: epath.Path) -> list[dict[str, Any]]:
 
 
 class StepMeans:
-  """Averages metrics of single steps over intervals.
+  """Collects metrics of single steps and gives means over intervals.
 
-  `pending` is part of checkpoints, so that the interval in which a run was
-  stopped is averaged over all its steps.
+  `pending` goes into checkpoints, so that an interval in the midst of which a
+  run was stopped is averaged over all its steps.
   """
 
   def __init__(
     self, every_steps: int, pending: Sequence[Mapping[str, float]] = ()
   ):
-    """Starts an interval, or continues one.
+    """Means are over `every_steps` steps, ending at its multiples.
 
     Args:
-      every_steps: length of an interval, at least 1; it ends at a multiple.
-      pending: `pending` of an earlier object, which this one continues.
+      every_steps: at least 1.
+      pending: of an earlier object, to go on from.
     """
     self._every = every_steps
     self.pending = [dict(row) for row in pending]
@@ -148,15 +147,10 @@ class StepMeans:
   def add(
     self, last_step: int, metrics: Mapping[str, np.ndarray]
   ) -> list[tuple[int, dict[str, float]]]:
-    """Adds metrics of consecutive steps.
-
-    Args:
-      last_step: the last of the k steps.
-      metrics: [k] values by name.
+    """Takes [k] values of the k steps up to `last_step`; gives full intervals.
 
     Returns:
-      (step, means) of each interval that ended; the learning rate is that of
-      its last step.
+      (step, means) of each interval that ended; the learning rate is the last.
     """
     count = len(next(iter(metrics.values())))
     done = []
@@ -165,7 +159,7 @@ class StepMeans:
       step = last_step - count + i + 1
       if step % self._every == 0:
         names = self.pending[-1]
-        # Steps of an older version may lack some.
+        # Steps of an older version need not have all of them.
         means = {
           k: float(np.mean([row[k] for row in self.pending if k in row]))
           for k in names

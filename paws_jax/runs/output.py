@@ -1,4 +1,4 @@
-"""Standard output and error that survive a closed pipe or terminal."""
+"""Standard output that never ends a run."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any
 
 
 class Output:
-  """A text stream that discards its text once the reader has closed it.
+  """A text stream that writes into the void once its reader has gone.
 
-  A closed pipe or terminal must not end a long run.
+  A closed pipe or terminal must not end a run of days.
   """
 
   def __init__(self, stream: Any):
-    """Wraps `stream`, which is None in a process that started without one."""
-    # The file occupies the free descriptor, so that no other file gets it.
+    """Takes over `stream`, None in a process that was started without one."""
+    # The file takes the free descriptor, which no other file then gets.
     self._stream = stream or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
   def write(self, text: str) -> int:
-    """Writes text; flushes at the end of a line, so that logs are current."""
+    """Writes, and flushes whole lines, so that log files are never behind."""
     self._try(lambda stream: stream.write(text))
     if "\n" in text:
       self.flush()
     return len(text)
 
   def flush(self) -> None:
-    """Flushes the stream, unless it is closed."""
+    """Flushes."""
     self._try(lambda stream: stream.flush())
 
   def isatty(self) -> bool:
-    """Returns whether a line can be rewritten in place."""
+    """Whether a line can be rewritten in place."""
     return self._stream.isatty()
 
   def __getattr__(self, name: str) -> Any:
@@ -40,18 +40,18 @@ class Output:
     try:
       action(self._stream)
     except OSError:
-      # Buffered text would fail again when Python exits.
-      null = os.open(os.devnull, os.O_WRONLY)
-      os.dup2(null, self._stream.fileno())
-      os.close(null)
+      # What the stream still holds would fail once more when Python exits.
+      void = os.open(os.devnull, os.O_WRONLY)
+      os.dup2(void, self._stream.fileno())
+      os.close(void)
 
 
 def silence_output() -> None:
-  """Discards standard output, in all processes but the main one."""
+  """Sends standard output nowhere, for the processes that have no say."""
   sys.stdout = Output(None)
 
 
 def protect_output() -> None:
-  """Replaces standard output and error by `Output` streams."""
+  """Makes standard output and error `Output`s."""
   sys.stdout = Output(sys.stdout)
   sys.stderr = Output(sys.stderr)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -12,6 +11,7 @@ from etils import epath
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax.config import upgrade
 from paws_jax.runs import files
 
 RECIPE = "config.json"
@@ -33,7 +33,7 @@ _EPOCHS = "train.epochs"
 
 
 def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
-  """The recipe of the run in a directory; locked.
+  """Reads the recipe of the run in a directory.
 
   Fields that are newer than the run have their defaults.
 
@@ -46,26 +46,25 @@ def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
     raise errors.WorkdirError(
       f"--workdir={workdir} holds no run: there is no {RECIPE} in it."
     )
-  config = config_lib.base().lock()
-  try:
-    config.update_from_flattened_dict(
-      {name: _tupled(value) for name, value in flatten(stored).items()}
-    )
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
-    raise errors.WorkdirError(
-      f"{workdir / RECIPE} has another version's fields: "
-      f"{str(error).splitlines()[0]}. Give the recipe with --config."
-    ) from None
-  return config
+  return ml_collections.ConfigDict(dataclasses.asdict(stored)).lock()
 
 
-def stored_recipe(workdir: epath.Path) -> dict[str, Any] | None:
-  """The recipe in a directory as its run has written it; None: there is none.
+def stored_recipe(workdir: epath.Path) -> config_lib.Recipe | None:
+  """Reads the recipe that a run has stored; None: there is none.
 
   Raises:
-    WorkdirError: when it is damaged.
+    WorkdirError: when it is damaged, or has fields of another version.
   """
-  return files.read_object(workdir / RECIPE)
+  stored = files.read_object(workdir / RECIPE)
+  if stored is None:
+    return None
+  try:
+    return upgrade.read(stored)
+  except errors.UserError as error:
+    raise errors.WorkdirError(
+      f"{workdir / RECIPE} has another version's fields: {error} Give the "
+      "recipe with --config and another --workdir."
+    ) from None
 
 
 def check_recipe(
@@ -90,12 +89,12 @@ def check_recipe(
       f"--workdir={workdir} holds no run: pre-train first, or name the "
       "directory of one."
     )
-  check_same(stored, json.loads(config.to_json()), workdir)
+  check_same(stored, config_lib.resolve(config), workdir)
   return workdir
 
 
 def check_same(
-  stored: Mapping[str, Any], recipe: Mapping[str, Any], workdir: epath.Path
+  stored: config_lib.Recipe, recipe: config_lib.Recipe, workdir: epath.Path
 ) -> None:
   """Refuses a recipe that would train otherwise than the stored one.
 
@@ -117,46 +116,34 @@ def check_same(
 
 
 def differences(
-  stored: Mapping[str, Any], recipe: Mapping[str, Any]
+  stored: config_lib.Recipe, recipe: config_lib.Recipe
 ) -> dict[str, tuple[Any, Any]]:
-  """Fields in which two recipes differ, but for those that change no training.
+  """Finds the fields in which two recipes differ, if they matter in training.
 
   Args:
-    stored: of an earlier run, by section or by dotted name. Fields that are
-      newer than the run had no effect on it: their defaults.
-    recipe: as it is now, likewise.
+    stored: of an earlier run.
+    recipe: as it is now.
 
   Returns:
     {dotted name: (its value in `stored`, in `recipe`)}, by name; a value that
-    one of them has not is "(absent)".
+    one of them lacks is "(absent)". Fields that only one of two methods has
+    are left out.
   """
-  defaults = json.loads(config_lib.base().to_json())
-  old, new = flatten(defaults) | flatten(stored), flatten(recipe)
+  old = upgrade.flatten(stored.to_dict())
+  new = upgrade.flatten(recipe.to_dict())
+  names = old.keys() | new.keys()
+  if stored.method.name != recipe.method.name:
+    common = old.keys() & new.keys()
+    names = {n for n in names if n in common or not n.startswith("method.")}
   absent = "(absent)"
   pairs = {
     name: (old.get(name, absent), new.get(name, absent))
-    for name in sorted(old.keys() | new.keys())
+    for name in sorted(names)
     if changes_training(name)
   }
-  return {k: (a, b) for k, (a, b) in pairs.items() if a != b}
+  return {name: (a, b) for name, (a, b) in pairs.items() if a != b}
 
 
 def changes_training(field: str) -> bool:
   """Whether a field, by dotted name, matters for how a recipe trains."""
   return not field.startswith(_FREE)
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """Flattens nested sections into {dotted name: value}."""
-  flat = {}
-  for name, value in tree.items():
-    if isinstance(value, Mapping):
-      flat |= flatten(value, f"{prefix}{name}.")
-    else:
-      flat[prefix + name] = value
-  return flat
-
-
-def _tupled(value: Any) -> Any:
-  """JSON has lists only."""
-  return tuple(value) if isinstance(value, list) else value

@@ -1,10 +1,9 @@
-"""The work directory of a run: opening, locking, labelled images."""
+"""The directory of a run: its recipe, its environment, its split."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import pathlib
 import platform
@@ -16,22 +15,20 @@ from typing import Any
 import ml_collections
 from etils import epath
 
+from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax.config import upgrade
 from paws_jax.distributed import lifecycle
 from paws_jax.runs import files
 from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import results
 
-# Directories and files in a work directory.
 CHECKPOINTS = "checkpoints"
-CLASSIFIER = "classifier"
-FINETUNED = "finetuned"
 _LOCK = ".lock"
-_SPLIT = "split.json"
 
 
 def storage_errors() -> tuple[type[Exception], ...]:
-  """Errors of a file system; those of a bucket are TensorFlow's."""
+  """What a directory's file system may raise: a bucket's are TensorFlow's."""
   tensorflow = sys.modules.get("tensorflow")
   if tensorflow is None:
     return (OSError,)
@@ -40,15 +37,16 @@ def storage_errors() -> tuple[type[Exception], ...]:
 
 @contextlib.contextmanager
 def lock(workdir: epath.Path) -> Iterator[None]:
-  """Prevents other processes on this machine from using a work directory.
+  """Keeps other processes on this machine from using a run's directory.
 
-  The system releases the lock when the process ends, however it ends. A file
-  system without locks, and a bucket, are used without one.
+  The system lets go of the lock when the process ends, however it ends. Where
+  the file system knows no locks there is none.
 
   Raises:
-    WorkdirError: another process has the lock.
+    WorkdirError: when another process has it.
   """
   if not isinstance(workdir, pathlib.Path):
+    # Nor does a bucket.
     yield
     return
   descriptor = os.open(workdir / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
@@ -58,7 +56,7 @@ def lock(workdir: epath.Path) -> Iterator[None]:
     except BlockingIOError:
       other = os.read(descriptor, 99).decode().strip()
       raise errors.WorkdirError(
-        f"{workdir} is in use by {other or 'another process'}: wait for it, "
+        f"{workdir} is in use by {other or 'another process'}: let it end, "
         "stop it, or choose another --workdir."
       ) from None
     except OSError:
@@ -71,7 +69,7 @@ def lock(workdir: epath.Path) -> Iterator[None]:
 
 
 def run_lock(workdir: epath.Path) -> contextlib.AbstractContextManager[None]:
-  """Locks a work directory for a run, in process 0 only."""
+  """`lock` for a run, of whose processes the first has it."""
   if lifecycle.is_main():
     return lock(workdir)
   return contextlib.nullcontext()
@@ -82,24 +80,23 @@ def prepare(
   config: ml_collections.ConfigDict,
   split: Mapping[str, Any] | None = None,
 ) -> epath.Path:
-  """Creates or reopens a work directory and writes the recipe into it.
+  """Makes or re-opens a run's directory and writes the recipe into it.
 
   Args:
-    path: the directory; created if it does not exist.
+    path: the directory; made if it does not exist.
     config: the resolved recipe.
-    split: argument of a later `write_split`, checked before anything is
-      written.
+    split: what `write_split` will write, to be checked before anything is.
 
   Returns:
-    The absolute path.
+    Its absolute path.
 
   Raises:
-    WorkdirError: the directory cannot be written, or holds a run of another
-      recipe. A run without checkpoint and result does not count, e.g. one that
-      did not fit into memory.
+    WorkdirError: when it cannot be written, or holds a run of another recipe.
+      A run that has left neither checkpoint nor result does not count: one
+      that did not fit into memory, say.
   """
   workdir = files.resolve(path)
-  recipe = json.loads(config.to_json())
+  recipe = config_lib.resolve(config)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     with lock(workdir):
@@ -110,7 +107,8 @@ def prepare(
       results.read_results(workdir)
       if split is not None:
         _check_split(workdir, split)
-      files.replace_text(workdir / recipe_lib.RECIPE, files.to_json(recipe))
+      text = files.to_json(upgrade.write(recipe))
+      files.replace_text(workdir / recipe_lib.RECIPE, text)
   except storage_errors() as error:
     reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
     raise errors.WorkdirError(
@@ -125,10 +123,10 @@ def open_run(
   config: ml_collections.ConfigDict,
   split: Mapping[str, Any],
 ) -> epath.Path:
-  """Opens the work directory of a finished run, without writing.
+  """Finds the run of a recipe, to look at what it has made; writes nothing.
 
   Args:
-    path: the directory.
+    path: its directory.
     config: the resolved recipe.
     split: the labelled images as they are now.
 
@@ -136,8 +134,8 @@ def open_run(
     The absolute path.
 
   Raises:
-    WorkdirError: the directory holds no run or one of another recipe, or the
-      labelled images have changed.
+    WorkdirError: when the directory holds no run or that of another recipe, or
+      the labelled images have changed.
   """
   workdir = recipe_lib.check_recipe(path, config)
   _check_split(workdir, split)
@@ -145,18 +143,18 @@ def open_run(
 
 
 def write_split(workdir: epath.Path, split: Mapping[str, Any]) -> None:
-  """Writes split.json: the labelled images and their hash.
+  """Writes split.json, the labelled images and their hash.
 
   Raises:
-    WorkdirError: the run was started with other labelled images or data.
+    WorkdirError: when the run was started on other labelled images or data.
   """
   _check_split(workdir, split)
-  files.replace_text(workdir / _SPLIT, files.to_json(split))
+  files.replace_text(workdir / "split.json", files.to_json(split))
 
 
 def _check_split(workdir: epath.Path, split: Mapping[str, Any]) -> None:
-  """Refuses labelled images that differ from those of the run."""
-  stored = files.read_object(workdir / _SPLIT)
+  """Refuses other labelled images than those the run was started with."""
+  stored = files.read_object(workdir / "split.json")
   before, now = (stored or split).get("hash", "none"), split["hash"]
   if before != now and _holds_run(workdir):
     raise errors.WorkdirError(
@@ -167,7 +165,12 @@ def _check_split(workdir: epath.Path, split: Mapping[str, Any]) -> None:
 
 
 def _holds_run(workdir: epath.Path) -> bool:
-  """Whether the directory holds results that another recipe would spoil."""
+  """Whether there is anything that another recipe would spoil."""
   names = [path.name for path in (workdir / CHECKPOINTS).glob("*")]
   complete = any(name.isdigit() for name in names)
   return complete or (workdir / results.RESULTS).exists()
+
+
+# In a run's directory.
+CLASSIFIER = "classifier"
+FINETUNED = "finetuned"

@@ -59,7 +59,7 @@ def run(config: ml_collections.ConfigDict) -> int:
     paws_jax=str(provenance.version()),
     jax=jax.__version__,
   )
-  config_lib.validate(config)
+  config_lib.resolve(config)
   mesh = mesh_lib.make_mesh(bn_group_size=config.train.bn_group_size)
   text = describe(config, mesh)
   if lifecycle.is_main():

@@ -76,7 +76,7 @@ def run(
   report = findings.Report()
   report.block("Recipe")
   with _report_errors(report):
-    config_lib.validate(config)
+    config_lib.resolve(config)
     report.say("every field is in its range")
   valid = not report.num_problems
   inspection = None

@@ -57,7 +57,7 @@ def run(
     UserError: the recipe or the machine cannot be used, or plan.json not be
       written.
   """
-  config_lib.validate(config)
+  config_lib.resolve(config)
   target = chips.parse(machine)
   step = abstract_step.create(config, _devices(target))
   roofline.print_sizes(step, target)

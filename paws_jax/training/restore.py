@@ -53,7 +53,7 @@ def load(config: ml_collections.ConfigDict, workdir: str) -> Trained:
   """
 
   def build() -> tuple[experiment_lib.Experiment, epath.Path]:
-    config_lib.validate(config)
+    config_lib.resolve(config)
     built = experiment_lib.create(config)
     split = built.dataset.split.as_json()
     return built, workdir_lib.open_run(workdir, config, split)

@@ -15,6 +15,8 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from paws_jax import config as config_lib
+from paws_jax.config import upgrade
 from paws_jax.distributed import agree
 from paws_jax.distributed import lifecycle
 from paws_jax.monitoring import monitor
@@ -39,6 +41,7 @@ from paws_jax.training import save_classifier
 from paws_jax.training import state as state_lib
 from paws_jax.training import step as step_lib
 
+TASK = "pretrain"
 BAD_IMAGES = "bad_images.json"
 
 
@@ -272,7 +275,7 @@ class TrainingRun:
           "spent": dataclasses.asdict(self._spent()),
           "pending_metrics": self._means.pending,
           "split_hash": self._experiment.dataset.split.hash,
-          "recipe": json.loads(self._prepared.config.to_json()),
+          "recipe": upgrade.write(config_lib.resolve(self._prepared.config)),
           "version": provenance.version(),
         },
       )
@@ -292,7 +295,8 @@ class TrainingRun:
   def report(self) -> dict[str, Any]:
     """Evaluates the final state; writes the result row and the figure."""
     prepared, experiment = self._prepared, self._experiment
-    row = measure.measure(experiment, prepared.config, self._final())
+    row = {"task": TASK}
+    row |= measure.measure(experiment, prepared.config, self._final())
     spent = self._spent()
     row["wall_seconds"] = spent.wall_seconds
     row["compile_seconds"] = spent.compile_seconds
@@ -341,7 +345,7 @@ class TrainingRun:
       print(f"\n{monitor.summary(rows)}")
       if reference is not None:
         print(reference_curves.verdict(rows, reference))
-        recipe = json.loads(self._prepared.config.to_json())
+        recipe = config_lib.resolve(self._prepared.config)
         if note := reference_curves.recipe_note(recipe, reference):
           print(note)
 

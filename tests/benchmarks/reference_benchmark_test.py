@@ -13,7 +13,11 @@ from paws_jax.runs import results
 
 def make_run(path, seed, *, epochs=2, finished=True):
   path.mkdir()
-  config = {"seed": seed, "train": {"epochs": epochs}, "log": {"x": seed}}
+  config = {
+    "seed": seed,
+    "train": {"epochs": epochs},
+    "log": {"every_steps": 1 + seed},
+  }
   (path / "config.json").write_text(json.dumps(config))
   (path / "environment.json").write_text('{"devices": ["cpu: cpu"]}')
   writer = metrics.Writer(path, first_step=0, tensorboard=False)
@@ -40,7 +44,7 @@ def test_the_file_can_be_read_again(runs, tmp_path, capsys):
   assert found.curves["cross_entropy"].steps.tolist() == [1, 2, 3]
   made = json.loads((output / "tiny.json").read_text())["made"]
   assert made["devices"] == ["cpu: cpu"]
-  assert made["seeds"] == [[0, None], [1, None], [2, None]]
+  assert made["seeds"] == [[0, 0], [1, 0], [2, 0]]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_slices_build(name):
   method, large, small, support, millions = BUILT[name]
   config = slices.get_config(name)
   slices.adapt(config, "cpu")
-  config_lib.validate(config)
+  config_lib.resolve(config)
   # Of random images; views are the same.
   config.data.canvas_size = 32
   # Of one device, so that supports are not padded.

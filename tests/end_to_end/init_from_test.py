@@ -14,7 +14,7 @@ from tests import tiny_recipe
 def _create(**model):
   config = tiny_recipe.get_config()
   config.model.update(name="small_resnet", **model)
-  config_lib.validate(config)
+  config_lib.resolve(config)
   return experiment.create(config, devices=jax.devices()[:2])
 
 

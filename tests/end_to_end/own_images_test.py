@@ -243,9 +243,9 @@ def test_imagenets_recipe_takes_its_labels_from_the_list():
   assert recipe("imagenet", "1pct").data.labels_per_class == 0
   # Other labels must be asked for instead of the list.
   with pytest.raises(ValueError, match="the file tells all labelled images"):
-    config_lib.validate(recipe("imagenet", "1pct", data__labels_per_class=50))
+    config_lib.resolve(recipe("imagenet", "1pct", data__labels_per_class=50))
   other = {"data__labels_per_class": 50, "data__labels_file": ""}
-  config_lib.validate(recipe("imagenet", "1pct", **other))
+  config_lib.resolve(recipe("imagenet", "1pct", **other))
 
 
 @pytest.fixture(scope="module")

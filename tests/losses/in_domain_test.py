@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import files
@@ -104,8 +105,9 @@ def test_it_is_the_recipes_for_a_method_that_tells(monkeypatch):
 
   def of(name, **options):
     config = untrained_run.recipe()
-    config.method.name = name
-    config.method.in_domain_temperature = TEMPERATURE
+    config.method = config_lib.method_section(name)
+    if name == "ropaws":
+      config.method.in_domain_temperature = TEMPERATURE
     run = dataclasses.replace(trained, config=config)
     made = save_classifier.from_trained(run, **options)
     return made.in_domain_temperature

@@ -9,6 +9,7 @@ import pytest
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax.config import upgrade
 from paws_jax.monitoring import reference_curves
 from paws_jax.runs import metrics
 from paws_jax.runs import recipe as recipe_lib
@@ -33,18 +34,19 @@ def reference():
 
 
 def recipe_of(**changes):
-  """The defaults with these fields, "__" for a dot, as config.json has them."""
-  config = config_lib.base()
+  """The defaults with these fields, "__" for a dot."""
+  config = config_lib.base(changes.get("method__name", "paws"))
   config.update_from_flattened_dict(
     {name.replace("__", "."): value for name, value in changes.items()}
   )
-  return json.loads(config.to_json())
+  # Also such as no run would have.
+  return upgrade.read({"version": upgrade.VERSION} | config.to_dict())
 
 
 def save(path, rows, recipe=None):
   path.mkdir()
   if recipe is not None:
-    (path / recipe_lib.RECIPE).write_text(json.dumps(recipe))
+    (path / recipe_lib.RECIPE).write_text(json.dumps(upgrade.write(recipe)))
   writer = metrics.Writer(path, first_step=0, tensorboard=False)
   for row in rows:
     writer.write(row["step"], {k: v for k, v in row.items() if k != "step"})
@@ -215,9 +217,9 @@ def test_what_changes_no_training_makes_no_other_recipe(change, reference):
 def test_fields_that_are_newer_than_the_reference_have_their_defaults(
   reference,
 ):
-  old = recipe_of()
+  old = upgrade.write(recipe_of())
   del old["optim"]["b2"]
-  known = dataclasses.replace(reference, recipe=old)
+  known = dataclasses.replace(reference, recipe=upgrade.read(old))
   assert reference_curves.recipe_note(recipe_of(), known) == ""
   note = reference_curves.recipe_note(recipe_of(optim__b2=0.9), known)
   assert note.endswith(": optim.b2 0.9 (reference 0.999)")
@@ -241,12 +243,22 @@ def test_a_band_ships_its_recipe_without_seeds_and_places(
   tmp_path, monkeypatch
 ):
   monkeypatch.setattr(reference_curves, "DIRECTORY", tmp_path)
-  recipe = {"seed": 1, "data.dir": "/home/me", "optim.peak_lr": 0.5}
-  recipe |= {"data.labels_file": "/home/me/few.txt", "log.every_steps": 3}
+  recipe = recipe_of(
+    seed=1,
+    data__dir="/home/me",
+    optim__peak_lr=0.5,
+    data__labels_file="/home/me/few.txt",
+    log__every_steps=3,
+  )
   made = reference_curves.make([rows_of(i) for i in range(4)], "tiny", recipe)
   (tmp_path / "tiny.json").write_text(reference_curves.as_json(made, {}))
   found = reference_curves.find("tiny")
-  assert found.recipe == {"optim.peak_lr": 0.5}
+  stored = json.loads((tmp_path / "tiny.json").read_text())["config"]
+  assert stored["optim.peak_lr"] == 0.5
+  assert stored["version"] == upgrade.VERSION
+  assert not {"seed", "data.dir", "data.labels_file", "log.every_steps"} & set(
+    stored
+  )
   run = recipe_of(seed=2, data__dir="/mnt", optim__peak_lr=0.5)
   assert reference_curves.recipe_note(run, found) == ""
   assert reference_curves.recipe_note(recipe_of(), found) == (

@@ -24,7 +24,7 @@ def _recipe(path, variant=None, **changes):
   config.update_from_flattened_dict(
     {name.replace("__", "."): value for name, value in changes.items()}
   )
-  config_lib.validate(config)
+  config_lib.resolve(config)
   return config
 
 

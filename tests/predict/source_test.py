@@ -5,6 +5,7 @@ import types
 
 import pytest
 
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.predict import source
 from paws_jax.runs import workdir as workdir_lib
@@ -104,8 +105,9 @@ def test_a_classifier_that_cannot_tell_what_is_known_is_made_anew(run):
   directory = run / workdir_lib.CLASSIFIER
   config = random_classifier.recipe()
   assert not source._why_anew(config, directory)
-  config.method.name = "ropaws"
-  config.method.in_domain_temperature = 0.5
+  config.method = config_lib.method_section(
+    "ropaws", {"in_domain_temperature": 0.5}
+  )
   reason = source._why_anew(config, directory)
   assert reason == "its in_domain_temperature is None, and the run's 0.5"
   made = dataclasses.replace(of_step(10), in_domain_temperature=0.5)

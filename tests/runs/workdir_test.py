@@ -13,6 +13,7 @@ from etils.epath import testing as epath_testing
 
 from paws_jax import config as config_lib
 from paws_jax import errors as errors_lib
+from paws_jax.config import upgrade
 from paws_jax.runs import files
 from paws_jax.runs import metrics
 from paws_jax.runs import provenance
@@ -46,7 +47,7 @@ def test_makes_the_directory_and_writes_the_recipe(tmp_path):
   assert stored["seed"] == 7
   assert stored["views"]["mean"] == [0.485, 0.456, 0.406]
   # All fields are there: the file alone says what was run.
-  assert stored == json.loads(recipe(seed=7).to_json())
+  assert stored == upgrade.write(config_lib.resolve(recipe(seed=7)))
 
 
 def test_the_path_is_absolute(tmp_path, monkeypatch):
@@ -93,7 +94,7 @@ def test_what_may_change_on_the_way(tmp_path, change):
   path = used(tmp_path)
   workdir.prepare(path, recipe(**change))
   stored = json.loads((path / recipe_lib.RECIPE).read_text())
-  assert stored == json.loads(recipe(**change).to_json())
+  assert stored == upgrade.write(config_lib.resolve(recipe(**change)))
 
 
 def test_epochs_may_not_shrink(tmp_path):
@@ -104,19 +105,55 @@ def test_epochs_may_not_shrink(tmp_path):
     workdir.prepare(tmp_path, recipe(train__epochs=99))
 
 
-def test_fields_that_one_of_them_lacks_are_named(tmp_path):
+def test_fields_that_are_newer_than_the_run_had_their_defaults(tmp_path):
   path = used(tmp_path)
   stored = json.loads((path / recipe_lib.RECIPE).read_text())
   del stored["optim"]["momentum"]
   del stored["train"]["epochs"]
-  stored["data"]["old"] = 3
   (path / recipe_lib.RECIPE).write_text(json.dumps(stored))
   with pytest.raises(errors_lib.WorkdirError) as caught:
     workdir.prepare(path, recipe(optim__momentum=0.5, train__epochs=99))
-  # What is newer than the run had its default there.
   assert "optim.momentum: 0.9 there, 0.5 now" in str(caught.value)
   assert "train.epochs: 100 there, 99 now" in str(caught.value)
-  assert "data.old: 3 there, (absent) now" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    (
+      {"data": {"old": 3}},
+      r"fields: data\.old is no field of section data;",
+    ),
+    ({"version": 99}, "version 99, and this program knows versions 0 to"),
+  ],
+)
+def test_fields_of_another_version_are_refused(tmp_path, change, message):
+  path = used(tmp_path)
+  stored = json.loads((path / recipe_lib.RECIPE).read_text())
+  (path / recipe_lib.RECIPE).write_text(json.dumps(stored | change))
+  with pytest.raises(errors_lib.WorkdirError, match=message):
+    workdir.prepare(path, recipe())
+
+
+def test_a_run_of_another_method_is_told_without_its_other_fields(tmp_path):
+  path = used(tmp_path)
+  other = recipe(method=config_lib.method_section("supervised"))
+  with pytest.raises(errors_lib.WorkdirError) as caught:
+    workdir.prepare(path, other)
+  assert "method.name: paws there, supervised now" in str(caught.value)
+  assert str(caught.value).count(" there, ") == 1
+
+
+def test_a_run_of_version_0_continues(tmp_path):
+  path = used(tmp_path)
+  stored = json.loads((path / recipe_lib.RECIPE).read_text())
+  del stored["version"]
+  # Version 0 stored the fields of all methods.
+  stored["method"] |= {"detached_keys": False, "num_iterations": 20}
+  (path / recipe_lib.RECIPE).write_text(json.dumps(stored))
+  workdir.prepare(path, recipe())
+  stored = json.loads((path / recipe_lib.RECIPE).read_text())
+  assert stored == upgrade.write(config_lib.resolve(recipe()))
 
 
 def test_a_result_alone_is_protected_too(tmp_path):
@@ -339,10 +376,10 @@ def test_a_directory_may_lie_in_a_bucket(bucket, monkeypatch):
 def test_the_recipe_of_a_run_is_read_as_it_was(tmp_path):
   config = config_lib.base()
   config.views.large_scale = (0.3, 0.9)
-  config.train.epochs = 7
+  config.train.epochs = 70
   workdir.prepare(tmp_path, config)
   stored = recipe_lib.load(tmp_path)
-  assert stored.to_dict() == config.to_dict()
+  assert config_lib.resolve(stored) == config_lib.resolve(config)
   assert isinstance(stored.views.large_scale, tuple)
 
 

@@ -54,7 +54,7 @@ def _config(**changes):
   config.update_from_flattened_dict(
     {name.replace("__", "."): value for name, value in changes.items()}
   )
-  config_lib.validate(config)
+  config_lib.resolve(config)
   return config
 
 

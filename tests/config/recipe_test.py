@@ -1,7 +1,8 @@
-"""Every field of a recipe: its default, its reader and its range."""
+"""Every field of a recipe: its default, its type and its range."""
 
 import dataclasses
 import importlib.util
+import json
 import math
 import pathlib
 import re
@@ -10,21 +11,9 @@ import ml_collections
 import pytest
 
 from paws_jax import config as config_lib
-from paws_jax.methods import base
+from paws_jax import errors
+from paws_jax.config import methods
 
-READERS = {
-  "data": config_lib.Data,
-  "views": config_lib.Views,
-  "support": config_lib.Support,
-  "model": config_lib.Model,
-  "method": base.MethodConfig,
-  "optim": config_lib.Optim,
-  "train": config_lib.Train,
-  "eval": config_lib.Eval,
-  "checkpoint": config_lib.Checkpoint,
-  "finetune": config_lib.Finetune,
-  "log": config_lib.Log,
-}
 RECIPES = sorted((pathlib.Path(__file__).parents[2] / "configs").glob("*.py"))
 
 # Values that each field must refuse, and what the message says it may be.
@@ -130,8 +119,26 @@ def _leaves(config, prefix=""):
       yield prefix + name, value
 
 
+def _base_with(name):
+  """The defaults, of a method that has the field."""
+  for method in methods.METHODS:
+    config = config_lib.base(method)
+    if name in dict(_leaves(config)):
+      return config
+  raise KeyError(name)
+
+
+def _all_leaves():
+  """Every field of every method with its default."""
+  return {
+    name: value
+    for method in methods.METHODS
+    for name, value in _leaves(config_lib.base(method))
+  }
+
+
 def _changed(name, value):
-  config = config_lib.base()
+  config = _base_with(name)
   with config.ignore_type():
     config.update_from_flattened_dict({name: value})
   return config
@@ -157,14 +164,14 @@ def test_small_crops_are_no_larger_than_large_ones():
   config = config_lib.base()
   config.views.large_size, config.views.small_size = 16, 17
   with pytest.raises(ValueError, match=r"small_size is 17.*16 pixels"):
-    config_lib.validate(config)
+    config_lib.resolve(config)
   # Without small crops their size says nothing.
   config.views.num_small = 0
-  config_lib.validate(config)
+  config_lib.resolve(config)
 
 
 def test_the_defaults_are_valid():
-  config_lib.validate(config_lib.base())
+  config_lib.resolve(config_lib.base())
 
 
 def test_every_call_gives_defaults_of_its_own():
@@ -173,29 +180,86 @@ def test_every_call_gives_defaults_of_its_own():
   assert config_lib.base().optim.peak_lr != 123.0
 
 
-def test_every_section_has_exactly_the_fields_of_its_reader():
-  config = config_lib.base()
-  sections = {
-    name: set(value)
-    for name, value in config.items()
-    if isinstance(value, ml_collections.ConfigDict)
-  }
-  assert set(config) - set(sections) == {"seed"}
-  assert sections == {
-    name: {field.name for field in dataclasses.fields(reader)}
-    for name, reader in READERS.items()
-  }
+def test_the_defaults_are_those_of_the_dataclasses():
+  for method in methods.METHODS:
+    config = config_lib.base(method)
+    recipe = config_lib.resolve(config)
+    assert recipe.method.name == method
+    assert dataclasses.asdict(recipe) == config.to_dict()
+  assert config_lib.resolve(config_lib.base()) == config_lib.Recipe()
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", sorted(set(config_lib.base()) - {"seed"}))
 def test_an_unknown_field_of_a_section_is_named(name):
-  section = dict(config_lib.base()[name]) | {"bogus_field": 1}
-  with pytest.raises(TypeError, match="bogus_field"):
-    READERS[name](**section)
+  config = config_lib.base()
+  config[name].bogus_field = 1
+  title = "method paws" if name == "method" else f"section {name}"
+  with pytest.raises(
+    errors.UnknownFieldError,
+    match=rf"^{name}\.bogus_field is no field of {title}; its fields are ",
+  ):
+    config_lib.resolve(config)
+
+
+def test_an_unknown_section_is_named():
+  config = config_lib.base()
+  config.model_zoo = ml_collections.ConfigDict({"name": "x"})
+  with pytest.raises(
+    TypeError, match=r"^model_zoo is no field of a recipe; its fields are seed,"
+  ):
+    config_lib.resolve(config)
+
+
+def test_what_is_missing_has_its_default():
+  config = config_lib.base()
+  del config.optim["momentum"]
+  del config["log"]
+  assert config_lib.resolve(config) == config_lib.Recipe()
+
+
+@pytest.mark.parametrize(
+  ("name", "value", "wanted"),
+  [
+    ("train.epochs", 2.0, "an integer"),
+    ("train.epochs", True, "an integer"),
+    ("optim.peak_lr", "high", "a number"),
+    ("optim.peak_lr", None, "a number"),
+    ("optim.nesterov", 1, "True or False"),
+    ("model.name", 50, "a string"),
+    ("views.mean", 0.5, "a tuple"),
+    ("views.mean", ("0.5", "0.5", "0.5"), "a number"),
+  ],
+)
+def test_a_value_of_another_type_is_refused_by_name(name, value, wanted):
+  with pytest.raises(ValueError, match=rf"^{name} is .* must be {wanted}"):
+    config_lib.resolve(_changed(name, value))
+
+
+def test_an_integer_is_a_number_and_a_list_a_tuple():
+  recipe = config_lib.resolve(_changed("optim.peak_lr", 1))
+  assert isinstance(recipe.optim.peak_lr, float)
+  recipe = config_lib.resolve(_changed("views.large_scale", [0.5, 1.0]))
+  assert recipe.views.large_scale == (0.5, 1.0)
+
+
+def test_a_recipe_can_be_resolved_again():
+  recipe = config_lib.resolve(config_lib.base())
+  assert config_lib.resolve(recipe) is recipe
+  wrong = dataclasses.replace(recipe, train=config_lib.Train(epochs=0))
+  with pytest.raises(ValueError, match=r"train\.epochs is 0"):
+    config_lib.resolve(wrong)
+
+
+def test_a_recipe_as_json_stores_it():
+  recipe = config_lib.resolve(config_lib.base())
+  stored = recipe.to_dict()
+  assert json.loads(json.dumps(stored)) == stored
+  assert stored["views"]["mean"] == [0.485, 0.456, 0.406]
+  assert list(stored) == list(config_lib.Recipe.__dataclass_fields__)
 
 
 def test_every_number_has_a_range():
-  for name, value in _leaves(config_lib.base()):
+  for name, value in _all_leaves().items():
     if isinstance(value, (int, float, tuple)) and not isinstance(value, bool):
       assert name in REFUSED, name
 
@@ -206,7 +270,7 @@ def test_every_number_has_a_range():
 )
 def test_a_value_out_of_range_is_refused_by_name(name, value, allowed):
   with pytest.raises(ValueError, match=rf"^{name} is ") as error:
-    config_lib.validate(_changed(name, value))
+    config_lib.resolve(_changed(name, value))
   assert repr(value) in str(error.value)
   assert allowed in str(error.value)
 
@@ -216,16 +280,16 @@ def test_a_value_out_of_range_is_refused_by_name(name, value, allowed):
   "name",
   [
     name
-    for name, value in _leaves(config_lib.base())
+    for name, value in _all_leaves().items()
     if isinstance(value, (int, float, tuple)) and not isinstance(value, bool)
   ],
 )
 def test_numbers_that_are_not_finite_are_refused(name, value):
-  before = dict(_leaves(config_lib.base()))[name]
+  before = _all_leaves()[name]
   if isinstance(before, tuple):
     value = (*before[:-1], value)
   with pytest.raises(ValueError, match=rf"^{name} is .* finite"):
-    config_lib.validate(_changed(name, value))
+    config_lib.resolve(_changed(name, value))
 
 
 @pytest.mark.parametrize(
@@ -245,7 +309,7 @@ def test_numbers_that_are_not_finite_are_refused(name, value):
   ],
 )
 def test_values_at_the_edge_of_their_range_are_taken(name, value):
-  config_lib.validate(_changed(name, value))
+  config_lib.resolve(_changed(name, value))
 
 
 def test_a_warm_up_longer_than_the_run_is_refused_with_both_numbers():
@@ -254,7 +318,7 @@ def test_a_warm_up_longer_than_the_run_is_refused_with_both_numbers():
   with pytest.raises(
     ValueError, match=r"optim.warmup_epochs is 10 but train.epochs is 5"
   ):
-    config_lib.validate(config)
+    config_lib.resolve(config)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +371,7 @@ def test_fields_about_data_that_contradict_each_other(changes, message):
   config = config_lib.base()
   config.data.update(changes)
   with pytest.raises(ValueError, match=re.escape(message)):
-    config_lib.validate(config)
+    config_lib.resolve(config)
 
 
 def test_images_on_disk_are_resized_to_be_evaluated():
@@ -315,18 +379,18 @@ def test_images_on_disk_are_resized_to_be_evaluated():
   config.data.update(source="folder", pipeline="host")
   config.views.eval_resize = 0
   with pytest.raises(ValueError, match=r"eval_resize is 0 but .* 'host'.* 224"):
-    config_lib.validate(config)
+    config_lib.resolve(config)
 
 
 def test_data_on_disk_is_taken():
   config = config_lib.base()
   config.data.update(source="folder", pipeline="host", unlabelled_dir="u")
-  config_lib.validate(config)
+  config_lib.resolve(config)
   config.data.update(source="tfds", unlabelled_dir="", labels_per_class=0)
   config.data.labels_fraction = 0.1
-  config_lib.validate(config)
+  config_lib.resolve(config)
   config.data.update(labels_fraction=0.0, labels_file="list.txt")
-  config_lib.validate(config)
+  config_lib.resolve(config)
 
 
 @pytest.mark.parametrize("every", [0, 20])
@@ -337,23 +401,23 @@ def test_a_retention_that_no_checkpoint_meets_is_refused(every):
   with pytest.raises(
     ValueError, match=rf"keep_every_steps is 30 but .*every_steps is {every}"
   ):
-    config_lib.validate(config)
+    config_lib.resolve(config)
   config.checkpoint.every_steps = 15
-  config_lib.validate(config)
+  config_lib.resolve(config)
 
 
 def test_mean_and_std_of_different_lengths_are_refused():
   with pytest.raises(ValueError, match=r"views.mean has 1 .* views.std 3"):
-    config_lib.validate(_changed("views.mean", (0.5,)))
+    config_lib.resolve(_changed("views.mean", (0.5,)))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_is_valid_and_can_be_built(path):
   config = _load(path).get_config()
-  config_lib.validate(config)
-  assert set(dict(_leaves(config))) == set(dict(_leaves(config_lib.base())))
-  for name, reader in READERS.items():
-    reader(**dict(config[name]))
+  recipe = config_lib.resolve(config)
+  # It has the fields of its method, and no others.
+  same = config_lib.base(recipe.method.name)
+  assert set(dict(_leaves(config))) == set(dict(_leaves(same)))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -1,0 +1,98 @@
+"""Section `method` of a recipe: each method has fields of its own."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from paws_jax import errors
+from paws_jax.config import fields
+from paws_jax.config.methods.base import Method
+
+# Import paths of the methods; the section of NAME is
+# paws_jax.config.methods.NAME.Config. The first is the default.
+METHODS = {
+  "paws": "paws_jax.methods.paws.Paws",
+  "ropaws": "paws_jax.methods.ropaws.Ropaws",
+  "simclr": "paws_jax.methods.simclr.Simclr",
+  "suncet": "paws_jax.methods.suncet.Suncet",
+  "supervised": "paws_jax.methods.supervised.Supervised",
+}
+DEFAULT = next(iter(METHODS))
+
+
+def config_class(name: str) -> type[Method]:
+  """Returns the dataclass of a method's section.
+
+  Raises:
+    InputError: an unknown method.
+  """
+  if name not in METHODS:
+    raise errors.InputError(
+      f"method.name is {name!r}; known are {', '.join(METHODS)}."
+    )
+  return importlib.import_module(f"{__name__}.{name}").Config
+
+
+def build(values: Method | Mapping[str, Any]) -> Method:
+  """Makes section `method` of its values, `name` among them.
+
+  Raises:
+    UnknownFieldError: a field that the method does not have.
+    InputError: an unknown method.
+  """
+  if isinstance(values, Method):
+    return values
+  name = values["name"]
+  return fields.build(
+    config_class(name), values, "method", title=f"method {name}"
+  )
+
+
+def rebuild(
+  values: Mapping[str, Any], name: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Changes the values of section `method` to those of another method.
+
+  Values that differ from the defaults they replaced are kept where the method
+  has such a field.
+
+  Args:
+    values: of the section: the fields of a method, and any that were added.
+    name: the method.
+
+  Returns:
+    The values of the method's fields, and values that it has no field for.
+
+  Raises:
+    UnknownFieldError: a field that no method has.
+    InputError: an unknown method.
+  """
+  values, section = dict(values), fields.defaults(config_class(name))
+  if name == values.get("name") and values.keys() == section.keys():
+    return values, {}
+  every = {other: fields.defaults(config_class(other)) for other in METHODS}
+  # The method whose defaults were there at first.
+  complete = [v for v in every.values() if v.keys() <= values.keys()]
+  before = max(complete, key=len, default={})
+  dropped = {}
+  for key, value in values.items():
+    if not any(key in defaults for defaults in every.values()):
+      raise errors.UnknownFieldError(unknown_field(name, key))
+    if key != "name" and (key not in before or value != before[key]):
+      (section if key in section else dropped)[key] = value
+  return section, dropped
+
+
+def unknown_field(name: str, field: str) -> str:
+  """Returns the message about a field that a method does not have."""
+  return fields.unknown_field(
+    config_class(name), f"method.{field}", f"method {name}"
+  )
+
+
+def dropped_line(name: str, dropped: Mapping[str, Any]) -> str:
+  """Returns the line about values that a change of the method drops."""
+  values = ", ".join(f"method.{key} = {dropped[key]!r}" for key in dropped)
+  return f"notice: method {name} does not read {values}, which is left out"

@@ -1,0 +1,58 @@
+"""Fields that every method has, and the hooks of their sections."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from paws_jax import errors
+from paws_jax.config import fields
+from paws_jax.config import support as support_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Method(fields.Section):
+  """Section `method` of a recipe.
+
+  Attributes:
+    in_domain_temperature: temperature of the probability that an image is of a
+      known class; None for a method to which every image is.
+  """
+
+  in_domain_temperature: ClassVar[float | None] = None
+
+  # One of config.methods.METHODS (docs/methods.md says which when).
+  name: str
+  # Divides cosine similarities, also in evaluation by soft nearest neighbours.
+  temperature: float = fields.field(0.1, fields.POSITIVE)
+
+  def check_support(self, support: support_lib.Support) -> None:
+    """Checks the section against the labelled images of a step.
+
+    Raises:
+      InputError: naming the fields, their values, and what to change.
+    """
+
+  def in_steps(self, steps_per_epoch: int) -> Method:
+    """Returns the section with its numbers of epochs as numbers of steps."""
+    del steps_per_epoch
+    return self
+
+
+def check_pairs(
+  support: support_lib.Support, name: str, condition: str = ""
+) -> None:
+  """Refuses supports of which each is the only one of its class.
+
+  Args:
+    support: section `support`.
+    name: of a method in which supports are predicted by other supports.
+    condition: what in the recipe makes it so, for the message.
+  """
+  if support.images_per_class * support.num_views < 2:
+    raise errors.InputError(
+      f"support.images_per_class is {support.images_per_class} and "
+      f"support.num_views {support.num_views}, but method.name is {name!r}"
+      f"{condition}: a support is then predicted by the others of its class, "
+      "of which there must be at least 2; raise images_per_class."
+    )

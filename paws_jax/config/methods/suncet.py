@@ -1,0 +1,55 @@
+"""Section `method` of SimCLR with SuNCEt."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from paws_jax import errors
+from paws_jax.config import fields
+from paws_jax.config import support as support_lib
+from paws_jax.config.methods import base
+from paws_jax.config.methods import simclr
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(simclr.Config):
+  """Fields of SuNCEt (2020), those of SimCLR among them."""
+
+  name: str = fields.field("suncet")
+  # Weight of the SuNCEt term; 1 in the paper.
+  support_loss_weight: float = fields.field(1.0, fields.NOT_NEGATIVE)
+  # Steps, or epochs, after which labels no longer count; one of the two is 0.
+  # Both 0: they count to the end.
+  supervised_until: int = fields.field(0, fields.NOT_NEGATIVE)
+  supervised_until_epochs: float = fields.field(0.0, fields.NOT_NEGATIVE)
+
+  def check(self) -> None:
+    """Refuses labels without effect, and two ends of their term."""
+    if not self.support_loss_weight:
+      raise errors.InputError(
+        f"method.support_loss_weight is 0 but method.name is {self.name!r}, "
+        "whose labels then do nothing: set it to 1, or use a method without "
+        "labels."
+      )
+    if self.supervised_until and self.supervised_until_epochs:
+      raise errors.InputError(
+        f"method.supervised_until is {self.supervised_until} and "
+        f"method.supervised_until_epochs is {self.supervised_until_epochs:g}, "
+        "but labels stop to count once: set one of them to 0."
+      )
+
+  def check_support(self, support: support_lib.Support) -> None:
+    """Refuses supports without others of the same class."""
+    weight = self.support_loss_weight
+    condition = f" with method.support_loss_weight = {weight:g}"
+    base.check_pairs(support, self.name, condition)
+
+  def in_steps(self, steps_per_epoch: int) -> Config:
+    """Returns the section with its numbers of epochs as numbers of steps."""
+    if not self.supervised_until_epochs:
+      return self
+    # At least one: no steps would mean all of them.
+    steps = max(1, round(self.supervised_until_epochs * steps_per_epoch))
+    return dataclasses.replace(
+      self, supervised_until=steps, supervised_until_epochs=0.0
+    )

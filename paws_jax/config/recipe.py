@@ -1,0 +1,111 @@
+"""A recipe: every section, made from a ConfigDict once and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from paws_jax.config import checks
+from paws_jax.config import fields
+from paws_jax.config import methods
+from paws_jax.config.checkpoint import Checkpoint
+from paws_jax.config.data import Data
+from paws_jax.config.eval import Eval
+from paws_jax.config.finetune import Finetune
+from paws_jax.config.log import Log
+from paws_jax.config.model import Model
+from paws_jax.config.optim import Optim
+from paws_jax.config.support import Support
+from paws_jax.config.train import Train
+from paws_jax.config.views import Views
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe(fields.Section):
+  """All that a run depends on; each part of the program gets its section."""
+
+  # Drives initialization, sample order, support draws and augmentation.
+  seed: int = fields.field(0, fields.SEED)
+  data: Data = dataclasses.field(default_factory=Data)
+  views: Views = dataclasses.field(default_factory=Views)
+  support: Support = dataclasses.field(default_factory=Support)
+  model: Model = dataclasses.field(default_factory=Model)
+  method: methods.Method = dataclasses.field(
+    default_factory=lambda: methods.config_class(methods.DEFAULT)()
+  )
+  optim: Optim = dataclasses.field(default_factory=Optim)
+  train: Train = dataclasses.field(default_factory=Train)
+  eval: Eval = dataclasses.field(default_factory=Eval)
+  checkpoint: Checkpoint = dataclasses.field(default_factory=Checkpoint)
+  finetune: Finetune = dataclasses.field(default_factory=Finetune)
+  log: Log = dataclasses.field(default_factory=Log)
+
+  def check(self) -> None:
+    """Checks sections against each other."""
+    checks.check_sections(self)
+
+  def to_dict(self) -> dict[str, Any]:
+    """Returns the recipe as JSON stores it: dicts, lists, numbers, strings."""
+    return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+def base(method: str = methods.DEFAULT) -> ml_collections.ConfigDict:
+  """Returns the defaults of every field, for a recipe to change.
+
+  Args:
+    method: name of the method whose fields section `method` has.
+  """
+  recipe = dataclasses.replace(Recipe(), method=methods.config_class(method)())
+  return ml_collections.ConfigDict(dataclasses.asdict(recipe))
+
+
+def method_section(
+  name: str, values: Mapping[str, Any] | None = None
+) -> ml_collections.ConfigDict:
+  """Returns section `method` for another method.
+
+  >>> config.method = method_section("simclr")
+
+  Args:
+    name: of the method.
+    values: a section whose values are kept where they differ from their
+      defaults and the method has such a field.
+  """
+  section, _ = methods.rebuild(values or {}, name)
+  return ml_collections.ConfigDict(section)
+
+
+def resolve(config: ml_collections.ConfigDict | Recipe) -> Recipe:
+  """Makes a recipe of a ConfigDict and checks all fields, also together.
+
+  What needs the data or the devices is checked where those are at hand.
+
+  Args:
+    config: the recipe, with overrides. Where it has changed `method.name` on
+      its own, section `method` becomes that of the method, and a line names
+      the values that are left out.
+
+  Raises:
+    UnknownFieldError: a field that a section does not have, by name.
+    InputError: naming the field, its value, and what it may be.
+  """
+  recipe = config
+  if isinstance(config, ml_collections.ConfigDict):
+    values = config.to_dict()
+    values["method"] = _method(values["method"])
+    recipe = fields.build(Recipe, values, "", title="a recipe")
+  fields.check(recipe, "")
+  return recipe
+
+
+def _method(values: Mapping[str, Any]) -> methods.Method:
+  """Makes section `method`, of the method that it names."""
+  section, dropped = methods.rebuild(values, values["name"])
+  if dropped:
+    print(methods.dropped_line(values["name"], dropped), file=sys.stderr)
+  return methods.build(section)

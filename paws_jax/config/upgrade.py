@@ -1,0 +1,116 @@
+"""Recipes as runs have stored them, brought to the fields of this version.
+
+A stored recipe has the number of the version that its fields belong to. One
+that was stored before there was a number is of version 0. What a version calls
+a field is written down here and does not follow later changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+
+from paws_jax import errors
+from paws_jax.config import fields
+from paws_jax.config import methods
+from paws_jax.config import recipe as recipe_lib
+
+VERSION = 1
+KEY = "version"
+
+_Flat = dict[str, Any]
+
+# Version 0 stored the fields of all methods for each of them. Those that the
+# method of a run ignored are dropped.
+_METHOD_FIELDS_0 = (
+  "as_released",
+  "detached_keys",
+  "entropy_loss_weight",
+  "health_metrics",
+  "in_domain_power",
+  "in_domain_temperature",
+  "label_mass_ratio",
+  "me_max",
+  "name",
+  "num_iterations",
+  "prior",
+  "prior_probs",
+  "released_batch_size",
+  "sharpen_temperature",
+  "supervised_until",
+  "supervised_until_epochs",
+  "support_loss_weight",
+  "temperature",
+)
+# Fields of version 0 by their names since version 1, where those differ.
+_RENAMED_1: Mapping[str, str] = {}
+
+
+def read(stored: Mapping[str, Any]) -> recipe_lib.Recipe:
+  """Makes a recipe of a stored one; fields that it lacks have their defaults.
+
+  Args:
+    stored: by section or by dotted name, with the number of its version.
+
+  Raises:
+    InputError: it is of a newer version.
+    UnknownFieldError: a field that its version did not have, by name.
+  """
+  flat = flatten(stored)
+  version = flat.pop(KEY, 0)
+  if version not in range(VERSION + 1):
+    raise errors.InputError(
+      f"its fields are those of version {version}, and this program knows "
+      f"versions 0 to {VERSION}: use a newer one."
+    )
+  for upgrade in _UPGRADES[version:]:
+    flat = upgrade(flat)
+  values = _nested(flat)
+  if "method" in values:
+    values["method"] = methods.build(
+      {"name": methods.DEFAULT} | values["method"]
+    )
+  return fields.build(recipe_lib.Recipe, values, "", title="a recipe")
+
+
+def write(recipe: recipe_lib.Recipe) -> dict[str, Any]:
+  """Returns a recipe as it is stored: for JSON, with its version."""
+  return {KEY: VERSION} | recipe.to_dict()
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> _Flat:
+  """Flattens nested sections into {dotted name: value}."""
+  flat = {}
+  for name, value in tree.items():
+    if isinstance(value, Mapping):
+      flat |= flatten(value, f"{prefix}{name}.")
+    else:
+      flat[prefix + name] = value
+  return flat
+
+
+def _nested(flat: _Flat) -> dict[str, Any]:
+  """Undoes `flatten`."""
+  tree = {}
+  for name, value in flat.items():
+    *sections, field = name.split(".")
+    section = tree
+    for part in sections:
+      section = section.setdefault(part, {})
+    section[field] = value
+  return tree
+
+
+def _from_0(flat: _Flat) -> _Flat:
+  """Gives each method its own fields."""
+  flat = {_RENAMED_1.get(name, name): value for name, value in flat.items()}
+  kind = methods.config_class(flat.get("method.name", methods.DEFAULT))
+  ignored = set(_METHOD_FIELDS_0).difference(fields.types(kind))
+  for field in ignored:
+    flat.pop(f"method.{field}", None)
+  return flat
+
+
+# The first upgrades version 0 to version 1.
+_UPGRADES: tuple[Callable[[_Flat], _Flat], ...] = (_from_0,)

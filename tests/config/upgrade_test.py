@@ -1,0 +1,104 @@
+"""Recipes that other versions have stored."""
+
+import json
+import pathlib
+
+import pytest
+
+from paws_jax import config as config_lib
+from paws_jax import errors
+from paws_jax.config import methods
+from paws_jax.config import upgrade
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "run_0_1" / "run"
+# Section `method` as version 0 stored it for every method, with its defaults.
+METHOD_0 = {
+  "name": "paws",
+  "temperature": 0.1,
+  "sharpen_temperature": 0.25,
+  "me_max": True,
+  "prior": "uniform",
+  "prior_probs": [],
+  "support_loss_weight": 0.0,
+  "entropy_loss_weight": 0.0,
+  "health_metrics": True,
+  "detached_keys": False,
+  "supervised_until": 0,
+  "supervised_until_epochs": 0.0,
+  "label_mass_ratio": 5.0,
+  "in_domain_temperature": 3.0,
+  "in_domain_power": 1.0,
+  "num_iterations": 20,
+  "as_released": False,
+  "released_batch_size": 64,
+}
+
+
+def test_a_recipe_is_read_as_it_was_written():
+  config = config_lib.base("ropaws")
+  config.views.large_scale = (0.3, 0.9)
+  config.method.num_iterations = 3
+  recipe = config_lib.resolve(config)
+  stored = json.loads(json.dumps(upgrade.write(recipe)))
+  assert stored["version"] == upgrade.VERSION
+  assert upgrade.read(stored) == recipe
+  # Reference curves have it by dotted names.
+  assert upgrade.read(upgrade.flatten(stored)) == recipe
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_version_0_stored_the_fields_of_all_methods(name):
+  weight = {"suncet": 1.0, "simclr": 0.0}.get(name, 0.5)
+  stored = METHOD_0 | {
+    "name": name,
+    "temperature": 0.3,
+    "support_loss_weight": weight,
+    "num_iterations": 7,
+    "detached_keys": True,
+  }
+  recipe = upgrade.read({"method": stored})
+  config = config_lib.base(name)
+  for field in ("temperature", "support_loss_weight", "num_iterations"):
+    if field in config.method:
+      config.method[field] = stored[field]
+  if "detached_keys" in config.method:
+    config.method.detached_keys = True
+  assert recipe == config_lib.resolve(config)
+
+
+def test_the_stored_run_of_version_0():
+  stored = json.loads((GOLDEN / "config.json").read_text())
+  assert "version" not in stored
+  recipe = upgrade.read(stored)
+  config_lib.resolve(recipe)
+  flat, before = upgrade.flatten(recipe.to_dict()), upgrade.flatten(stored)
+  for name, value in before.items():
+    assert flat.get(name, value) == value, name
+  # Nothing but what the method ignored is dropped.
+  dropped = {name for name in before if name not in flat}
+  assert dropped <= {f"method.{name}" for name in METHOD_0}
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_field_that_there_never_was_is_refused_by_name(version):
+  stored = {"version": version, "model": {"name": "resnet50", "wand": 1}}
+  with pytest.raises(
+    errors.UnknownFieldError, match=r"^model\.wand is no field of section model"
+  ):
+    upgrade.read(stored)
+
+
+def test_a_field_of_another_method_is_refused_since_version_1():
+  with pytest.raises(
+    errors.UnknownFieldError, match=r"^method\.me_max is no field of method si"
+  ):
+    upgrade.read({"version": 1, "method": {"name": "simclr", "me_max": True}})
+
+
+@pytest.mark.parametrize("version", [2, 17, -1, "new", None])
+def test_a_newer_recipe_is_refused_with_both_versions(version):
+  with pytest.raises(
+    errors.InputError,
+    match=rf"version {version}, and this program knows versions 0 to 1",
+  ):
+    upgrade.read({"version": version, "seed": 0})
