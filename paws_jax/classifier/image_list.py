@@ -105,7 +105,7 @@ class ImageList:
       skip_bad: whether an image that cannot be read is left out.
 
     Raises:
-      decode.BadImageError: without `skip_bad`, naming such an image.
+      errors.BadImageError: without `skip_bad`, naming such an image.
     """
     images = self._images
     starts = range(0, len(self), size)

@@ -100,7 +100,7 @@ class Preprocessing:
       uint8 `shape`.
 
     Raises:
-      decode.BadImageError: when it cannot be read, or is too narrow.
+      errors.BadImageError: when it cannot be read, or is too narrow.
       ValueError: for channels other than 1 or 3.
     """
     rgb_or_grey = self._with_channels(self._read(item, name), name)

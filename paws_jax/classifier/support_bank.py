@@ -148,9 +148,9 @@ def of_labelled(
     name: of the data set, for messages.
 
   Raises:
-    decode.BadImageError: when those that can be read are of fewer than two
+    errors.BadImageError: when those that can be read are of fewer than two
       classes.
-    train.NonFiniteError: when embeddings are not finite; names the images.
+    errors.NonFiniteError: when embeddings are not finite; names the images.
   """
   shape = thumbnail_shape(tuple(labelled.images.shape[1:]), len(labelled))
   rows, small = [], []
@@ -182,7 +182,7 @@ def of_labelled(
 def check_finite(
   embeddings: np.ndarray, names: Sequence[str], *, of: str = "images"
 ) -> None:
-  """Raises train.NonFiniteError unless all of [n, D] is finite.
+  """Raises errors.NonFiniteError unless all of [n, D] is finite.
 
   Args:
     embeddings: of images.

@@ -66,7 +66,7 @@ def create(classifier: classifier_lib.Classifier) -> Program:
 
   Raises:
     ValueError: for a bank whose supports are all of one class.
-    train.NonFiniteError: for weights that are not finite.
+    errors.NonFiniteError: for weights that are not finite.
   """
   weights = _weights(classifier)
   _check(classifier, weights)

@@ -79,7 +79,7 @@ def classify(
     voters: labelled images, for a protocol in which they vote.
 
   Raises:
-    train.NonFiniteError: when embeddings or probabilities are not finite.
+    errors.NonFiniteError: when embeddings or probabilities are not finite.
   """
   rows, labels = _embed(protocol, params, model_state, queries)
   supports = support_labels = None

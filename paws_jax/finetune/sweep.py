@@ -64,7 +64,7 @@ def choose(members: Sequence[Member]) -> Member:
   """The member with the best score; of equal ones the first.
 
   Raises:
-    train.NonFiniteError: when none has a score.
+    errors.NonFiniteError: when none has a score.
   """
   best = None
   for member in members:
@@ -101,9 +101,9 @@ def member(
     score: asked after each epoch, the best of which is kept; None: the last.
 
   Raises:
-    train.NonFiniteError: when it diverges, and there is no score.
-    checkpoint.CheckpointError: when it cannot be stored or restored.
-    decode.BadImageError: an image cannot be read.
+    errors.NonFiniteError: when it diverges, and there is no score.
+    errors.CheckpointError: when it cannot be stored or restored.
+    errors.BadImageError: an image cannot be read.
   """
   mesh = protocol.trained.experiment.trainer.mesh
   initial = {

@@ -140,8 +140,8 @@ def create(
     devices: or descriptions of devices that are not there.
 
   Raises:
-    TypeError, ValueError, FileNotFoundError: as `experiment.create`; data that
-      are not there matter only where their sizes are not KNOWN.
+    UserError: as for `experiment.create`; missing data matter only where their
+      sizes are not KNOWN.
   """
   config = config.copy_and_resolve_references()
   if config.model.dtype == "auto":

@@ -57,9 +57,7 @@ def find(
     head: --head, "soft_nn" or "finetuned".
 
   Raises:
-    ValueError: when there is none, it is damaged, or the run is of another
-      recipe.
-    TypeError, FileNotFoundError, checkpoint.CheckpointError: as `trained.load`.
+    UserError: there is none, it is damaged, or the run has another recipe.
   """
   if classifier:
     if config is None:
@@ -123,9 +121,8 @@ def of_run(config: ml_collections.ConfigDict, workdir: str) -> Source:
     workdir: the run's directory.
 
   Raises:
-    ValueError, TypeError, FileNotFoundError, checkpoint.CheckpointError: as
-      `trained.load`; also when it has to be made and files of others are in
-      its directory.
+    UserError: as for `restore.load`; also when it must be created and its
+      directory holds other files.
   """
   path = recipe.check_recipe(workdir, config)
   directory = path / workdir_lib.CLASSIFIER

@@ -146,7 +146,7 @@ class PredictionsFile:
       about: which classifier, which images; JSON-serialisable.
 
     Raises:
-      workdir.WorkdirError: when another process is writing it, or when what
+      errors.WorkdirError: when another process is writing it, or when what
         says of what the rows are is damaged.
       OSError: when it cannot be written.
     """

@@ -69,9 +69,9 @@ def gather(trained: restore.Trained) -> Evidence:
   """Embeds and judges the images of a run.
 
   Raises:
-    decode.BadImageError: when an image cannot be read and must not be left out,
+    errors.BadImageError: when an image cannot be read and must not be left out,
       or too few labelled ones can be.
-    train.NonFiniteError: when embeddings are not finite.
+    errors.NonFiniteError: when embeddings are not finite.
   """
   support_bank = save_classifier.from_trained(trained).support_bank
   parts = {}

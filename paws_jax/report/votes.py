@@ -128,8 +128,8 @@ def of_part(
     None when there are none, or none that can be read.
 
   Raises:
-    decode.BadImageError: as the recipe says.
-    train.NonFiniteError: when embeddings are not finite.
+    errors.BadImageError: as the recipe says.
+    errors.NonFiniteError: when embeddings are not finite.
   """
   part = getattr(trained.experiment.dataset, name)
   if part is None or not len(part):

@@ -52,7 +52,7 @@ def run(config: ml_collections.ConfigDict) -> int:
   Raises:
     ValueError, TypeError: what training would refuse for this recipe on these
       devices, in the same words.
-    agreement.DisagreementError: processes with different recipes or versions.
+    errors.DisagreementError: processes with different recipes or versions.
   """
   agree.agree(
     recipe=config.to_json(sort_keys=True),

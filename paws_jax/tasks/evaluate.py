@@ -51,8 +51,8 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
     workdir: the run's directory.
 
   Raises:
-    ValueError, TypeError, FileNotFoundError: with a message for the user.
-    checkpoint.CheckpointError: when there is no checkpoint that is whole.
+    UserError: the input cannot be used; with a message for the user.
+    errors.CheckpointError: when there is no checkpoint that is whole.
     errors.DistributedError: when the processes do not agree.
   """
   trained = restore.load(config, workdir)
@@ -78,10 +78,10 @@ def run(prepared: Prepared) -> int:
     The exit status: 0.
 
   Raises:
-    decode.BadImageError: when a test image cannot be read.
-    train.NonFiniteError: when embeddings are not finite.
+    errors.BadImageError: when a test image cannot be read.
+    errors.NonFiniteError: when embeddings are not finite.
     MemoryError: when the devices' memory does not suffice.
-    workdir.WorkdirError: when another process is using the directory, or no
+    errors.WorkdirError: when another process is using the directory, or no
       labelled image can be read.
   """
   trained = prepared.trained
@@ -141,7 +141,7 @@ def _supports(
   """The labelled images that can be read.
 
   Raises:
-    workdir.WorkdirError: when there is none.
+    errors.WorkdirError: when there is none.
   """
   readable = trained.experiment.dataset.labelled.readable
   if not readable.any():

@@ -76,10 +76,9 @@ def prepare(
       fine-tuned run's head.
 
   Raises:
-    ValueError: for targets that are unknown or not installed, an output that
-      cannot be written, or a classifier that is not there, damaged, or of
-      one class only.
-    TypeError, FileNotFoundError, checkpoint.CheckpointError: as `trained.load`.
+    UserError: targets are unknown or not installed, the output cannot be
+      written, or the classifier does not exist, is damaged, or has one class
+      only; also as for `restore.load`.
   """
   targets = check_targets(targets)
   path = _check_output(output, workdir, targets)
@@ -93,8 +92,8 @@ def run(prepared: Prepared) -> int:
   """Writes every target; returns the exit status.
 
   Raises:
-    train.NonFiniteError: when weights or embeddings are not finite.
-    decode.BadImageError: when a labelled image cannot be read.
+    errors.NonFiniteError: when weights or embeddings are not finite.
+    errors.BadImageError: when a labelled image cannot be read.
     OSError, tensorflow.errors.OpError: when the output cannot be written.
   """
   program = program_lib.create(prepared.make())

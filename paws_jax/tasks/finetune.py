@@ -72,9 +72,9 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
     workdir: the run's directory.
 
   Raises:
-    ValueError, TypeError, FileNotFoundError: with a message for the user.
-    checkpoint.CheckpointError: when there is no checkpoint that is whole.
-    agreement.DisagreementError: when the processes have other recipes.
+    UserError: the input cannot be used; with a message for the user.
+    errors.CheckpointError: when there is no checkpoint that is whole.
+    errors.DisagreementError: when the processes have other recipes.
   """
   agree.agree(
     recipe=config.to_json(sort_keys=True), code=provenance.code_hash()
@@ -153,11 +153,11 @@ def run(prepared: Prepared) -> int:
   """Sweeps, trains, saves the classifier, measures it; the exit status.
 
   Raises:
-    decode.BadImageError: when an image cannot be read.
-    train.NonFiniteError: when every learning rate diverges.
-    checkpoint.CheckpointError: when weights cannot be written or read.
+    errors.BadImageError: when an image cannot be read.
+    errors.NonFiniteError: when every learning rate diverges.
+    errors.CheckpointError: when weights cannot be written or read.
     MemoryError: when the devices' memory does not suffice.
-    workdir.WorkdirError: when another process is using the directory.
+    errors.WorkdirError: when another process is using the directory.
   """
   workdir = prepared.trained.workdir
   with (
@@ -248,7 +248,7 @@ def save(prepared: Prepared, final: sweep.Member) -> None:
   """Writes the classifier; of several processes all call it.
 
   Raises:
-    workdir.WorkdirError: when it cannot be made, or something else is there.
+    errors.WorkdirError: when it cannot be made, or something else is there.
   """
   from paws_jax.training import save_classifier
 

@@ -69,8 +69,8 @@ def prepare(
     output: where to write.
 
   Raises:
-    ValueError, TypeError, FileNotFoundError: with a message for the user.
-    checkpoint.CheckpointError: when the run has no checkpoint.
+    UserError: the input cannot be used; with a message for the user.
+    errors.CheckpointError: when the run has no checkpoint.
   """
   if images is None and not add_class:
     raise errors.InputError(
@@ -94,9 +94,9 @@ def run(prepared: Prepared) -> int:
   """Predicts, or saves an extended classifier; returns the exit status, 0.
 
   Raises:
-    decode.BadImageError: when no image at all can be read.
-    train.NonFiniteError: when embeddings are not finite.
-    workdir.WorkdirError, OSError: when the output cannot be written.
+    errors.BadImageError: when no image at all can be read.
+    errors.NonFiniteError: when embeddings are not finite.
+    errors.WorkdirError, OSError: when the output cannot be written.
   """
   classifier = prepared.make()
   for name, found in prepared.added.items():

@@ -43,7 +43,7 @@ def prepare(
     compare_to: another run's directory, or a recipe with reference curves.
 
   Raises:
-    ValueError, TypeError, FileNotFoundError: with a message for the user.
+    UserError: the input cannot be used; with a message for the user.
     MemoryError: when the data do not fit on the devices.
     errors.DistributedError: when the processes do not agree.
   """
@@ -89,11 +89,11 @@ def run(prepared: run_lib.Prepared) -> int:
     The exit status: 0, also after SIGTERM; 130 after SIGINT.
 
   Raises:
-    decode.BadImageError: when an image cannot be read and must not be replaced.
-    train.NonFiniteError: when a number is not finite; the run stops.
-    checkpoint.CheckpointError: when a checkpoint cannot be written or read.
+    errors.BadImageError: when an image cannot be read and must not be replaced.
+    errors.NonFiniteError: when a number is not finite; the run stops.
+    errors.CheckpointError: when a checkpoint cannot be written or read.
     MemoryError: when the devices' memory does not suffice.
-    workdir.WorkdirError: when another process is using the directory.
+    errors.WorkdirError: when another process is using the directory.
   """
   total = prepared.experiment.total_steps
   with out_of_memory.training(prepared.config):

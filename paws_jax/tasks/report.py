@@ -62,9 +62,9 @@ def run(prepared: Prepared) -> int:
   """Writes the page, and the suggestions beside it; returns 0.
 
   Raises:
-    decode.BadImageError: when an image cannot be read and must not be left out,
+    errors.BadImageError: when an image cannot be read and must not be left out,
       or too few labelled ones can be.
-    train.NonFiniteError: when embeddings are not finite.
+    errors.NonFiniteError: when embeddings are not finite.
     OSError: when a file cannot be written.
   """
   evidence = evidence_lib.gather(prepared.trained)

@@ -58,7 +58,7 @@ class Experiment:
         for those of a checkpoint.
 
     Raises:
-      ValueError, FileNotFoundError: as `initial_weights.init_from`.
+      UserError: as for `init_from.init_from`.
     """
     state = self._random_state()
     if not self.init_from or not warm:
@@ -80,7 +80,7 @@ class Experiment:
     Of several processes all call it.
 
     Raises:
-      ValueError, FileNotFoundError: as `initial_weights.init_from`.
+      UserError: as for `init_from.init_from`.
     """
     if self.init_from:
       state = jax.eval_shape(self._random_state)
@@ -183,7 +183,7 @@ def create_method(
     section `support`.
 
   Raises:
-    TypeError, ValueError: as `create`.
+    UserError: as for `create`.
   """
   sections = _sections(config)
   train_config = config_lib.Train(**sections["train"])
@@ -221,7 +221,7 @@ def create_trainer(
     mesh: devices, or descriptions of devices to compile for.
 
   Raises:
-    TypeError, ValueError: as `create`.
+    UserError: as for `create`.
   """
   sections = _sections(config)
   optimizer, schedule = optim.create(

@@ -43,7 +43,7 @@ def embed(
     [n, D] float32; n is 0 where the data set has no such part.
 
   Raises:
-    train.NonFiniteError: when the embeddings are not finite.
+    errors.NonFiniteError: when the embeddings are not finite.
   """
   images = getattr(experiment.dataset, part)
   if images is None:

@@ -46,9 +46,8 @@ def load(config: ml_collections.ConfigDict, workdir: str) -> Trained:
     workdir: the run's directory.
 
   Raises:
-    ValueError, TypeError, FileNotFoundError: as `experiment.create`, or when
-      there is no such run.
-    checkpoint.CheckpointError: when it has no checkpoint that is whole.
+    UserError: as for `experiment.create`, or there is no such run.
+    errors.CheckpointError: when it has no checkpoint that is whole.
     errors.DistributedError: when the processes do not agree.
   """
 

@@ -33,9 +33,9 @@ def from_trained(
     head: of a fine-tuned run, with kernel and bias.
 
   Raises:
-    decode.BadImageError: as the recipe says, and when the labelled images that
+    errors.BadImageError: as the recipe says, and when the labelled images that
       can be read are of fewer than two classes.
-    train.NonFiniteError: when embeddings of labelled images are not finite.
+    errors.NonFiniteError: when embeddings of labelled images are not finite.
   """
   config, dataset = trained.config, trained.experiment.dataset
   params = trained.params if params is None else params
