@@ -1,13 +1,13 @@
-# Everything from nothing but Python (3.11 or newer) and make.
+# Needs only Python (3.11 or newer) and make.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Most of a test's time is compilation, on one core: a process per core.
+# Most of the time of a test is compilation on one core: one process per core.
 PYTEST_FLAGS ?= -n auto --dist loadfile
 
 .PHONY: quickstart test test-fast lint clean
 
-# Stamped, so that a changed setup.py installs again.
+# A stamp, so that a changed setup.py is installed again.
 $(VENV)/.installed: setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "paws_jax needs Python 3.11 or newer; run make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)

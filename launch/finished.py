@@ -1,13 +1,13 @@
-"""Tells whether the run in a workdir is finished or was only stopped.
+"""Prints whether the run in a workdir is finished or was only stopped.
 
-A run that is told to stop saves and exits with status 0, as a finished one
-does. Whoever restarts jobs needs to know which it was:
+A run that is stopped by a signal saves and exits with status 0, as a finished
+one does. A script that restarts jobs must distinguish the two:
 
   python launch/finished.py gs://bucket/run   # 0: finished; 3: not finished
 
-A finished run has a result that is at least as old, in steps, as its last
-checkpoint: a run that was finished, was given more `train.epochs` and was
-stopped on the way has a younger one.
+A finished run has a result of at least as many steps as its last checkpoint. A
+run that was finished, continued with more `train.epochs` and then stopped has a
+checkpoint of more steps.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ FINISHED, USAGE, UNFINISHED = 0, 2, 3
 
 
 def is_finished(workdir: str) -> bool:
-  """Whether pre-training in this directory, local or gs://, came to its end.
+  """Returns whether pre-training in a directory, local or gs://, is finished.
 
   Raises:
-    ValueError: when results.json is not a list of objects.
-    OSError: when the directory cannot be read.
+    ValueError: results.json is not a list of objects.
+    OSError: the directory cannot be read.
   """
   directory = epath.Path(workdir)
   results = directory / "results.json"
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     print("usage: python launch/finished.py WORKDIR", file=sys.stderr)
     return USAGE
   if not (epath.Path(argv[1]) / "config.json").exists():
-    print(f"{argv[1]}: no run has been started there")
+    print(f"{argv[1]}: there is no run")
     return UNFINISHED
   finished = is_finished(argv[1])
   print(f"{argv[1]}: {'finished' if finished else 'not finished yet'}")

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What a pod of launch/gke_jobset.yaml runs: paws_jax.main with these arguments.
+# Runs paws_jax.main with these arguments in a pod of launch/gke_jobset.yaml.
 #
-# A run that was told to stop ends with status 0, and Kubernetes would take the
-# job for done. Pod 0 therefore ends with 75 when the run is not finished, which
-# starts all pods again.
+# A run that is stopped by a signal exits with status 0, which Kubernetes would
+# take for the end of the job. Pod 0 therefore exits with 75 when the run is not
+# finished, which restarts all pods.
 set -euo pipefail
 
 python=${PAWS_JAX_PYTHON:-python}
@@ -17,17 +17,17 @@ done
 
 "$python" -u -m paws_jax.main "$@" &
 child=$!
-told=''
-# Process 1 of a container gets the signal, and must hand it on.
-trap 'told=1; kill -TERM "$child" 2>/dev/null || true' TERM
+stopping=''
+# Process 1 of a container receives the signal and must pass it on.
+trap 'stopping=1; kill -TERM "$child" 2>/dev/null || true' TERM
 status=0
 wait "$child" || status=$?
 # The signal ends `wait`, not the child, whose status is still to come.
-while [ -n "$told" ]; do
-  told=''
+while [ -n "$stopping" ]; do
+  stopping=''
   again=0
   wait "$child" || again=$?
-  # 127: there was nothing to wait for any more.
+  # 127: the child has already ended.
   [ "$again" -eq 127 ] || status=$again
 done
 

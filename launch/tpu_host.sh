@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What launch/tpu_vm.sh has every host of a Cloud TPU do. Runs on the host.
+# Commands that launch/tpu_vm.sh runs on every host of a Cloud TPU.
 set -euo pipefail
 
 usage() {
@@ -10,10 +10,10 @@ usage: launch/tpu_host.sh COMMAND [ARGUMENTS OF paws_jax.main]
   install         make .venv with Python 3.12 and paws_jax[tpu]
   call ARGUMENTS  run paws_jax.main in the foreground
   start ARGUMENTS run it in the background; refused while one is running
-  state           say whether it runs or how it ended
+  state           print whether it runs or how it ended
   stop            send it SIGTERM: it saves, and ends with status 0
 
-State and log lie in $PAWS_JAX_STATE (default ~/paws_jax_run).
+State and log are in $PAWS_JAX_STATE (default ~/paws_jax_run).
 END
   exit 2
 }
@@ -28,7 +28,7 @@ running() {
 
 refuse_second() {
   if running; then
-    echo "error: process $(cat "$state/pid") is running already:" \
+    echo "error: process $(cat "$state/pid") is already running:" \
       "stop it first (launch/tpu_vm.sh stop)" >&2
     exit 1
   fi
@@ -50,7 +50,7 @@ install() {
   .venv/bin/python -c 'import paws_jax, sys; print("installed:", sys.version)'
 }
 
-# The parent of the run, which outlives this script and keeps its exit status.
+# The parent of the run, which outlives this script and records its status.
 supervise() {
   local status=0
   cd "$root"
@@ -84,7 +84,7 @@ say_state() {
   elif [ -f "$state/status" ]; then
     echo "ended with status $(cat "$state/status")"
   elif [ -f "$state/pid" ]; then
-    echo "ended with unknown status: it was killed with its host's processes"
+    echo "ended with unknown status: it was killed"
   else
     echo "not started"
   fi

@@ -46,7 +46,7 @@ fail() {
   exit 2
 }
 
-# A word as a shell would have to be given it.
+# Quotes a word for a shell.
 quote() {
   case $1 in
     '' | *[!A-Za-z0-9_./:=@,%+~-]*)
@@ -95,7 +95,7 @@ read_type() {
   [ "$chips" -ge 1 ] || fail "--type=$type: less than one chip"
 }
 
-# --name, --zone and --project as gcloud wants them, in `place`.
+# Sets place to --name, --zone and --project for gcloud.
 read_place() {
   [ -n "$name" ] || usage "--name is missing"
   [ -n "$zone" ] || usage "--zone is missing"
@@ -159,7 +159,7 @@ status() {
 
 install() {
   local archive=/tmp/paws_jax-$name.tar.gz root unpack
-  # A checkout that is being run is left alone.
+  # A checkout that is in use is not touched.
   unpack='if [ -e paws_jax ]; then bash paws_jax/launch/tpu_host.sh remove; fi'
   unpack="$unpack && mkdir paws_jax && tar -xzf paws_jax.tar.gz -C paws_jax"
   root=$(cd "$(dirname "$0")/.." && pwd)
@@ -194,7 +194,7 @@ collect() {
 
 delete() {
   if [ -n "$queued" ]; then
-    # --force: the TPU with it.
+    # --force: deletes also the TPU.
     execute gcloud compute tpus queued-resources delete "$name" \
       "${place[@]}" --force --quiet
   else
@@ -202,7 +202,7 @@ delete() {
   fi
 }
 
-# Sets workdir to what --workdir= names among the arguments of main.
+# Sets workdir to the value of --workdir= among the arguments of main.
 read_workdir() {
   local argument
   workdir=

@@ -1,4 +1,4 @@
-"""The one place that imports TensorFlow, which reads and decodes images."""
+"""The import of TensorFlow, without GPUs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import Any
 
 
 def load() -> Any:
-  """TensorFlow, kept off the GPUs, whose memory it would take whole.
+  """Imports TensorFlow and hides the GPUs, whose entire memory it would take.
 
-  Its kernels of oneDNN, which decoding does not use, are left off where nobody
-  has asked for them: they announce themselves on every start.
+  Its oneDNN kernels, which decoding does not use, are disabled unless the
+  environment sets them: they print a line at every start.
 
   Returns:
-    The module.
+    The module `tensorflow`.
 
   Raises:
-    RuntimeError: something else in this process has made it take the GPUs
-      already.
+    RuntimeError: TensorFlow already uses the GPUs in this process.
   """
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   import tensorflow as tf

@@ -11,7 +11,7 @@ from paws_jax.parallel import cpu_devices
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
-cpu_devices.hold_blas_to_one_thread()
+cpu_devices.limit_blas_threads()
 
 # What one test has compiled another need not, nor the processes they start. The
 # controller of several workers comes first, and they inherit its variable.

@@ -1,1 +1,1 @@
-"""The command line: flags, the recipe given with --config, dispatch."""
+"""The command line: flags, --config, dispatch of tasks."""

@@ -1,4 +1,4 @@
-"""For notebooks: tasks in a process of their own, whose lines are shown."""
+"""Tasks for notebooks, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import sys
 
 
 def run(*arguments: str) -> None:
-  """Runs `python -m paws_jax.main` and shows what it prints, as it comes.
+  """Runs `python -m paws_jax.main` and shows its output line by line.
 
-  In a process of its own, so that it finds the devices as on a command line and
-  gives its memory back.
+  A process of its own finds the devices as on a command line, and frees its
+  memory at the end.
 
   Args:
-    *arguments: of the command line.
+    *arguments: arguments of the command line.
 
   Raises:
-    RuntimeError: when it ends with a status other than 0.
+    RuntimeError: the command exits with a status other than 0.
   """
   command = [sys.executable, "-u", "-m", "paws_jax.main", *arguments]
   with subprocess.Popen(
@@ -26,7 +26,7 @@ def run(*arguments: str) -> None:
       for line in process.stdout:
         print(line, end="", flush=True)
     except KeyboardInterrupt:
-      # It has been interrupted, too: it saves and stops.
+      # The process is interrupted, too: it saves and stops.
       print(process.stdout.read(), end="")
   if process.returncode:
     raise RuntimeError(

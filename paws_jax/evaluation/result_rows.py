@@ -1,21 +1,88 @@
-"""The rows that an evaluation adds to results.json, and their table."""
+"""Rows of results.json, whatever the task, and their tables."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
+import ml_collections
 import numpy as np
 
+from paws_jax.data import dataset as dataset_lib
 from paws_jax.evaluation import accuracy
 from paws_jax.evaluation import protocols
 from paws_jax.runs import provenance
-from paws_jax.runs import recipe as recipe_lib
 
 TASK = "evaluate"
+# Widths of a table's first column, at least, and of one with an interval.
+_TITLE, _CELL = 26, 24
+
+
+def describe_run(
+  config: ml_collections.ConfigDict, dataset: dataset_lib.Dataset
+) -> dict[str, Any]:
+  """Fields of every row: which run, on which data, with which labels.
+
+  Args:
+    config: the run's recipe.
+    dataset: its data.
+  """
+  return {
+    "method": config.method.name,
+    "dataset": dataset.name,
+    "split_seed": dataset.split.split_seed,
+    "split_hash": dataset.split.hash,
+    "seed": config.seed,
+  }
+
+
+def create(
+  task: str,
+  protocol: str,
+  run: Mapping[str, Any],
+  measured: Mapping[str, Any],
+  *,
+  settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+  """A row of results.json: what was measured on what, and how.
+
+  Args:
+    task: that measured it.
+    protocol: how; the report has words for its name.
+    run: of `describe_run`, and how far the run is: JSON-serialisable.
+    measured: accuracies and other numbers.
+    settings: of the protocol.
+  """
+  return {
+    "task": task,
+    "protocol": protocol,
+    **(settings or {}),
+    **run,
+    **measured,
+    "version": provenance.version(),
+  }
+
+
+def with_intervals(
+  fractions: Mapping[str, float | None], count: int, *, prefix: str = ""
+) -> dict[str, Any]:
+  """Accuracies of a row, each followed by its 95 % interval.
+
+  Args:
+    fractions: by name: "top1"; None where it was not measured.
+    count: images.
+    prefix: before each name: "validation_".
+  """
+  fields = {}
+  for name, fraction in fractions.items():
+    interval = None
+    if fraction is not None:
+      interval = accuracy.confidence_interval(fraction, count)
+    fields[prefix + name] = fraction
+    fields[f"{prefix}{name}_interval"] = interval
+  return fields
 
 
 def per_class(outcome: protocols.Outcome) -> list[float | None]:
@@ -25,85 +92,111 @@ def per_class(outcome: protocols.Outcome) -> list[float | None]:
 
 
 def rows(
-  trained: Any, outcomes: Sequence[protocols.Outcome]
+  run: Mapping[str, Any], outcomes: Sequence[protocols.Outcome]
 ) -> list[dict[str, Any]]:
   """A row for each outcome, as JSON gives it back: with lists for tuples.
 
   Args:
-    trained: what was measured.
+    run: see `create`.
     outcomes: by several protocols; the first one's row has the accuracy of
       every class, too.
   """
-  stored = (trained.workdir / recipe_lib.RECIPE).read_bytes()
-  recipe = hashlib.sha256(stored).hexdigest()
-  made = [_row(trained, outcome, recipe) for outcome in outcomes]
+  made = [
+    create(
+      TASK,
+      outcome.protocol,
+      run,
+      _measured(outcome),
+      settings={"title": outcome.title, **outcome.settings},
+    )
+    for outcome in outcomes
+  ]
   made[0]["per_class_top1"] = per_class(outcomes[0])
   return json.loads(json.dumps(made, allow_nan=False))
 
 
-def _row(
-  trained: Any, outcome: protocols.Outcome, recipe: str
-) -> dict[str, Any]:
-  """A result row; accuracies are fractions."""
-  dataset, config = trained.experiment.dataset, trained.config
+def _measured(outcome: protocols.Outcome) -> dict[str, Any]:
   count = len(outcome.labels)
-  row = {
-    "task": TASK,
-    "protocol": outcome.protocol,
-    "title": outcome.title,
-    **outcome.settings,
-    "method": config.method.name,
-    "dataset": dataset.name,
-    "split_seed": dataset.split.split_seed,
-    "split_hash": dataset.split.hash,
-    "seed": config.seed,
-    "recipe": recipe,
-    "step": trained.step,
-    "num_labels": int(dataset.labelled.readable.sum()),
+  # A single neighbor names a single class.
+  single = outcome.settings.get("k") == 1
+  fractions = {
+    "top1": outcome.top(1),
+    "top5": None if single else outcome.top(5),
+  }
+  fields = {
     "part": outcome.part,
     "num_images": count,
+    **with_intervals(fractions, count),
+    "mean_per_class_top1": float(
+      np.mean([v for v in per_class(outcome) if v is not None])
+    ),
   }
-  for k in (1, 5):
-    row[f"top{k}"] = row[f"top{k}_interval"] = None
-    # A single neighbour names a single class.
-    if k == 1 or outcome.settings.get("k") != 1:
-      fraction = row[f"top{k}"] = outcome.top(k)
-      row[f"top{k}_interval"] = accuracy.confidence_interval(fraction, count)
-  row["mean_per_class_top1"] = float(
-    np.mean([v for v in per_class(outcome) if v is not None])
-  )
   if outcome.calibration is not None:
-    row["ece"] = outcome.calibration.error
-    row["ece_bins"] = len(outcome.calibration.counts)
-  return row | {"version": provenance.version()}
+    fields["ece"] = outcome.calibration.error
+    fields["ece_bins"] = len(outcome.calibration.counts)
+  return fields
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
+def table(
+  heading: str,
+  lines: Sequence[tuple[str, Sequence[str]]],
+  *,
+  columns: Sequence[str] = ("top-1", "top-5"),
+) -> str:
+  """Lines of text in columns, under a heading.
+
+  Args:
+    heading: what was measured on what.
+    lines: (title, cells); cells as of `cell`, "" for an empty one.
+    columns: names of the cells.
+  """
+  width = max([_TITLE, *(len(title) + 2 for title, _ in lines)])
+  text = [heading]
+  for title, cells in [("", columns), *lines]:
+    row = title.ljust(width) + "".join(cell.ljust(_CELL) for cell in cells)
+    text.append(row.rstrip())
+  return "\n".join(text)
+
+
+def cell(row: Mapping[str, Any], name: str, count: int) -> str:
+  """An accuracy of a row with its 95 % interval; "": it was not measured.
+
+  Args:
+    row: of results.json.
+    name: of the field: "top1".
+    count: images.
+  """
+  if row.get(name) is None:
+    return ""
+  low, high = accuracy.confidence_interval(row[name], count)
+  return f"{row[name]:6.1%} [{low:.1%}, {high:.1%}]"
+
+
+def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> str:
   """The rows of an evaluation for a reader."""
   first = rows[0]
   if first["part"] == "labelled":
     images = "no test images"
   else:
     images = f"{first['num_images']} {first['part']} images"
-  lines = [
+  text = table(
     f"{first['dataset']}: {first['num_labels']} labels, {images}, step "
     f"{first['step']}, 95 % intervals",
-    f"{'':34}{'top-1':24}{'top-5':24}ECE",
-  ]
-  for row in rows:
-    cells = []
-    for name in ("top1", "top5"):
-      if row[name] is None:
-        cells.append(" " * 24)
-        continue
-      low, high = row[f"{name}_interval"]
-      cells.append(f"{row[name]:6.1%} [{low:.1%}, {high:.1%}]".ljust(24))
-    error = f"{row['ece']:.1%}" if "ece" in row else ""
-    lines.append(f"{row['title']:34}{''.join(cells)}{error}".rstrip())
+    [
+      (
+        row["title"],
+        (
+          cell(row, "top1", row["num_images"]),
+          cell(row, "top5", row["num_images"]),
+          f"{row['ece']:.1%}" if "ece" in row else "",
+        ),
+      )
+      for row in rows
+    ],
+    columns=("top-1", "top-5", "ECE"),
+  )
   probes = [row for row in rows if row["protocol"] == "linear_probe"]
-  if probes:
-    lines += ["", _probe_protocol(probes)]
-  return "\n".join(lines)
+  return f"{text}\n\n{_probe_protocol(probes)}" if probes else text
 
 
 def _probe_protocol(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -118,7 +211,7 @@ def _probe_protocol(rows: Sequence[Mapping[str, Any]]) -> str:
   else:
     how = "fixed, since no class has two labelled images to leave one out"
   return (
-    "linear probe: logistic regression on standardised, frozen features of "
+    "linear probe: logistic regression on standardized, frozen features of "
     "the evaluation crops,\n"
     f"by L-BFGS; L2 penalty {chosen}, {how}"
   )

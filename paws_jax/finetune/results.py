@@ -1,4 +1,4 @@
-"""What a fine-tuning run ends with: its measurement, its table."""
+"""The result of a fine-tuning run: its measurement and its table."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from paws_jax.evaluation import accuracy
+from paws_jax.evaluation import result_rows
 from paws_jax.finetune import protocols
 from paws_jax.finetune import scores
 from paws_jax.finetune import sweep
@@ -22,7 +23,7 @@ def measure(
   """
   dataset = protocol.trained.experiment.dataset
   count = len(dataset.test) if dataset.test is not None else 0
-  row = {"num_test": count}
+  fractions = dict.fromkeys(("top1", "top5"))
   if count:
     probs, labels = scores.classify(
       protocol,
@@ -31,13 +32,13 @@ def measure(
       dataset.test,
       dataset.labelled,
     )
-  for k in (1, 5):
-    value = accuracy.top_k_accuracy(probs, labels, k) if count else None
-    row[f"top{k}"] = value
-    row[f"top{k}_interval"] = (
-      accuracy.confidence_interval(value, count) if count else None
-    )
-  return row
+    fractions = {
+      f"top{k}": accuracy.top_k_accuracy(probs, labels, k) for k in (1, 5)
+    }
+  return {
+    "num_test": count,
+    **result_rows.with_intervals(fractions, count),
+  }
 
 
 def summary(member: sweep.Member) -> dict[str, Any]:
@@ -52,26 +53,31 @@ def summary(member: sweep.Member) -> dict[str, Any]:
 
 
 def table(row: Mapping[str, Any]) -> str:
-  """The table a user came for, out of a result row."""
+  """The accuracies of a fine-tuning for a reader, out of its result row."""
+  held_out, test = row["num_holdout"], row["num_test"]
   lines = [
-    f"{row['dataset']}: fine-tuned on {row['num_labels']} labels "
-    f"({row['protocol']}), {row['num_test'] or 'no'} test images"
+    (
+      f"learning rate {member['learning_rate']:g}",
+      [
+        result_rows.cell(member, "holdout_top1", held_out),
+        "",
+        f"held out, after epoch {member['epoch']}",
+      ],
+    )
+    for member in row["sweep"]
+    if member["holdout_top1"] is not None
   ]
-  for member in row["sweep"]:
-    top1 = member["holdout_top1"]
-    if top1 is not None:
-      lines.append(
-        f"  learning rate {member['learning_rate']:<8g} {top1:6.1%} of "
-        f"{row['num_holdout']} held out, after epoch {member['epoch']}"
-      )
-  lines.append(
-    f"chosen: learning rate {row['learning_rate']:g}, {row['epochs']} epochs"
+  if test:
+    cells = [result_rows.cell(row, name, test) for name in ("top1", "top5")]
+    lines.append(("test", cells))
+  text = result_rows.table(
+    f"{row['dataset']}: fine-tuned on {row['num_labels']} labels "
+    f"({row['protocol']}), {held_out or 'no'} images held out, {test or 'no'} "
+    "test images, 95 % intervals",
+    lines,
+  )
+  return (
+    f"{text}\n\nchosen: learning rate {row['learning_rate']:g}, "
+    f"{row['epochs']} epochs"
     + ("; then all labelled images" if row["refit"] else "")
   )
-  if row["num_test"]:
-    for name in ("top1", "top5"):
-      low, high = row[f"{name}_interval"]
-      lines.append(
-        f"test {name}   {row[name]:6.1%} [{low:.1%}, {high:.1%}], 95 % interval"
-      )
-  return "\n".join(lines)

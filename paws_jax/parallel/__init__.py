@@ -1,1 +1,1 @@
-"""Devices: mesh, shardings, collectives."""
+"""The mesh of devices, shardings and collectives."""

@@ -1,4 +1,4 @@
-"""CPU cores as devices, and BLAS held to one thread."""
+"""CPU cores as devices, with one thread each."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ import os
 
 import jax
 
-# More CPU devices than this would get few images each.
+# With more CPU devices each would get few images.
 _MOST_CPU_DEVICES = 8
 _COUNT_FLAG = "xla_force_host_platform_device_count"
 
 
 def num_cores() -> int:
-  """CPU cores that this process may use."""
-  # Not on every system.
+  """Returns the number of CPU cores that this process may use."""
+  # Not available on every system.
   if hasattr(os, "sched_getaffinity"):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
 
 
 def use_cpu_cores(batch_size: int) -> int | None:
-  """Makes every core of a CPU a device, so that a step uses them all.
+  """Makes every core of a CPU a device, so that a step uses all cores.
 
-  One CPU device computes mostly on one core (docs/decisions.md). To be called
-  before JAX's first use of a device; accelerators are not affected. A number
-  given to JAX itself (JAX_NUM_CPU_DEVICES, or a flag in XLA_FLAGS) is kept.
+  One CPU device computes mostly on one core (docs/decisions.md). Call this
+  before JAX uses a device; accelerators are not affected. A number that JAX was
+  configured with (JAX_NUM_CPU_DEVICES, or a flag in XLA_FLAGS) is kept.
 
-  Each device is held to one thread, also in the linear algebra that XLA leaves
-  to BLAS (`hold_blas_to_one_thread`): where XLA spreads an operation over a
-  pool, the all-reduce after it waits on a thread of the pool, and has kept the
-  other device from ever getting there.
+  Each device is limited to one thread, also in BLAS (`limit_blas_threads`):
+  where XLA spreads an operation over a pool of threads, the all-reduce after it
+  waits on a thread of the pool, and the other device has been seen to never
+  reach the all-reduce.
 
   Args:
-    batch_size: images that the devices must divide.
+    batch_size: number of images that the number of devices must divide.
 
   Returns:
-    The number of CPU devices asked for, None where one had been given.
+    The number of CPU devices requested; None if a number was configured.
   """
-  hold_blas_to_one_thread()
+  limit_blas_threads()
   flags = os.getenv("XLA_FLAGS", "")
   if "xla_cpu_multi_thread_eigen" not in flags:
     one_thread = f"{flags} --xla_cpu_multi_thread_eigen=false"
@@ -56,15 +56,15 @@ def use_cpu_cores(batch_size: int) -> int | None:
   return num_devices
 
 
-def hold_blas_to_one_thread() -> None:
-  """Lets every call of BLAS and LAPACK in this process use one thread.
+def limit_blas_threads() -> None:
+  """Limits BLAS and LAPACK in this process to one thread.
 
-  XLA's CPU backend calls LAPACK for eigenvalues. Its threads wait for each
-  other spinning, and devices that call it at once have more of them than cores:
-  what takes 0.7 ms has taken 800.
+  XLA's CPU backend calls LAPACK for eigenvalues. The threads of LAPACK
+  busy-wait for each other, and devices that call it at the same time have more
+  threads than there are cores: a call of 0.7 ms has taken 800 ms.
   """
   import threadpoolctl
 
-  # What XLA will load, so that there is something to hold.
+  # Loads the libraries that XLA uses: only loaded ones are limited.
   importlib.import_module("scipy.linalg.cython_lapack")
   threadpoolctl.threadpool_limits(1, user_api="blas")

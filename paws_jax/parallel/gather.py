@@ -1,4 +1,4 @@
-"""One all-gather for all embeddings that every device needs."""
+"""One all-gather for several arrays of embeddings."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def gather(
   *,
   axis_name: Any,
 ) -> tuple[jax.Array, ...]:
-  """Collects the rows of all devices, of several arrays at once.
+  """Gathers the rows of several arrays from all devices at once.
 
   Args:
-    learned: [n_i, D] each, of this device.
-    constants: [m_i, D] each; no gradient goes through these, and none travels.
+    learned: [n_i, D] each, the rows of this device.
+    constants: [m_i, D] each; they get no gradient, and none is communicated.
     axis_name: mesh axes, or None outside `shard_map`.
 
   Returns:
-    The arrays in their order, learned ones first, with the rows of the first
-    device, then those of the second, and so on.
+    The arrays in order, learned ones first; the rows of each array are those of
+    the first device, then those of the second, and so on.
   """
   constants = jax.lax.stop_gradient(tuple(constants))
   if axis_name is None:
@@ -39,7 +39,7 @@ def gather(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _gather(axis_name, num_rows, learned, constants):
-  """Below each other, so that it is one all-gather."""
+  """Concatenates the arrays, so that one all-gather suffices."""
   del num_rows
   arrays = (*learned, *constants)
   rows = jax.lax.all_gather(jnp.concatenate(arrays), axis_name)
@@ -52,7 +52,7 @@ def _forward(axis_name, num_rows, learned, constants):
 
 
 def _backward(axis_name, num_rows, unused_residual, gradients):
-  """The transpose, but for the parts that would carry zeros back."""
+  """The transpose, without the parts that would communicate zeros."""
   by_device = [
     gradient.reshape(-1, count, gradient.shape[-1])
     for gradient, count in zip(gradients, num_rows, strict=False)
@@ -60,7 +60,7 @@ def _backward(axis_name, num_rows, unused_residual, gradients):
   rows = jnp.concatenate(by_device, axis=1)
   rows = rows.reshape(-1, rows.shape[-1])
   rows = jax.lax.psum_scatter(rows, axis_name, tiled=True)
-  # None: zeros.
+  # None stands for zeros.
   num_constants = len(gradients) - len(num_rows)
   return tuple(_split(rows, num_rows, axis=0)), (None,) * num_constants
 
@@ -69,18 +69,18 @@ _gather.defvjp(_forward, _backward)
 
 
 def _split(rows, counts, *, axis):
-  """Parts of so many rows each."""
+  """Splits rows into parts of these lengths."""
   ends = list(itertools.accumulate(counts))
   return jnp.split(rows, ends[:-1], axis=axis)
 
 
 def by_view(rows: jax.Array, *, num_views: int, num_local: int) -> jax.Array:
-  """Puts gathered views in an order that does not depend on the devices.
+  """Reorders gathered views so that the order does not depend on the devices.
 
   Args:
-    rows: [devices · V · b, D] of `gather`, on each device view-major.
+    rows: [devices · V · b, D], a result of `gather`; view-major on each device.
     num_views: V.
-    num_local: b, images of a device.
+    num_local: b, number of images per device.
 
   Returns:
     [V, B, D], images in the order of the batch.

@@ -1,9 +1,9 @@
 """The device mesh, and the only place that names its axes.
 
-Batches are spread over all devices along their first axis; parameters and
-optimiser state are replicated. The mesh has two axes so that BatchNorm can
+Batches are sharded over all devices along their first axis; parameters and
+optimizer state are replicated. The mesh has two axes so that BatchNorm can
 share its statistics within groups of devices: `group` counts the groups,
-`data` the devices of one. Everything but BatchNorm uses both, as `AXES`.
+`data` the devices of a group. Everything except BatchNorm uses both, as `AXES`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def make_mesh(
   """Arranges devices as [BatchNorm groups, devices of a group].
 
   Args:
-    devices: default all devices of all processes, in JAX's order.
-    bn_group_size: devices that share BatchNorm statistics; 0: all of them.
+    devices: by default all devices of all processes, in the order of JAX.
+    bn_group_size: number of devices that share BatchNorm statistics; 0: all.
 
   Raises:
-    ValueError: when the devices do not divide into the groups.
+    InputError: the groups do not divide the devices.
   """
   devices = jax.devices() if devices is None else list(devices)
   group_size = bn_group_size or len(devices)
@@ -47,16 +47,16 @@ def make_mesh(
       f"{len(devices)} devices: choose a divisor, or 0 for one group."
     )
   grid = np.asarray(devices).reshape(-1, group_size)
-  # Auto: explicit axes, the default of jax.make_mesh, refuse `q @ s.T`.
+  # Explicit axes, the default of jax.make_mesh, refuse `q @ s.T`.
   types = (jax.sharding.AxisType.Auto,) * 2
   return jax.sharding.Mesh(grid, AXES, axis_types=types)
 
 
 def batch_norm_axes(bn_group_size: int) -> dict[str, Any]:
-  """Axes over which BatchNorm shares statistics, and those that part groups.
+  """Returns the axes over which BatchNorm shares statistics and of the groups.
 
   Args:
-    bn_group_size: as `make_mesh` takes it.
+    bn_group_size: as for `make_mesh`.
 
   Returns:
     Keyword arguments of `models.create`.
@@ -67,32 +67,34 @@ def batch_norm_axes(bn_group_size: int) -> dict[str, Any]:
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
-  """Sharding of an array that every device holds whole."""
+  """Sharding of an array that every device holds entirely."""
   return NamedSharding(mesh, REPLICATED)
 
 
 def batch_sharded(mesh: jax.sharding.Mesh) -> NamedSharding:
-  """Sharding of an array whose first axis is spread over all devices."""
+  """Sharding of an array whose first axis is divided among all devices."""
   return NamedSharding(mesh, BATCH)
 
 
 def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-  """Puts a pytree of host arrays on every device of the mesh.
+  """Copies a pytree of host arrays to every device of the mesh.
 
-  Every process gives the same. Not `jax.device_put`, by which processes compare
-  what they put: that makes them wait for each other.
+  All processes pass the same values. `jax.device_put` would compare them, for
+  which the processes wait for each other.
   """
-  whole = replicated(mesh)
+  everywhere = replicated(mesh)
 
   def put(leaf: Any) -> jax.Array:
     array = np.asarray(leaf)
-    return jax.make_array_from_callback(array.shape, whole, array.__getitem__)
+    return jax.make_array_from_callback(
+      array.shape, everywhere, array.__getitem__
+    )
 
   return jax.tree.map(put, tree)
 
 
 def local_devices(mesh: jax.sharding.Mesh) -> list[jax.Device]:
-  """This process's devices in the mesh, in an order of our own: by id."""
+  """Returns this process's devices in the mesh, ordered by id."""
   mine = replicated(mesh).addressable_devices
   return sorted(mine, key=lambda device: device.id)
 
@@ -100,10 +102,18 @@ def local_devices(mesh: jax.sharding.Mesh) -> list[jax.Device]:
 def local_rows(
   num_rows: int, mesh: jax.sharding.Mesh, devices: Sequence[jax.Device]
 ) -> np.ndarray:
-  """Which of `num_rows` rows lie on these devices, in their order: int [m].
+  """Returns the rows that these devices hold, in the order of the devices.
 
-  Taken from the sharding: on some machines the rows of a process are not
-  contiguous.
+  They are read from the sharding: on some machines the rows of a process are
+  not contiguous.
+
+  Args:
+    num_rows: number of rows in total.
+    mesh: all devices.
+    devices: some of them.
+
+  Returns:
+    int [m], numbers of rows.
   """
   places = batch_sharded(mesh).devices_indices_map((num_rows,))
   rows = [np.arange(num_rows)[places[device]] for device in devices]
@@ -111,11 +121,11 @@ def local_rows(
 
 
 def from_local_rows(rows: np.ndarray, mesh: jax.sharding.Mesh) -> jax.Array:
-  """A global array, spread over the mesh, out of this process's rows.
+  """Makes a global array, sharded over the mesh, from this process's rows.
 
   Args:
     rows: [m, ...], in the order of `local_rows(..., local_devices(mesh))`.
-    mesh: devices.
+    mesh: all devices.
   """
   devices = local_devices(mesh)
   shards = [
@@ -129,25 +139,25 @@ def from_local_rows(rows: np.ndarray, mesh: jax.sharding.Mesh) -> jax.Array:
 
 
 def constrain(tree: Any, sharding: NamedSharding) -> Any:
-  """Tells the compiler how the arrays of a pytree are laid out."""
+  """Constrains the sharding of the arrays of a pytree."""
   return jax.tree.map(
     lambda x: jax.lax.with_sharding_constraint(x, sharding), tree
   )
 
 
 def varying(tree: Any) -> Any:
-  """Replicated arrays inside `shard_map`, as if each device had its own.
+  """Marks replicated arrays inside `shard_map` as different on each device.
 
-  Gradients with respect to them are then summed up on each device, and over the
-  devices once, in the arrays' own dtype; where a replicated array is cast and
-  used in several places each use brings a sum of its own, in the dtype it was
-  cast to.
+  Gradients with respect to them are then added up on each device, and once over
+  the devices, in the dtype of the arrays. Otherwise an array that is cast and
+  used in several places needs a sum over the devices for each use, in the dtype
+  of the cast.
   """
   return jax.tree.map(lambda x: jax.lax.pcast(x, AXES, to="varying"), tree)
 
 
 def padded_size(num_rows: int, mesh: jax.sharding.Mesh) -> int:
-  """Smallest multiple of the number of devices that is at least `num_rows`."""
+  """Rounds `num_rows` up to a multiple of the number of devices."""
   return -(-num_rows // mesh.size) * mesh.size
 
 
@@ -160,8 +170,8 @@ def shard_map(
 ) -> Callable[..., Any]:
   """`jax.shard_map` with replication checked.
 
-  The check (`check_vma`) is also what makes gradients taken outside right: it
-  inserts the sum over devices where a replicated argument was used locally.
+  The check (`check_vma`) also makes gradients taken outside correct: it inserts
+  the sum over devices where a replicated argument is used locally.
   """
   return jax.shard_map(
     function,

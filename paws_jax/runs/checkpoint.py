@@ -321,7 +321,7 @@ def _shapes(tree: Any) -> dict[str, list]:
 
 def _describe(state: Any) -> dict[str, list]:
   """{name: [shape, dtype, digest]} of arrays."""
-  values = jax.tree.leaves(jax.device_get(digests.of_arrays(state)))
+  values = jax.tree.leaves(jax.device_get(digests.compute(state)))
   described = _shapes(state)
   return {
     name: [*entry, int(value)]

@@ -1,4 +1,4 @@
-"""Compiled programs kept on disk, so that a second start need not compile."""
+"""A cache of compiled programs on disk, for faster starts."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import platform
 
 import jax
 
-# Its own variable, which JAX reads by itself.
+# A variable of JAX.
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
-# What compiles in less time is not kept, unless JAX's own variable says else.
+# Programs that compile in less time are not kept, unless a variable of JAX
+# sets another limit.
 _SECONDS = 0.5
 _SECONDS_VARIABLE = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
-# Lines of /proc/cpuinfo, of x86 and of Arm.
+# Lines of /proc/cpuinfo on x86 and on Arm.
 _FEATURES = ("flags", "Features")
 
 
 def enable(directory: str | None = None) -> str:
-  """Has JAX keep what takes half a second to compile, and find it again.
+  """Makes JAX keep programs that take at least half a second to compile.
 
-  The environment variable JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS asks for
-  other seconds.
-
-  A program is found by its text, the compiler's version and options and the
-  kind of device, so a stale one cannot be taken.
+  The environment variable JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS sets
+  another limit. The key of a program is its text, the version and options of
+  the compiler and the kind of device, so that a stale one is never used.
 
   Args:
-    directory: where; "": keep nothing; None: what the environment variable
-      JAX_COMPILATION_CACHE_DIR says, or `default_directory()`.
+    directory: where to keep them; "": nowhere; None: the directory in the
+      environment variable JAX_COMPILATION_CACHE_DIR, or `default_directory()`.
 
   Returns:
-    The directory, "" when nothing is kept: also where none can be made.
+    The directory; "" when nothing is kept, also because the directory cannot be
+    created.
   """
   if directory is None:
     directory = os.environ.get(VARIABLE)
@@ -54,17 +54,17 @@ def enable(directory: str | None = None) -> str:
 
 
 def default_directory() -> pathlib.Path:
-  """Below the user's cache directory, one for each kind of processor.
+  """Returns a directory in the user's cache, one per kind of processor.
 
-  Code for a CPU may use instructions that another one lacks, and home
-  directories are shared.
+  Programs for a CPU may use instructions that another one lacks, and home
+  directories may be shared.
   """
   home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
   return pathlib.Path(home) / "paws_jax" / "compiled" / _processor()
 
 
 def _processor() -> str:
-  """A short name of what this machine's processor can do."""
+  """Returns a short name for the instruction set of this machine."""
   try:
     text = pathlib.Path("/proc/cpuinfo").read_text()
   except OSError:

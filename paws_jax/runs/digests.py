@@ -1,4 +1,4 @@
-"""Digests of arrays on devices, against silent damage."""
+"""Digests of arrays on devices, which reveal silent damage."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import jax.numpy as jnp
 
 
 @jax.jit
-def of_arrays(tree: Any) -> Any:
-  """A 32-bit digest of the bits of every array.
+def compute(tree: Any) -> Any:
+  """Computes a 32-bit digest of the bits of every array.
 
-  Every word of up to 32 bits is scrambled together with its position, one to
-  one, and the results are added modulo 2^32: one changed word always shows, and
-  so does any other change (swapped words, say) but for about one case in four
-  thousand million. It is computed on device, for sharded arrays too, and does
-  not depend on the sharding.
+  Every word of up to 32 bits is scrambled together with its position by a
+  bijection, and the results are added modulo 2^32. So one changed word always
+  changes the digest, and any other change (e.g. swapped words) does except in
+  one of about 4 * 10^9 cases. The digest is computed on the devices, also for
+  sharded arrays, and does not depend on the sharding.
 
   Args:
     tree: pytree of arrays of floats, integers or booleans.
@@ -42,10 +42,10 @@ def _digest(array: jax.Array) -> jax.Array:
 
 
 def _scramble(words: jax.Array) -> jax.Array:
-  """A bijection of uint32: the finalizer of MurmurHash3 (Appleby, 2011).
+  """Applies a bijection: the finalizer of MurmurHash3 (Appleby, 2011).
 
-  A weighted sum of the words would not do: with x and -x swapped, words differ
-  by 2^31, and an even difference of weights hides that.
+  A weighted sum of the words is not enough: with x and -x swapped, words differ
+  by 2^31, which an even difference of weights hides.
   """
   words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
   words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)

@@ -1,4 +1,4 @@
-"""Small files written in one piece."""
+"""Paths, and small files that are written atomically."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from paws_jax import errors
 
 
 def replace_text(path: epath.Path, text: str) -> None:
-  """Writes a file so that a crash leaves the old one or the new one."""
+  """Writes a file atomically: a crash leaves the old text or the new one."""
   if not isinstance(path, pathlib.Path):
-    # In a bucket an object is there whole or not at all.
+    # An object in a bucket is written completely or not at all.
     path.write_text(text, encoding="utf-8")
     return
   temporary = path.with_name(f".{path.name}.tmp")
@@ -24,17 +24,17 @@ def replace_text(path: epath.Path, text: str) -> None:
 
 
 def resolve(path: str | os.PathLike[str]) -> epath.Path:
-  """The absolute path of a directory as a user writes it, or "gs://..."."""
+  """Makes the path that a user writes absolute; "gs://..." stays as it is."""
   if "://" in os.fspath(path):
     return epath.Path(path)
   return pathlib.Path(path).expanduser().absolute()
 
 
 def read_object(path: epath.Path) -> dict[str, Any] | None:
-  """Reads a file that holds a JSON object; None: there is no such file.
+  """Reads a file that holds a JSON object; None if there is no such file.
 
   Raises:
-    WorkdirError: when it holds something else.
+    WorkdirError: the file holds something else.
   """
   if not path.exists():
     return None

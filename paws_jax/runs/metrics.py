@@ -1,4 +1,4 @@
-"""Where numbers go: metrics.jsonl, TensorBoard, results.json, one line."""
+"""Metrics of training: metrics.jsonl, TensorBoard, means over intervals."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from etils import epath
 from paws_jax import tf_runtime
 from paws_jax.runs import files
 
-# What a reader sees of the loss of PAWS: each is at least 0, and 0 is best. Of
-# the sum that is minimised that is not true: with me-max it falls to minus the
-# log of the number of classes. Other methods have their own `shown_losses`.
+# The parts of the loss of PAWS that are shown: each is at least 0, and 0 is
+# best. The sum that is minimized has another minimum with me-max: minus the log
+# of the number of classes. Other methods have their own `shown_losses`.
 LOSSES = ("cross_entropy", "me_max_kl")
 LABELS = {
   "cross_entropy": "cross-entropy",
@@ -27,15 +27,15 @@ LABELS = {
 }
 METRICS = "metrics.jsonl"
 
-# Between two writings of a whole file to a bucket.
+# Seconds between two writes of a file to a bucket.
 _OBJECT_SECONDS = 60.0
 
 
 class _Object:
-  """A text file in a bucket, where none can grow: written anew now and then."""
+  """A text file in a bucket, rewritten at intervals, since it cannot grow."""
 
   def __init__(self, path: epath.Path, text: str):
-    """Goes on from `text`, which is there."""
+    """Continues after `text`, which the file holds already."""
     self._path = path
     self._text = text
     self._written = time.monotonic()
@@ -53,10 +53,11 @@ class _Object:
 
 
 class Writer:
-  """Appends metrics to `metrics.jsonl`, and to TensorBoard when asked.
+  """Appends metrics to `metrics.jsonl` and, optionally, to TensorBoard.
 
-  One JSON object a line: "step" and scalars, or "step" and words. A resumed run
-  drops the lines after the step it resumes from, which it will write again.
+  One JSON object per line: "step" and scalars, or "step" and texts. A resumed
+  run drops the lines after the step from which it resumes, and writes them
+  again.
   """
 
   def __init__(
@@ -79,7 +80,7 @@ class Writer:
       self._file = _Object(path, text)
     self._tensorboard = None
     if tensorboard:
-      # Imported here: they take seconds.
+      # Imported here, since it takes seconds.
       tf_runtime.load()
       from clu import metric_writers
 
@@ -92,7 +93,7 @@ class Writer:
       self._tensorboard.write_scalars(int(step), dict(scalars))
 
   def note(self, step: int, texts: Mapping[str, str]) -> None:
-    """Appends a line of words, such as what `health` has found."""
+    """Appends a line of texts, such as the findings of `monitoring`."""
     self._append(step, dict(texts))
 
   def _append(self, step: int, values: Mapping[str, Any]) -> None:
@@ -101,7 +102,7 @@ class Writer:
     self._file.flush()
 
   def flush(self) -> None:
-    """Makes sure that all lines are there, in a bucket, too."""
+    """Writes all lines, also those that a bucket does not have yet."""
     if isinstance(self._file, _Object):
       self._file.close()
 
@@ -113,7 +114,7 @@ class Writer:
 
 
 def read(path: epath.Path) -> list[dict[str, Any]]:
-  """Rows of a metrics.jsonl; a last line cut off by a crash is left out."""
+  """Reads the rows of a metrics.jsonl, without a last line that is cut off."""
   if not path.exists():
     return []
   rows = []
@@ -126,20 +127,20 @@ def read(path: epath.Path) -> list[dict[str, Any]]:
 
 
 class StepMeans:
-  """Collects metrics of single steps and gives means over intervals.
+  """Averages metrics of single steps over intervals.
 
-  `pending` goes into checkpoints, so that an interval in the midst of which a
-  run was stopped is averaged over all its steps.
+  `pending` is part of checkpoints, so that the interval in which a run was
+  stopped is averaged over all its steps.
   """
 
   def __init__(
     self, every_steps: int, pending: Sequence[Mapping[str, float]] = ()
   ):
-    """Means are over `every_steps` steps, ending at its multiples.
+    """Starts an interval, or continues one.
 
     Args:
-      every_steps: at least 1.
-      pending: of an earlier object, to go on from.
+      every_steps: length of an interval, at least 1; it ends at a multiple.
+      pending: `pending` of an earlier object, which this one continues.
     """
     self._every = every_steps
     self.pending = [dict(row) for row in pending]
@@ -147,10 +148,15 @@ class StepMeans:
   def add(
     self, last_step: int, metrics: Mapping[str, np.ndarray]
   ) -> list[tuple[int, dict[str, float]]]:
-    """Takes [k] values of the k steps up to `last_step`; gives full intervals.
+    """Adds metrics of consecutive steps.
+
+    Args:
+      last_step: the last of the k steps.
+      metrics: [k] values by name.
 
     Returns:
-      (step, means) of each interval that ended; the learning rate is the last.
+      (step, means) of each interval that ended; the learning rate is that of
+      its last step.
     """
     count = len(next(iter(metrics.values())))
     done = []
@@ -159,7 +165,7 @@ class StepMeans:
       step = last_step - count + i + 1
       if step % self._every == 0:
         names = self.pending[-1]
-        # Steps of an older version need not have all of them.
+        # Steps of an older version may lack some.
         means = {
           k: float(np.mean([row[k] for row in self.pending if k in row]))
           for k in names

@@ -1,4 +1,4 @@
-"""What to lower when the devices' memory does not suffice."""
+"""Advice for a task that does not fit into the memory of the devices."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import ml_collections
 def training(
   config: ml_collections.ConfigDict,
 ) -> contextlib.AbstractContextManager[None]:
-  """Advises who trains by this recipe; see `given`."""
-  return given(
+  """Gives advice for training by a recipe; see `advising`."""
+  return advising(
     f"Lower train.batch_size (now {config.train.batch_size}) or "
     f"support.images_per_class (now {config.support.images_per_class}), "
     f"{_remat(config)}, lower eval.batch_size (now {config.eval.batch_size}) "
@@ -24,8 +24,8 @@ def training(
 def finetuning(
   config: ml_collections.ConfigDict,
 ) -> contextlib.AbstractContextManager[None]:
-  """Advises who fine-tunes; see `given`."""
-  return given(
+  """Gives advice for fine-tuning; see `advising`."""
+  return advising(
     f"Lower finetune.batch_size (now {config.finetune.batch_size}) or, for "
     "'suncet', support.images_per_class (now "
     f"{config.support.images_per_class}), {_remat(config)}, or use more "
@@ -36,31 +36,31 @@ def finetuning(
 def evaluating(
   config: ml_collections.ConfigDict | None,
 ) -> contextlib.AbstractContextManager[None]:
-  """Advises who embeds images only; see `given`.
+  """Gives advice for tasks that only embed images; see `advising`.
 
   Args:
-    config: the recipe; None: there is only a saved classifier.
+    config: the recipe; None when there is only a saved classifier.
   """
   if config is None:
-    return given(
+    return advising(
       "Lower batch_size in the classifier.json of the classifier, or use "
       "another device."
     )
-  return given(
+  return advising(
     f"Lower eval.batch_size (now {config.eval.batch_size}), or use more "
     "devices."
   )
 
 
 @contextlib.contextmanager
-def given(remedy: str) -> Iterator[None]:
-  """Turns "out of memory" into advice what to lower.
+def advising(remedy: str) -> Iterator[None]:
+  """Turns an out-of-memory error of XLA into one with advice.
 
   Args:
-    remedy: whole sentences.
+    remedy: the advice, in sentences.
 
   Raises:
-    MemoryError: with the remedy and the first line of what XLA says.
+    MemoryError: with the advice and the first line of XLA's message.
   """
   try:
     yield

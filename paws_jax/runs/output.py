@@ -1,4 +1,4 @@
-"""Standard output that never ends a run."""
+"""Standard output and error that survive a closed pipe or terminal."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any
 
 
 class Output:
-  """A text stream that writes into the void once its reader has gone.
+  """A text stream that discards its text once the reader has closed it.
 
-  A closed pipe or terminal must not end a run of days.
+  A closed pipe or terminal must not end a long run.
   """
 
   def __init__(self, stream: Any):
-    """Takes over `stream`, None in a process that was started without one."""
-    # The file takes the free descriptor, which no other file then gets.
+    """Wraps `stream`, which is None in a process that started without one."""
+    # The file occupies the free descriptor, so that no other file gets it.
     self._stream = stream or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
   def write(self, text: str) -> int:
-    """Writes, and flushes whole lines, so that log files are never behind."""
+    """Writes text; flushes at the end of a line, so that logs are current."""
     self._try(lambda stream: stream.write(text))
     if "\n" in text:
       self.flush()
     return len(text)
 
   def flush(self) -> None:
-    """Flushes."""
+    """Flushes the stream, unless it is closed."""
     self._try(lambda stream: stream.flush())
 
   def isatty(self) -> bool:
-    """Whether a line can be rewritten in place."""
+    """Returns whether a line can be rewritten in place."""
     return self._stream.isatty()
 
   def __getattr__(self, name: str) -> Any:
@@ -40,18 +40,18 @@ class Output:
     try:
       action(self._stream)
     except OSError:
-      # What the stream still holds would fail once more when Python exits.
-      void = os.open(os.devnull, os.O_WRONLY)
-      os.dup2(void, self._stream.fileno())
-      os.close(void)
+      # Buffered text would fail again when Python exits.
+      null = os.open(os.devnull, os.O_WRONLY)
+      os.dup2(null, self._stream.fileno())
+      os.close(null)
 
 
 def silence_output() -> None:
-  """Sends standard output nowhere, for the processes that have no say."""
+  """Discards standard output, in all processes but the main one."""
   sys.stdout = Output(None)
 
 
 def protect_output() -> None:
-  """Makes standard output and error `Output`s."""
+  """Replaces standard output and error by `Output` streams."""
   sys.stdout = Output(sys.stdout)
   sys.stderr = Output(sys.stderr)

@@ -15,10 +15,10 @@ from paws_jax.runs import metrics as metrics_lib
 
 
 class Progress:
-  """One line about where training stands.
+  """The line that shows the progress of training.
 
   On a terminal the line is rewritten in place; in a file a new one is written
-  at most every `interval` seconds, and the last one in any case.
+  at most every `interval` seconds, and always the last one.
   """
 
   def __init__(
@@ -34,12 +34,12 @@ class Progress:
     """Starts the clock.
 
     Args:
-      total_steps: of the run.
-      first_step: where this process starts.
-      images_per_step: unlabelled images (or supports) a step.
-      losses: metrics to show, where there are: `shown_losses` of the method.
-      interval: seconds between lines where they are not rewritten.
-      stream: default standard output.
+      total_steps: steps of the run.
+      first_step: step at which this process starts.
+      images_per_step: unlabelled images (or supports) per step.
+      losses: metrics to show if present: `shown_losses` of the method.
+      interval: seconds between lines that are not rewritten.
+      stream: where to write; by default standard output.
     """
     self._total = total_steps
     self._first = first_step
@@ -58,7 +58,7 @@ class Progress:
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
-    """Leaves the time that passes inside out of the rate."""
+    """Excludes the time inside the context from the rate."""
     start = time.perf_counter()
     try:
       yield
@@ -66,20 +66,20 @@ class Progress:
       self._paused += time.perf_counter() - start
 
   def accuracy(self, top1: float, step: int) -> None:
-    """Shows this soft-NN accuracy, a fraction, from now on."""
+    """Adds a soft-NN accuracy, a fraction, to the following lines."""
     self._accuracy = (top1, step)
 
   def seconds(self) -> float:
-    """Seconds from the start to now or the end, pauses left out."""
+    """Returns the seconds from the start to now or the end, without pauses."""
     now = time.perf_counter() if self._ended is None else self._ended
     return now - self._start - self._paused
 
   def rate(self, step: int) -> float:
-    """Steps per second since the start."""
+    """Returns the steps per second since the start."""
     return (step - self._first) / max(self.seconds(), 1e-9)
 
   def show(self, step: int, metrics: Mapping[str, float]) -> None:
-    """Shows the line for a step, now or if it turns out to be the last."""
+    """Shows the line for a step, now or when the line ends."""
     self._unshown = self._line(step, metrics)
     now = time.perf_counter()
     if self._in_place or now - self._last_shown >= self._interval:
@@ -87,7 +87,7 @@ class Progress:
       self._write()
 
   def say(self, text: str) -> None:
-    """Writes lines of their own; the line about training goes on below."""
+    """Writes separate lines; the line of progress continues below them."""
     if self._width:
       self._stream.write("\r" + " " * self._width + "\r")
       self._width = 0
@@ -95,7 +95,7 @@ class Progress:
     self._stream.flush()
 
   def end(self) -> None:
-    """Stops the clock and leaves the line: what follows starts on its own."""
+    """Stops the clock and ends the line."""
     if self._ended is None:
       self._ended = time.perf_counter()
     if self._unshown:

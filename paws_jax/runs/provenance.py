@@ -1,4 +1,4 @@
-"""Versions, devices and code that made a run."""
+"""Versions, devices and code of a run, in environment.json."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ENVIRONMENT = "environment.json"
 
 
 def check_shared(workdir: epath.Path, start: str) -> None:
-  """Makes sure that this process sees what process 0 has written.
+  """Checks that this process reads the directory that process 0 writes to.
 
   Args:
     workdir: the directory.
-    start: what `write_environment` has returned there.
+    start: result of `write_environment` on process 0.
 
   Raises:
-    WorkdirError: when the directory is another one here.
+    WorkdirError: the directory is another one here.
   """
   if (files.read_object(workdir / ENVIRONMENT) or {}).get("start") != start:
     raise errors.WorkdirError(
@@ -41,7 +41,7 @@ def write_environment(workdir: epath.Path) -> str:
   """Writes environment.json: versions, devices, git hash, command.
 
   Returns:
-    A text that no other start has.
+    A text that is unique to this start.
   """
   start = uuid.uuid4().hex
   environment = {
@@ -60,13 +60,13 @@ def write_environment(workdir: epath.Path) -> str:
 
 
 def versions() -> dict[str, str | None]:
-  """Versions of the packages that results depend on."""
+  """Returns the versions of the packages that results depend on."""
   packages = ("paws_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
   return {name: _version(name) for name in packages}
 
 
 def code_hash() -> str:
-  """Of the package's source files: a sha256, in hex."""
+  """Returns the SHA-256 of the package's source files, in hex."""
   root = pathlib.Path(__file__).parents[1]
   digest = hashlib.sha256()
   for path in sorted(root.rglob("*.py")):
@@ -75,7 +75,7 @@ def code_hash() -> str:
 
 
 def version() -> str | None:
-  """Version of this package, None when it runs from a bare source tree."""
+  """Returns the version of this package; None for a plain source tree."""
   return _version("paws_jax")
 
 
@@ -87,11 +87,11 @@ def _version(package: str) -> str | None:
 
 
 def _git_hash() -> str | None:
-  """Commit of the source tree, with "+" when it has been changed."""
+  """Returns the commit of the source tree, with "+" if files have changed."""
   root = pathlib.Path(__file__).resolve().parents[2]
   git = ["git", "-C", str(root)]
   try:
-    # An installed package may lie inside a repository of something else.
+    # An installed package may be inside another repository.
     top = subprocess.run(
       [*git, "rev-parse", "--show-toplevel"],
       capture_output=True,

@@ -1,4 +1,4 @@
-"""The rows of results.json."""
+"""Results of a run in results.json."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ RESULTS = "results.json"
 
 
 def read_results(workdir: epath.Path) -> list[dict[str, Any]]:
-  """Objects in `results.json`; none when there is no such file.
+  """Reads the objects in `results.json`; none when there is no such file.
 
   Raises:
-    ValueError: when it is not a JSON list of objects.
+    InputError: the file is not a JSON list of objects.
   """
   path = workdir / RESULTS
   if not path.exists():
@@ -37,10 +37,11 @@ def read_results(workdir: epath.Path) -> list[dict[str, Any]]:
 
 
 def append_result(workdir: epath.Path, row: Mapping[str, Any]) -> None:
-  """Appends an object to the list in `results.json`, whole or not at all.
+  """Appends an object to the list in `results.json`, atomically.
 
   Raises:
-    ValueError: when the file is there but is not a JSON list of objects.
+    InputError: the file exists but is not a JSON list of objects.
+    ValueError: the object holds a number that is not finite.
   """
   rows = [*read_results(workdir), dict(row)]
   text = json.dumps(rows, indent=2, allow_nan=False) + "\n"

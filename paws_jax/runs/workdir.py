@@ -1,4 +1,4 @@
-"""The directory of a run: its recipe, its environment, its split."""
+"""The work directory of a run: opening, locking, labelled images."""
 
 from __future__ import annotations
 
@@ -23,12 +23,16 @@ from paws_jax.runs import files
 from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import results
 
+# Directories and files in a work directory.
 CHECKPOINTS = "checkpoints"
+CLASSIFIER = "classifier"
+FINETUNED = "finetuned"
 _LOCK = ".lock"
+_SPLIT = "split.json"
 
 
 def storage_errors() -> tuple[type[Exception], ...]:
-  """What a directory's file system may raise: a bucket's are TensorFlow's."""
+  """Errors of a file system; those of a bucket are TensorFlow's."""
   tensorflow = sys.modules.get("tensorflow")
   if tensorflow is None:
     return (OSError,)
@@ -37,16 +41,15 @@ def storage_errors() -> tuple[type[Exception], ...]:
 
 @contextlib.contextmanager
 def lock(workdir: epath.Path) -> Iterator[None]:
-  """Keeps other processes on this machine from using a run's directory.
+  """Prevents other processes on this machine from using a work directory.
 
-  The system lets go of the lock when the process ends, however it ends. Where
-  the file system knows no locks there is none.
+  The system releases the lock when the process ends, however it ends. A file
+  system without locks, and a bucket, are used without one.
 
   Raises:
-    WorkdirError: when another process has it.
+    WorkdirError: another process has the lock.
   """
   if not isinstance(workdir, pathlib.Path):
-    # Nor does a bucket.
     yield
     return
   descriptor = os.open(workdir / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
@@ -56,7 +59,7 @@ def lock(workdir: epath.Path) -> Iterator[None]:
     except BlockingIOError:
       other = os.read(descriptor, 99).decode().strip()
       raise errors.WorkdirError(
-        f"{workdir} is in use by {other or 'another process'}: let it end, "
+        f"{workdir} is in use by {other or 'another process'}: wait for it, "
         "stop it, or choose another --workdir."
       ) from None
     except OSError:
@@ -69,7 +72,7 @@ def lock(workdir: epath.Path) -> Iterator[None]:
 
 
 def run_lock(workdir: epath.Path) -> contextlib.AbstractContextManager[None]:
-  """`lock` for a run, of whose processes the first has it."""
+  """Locks a work directory for a run, in process 0 only."""
   if lifecycle.is_main():
     return lock(workdir)
   return contextlib.nullcontext()
@@ -80,20 +83,21 @@ def prepare(
   config: ml_collections.ConfigDict,
   split: Mapping[str, Any] | None = None,
 ) -> epath.Path:
-  """Makes or re-opens a run's directory and writes the recipe into it.
+  """Creates or reopens a work directory and writes the recipe into it.
 
   Args:
-    path: the directory; made if it does not exist.
+    path: the directory; created if it does not exist.
     config: the resolved recipe.
-    split: what `write_split` will write, to be checked before anything is.
+    split: argument of a later `write_split`, checked before anything is
+      written.
 
   Returns:
-    Its absolute path.
+    The absolute path.
 
   Raises:
-    WorkdirError: when it cannot be written, or holds a run of another recipe.
-      A run that has left neither checkpoint nor result does not count: one
-      that did not fit into memory, say.
+    WorkdirError: the directory cannot be written, or holds a run of another
+      recipe. A run without checkpoint and result does not count, e.g. one that
+      did not fit into memory.
   """
   workdir = files.resolve(path)
   recipe = config_lib.resolve(config)
@@ -123,10 +127,10 @@ def open_run(
   config: ml_collections.ConfigDict,
   split: Mapping[str, Any],
 ) -> epath.Path:
-  """Finds the run of a recipe, to look at what it has made; writes nothing.
+  """Opens the work directory of a finished run, without writing.
 
   Args:
-    path: its directory.
+    path: the directory.
     config: the resolved recipe.
     split: the labelled images as they are now.
 
@@ -134,8 +138,8 @@ def open_run(
     The absolute path.
 
   Raises:
-    WorkdirError: when the directory holds no run or that of another recipe, or
-      the labelled images have changed.
+    WorkdirError: the directory holds no run or one of another recipe, or the
+      labelled images have changed.
   """
   workdir = recipe_lib.check_recipe(path, config)
   _check_split(workdir, split)
@@ -143,18 +147,18 @@ def open_run(
 
 
 def write_split(workdir: epath.Path, split: Mapping[str, Any]) -> None:
-  """Writes split.json, the labelled images and their hash.
+  """Writes split.json: the labelled images and their hash.
 
   Raises:
-    WorkdirError: when the run was started on other labelled images or data.
+    WorkdirError: the run was started with other labelled images or data.
   """
   _check_split(workdir, split)
-  files.replace_text(workdir / "split.json", files.to_json(split))
+  files.replace_text(workdir / _SPLIT, files.to_json(split))
 
 
 def _check_split(workdir: epath.Path, split: Mapping[str, Any]) -> None:
-  """Refuses other labelled images than those the run was started with."""
-  stored = files.read_object(workdir / "split.json")
+  """Refuses labelled images that differ from those of the run."""
+  stored = files.read_object(workdir / _SPLIT)
   before, now = (stored or split).get("hash", "none"), split["hash"]
   if before != now and _holds_run(workdir):
     raise errors.WorkdirError(
@@ -165,12 +169,7 @@ def _check_split(workdir: epath.Path, split: Mapping[str, Any]) -> None:
 
 
 def _holds_run(workdir: epath.Path) -> bool:
-  """Whether there is anything that another recipe would spoil."""
+  """Whether the directory holds results that another recipe would spoil."""
   names = [path.name for path in (workdir / CHECKPOINTS).glob("*")]
   complete = any(name.isdigit() for name in names)
   return complete or (workdir / results.RESULTS).exists()
-
-
-# In a run's directory.
-CLASSIFIER = "classifier"
-FINETUNED = "finetuned"

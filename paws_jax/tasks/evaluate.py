@@ -7,6 +7,7 @@ calibration lie in WORKDIR/evaluation. docs/evaluate.md says what they mean.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from paws_jax.evaluation import protocols
 from paws_jax.evaluation import result_rows
 from paws_jax.evaluation import tables_and_plots
 from paws_jax.runs import out_of_memory
+from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import results
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import experiment as experiment_lib
@@ -91,7 +93,7 @@ def run(prepared: Prepared) -> int:
   ):
     outcomes = list(_measure(prepared))
     rows = agree.gather(agree.on_main(lambda: _write(trained, outcomes)))[0]
-  print(f"\n{result_rows.table(rows)}\n")
+  print(f"\n{result_rows.evaluation_table(rows)}\n")
   for line in tables_and_plots.places(trained.workdir):
     print(line)
   return 0
@@ -203,7 +205,14 @@ def _write(
   trained: restore.Trained, outcomes: Sequence[protocols.Outcome]
 ) -> list[dict[str, Any]]:
   """Writes rows and files; process 0 only. Gives the rows."""
-  rows = result_rows.rows(trained, outcomes)
+  dataset = trained.experiment.dataset
+  recipe = (trained.workdir / recipe_lib.RECIPE).read_bytes()
+  run = result_rows.describe_run(trained.config, dataset) | {
+    "recipe": hashlib.sha256(recipe).hexdigest(),
+    "step": trained.step,
+    "num_labels": int(dataset.labelled.readable.sum()),
+  }
+  rows = result_rows.rows(run, outcomes)
   known = results.read_results(trained.workdir)
   for row in rows:
     # The same command again has nothing to add.
@@ -212,7 +221,7 @@ def _write(
   tables_and_plots.write(
     trained.workdir,
     outcomes,
-    class_names=trained.experiment.dataset.class_names,
-    source=f"{trained.experiment.dataset.name}, step {trained.step}",
+    class_names=dataset.class_names,
+    source=f"{dataset.name}, step {trained.step}",
   )
   return rows

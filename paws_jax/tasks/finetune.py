@@ -23,6 +23,7 @@ from paws_jax import errors
 from paws_jax.classifier import files
 from paws_jax.data.labels import split
 from paws_jax.distributed import agree
+from paws_jax.evaluation import result_rows
 from paws_jax.finetune import holdout as holdout_lib
 from paws_jax.finetune import protocols
 from paws_jax.finetune import results
@@ -140,7 +141,7 @@ def _readable(trained: restore.Trained) -> np.ndarray:
 def _weights(trained: restore.Trained) -> list[int]:
   """Digests of the arrays that fine-tuning starts from."""
   arrays = trained.params, trained.model_state["batch_stats"]
-  found = jax.device_get(jax.tree.leaves(digests.of_arrays(arrays)))
+  found = jax.device_get(jax.tree.leaves(digests.compute(arrays)))
   return [int(digest) for digest in found]
 
 
@@ -184,8 +185,7 @@ def _finetune(prepared: Prepared) -> dict[str, Any]:
   chosen = sweep.choose(members) if prepared.holdout.scored else members[0]
   final = _refit(prepared, chosen) if _refits(prepared) else chosen
   save(prepared, final)
-  row = {
-    **_described(prepared),
+  measured = {
     "learning_rate": chosen.learning_rate,
     "epochs": chosen.epoch,
     "num_holdout": chosen.score["num_images"] if chosen.score else 0,
@@ -193,8 +193,9 @@ def _finetune(prepared: Prepared) -> dict[str, Any]:
     "sweep": [results.summary(member) for member in members],
     **results.measure(prepared.protocol, final),
     "wall_seconds": time.perf_counter() - start,
-    "version": provenance.version(),
   }
+  protocol = trained.config.finetune.protocol
+  row = result_rows.create(TASK, protocol, _describe(prepared), measured)
   agree.on_main(lambda: results_lib.append_result(trained.workdir, row))
   return row
 
@@ -270,18 +271,11 @@ def save(prepared: Prepared, final: sweep.Member) -> None:
     ) from error
 
 
-def _described(prepared: Prepared) -> dict[str, Any]:
-  """What was done to what, for the row."""
+def _describe(prepared: Prepared) -> dict[str, Any]:
+  """Fields of the row that say which run was fine-tuned on which images."""
   config = prepared.trained.config
   dataset = prepared.trained.experiment.dataset
-  return {
-    "task": TASK,
-    "protocol": config.finetune.protocol,
-    "method": config.method.name,
-    "dataset": dataset.name,
-    "split_seed": dataset.split.split_seed,
-    "split_hash": dataset.split.hash,
-    "seed": config.seed,
+  return result_rows.describe_run(config, dataset) | {
     "num_labels": len(prepared.holdout.labelled_ids),
     "steps": prepared.trained.step,
     "holdout": config.finetune.holdout,

@@ -7,17 +7,21 @@ one stopped, and ends with the same numbers as if it had not.
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import ml_collections
+from etils import epath
 
 from paws_jax import config as config_lib
 from paws_jax.distributed import agree
+from paws_jax.evaluation import result_rows
 from paws_jax.monitoring import reference_curves
 from paws_jax.plots import training_figure
 from paws_jax.runs import checkpoint
 from paws_jax.runs import files
+from paws_jax.runs import metrics
 from paws_jax.runs import out_of_memory
 from paws_jax.runs import provenance
 from paws_jax.runs import results
@@ -121,9 +125,9 @@ def run(prepared: run_lib.Prepared) -> int:
     else:
       row = process.report()
       process.save_classifier()
-  print(f"\n{measure.table(row)}")
+  print(f"\n{table(row)}")
   next_command = prepared.experiment.log.next_command
-  print(measure.footer(prepared.workdir, next_command))
+  print(footer(prepared.workdir, next_command))
   return 0
 
 
@@ -149,8 +153,52 @@ def _found(
   done = [
     row
     for row in results.read_results(prepared.workdir)
-    if row.get("task") == run_lib.TASK
+    if row.get("task") == measure.TASK
     and row.get("steps") == prepared.experiment.total_steps
   ]
   drawn = (prepared.workdir / training_figure.TRAINING).exists()
   return done[-1] if done else None, drawn
+
+
+def table(row: Mapping[str, Any]) -> str:
+  """The accuracies of a run for a reader, out of its result row."""
+  labels, count = row["num_labels"], row["num_test"]
+  name = "PAWS-NN" if row["method"] == "paws" else f"{row['method']}, soft NN"
+  images = f"{count} test images" if count else "no test images"
+  lines = (
+    (name, "", count),
+    (f"{name}, validation", "validation_", row.get("num_validation", 0)),
+    ("soft NN on raw pixels", "raw_pixel_", count),
+    ("leave-one-out, labelled", "leave_one_out_", labels),
+  )
+  text = result_rows.table(
+    f"{row['dataset']}: {labels} labels, {images}, 95 % intervals",
+    [
+      (
+        title,
+        [result_rows.cell(row, prefix + k, number) for k in ("top1", "top5")],
+      )
+      for title, prefix, number in lines
+      if row.get(f"{prefix}top1") is not None
+    ],
+  )
+  return (
+    f"{text}\n\n{row['wall_seconds']:.0f} s in all, "
+    f"{row['compile_seconds']:.0f} s of them compiling; "
+    f"{row['steps_per_second']:.2f} steps/s"
+  )
+
+
+def footer(workdir: epath.Path, next_command: str) -> str:
+  """Where everything lies, and what to try next."""
+  lines = [
+    f"checkpoint  {workdir / workdir_lib.CHECKPOINTS}",
+    f"metrics     {workdir / metrics.METRICS}",
+    f"results     {workdir / results.RESULTS}",
+    f"figure      {workdir / training_figure.TRAINING}",
+  ]
+  if (workdir / workdir_lib.CLASSIFIER).exists():
+    lines.append(f"classifier  {workdir / workdir_lib.CLASSIFIER}")
+  if next_command:
+    lines += ["", f"next, try   {next_command}"]
+  return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What a run ends with: its result row, the table and the figure."""
+"""Measurements on a run's images: embeddings, soft-NN accuracy, the result."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from etils import epath
 
 from paws_jax import errors
 from paws_jax.distributed import agree
-from paws_jax.evaluation import accuracy as accuracy_lib
+from paws_jax.evaluation import result_rows
 from paws_jax.evaluation import soft_nn as soft_nn_lib
 from paws_jax.monitoring import reference_curves
 from paws_jax.plots import training_figure
-from paws_jax.runs import metrics
-from paws_jax.runs import provenance
-from paws_jax.runs import results
-from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import state as state_lib
+
+TASK = "pretrain"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,25 +109,18 @@ def measure(
   """
   dataset = experiment.dataset
   supports = embeddings["labelled"]
-  row = {
-    "protocol": "soft_nn",
-    "method": config.method.name,
-    "dataset": dataset.name,
-    "split_seed": dataset.split.split_seed,
-    "split_hash": dataset.split.hash,
-    "seed": config.seed,
+  run = result_rows.describe_run(config, dataset) | {
     "num_labels": int(dataset.labelled.readable.sum()),
     "steps": experiment.total_steps,
   }
+  measured = {}
   for part, prefix in (("test", ""), ("validation", "validation_")):
     if part == "validation" and dataset.validation is None:
       continue
-    row |= _accuracy(experiment, part, prefix, embeddings[part], supports)
-  return row | {
-    **_raw_pixels(experiment),
-    "leave_one_out_top1": _leave_one_out(experiment, supports),
-    "version": provenance.version(),
-  }
+    measured |= _accuracy(experiment, part, prefix, embeddings[part], supports)
+  measured |= _raw_pixels(experiment)
+  measured["leave_one_out_top1"] = _leave_one_out(experiment, supports)
+  return result_rows.create(TASK, "soft_nn", run, measured)
 
 
 def _accuracy(
@@ -141,16 +132,13 @@ def _accuracy(
 ) -> dict[str, Any]:
   """Accuracies with their intervals, and on how many images."""
   count = len(queries)
-  row = {f"num_{part}": count}
   accuracy = dict.fromkeys(("top1", "top5"))
   if count:
     accuracy = soft_nn(experiment, part, queries, supports)
-  for name, value in accuracy.items():
-    row[prefix + name] = value
-    row[f"{prefix}{name}_interval"] = (
-      accuracy_lib.confidence_interval(value, count) if count else None
-    )
-  return row
+  return {
+    f"num_{part}": count,
+    **result_rows.with_intervals(accuracy, count, prefix=prefix),
+  }
 
 
 def _raw_pixels(experiment: experiment_lib.Experiment) -> dict[str, Any]:
@@ -212,57 +200,3 @@ def draw(
     losses=experiment.trainer.method.shown_losses,
     reference=reference,
   )
-
-
-def table(row: Mapping[str, Any]) -> str:
-  """The table a user came for, out of a result row."""
-  labels, count = row["num_labels"], row["num_test"]
-  name = "PAWS-NN" if row["method"] == "paws" else f"{row['method']}, soft NN"
-  title = f"{count} test images" if count else "no test images"
-  lines = [
-    f"{row['dataset']}: {labels} labels, {title}, 95 % intervals",
-    f"{'':26}{'top-1':24}top-5",
-    *_line(name, row, ("top1", "top5"), count),
-    *_line(
-      f"{name}, validation",
-      row,
-      ("validation_top1", "validation_top5"),
-      row.get("num_validation", 0),
-    ),
-    *_line(
-      "soft NN on raw pixels", row, ("raw_pixel_top1", "raw_pixel_top5"), count
-    ),
-    *_line("leave-one-out, labelled", row, ("leave_one_out_top1",), labels),
-    "",
-    f"{row['wall_seconds']:.0f} s in all, {row['compile_seconds']:.0f} s of "
-    f"them compiling; {row['steps_per_second']:.2f} steps/s",
-  ]
-  return "\n".join(lines)
-
-
-def _line(
-  title: str, row: Mapping[str, Any], names: tuple[str, ...], count: int
-) -> list[str]:
-  """One line of the table; none when it was not measured."""
-  if row.get(names[0]) is None:
-    return []
-  cells = []
-  for name in names:
-    low, high = accuracy_lib.confidence_interval(row[name], count)
-    cells.append(f"{row[name]:6.1%} [{low:.1%}, {high:.1%}]".ljust(24))
-  return [f"{title:26}{''.join(cells)}".rstrip()]
-
-
-def footer(workdir: epath.Path, next_command: str) -> str:
-  """Where everything lies, and what to try next."""
-  lines = [
-    f"checkpoint  {workdir / workdir_lib.CHECKPOINTS}",
-    f"metrics     {workdir / metrics.METRICS}",
-    f"results     {workdir / results.RESULTS}",
-    f"figure      {workdir / training_figure.TRAINING}",
-  ]
-  if (workdir / workdir_lib.CLASSIFIER).exists():
-    lines.append(f"classifier  {workdir / workdir_lib.CLASSIFIER}")
-  if next_command:
-    lines += ["", f"next, try   {next_command}"]
-  return "\n".join(lines)

@@ -41,7 +41,6 @@ from paws_jax.training import save_classifier
 from paws_jax.training import state as state_lib
 from paws_jax.training import step as step_lib
 
-TASK = "pretrain"
 BAD_IMAGES = "bad_images.json"
 
 
@@ -295,8 +294,7 @@ class TrainingRun:
   def report(self) -> dict[str, Any]:
     """Evaluates the final state; writes the result row and the figure."""
     prepared, experiment = self._prepared, self._experiment
-    row = {"task": TASK}
-    row |= measure.measure(experiment, prepared.config, self._final())
+    row = measure.measure(experiment, prepared.config, self._final())
     spent = self._spent()
     row["wall_seconds"] = spent.wall_seconds
     row["compile_seconds"] = spent.compile_seconds

@@ -110,7 +110,7 @@ def _changed_arrays(
   for path, leaf in jax.tree.leaves_with_path(restored):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     # One by one: a program per shape compiles faster than one for all arrays.
-    if int(digests.of_arrays(leaf)) != stored[name][2]:
+    if int(digests.compute(leaf)) != stored[name][2]:
       names.append(name)
   return names
 

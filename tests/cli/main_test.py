@@ -133,7 +133,7 @@ def test_signals_are_noted_and_handlers_put_back(capfd):
   assert after == before
   assert (
     capfd.readouterr().err
-    == "\nSIGTERM: finishing the step under way, then saving ...\n"
+    == "\nSIGTERM: finishing the current step, then saving ...\n"
   )
 
 

@@ -248,7 +248,7 @@ def test_host_starts_once_stops_and_keeps_the_status(tmp_path):
     for command in ("start", "install", "remove"):
       refused = _run("tpu_host.sh", command, env=env)
       assert refused.returncode == 1
-      assert "running already: stop it first" in refused.stderr
+      assert "is already running: stop it first" in refused.stderr
   finally:
     _run("tpu_host.sh", "stop", env=env)
   _until(lambda: _state(env) == "ended with status 0")
@@ -466,7 +466,7 @@ def test_finished_refuses_what_is_no_result(tmp_path, finished):
 
 def test_finished_says_where_there_is_no_run(tmp_path, capsys, finished):
   assert finished.main(["finished.py", str(tmp_path / "typo")]) == 3
-  assert "typo: no run has been started there\n" in capsys.readouterr().out
+  assert "typo: there is no run\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["--help"]])
@@ -593,7 +593,7 @@ def test_slurm_batch_shell_outlives_its_own_signal(tmp_path):
     tmp_path, trains="kill -TERM $PPID; sleep 0.3; exit 0", state="COMPLETING"
   )
   assert (done.returncode, told) == (0, "")
-  assert "SLURM has told the job to stop" in done.stdout
+  assert "SLURM is stopping the job" in done.stdout
 
 
 def test_slurm_directives():

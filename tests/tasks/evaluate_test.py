@@ -150,7 +150,7 @@ def test_every_protocol_is_a_row_that_says_what_was_measured(measured):
   assert rows["linear probe, h"]["num_left_out"] == 40
   # Pixels tell digits apart far better than chance, and than eight sums.
   assert rows["linear probe, trunk"]["top1"] > 0.6 > rows["1-NN"]["top1"] > 0.2
-  assert result_rows.table(list(rows.values())) in text
+  assert result_rows.evaluation_table(list(rows.values())) in text
   assert "digits: 40 labels, 360 test images, step 7, 95 % intervals" in text
   assert "left out in turn (4 folds)" in text
 

@@ -21,7 +21,6 @@ from paws_jax.runs import out_of_memory
 from paws_jax.runs import results
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.tasks import pretrain
-from paws_jax.training import measure
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECIPE = ROOT / "tests" / "tiny_recipe.py"
@@ -239,7 +238,7 @@ def test_the_output_reads_well_in_a_log_file(whole):
   assert "\r" not in text
   assert max(map(len, text.splitlines())) < 200
   (row,) = results.read_results(workdir)
-  assert measure.table(row) in text
+  assert pretrain.table(row) in text
   assert text.endswith(f"{workdir / 'classifier'}\n\nnext, try   echo more\n")
   assert re.search(r"step 9/10  \d+ img/s  ETA 0:0\d  cross-entropy", text)
 
@@ -304,7 +303,7 @@ def test_asked_to_stop_then_resumed_is_the_same_run(whole, launch, tmp_path):
   assert "stopped by SIGINT at step 0 of 10; nothing was lost" in first.stdout
   second = launch(tmp_path, at=(signal.SIGTERM, 3))
   assert second.returncode == 0
-  noted = "\nSIGTERM: finishing the step under way, then saving ...\n"
+  noted = "\nSIGTERM: finishing the current step, then saving ...\n"
   assert second.stderr == noted
   # Metrics arrive one step late.
   assert "stopped by SIGTERM at step 4 of 10; it is saved" in second.stdout
@@ -478,7 +477,7 @@ ROW = {
 
 
 def test_table():
-  assert measure.table(ROW) == (
+  assert pretrain.table(ROW) == (
     "digits: 40 labels, 360 test images, 95 % intervals\n"
     "                          top-1                   top-5\n"
     "PAWS-NN                    90.0% [86.5%, 92.7%]   "
@@ -492,7 +491,7 @@ def test_table():
 
 
 def test_table_of_another_method_and_single_labels():
-  text = measure.table(
+  text = pretrain.table(
     ROW | {"method": "supervised", "leave_one_out_top1": None}
   )
   assert "\nsupervised, soft NN  " in text
@@ -500,9 +499,9 @@ def test_table_of_another_method_and_single_labels():
 
 
 def test_footer():
-  text = measure.footer(pathlib.Path("/w"), "")
+  text = pretrain.footer(pathlib.Path("/w"), "")
   assert text.splitlines()[0] == "checkpoint  /w/checkpoints"
   assert "next" not in text
-  assert measure.footer(pathlib.Path("/w"), "make tea").endswith(
+  assert pretrain.footer(pathlib.Path("/w"), "make tea").endswith(
     "\n\nnext, try   make tea"
   )

@@ -10,6 +10,7 @@ from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.data import dataset as dataset_lib
 from paws_jax.data.labels import split
+from paws_jax.tasks import pretrain
 from paws_jax.training import measure as measure_lib
 
 NAMES = ("ant", "bee", "cat")
@@ -82,7 +83,7 @@ def test_a_row_with_every_part():
   assert row["raw_pixel_top1"] == row["leave_one_out_top1"] == 1.0
   low, high = row["top1_interval"]
   assert 0.7 < low < high == pytest.approx(1.0)
-  table = measure_lib.table(row | SPENT)
+  table = pretrain.table(row | SPENT)
   assert "toy: 6 labels, 12 test images, 95 % intervals" in table
   for title in (
     "PAWS-NN  ",
@@ -101,7 +102,7 @@ def test_without_test_images_the_labelled_ones_are_what_there_is():
     assert row[name] is None
   assert row["leave_one_out_top1"] == 1.0
   assert "num_validation" not in row
-  table = measure_lib.table(row | SPENT)
+  table = pretrain.table(row | SPENT)
   assert "toy: 6 labels, no test images" in table
   assert "PAWS-NN" not in table
   assert "raw pixels" not in table
@@ -118,13 +119,13 @@ def test_images_on_disk_have_no_pixel_baseline():
   row = measure(experiment(in_memory=False))
   assert row["raw_pixel_top1"] is None
   assert row["top1"] == 1.0
-  assert "raw pixels" not in measure_lib.table(row | SPENT)
+  assert "raw pixels" not in pretrain.table(row | SPENT)
 
 
 def test_one_label_a_class_cannot_be_left_out():
   row = measure(experiment(labelled=1))
   assert row["leave_one_out_top1"] is None
-  assert "leave-one-out" not in measure_lib.table(row | SPENT)
+  assert "leave-one-out" not in pretrain.table(row | SPENT)
 
 
 def test_embeddings_that_are_not_finite_are_refused():
