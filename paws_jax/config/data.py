@@ -31,11 +31,10 @@ class Data(fields.Section):
   # Directory of the idx files or of the images, or TFDS data_dir ("" is TFDS'
   # own default).
   dir: str = fields.field("")
-  # Of source "folder": CSV file that lists images, labels and splits, in `dir`
-  # or anywhere. "": `dir` holds a folder of labelled images for every class.
+  # Of source "folder": CSV file that lists images (relative to `dir`), labels
+  # and splits. "": `dir` holds a folder of labelled images for every class ...
   manifest: str = fields.field("")
-  # ... and these, in `dir` or anywhere, unlabelled images and, by class, test
-  # images; "": none.
+  # ... and these hold unlabelled images and, by class, test images; "": none.
   unlabelled_dir: str = fields.field("")
   test_dir: str = fields.field("")
   # TFDS builder, "name" or "name/config:version"; read when source is "tfds".

@@ -115,6 +115,19 @@ def test_more_labelled_images_may_be_listed(tmp_path, all_labels):
   np.testing.assert_array_equal(parts.scored.labels, all_labels[np.sort(rows)])
 
 
+def test_the_list_is_relative_to_the_current_directory(
+  tmp_path, monkeypatch, all_labels
+):
+  dataset, _ = _parts(_recipe())
+  rows = _others(dataset, all_labels)
+  (tmp_path / "more.txt").write_text("\n".join(map(str, rows)))
+  config = _recipe(holdout="paper", holdout_file="more.txt")
+  with pytest.raises(FileNotFoundError, match=r"holdout_file = 'more\.txt'"):
+    _parts(config)
+  monkeypatch.chdir(tmp_path)
+  assert len(_parts(config)[1].scored) == len(rows)
+
+
 def test_listed_images_that_are_trained_on_are_refused(tmp_path, all_labels):
   dataset, _ = _parts(_recipe())
   taken = dataset.split.labelled_ids[:2]

@@ -236,6 +236,16 @@ def test_places_without_weights_are_named(tmp_path):
   _refused(tmp_path, variables, "neither a run's workdir nor a saved")
 
 
+def test_the_path_is_relative_to_the_current_directory(tmp_path, monkeypatch):
+  variables, state = _variables()
+  _save(tmp_path / "a.pth", state)
+  with pytest.raises(FileNotFoundError, match="does not exist"):
+    _init_from("a.pth", variables)
+  monkeypatch.chdir(tmp_path)
+  _, line = _init_from("a.pth", variables)
+  assert "a.pth" in line
+
+
 def test_another_run(tmp_path):
   variables, _ = _variables()
   before, _ = _variables(seed=1)

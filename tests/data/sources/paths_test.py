@@ -117,6 +117,12 @@ def test_the_same_place_by_both_needs_no_warning(photos, monkeypatch, capsys):
   assert capsys.readouterr().err == ""
 
 
+def test_data_dir_is_relative_to_the_current_directory(photos):
+  _, data = photos
+  section = _section("manifest", "", data) | {"dir": "../photos/labelled"}
+  assert _found(section) == ["cat/1.jpg", "dog/2.jpg"]
+
+
 def test_an_empty_path_stays_empty(photos, capsys):
   _, data = photos
   assert paths.resolve("data.manifest", "", data_dir=os.fspath(data)) == ""
