@@ -75,7 +75,7 @@ class Runner:
     Raises:
       ValueError, TypeError, FileNotFoundError: the recipe does not fit the
         data, the method or the budget.
-      train.NonFiniteError: training diverges.
+      errors.NonFiniteError: training diverges.
     """
     method = comparison_recipes.METHODS[cell.method]
     config = comparison_recipes.recipe(

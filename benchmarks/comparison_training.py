@@ -96,7 +96,7 @@ class Programs:
       num_steps: to take.
 
     Raises:
-      train.NonFiniteError: training diverges.
+      errors.NonFiniteError: training diverges.
     """
     compile_seconds = 0.0
     if program_key not in self._programs:

@@ -1,4 +1,4 @@
-"""`--task=devices`: which devices a run gets, and what each of them is given.
+"""`--task=devices`: the devices of a run and the share of each in a step.
 
 The sizes are those of the recipe: no image is opened, and no directory written.
 """
@@ -24,12 +24,12 @@ from paws_jax.runs import provenance
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-  """How many there are of something in a step.
+  """A number of rows in a step.
 
   Attributes:
-    what: "unlabelled images".
-    total: of all devices, padding included.
-    padding: of these; they come last, and count for nothing.
+    what: name of the rows, e.g. "unlabelled images".
+    total: number on all devices, including padding.
+    padding: number of rows of padding, which come last and are not counted.
   """
 
   what: str
@@ -40,8 +40,8 @@ class Share:
 def run(config: ml_collections.ConfigDict) -> int:
   """Prints devices, mesh and sizes of a recipe, on process 0.
 
-  Every process of the run calls it, and learns whether all have the same recipe
-  and the same versions.
+  Every process of the run calls it; all must have the same recipe and the same
+  versions.
 
   Args:
     config: the recipe, with overrides.
@@ -50,9 +50,9 @@ def run(config: ml_collections.ConfigDict) -> int:
     The exit status, 0.
 
   Raises:
-    ValueError, TypeError: what training would refuse for this recipe on these
-      devices, in the same words.
-    errors.DisagreementError: processes with different recipes or versions.
+    UserError: what training would refuse for this recipe on these devices, with
+      the same message.
+    DisagreementError: the processes have different recipes or versions.
   """
   agree.agree(
     recipe=config.to_json(sort_keys=True),
@@ -64,21 +64,20 @@ def run(config: ml_collections.ConfigDict) -> int:
   text = describe(config, mesh)
   if lifecycle.is_main():
     print(text, flush=True)
-  # None is done before all have found it right.
+  # No process exits before all have checked the recipe.
   lifecycle.barrier("devices")
   return 0
 
 
 def describe(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> str:
-  """The lines that `run` prints.
+  """Makes the text that `run` prints.
 
   Args:
     config: a valid recipe.
-    mesh: devices, of one or more processes; also of a machine that is only
-      described.
+    mesh: devices of one or more processes; descriptions of devices suffice.
 
   Raises:
-    ValueError, TypeError: see `run`.
+    UserError: see `run`.
   """
   method = methods.create(
     dict(config.method),
@@ -87,7 +86,7 @@ def describe(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> str:
   )
   views = method.views(augment.ViewsConfig(**config.views))
   batch_size = config.train.batch_size
-  # Whether there are as many images, only the data tells.
+  # The number of images is known only from the data.
   memory_pipeline.check_batch(batch_size, num_images=batch_size, mesh=mesh)
   lines = ["Devices", *(f"  {line}" for line in _devices(mesh))]
   lines += ["", "A step", *_table(_shares(config, views, mesh), mesh)]
@@ -96,7 +95,7 @@ def describe(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> str:
 
 
 def _devices(mesh: jax.sharding.Mesh) -> list[str]:
-  """Processes, devices, mesh and BatchNorm's groups."""
+  """Lists processes, devices, mesh and groups of BatchNorm."""
   devices = mesh.devices.flatten()
   by_process = collections.Counter(d.process_index for d in devices)
   kinds = sorted({f"{d.platform}, {d.device_kind}" for d in devices})
@@ -118,7 +117,7 @@ def _shares(
   views: augment.ViewsConfig,
   mesh: jax.sharding.Mesh,
 ) -> list[Share]:
-  """What a step and an evaluation spread over the devices."""
+  """Lists the rows that a step and an evaluation divide among the devices."""
   shares = []
   if views.num_large:
     batch_size = config.train.batch_size
@@ -147,9 +146,9 @@ def _shares(
 
 
 def _table(shares: list[Share], mesh: jax.sharding.Mesh) -> list[str]:
-  """Columns: all, of which padding, each process, each device."""
+  """Formats a table: total, padding, each process, each device."""
   num_processes = len({d.process_index for d in mesh.devices.flat})
-  head = ("", "in all", "padding", "each process", "each device")
+  head = ("", "total", "padding", "each process", "each device")
   rows = [
     (
       share.what,
@@ -174,7 +173,7 @@ def _table(shares: list[Share], mesh: jax.sharding.Mesh) -> list[str]:
 def _notes(
   config: ml_collections.ConfigDict, views: augment.ViewsConfig
 ) -> list[str]:
-  """What the table leaves open."""
+  """Lists facts that the table does not show."""
   support = config.support
   of_each = f"{_count(support.images_per_class, 'image')} of each"
   if support.batch_size:
@@ -183,9 +182,9 @@ def _notes(
     notes = [f"classes in a step: {support.classes_per_step:,}, {of_each}"]
   else:
     notes = [
-      "classes in a step: all that the data has, which only the data tells "
-      f"(support.classes_per_step is 0); {of_each}, padded to a multiple of "
-      "the devices. --task=doctor counts them"
+      "classes in a step: all classes of the data (support.classes_per_step is "
+      f"0), which --task=doctor counts; {of_each}, padded to a multiple of the "
+      "devices"
     ]
   if not views.num_large:
     notes.append(

@@ -1,4 +1,4 @@
-"""What `--task=devices` prints, and refuses, on one process and on several."""
+"""Output and refusals of `--task=devices`, on one process and on several."""
 
 import types
 
@@ -72,7 +72,7 @@ def test_all_classes_of_the_data():
   recipe = _recipe({"support.classes_per_step": 0})
   text = devices_lib.describe(recipe, _mesh(1, 8))
   assert "supports" not in _rows(text)
-  assert "all that the data has, which only the data tells" in text
+  assert "all classes of the data (support.classes_per_step is 0)" in text
 
 
 def test_without_unlabelled_images():
@@ -118,7 +118,7 @@ CODE = """
 import sys
 sys.path.insert(0, "tests")
 from tests import tiny_recipe
-from paws_jax.distributed import agree as agreement
+from paws_jax import errors
 from paws_jax.distributed import launch as launch_lib
 from paws_jax.distributed import lifecycle as distributed
 from paws_jax.tasks import devices
@@ -153,7 +153,7 @@ if process:
   config.train.batch_size = 512
 try:
   devices.run(config)
-except agreement.DisagreementError as error:
+except errors.DisagreementError as error:
   print(error)
 """
   )
