@@ -6,7 +6,7 @@
 
 Trains supervised-only, SimCLR + fine-tune, SimCLR + SuNCEt + fine-tune, PAWS
 and RoPAWS for each number of labels a class and each seed, and prints top-1
-accuracy of soft nearest neighbours on the test images, mean and standard
+accuracy of soft nearest neighbors on the test images, mean and standard
 deviation over seeds, with what each method has cost.
 
 The budget, --views, is the number of crops that pass through the encoder

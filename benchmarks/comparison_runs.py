@@ -20,7 +20,7 @@ import numpy as np
 from etils import epath
 
 from paws_jax import losses
-from paws_jax.evaluation import neighbours
+from paws_jax.evaluation import neighbors
 from paws_jax.evaluation import soft_nn
 from paws_jax.finetune import protocols
 from paws_jax.finetune import schedule
@@ -93,7 +93,7 @@ class Runner:
       "top1_before": None,
     }
     if method.is_fine_tuned:
-      done = restore.Trained(
+      done = restore.TrainedRun(
         config=config,
         workdir=epath.Path(),
         experiment=built,
@@ -136,7 +136,7 @@ class Runner:
       self._unsupervised = (cell.seed, kept)
     return state.params, state.model_state, spent
 
-  def _fine_tune(self, done: restore.Trained) -> _Result:
+  def _fine_tune(self, done: restore.TrainedRun) -> _Result:
     """The same of the second phase, on all labelled images."""
     course = _course(done, 1)
     views = course.images_per_step * course.trainer.num_support_views
@@ -194,13 +194,13 @@ def _in_domain(
   queries: np.ndarray, supports: np.ndarray, temperature: float
 ) -> np.ndarray:
   """Probability [n] of being of a known class; falls as novelty rises."""
-  similarities, _ = neighbours.nearest(queries, supports, 1)
+  similarities, _ = neighbors.nearest(queries, supports, 1)
   return np.asarray(
     losses.in_domain_probability(similarities[:, 0], temperature=temperature)
   )
 
 
-def _course(done: restore.Trained, epochs: int) -> schedule.Course:
+def _course(done: restore.TrainedRun, epochs: int) -> schedule.TrainingSetup:
   config = done.config.copy_and_resolve_references()
   config.finetune.epochs = epochs
   done = dataclasses.replace(done, config=config)

@@ -1,4 +1,4 @@
-"""How fast the labelled images vote, and how fast neighbours are found.
+"""How fast the labelled images vote, and how fast neighbors are found.
 
   python benchmarks/evaluate.py
   python benchmarks/evaluate.py --large
@@ -9,7 +9,7 @@ Queries per second of
       in chunks, the way of queries to the device and of votes back included
   plain: one softmax over the whole matrix of similarities, for all queries at
       once, with embeddings on the device and votes left there
-  neighbours: `nearest_neighbours.nearest` for the 20 nearest
+  neighbors: `nearest_neighbors.nearest` for the 20 nearest
 
 Chunked and plain take turns, window by window, since machines are not equally
 fast all the time. `--large` is ImageNet's test set against its 10 % split:
@@ -34,7 +34,7 @@ import jax
 import numpy as np
 
 from paws_jax import losses
-from paws_jax.evaluation import neighbours as neighbours_lib
+from paws_jax.evaluation import neighbors as neighbors_lib
 from paws_jax.evaluation import soft_nn
 
 _TEMPERATURE = 0.1
@@ -71,16 +71,16 @@ def main() -> None:
     ours.append(_rate(chunked, sizes["queries"]))
     theirs.append(_rate(plain, plain_queries))
 
-  def neighbours() -> tuple[np.ndarray, np.ndarray]:
-    return neighbours_lib.nearest(queries, supports, 20)
+  def neighbors() -> tuple[np.ndarray, np.ndarray]:
+    return neighbors_lib.nearest(queries, supports, 20)
 
-  neighbours()
+  neighbors()
   print(f"chunked: {statistics.median(ours):,.0f} queries/s")
   print(
     f"plain: {statistics.median(theirs):,.0f} queries/s, "
     f"{plain_queries:,} at once"
   )
-  print(f"neighbours: {_rate(neighbours, sizes['queries']):,.0f} queries/s")
+  print(f"neighbors: {_rate(neighbors, sizes['queries']):,.0f} queries/s")
   print(f"largest difference: {gap:.1e}")
   ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
   print(f"ratio in each window: {min(ratios):.2f} to {max(ratios):.2f}")

@@ -108,7 +108,7 @@ class Classifier:
     Args:
       images: uint8 [n, H, W, Ch], levels from 0 to 255, Ch 1 or 3; or a list of
         such images of any sizes, [h, w] or [h, w, Ch]; of Pillow images; or of
-        paths. Grey is made of colours where the encoder wants it, and vice
+        paths. Grey is made of colors where the encoder wants it, and vice
         versa.
       num_supports: k, how many supports to name for each image.
 
@@ -131,7 +131,7 @@ class Classifier:
       images: as of `predict`.
 
     Returns:
-      float32 [n, D], not normalised.
+      float32 [n, D], not normalized.
 
     Raises:
       TypeError, ValueError, errors.NonFiniteError: as `predict`, but for the

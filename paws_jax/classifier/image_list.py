@@ -191,5 +191,5 @@ def _check_dtype(dtype: Any, name: str) -> None:
   if np.dtype(dtype) != np.uint8:
     raise TypeError(
       f"{name} has the dtype {dtype}: give levels from 0 to 255 as uint8, not "
-      "normalised; (255 * x).round().astype(np.uint8) of floats in [0, 1]."
+      "normalized; (255 * x).round().astype(np.uint8) of floats in [0, 1]."
     )

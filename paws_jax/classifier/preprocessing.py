@@ -86,7 +86,7 @@ class Preprocessing:
     )
 
   def as_json(self) -> dict[str, Any]:
-    """JSON-serialisable; `Preprocessing(**...)` undoes it."""
+    """JSON-serializable; `Preprocessing(**...)` undoes it."""
     return dataclasses.asdict(self)
 
   def pixels(self, item: Any, name: str) -> np.ndarray:
@@ -121,7 +121,7 @@ class Preprocessing:
     if isinstance(item, np.ndarray):
       return item
     if not isinstance(item, (str, os.PathLike)):
-      return _of_pillow(item, name)
+      return _from_pillow(item, name)
     try:
       with open(item, "rb") as file:
         content = file.read()
@@ -142,12 +142,12 @@ class Preprocessing:
     return np.repeat(pixels, self.channels, axis=2)
 
 
-def of_run(config: ml_collections.ConfigDict, dataset: Any) -> Preprocessing:
+def from_run(config: ml_collections.ConfigDict, dataset: Any) -> Preprocessing:
   """The preprocessing of a run's evaluation.
 
   Args:
     config: its recipe.
-    dataset: its `datasets.Dataset`.
+    dataset: its `dataset.Dataset`.
   """
   views: Mapping[str, Any] = config.views
   return Preprocessing(
@@ -214,7 +214,7 @@ def _image(pixels: np.ndarray) -> PIL.Image.Image:
   )
 
 
-def _of_pillow(image: PIL.Image.Image, name: str) -> np.ndarray:
+def _from_pillow(image: PIL.Image.Image, name: str) -> np.ndarray:
   """uint8 [h, w, 3], as if the image had been read from its file."""
   try:
     return np.asarray(decode.upright_rgb(image, 0))

@@ -27,7 +27,7 @@ class SupportBank:
   """N labelled images.
 
   Attributes:
-    embeddings: float32 [N, D], not normalised.
+    embeddings: float32 [N, D], not normalized.
     labels: int32 [N], places in the classifier's class_names.
     names: of each image, for readers.
     thumbnails: uint8 [N, h, w, Ch].
@@ -132,7 +132,7 @@ def thumbnails(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
   return small
 
 
-def of_labelled(
+def embed_labelled(
   labelled: Any,
   embed: Callable[[np.ndarray, int], np.ndarray],
   *,
@@ -142,7 +142,7 @@ def of_labelled(
   """Embeds a run's labelled images.
 
   Args:
-    labelled: `datasets.Labelled`.
+    labelled: `dataset.LabelledImages`.
     embed: of (uint8 [m, H, W, Ch], batch_size); gives float32 [m, D].
     batch_size: images at once.
     name: of the data set, for messages.

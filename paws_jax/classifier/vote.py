@@ -91,7 +91,7 @@ def _vote(
   num_supports: int,
   in_domain_temperature: float | None,
 ) -> tuple[Any, ...]:
-  """The fields of `Predictions`, in their order; supports are normalised."""
+  """The fields of `Predictions`, in their order; supports are normalized."""
   highest = jax.lax.Precision.HIGHEST
   similarities = jnp.matmul(
     losses.normalize(features), supports.T, precision=highest

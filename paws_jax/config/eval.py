@@ -11,7 +11,7 @@ from paws_jax.config import fields
 class Eval(fields.Section):
   """Evaluation while and after training."""
 
-  # Steps between soft nearest-neighbour evaluations; 0: at the end only.
+  # Steps between soft nearest-neighbor evaluations; 0: at the end only.
   every_steps: int = fields.field(0, fields.NOT_NEGATIVE)
   # Images embedded at once.
   batch_size: int = fields.field(256, fields.AT_LEAST_ONE)

@@ -13,7 +13,7 @@ class Finetune(fields.Section):
   """Fine-tuning on the labels, after pre-training."""
 
   # "linear_head" (ImageNet: a linear layer on the trunk and the first
-  # projection layer) or "suncet" (CIFAR: the soft nearest-neighbour loss).
+  # projection layer) or "suncet" (CIFAR: the soft nearest-neighbor loss).
   protocol: str = fields.field(
     "linear_head", fields.one_of("linear_head", "suncet")
   )

@@ -26,7 +26,7 @@ def confusion_matrix(
 
 
 def per_class_accuracy(confusion: np.ndarray) -> np.ndarray:
-  """Of each class's images the fraction that was recognised.
+  """Of each class's images the fraction that was recognized.
 
   Args:
     confusion: [K, K] counts, rows are true classes.
@@ -63,9 +63,9 @@ def confidence_interval(fraction: float, count: int) -> tuple[float, float]:
 
   It holds for small counts and near 0 and 1 (Wilson, 1927).
   """
-  centre = fraction + _Z**2 / (2 * count)
+  center = fraction + _Z**2 / (2 * count)
   half = _Z * math.sqrt(
     fraction * (1 - fraction) / count + _Z**2 / (4 * count**2)
   )
   scale = 1 + _Z**2 / count
-  return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+  return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)

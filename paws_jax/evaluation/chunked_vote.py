@@ -93,7 +93,7 @@ def vote(
   num_classes: int = 1,
   k: int = 0,
 ) -> Votes:
-  """Soft nearest neighbours: `losses.soft_nearest_neighbours` in chunks.
+  """Soft nearest neighbors: `losses.soft_nearest_neighbours` in chunks.
 
   For any number of supports, without a gradient. The softmax is a running one:
   with m the largest exponent so far, Σ exp(s) y = exp(m) Σ exp(s − m) y, and

@@ -1,4 +1,4 @@
-"""Soft nearest-neighbour evaluation: every example is counted exactly once.
+"""Soft nearest-neighbor evaluation: every example is counted exactly once.
 
 PAWS-NN of the paper (section 5, 2021): the labelled images are the supports,
 with hard labels, and every image is embedded from its evaluation crop.
@@ -18,7 +18,7 @@ from paws_jax.parallel import mesh as mesh_lib
 
 
 def last_layer(encoder: Any, crops: jax.Array) -> jax.Array:
-  """z, [n, D]: what soft nearest neighbours compare."""
+  """z, [n, D]: what soft nearest neighbors compare."""
   _, z = encoder(crops, train=False)
   return z
 
@@ -36,7 +36,7 @@ def make_embedder(
 
   Args:
     encoder: `models.Encoder`.
-    views: for the evaluation crop and the normalisation.
+    views: for the evaluation crop and the normalization.
     batch_size: images at once; made a multiple of the devices.
     mesh: images are spread over its devices.
     resize: what the recipe does to images once when they are loaded.

@@ -1,7 +1,7 @@
 """A linear classifier on features that are not trained any further.
 
-Multinomial logistic regression on standardised features: the mean cross-entropy
-plus λ/2 Σ W², the bias left free, minimised by SciPy's L-BFGS-B with the loss
+Multinomial logistic regression on standardized features: the mean cross-entropy
+plus λ/2 Σ W², the bias left free, minimized by SciPy's L-BFGS-B with the loss
 and its gradient on the device. The problem is convex, so how it is solved does
 not matter; what does is λ, which is chosen by images with a label that are left
 out in turn. No other image is looked at.
@@ -195,7 +195,7 @@ def _path(
   """Solutions (kernel, bias) for each λ, each from where the last one ended.
 
   Args:
-    rows: [n, d] standardised features.
+    rows: [n, d] standardized features.
     labels: [n].
     used: bool [n]; other rows weigh nothing, so that one compiled program
       serves all folds.
@@ -207,7 +207,7 @@ def _path(
   loss = _loss_of(jnp.asarray(rows), jnp.asarray(labels), jnp.asarray(weights))
   flat, solutions = np.zeros(shape).ravel(), []
   for strength in strengths:
-    flat = _minimise(loss, flat, shape, strength)
+    flat = _minimize(loss, flat, shape, strength)
     solved = flat.reshape(shape).astype(np.float32)
     solutions.append((solved[:-1], solved[-1]))
   return solutions
@@ -220,7 +220,7 @@ def _loss_of(rows: jax.Array, labels: jax.Array, weights: jax.Array) -> _Loss:
   return lambda w, strength: _loss(w, strength, rows, labels, weights)
 
 
-def _minimise(
+def _minimize(
   loss: _Loss, start: np.ndarray, shape: tuple[int, int], strength: float
 ) -> np.ndarray:
   """The flat float64 parameters with the least loss."""

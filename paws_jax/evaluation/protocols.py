@@ -13,18 +13,18 @@ import numpy as np
 from paws_jax.evaluation import accuracy
 from paws_jax.evaluation import calibration
 from paws_jax.evaluation import linear_probe
-from paws_jax.evaluation import neighbours
+from paws_jax.evaluation import neighbors
 from paws_jax.evaluation import soft_nn as soft_nn_lib
 
-# Neighbours that are asked for; of fewer labelled images all of them.
-NEIGHBOURS = (1, 20)
+# Neighbors that are asked for; of fewer labelled images all of them.
+NEIGHBORS = (1, 20)
 # What a linear probe is put on.
 PROBED = ("trunk", "h")
 _MOST = 5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Embedded:
+class EmbeddedImages:
   """Images of a part of the data, as the encoder sees them.
 
   Attributes:
@@ -46,7 +46,7 @@ class Outcome:
     title: for a reader, in a few words.
     protocol: its name in results.json.
     part: of the data: "test", "validation" or "labelled".
-    settings: what a result row adds, JSON-serialisable.
+    settings: what a result row adds, JSON-serializable.
     ranks: int [n, min(5, K)]: classes, the best first.
     labels: int [n], the true classes.
     num_classes: K.
@@ -83,8 +83,8 @@ class Outcome:
 
 def held_out(
   part: str,
-  queries: Embedded,
-  supports: Embedded,
+  queries: EmbeddedImages,
+  supports: EmbeddedImages,
   *,
   num_classes: int,
   temperature: float,
@@ -98,7 +98,7 @@ def held_out(
     supports: the labelled images.
     num_classes: K.
     temperature: τ of the soft vote.
-    seed: of the folds by which a linear probe is regularised.
+    seed: of the folds by which a linear probe is regularized.
 
   Yields:
     soft_nn; knn for every k; linear_probe for every layer.
@@ -122,8 +122,8 @@ def held_out(
 
 def soft_nn(
   part: str,
-  queries: Embedded,
-  supports: Embedded,
+  queries: EmbeddedImages,
+  supports: EmbeddedImages,
   *,
   num_classes: int,
   temperature: float,
@@ -162,14 +162,18 @@ def soft_nn(
 
 
 def _knn(
-  part: str, queries: Embedded, supports: Embedded, *, num_classes: int
+  part: str,
+  queries: EmbeddedImages,
+  supports: EmbeddedImages,
+  *,
+  num_classes: int,
 ) -> Iterator[Outcome]:
   """The majority of the nearest by z, for every k."""
   total = len(supports.labels)
-  cosines, numbers = neighbours.nearest(
-    queries.layers["z"], supports.layers["z"], min(max(NEIGHBOURS), total)
+  cosines, numbers = neighbors.nearest(
+    queries.layers["z"], supports.layers["z"], min(max(NEIGHBORS), total)
   )
-  for wanted in NEIGHBOURS:
+  for wanted in NEIGHBORS:
     k = min(wanted, total)
     settings = {"embedding": "z", "k": k}
     if k < wanted:
@@ -180,7 +184,7 @@ def _knn(
       protocol="knn",
       part=part,
       settings=settings,
-      ranks=neighbours.majority(
+      ranks=neighbors.majority(
         cosines[:, :k],
         supports.labels[numbers[:, :k]],
         num_classes=num_classes,
@@ -194,8 +198,8 @@ def _knn(
 def _linear_probe(
   part: str,
   layer: str,
-  queries: Embedded,
-  supports: Embedded,
+  queries: EmbeddedImages,
+  supports: EmbeddedImages,
   *,
   num_classes: int,
   seed: int,

@@ -51,7 +51,7 @@ def create(
   Args:
     task: that measured it.
     protocol: how; the report has words for its name.
-    run: of `describe_run`, and how far the run is: JSON-serialisable.
+    run: of `describe_run`, and how far the run is: JSON-serializable.
     measured: accuracies and other numbers.
     settings: of the protocol.
   """

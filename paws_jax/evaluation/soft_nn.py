@@ -1,4 +1,4 @@
-"""Soft nearest-neighbour classification by labelled embeddings."""
+"""Soft nearest-neighbor classification by labelled embeddings."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def soft_nn_accuracy(
   batch_size: int = 1024,
   leave_one_out: bool = False,
 ) -> dict[str, float]:
-  """Top-1 and top-5 accuracy of soft nearest neighbours.
+  """Top-1 and top-5 accuracy of soft nearest neighbors.
 
   Args:
     queries: [n, D] embeddings.

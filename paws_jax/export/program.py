@@ -177,7 +177,7 @@ def evaluation_view(
     images: uint8 [b, *settings.shape]; b may be symbolic.
 
   Returns:
-    float32 [b, S, S, Ch], normalised; S is `settings.large_size`.
+    float32 [b, S, S, Ch], normalized; S is `settings.large_size`.
   """
   count, side = images.shape[0], settings.image_size
   if side and images.shape[1:3] != (side, side):
@@ -246,7 +246,7 @@ def _interface(
       "dtype": "uint8",
       "channels": "RGB" if channels == 3 else "grey",
       "before": _before(settings),
-      "inside": "what is left of the evaluation crop, and the normalisation",
+      "inside": "what is left of the evaluation crop, and the normalization",
     },
     "outputs": {
       PROBABILITIES: {

@@ -52,7 +52,7 @@ class Rows:
     """Keeps them.
 
     Args:
-      images: uint8 [n, H, W, Ch], as `datasets.Labelled` has them.
+      images: uint8 [n, H, W, Ch], as `dataset.LabelledImages` has them.
       places: int [m].
     """
     self._images = images
@@ -122,7 +122,7 @@ def create(
   )
   if kind == "none":
     return everything
-  others = _listed(config, dataset)
+  others = _from_file(config, dataset)
   return dataclasses.replace(
     everything, scored=others.labelled, hash=others.split.hash
   )
@@ -177,7 +177,7 @@ def _stratified(
   )
 
 
-def _listed(
+def _from_file(
   config: ml_collections.ConfigDict, dataset: dataset_lib.Dataset
 ) -> dataset_lib.Dataset:
   """The data set once more, with the listed images as the labelled ones."""

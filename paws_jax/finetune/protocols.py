@@ -1,13 +1,13 @@
 """Two ways to fine-tune: what is trained, how, and how it classifies.
 
-Each is a training run with another method, optimiser, views and pipeline, so a
+Each is a training run with another method, optimizer, views and pipeline, so a
 protocol rewrites the recipe, and everything else is built as usual.
 
 - "linear_head", of ImageNet (PAWS, section 5, 2021): a linear layer, zero at
   first, on the trunk and the first projection layer; all weights are trained by
   SGD with Nesterov momentum, the learning rate falls to 0 along a cosine,
   BatchNorm is in training mode, crops are random and flipped.
-- "suncet", of CIFAR: the soft nearest-neighbour loss of the labelled images
+- "suncet", of CIFAR: the soft nearest-neighbor loss of the labelled images
   (SuNCEt, 2020) with hard labels, by LARS, whose learning rate falls to a
   tenth; BatchNorm keeps its running statistics. Labelled images vote.
 """
@@ -51,10 +51,10 @@ class LinearHead:
   """
 
   votes = False
-  trained: restore.Trained
+  trained: restore.TrainedRun
 
   def check(self, num_images: int) -> None:
-    """Refuses what `course` could not do with that many images.
+    """Refuses what `setup` could not do with that many images.
 
     Raises:
       ValueError: when the devices do not divide the batch.
@@ -65,7 +65,7 @@ class LinearHead:
       mesh=self.trained.experiment.trainer.mesh,
     )
 
-  def course(self, ids: np.ndarray) -> schedule.Course:
+  def setup(self, ids: np.ndarray) -> schedule.TrainingSetup:
     """Prepares to train on rows [n] of the training set, ascending."""
     config, built = self.trained.config, self.trained.experiment
     labelled = built.dataset.labelled.labels
@@ -156,12 +156,12 @@ class Suncet:
   """The protocol "suncet"; attributes and methods as of `LinearHead`."""
 
   votes = True
-  trained: restore.Trained
+  trained: restore.TrainedRun
 
   def check(self, num_images: int) -> None:
     """Any support set will do."""
 
-  def course(self, ids: np.ndarray) -> schedule.Course:
+  def setup(self, ids: np.ndarray) -> schedule.TrainingSetup:
     """A step takes a support set of the recipe; an epoch, as many as fit.
 
     A class with fewer images than that stands in with each several times.
@@ -223,7 +223,7 @@ class Suncet:
     supports: np.ndarray | None,
     support_labels: np.ndarray | None,
   ) -> np.ndarray:
-    """Soft nearest neighbours of embedded images."""
+    """Soft nearest neighbors of embedded images."""
     del params
     built = self.trained.experiment
     return soft_nn.soft_nn_probabilities(

@@ -20,14 +20,14 @@ from paws_jax.training import step
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Course:
+class TrainingSetup:
   """Training on some images, with whatever learning rate.
 
-  The program is compiled once: the learning rate is part of the optimiser's
+  The program is compiled once: the learning rate is part of the optimizer's
   state, and the schedule goes from 1.
 
   Attributes:
-    trainer: method, optimiser, views.
+    trainer: method, optimizer, views.
     pipeline: its images.
     steps_per_epoch: of the images.
     images_per_step: for the rate.
@@ -65,7 +65,7 @@ class Course:
     return jax.jit(build, out_shardings=whole)(params, model_state)
 
 
-def rated(
+def scale_by_state_learning_rate(
   optimizer: optax.GradientTransformation,
 ) -> optax.GradientTransformation:
   """Multiplies the updates by a learning rate that is part of the state.
@@ -77,7 +77,7 @@ def rated(
     optimizer: whose schedule starts at 1.
 
   Returns:
-    An optimiser whose state is (that of `optimizer`, the rate as a scalar, 1 at
+    An optimizer whose state is (that of `optimizer`, the rate as a scalar, 1 at
     first).
   """
 
@@ -102,7 +102,7 @@ def create(
   steps_per_epoch: int,
   mesh: jax.sharding.Mesh,
   **fields: Any,
-) -> Course:
+) -> TrainingSetup:
   """Builds it.
 
   Args:
@@ -111,10 +111,14 @@ def create(
     support: section `support`.
     steps_per_epoch: of the images.
     mesh: devices.
-    **fields: the other attributes of `Course`.
+    **fields: the other attributes of `TrainingSetup`.
   """
   trainer = experiment_lib.create_trainer(
     recipe, method, support, steps_per_epoch=steps_per_epoch, mesh=mesh
   )
-  trainer = dataclasses.replace(trainer, optimizer=rated(trainer.optimizer))
-  return Course(trainer=trainer, steps_per_epoch=steps_per_epoch, **fields)
+  trainer = dataclasses.replace(
+    trainer, optimizer=scale_by_state_learning_rate(trainer.optimizer)
+  )
+  return TrainingSetup(
+    trainer=trainer, steps_per_epoch=steps_per_epoch, **fields
+  )

@@ -85,7 +85,7 @@ def member(
   directory: epath.Path,
   protocol: protocols.LinearHead | protocols.Suncet,
   *,
-  course: schedule.Course,
+  setup: schedule.TrainingSetup,
   learning_rate: float,
   epochs: int,
   score: scores_lib.Scorer | None,
@@ -95,7 +95,7 @@ def member(
   Args:
     directory: of this member alone.
     protocol: what is trained, and how.
-    course: of `protocol`, on the images to train on.
+    setup: of `protocol`, on the images to train on.
     learning_rate: at the first step.
     epochs: to train; the schedule is that of the recipe's epochs.
     score: asked after each epoch, the best of which is kept; None: the last.
@@ -126,7 +126,7 @@ def member(
     trained = _train(
       protocol,
       initial,
-      course=course,
+      setup=setup,
       learning_rate=learning_rate,
       epochs=epochs,
       score=score,
@@ -140,22 +140,22 @@ def _train(
   protocol: protocols.LinearHead | protocols.Suncet,
   initial: dict[str, Any],
   *,
-  course: schedule.Course,
+  setup: schedule.TrainingSetup,
   learning_rate: float,
   epochs: int,
   score: scores_lib.Scorer | None,
 ) -> Member:
   """Trains from the run's weights; see `member`."""
   start = time.perf_counter()
-  per_epoch = course.steps_per_epoch
+  per_epoch = setup.steps_per_epoch
   print(
     f"learning rate {learning_rate:g}: {epochs} epochs of {per_epoch} steps "
-    f"on {course.num_images} labelled images"
+    f"on {setup.num_images} labelled images"
   )
   scores = scores_lib.Scores(score, per_epoch)
   trouble = ""
   try:
-    state = _loop(course, initial, learning_rate, epochs * per_epoch, scores)
+    state = _loop(setup, initial, learning_rate, epochs * per_epoch, scores)
   except errors.NonFiniteError as error:
     # The remedies it names are those of pre-training.
     trouble = str(error).partition(". ")[0]
@@ -183,7 +183,7 @@ def _train(
 
 
 def _loop(
-  course: schedule.Course,
+  setup: schedule.TrainingSetup,
   initial: dict[str, Any],
   learning_rate: float,
   total_steps: int,
@@ -193,7 +193,7 @@ def _loop(
   progress = progress_lib.Progress(
     total_steps=total_steps,
     first_step=0,
-    images_per_step=course.images_per_step,
+    images_per_step=setup.images_per_step,
   )
 
   def log(step: int, values: dict[str, np.ndarray]) -> None:
@@ -208,13 +208,13 @@ def _loop(
 
   try:
     return loop.loop(
-      course.call,
-      course.initial_state(**initial, learning_rate=learning_rate),
-      course.pipeline,
+      setup.call,
+      setup.initial_state(**initial, learning_rate=learning_rate),
+      setup.pipeline,
       first_step=0,
       total_steps=total_steps,
       steps_per_call=1,
-      eval_every=course.steps_per_epoch,
+      eval_every=setup.steps_per_epoch,
       save_every=0,
       hooks=loop.Hooks(
         log=log,
@@ -227,7 +227,7 @@ def _loop(
     )
   finally:
     progress.end()
-    course.pipeline.close()
+    setup.pipeline.close()
 
 
 def _say(done: Member) -> None:

@@ -1,4 +1,4 @@
-"""Soft nearest neighbours: cosine similarities, votes, sharpening, entropies.
+"""Soft nearest neighbors: cosine similarities, votes, sharpening, entropies.
 
 Everything is computed in float32 or wider.
 """

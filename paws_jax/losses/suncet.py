@@ -17,7 +17,7 @@ def suncet_loss(
 ) -> jax.Array:
   """Supervised noise-contrastive loss of a labelled batch (SuNCEt, 2020).
 
-  Every image is classified by a soft nearest-neighbour vote of all the others;
+  Every image is classified by a soft nearest-neighbor vote of all the others;
   the loss is the cross-entropy of its label row. With one-hot rows that is
   −log(Σ same class e^{s/τ} / Σ all others e^{s/τ}).
 

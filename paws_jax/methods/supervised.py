@@ -1,6 +1,6 @@
 """Supervised training on the labelled images alone: the baseline of PAWS.
 
-Every labelled image is classified by a soft nearest-neighbour vote of the other
+Every labelled image is classified by a soft nearest-neighbor vote of the other
 labelled images of the step (the SuNCEt loss, 2020). Encoder, supports, views,
 optimiser and evaluation are those of PAWS, so that the difference between the
 two is what the unlabelled images bring.
@@ -23,7 +23,7 @@ from paws_jax.parallel import mesh
 
 @dataclasses.dataclass(frozen=True)
 class Supervised:
-  """Soft nearest neighbours among the supports themselves."""
+  """Soft nearest neighbors among the supports themselves."""
 
   shown_losses = ("cross_entropy",)
 

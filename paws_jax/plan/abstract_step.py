@@ -1,6 +1,6 @@
 """A recipe's train step as shapes: for devices, and images, that are not there.
 
-It is the step of `experiment.create`: the same method, optimiser and pipeline,
+It is the step of `experiment.create`: the same method, optimizer and pipeline,
 of which nothing is computed and nothing put on a device.
 """
 
@@ -48,7 +48,7 @@ class Sizes:
   shape: tuple[int, int, int] | None = None
 
 
-# By TFDS name; the sizes that its catalogue gives.
+# By TFDS name; the sizes that its catalog gives.
 KNOWN: Mapping[str, Sizes] = {
   "imagenet2012": Sizes(1_281_167, 1000),
   "food101": Sizes(75_750, 101),
@@ -62,7 +62,7 @@ KNOWN: Mapping[str, Sizes] = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-  """The data, as far as shapes go; fields as of `datasets.Dataset`."""
+  """The data, as far as shapes go; fields as of `dataset.Dataset`."""
 
   name: str
   num_classes: int
@@ -72,11 +72,11 @@ class Source:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Step:
-  """One train step, ready to be lowered; what `estimates.memory` reads, too.
+  """One train step, ready to be lowered; what `memory.memory` reads, too.
 
   Attributes:
     dataset: where images come from.
-    pipeline: as `in_memory.InMemory`; only shapes can be asked of it.
+    pipeline: as `memory_pipeline.InMemory`; only shapes can be asked of it.
     trainer: what the step needs.
     train: section `train`.
     images_per_step: as of `experiment.Experiment`.

@@ -147,7 +147,7 @@ def array_bytes(dtype: str, shape: str) -> int:
   if dtype not in _BITS:
     raise ValueError(
       f"the compiled program has an array {dtype}[{shape}], and how large a "
-      f"{dtype!r} is is not known: add it to program_audit._BITS."
+      f"{dtype!r} is is not known: add it to hlo._BITS."
     )
   return math.prod(int(s) for s in shape.split(",") if s) * _BITS[dtype] // 8
 
@@ -165,7 +165,7 @@ def summary(found: Sequence[Collective]) -> dict[str, dict[str, int]]:
   return result
 
 
-def dtypes_of(text: str, operation: str) -> dict[tuple[str, ...], int]:
+def operation_dtypes(text: str, operation: str) -> dict[tuple[str, ...], int]:
   """How often a lowered program has an operation, by its dtypes.
 
   Args:

@@ -28,7 +28,7 @@ class Memory:
   """Bytes on each device while a step runs.
 
   Attributes:
-    state: parameters, batch statistics and optimiser state.
+    state: parameters, batch statistics and optimizer state.
     gradients: and the updates made of them.
     images: undistorted ones, those that wait for their step included.
     views: the crops cut out of them.
@@ -52,7 +52,7 @@ def memory(experiment: experiment_lib.Experiment) -> Memory:
 
   State, images and views are counted. Activations are estimated: a convolution
   or matrix product (they are found by tracing the loss as one device sees it)
-  keeps its result for the normalisation after it, and the normalisation keeps
+  keeps its result for the normalization after it, and the normalization keeps
   its own for the next convolution: twice the results' bytes. With
   train.remat = "dots" they are kept once; with "all" the encoder is computed
   anew, one batch of views at a time, and the largest of them counts.
@@ -142,12 +142,12 @@ def device_memory(devices: Sequence[jax.Device]) -> int | None:
     if any(name not in os.sysconf_names for name in names):
       return None
     machine = math.prod(map(os.sysconf, names))
-    return min([machine, *_granted()]) // len(devices)
+    return min([machine, *_group_limits()]) // len(devices)
   stats = devices[0].memory_stats() or {}
   return stats.get("bytes_limit")
 
 
-def _granted(
+def _group_limits(
   membership: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup"
 ) -> Iterator[int]:
   """Limits in bytes of the control groups (version 2) that hold this process.

@@ -24,7 +24,7 @@ _GPUS_OF_A_MACHINE = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Costs:
+class StepCosts:
   """Of one step on one device.
 
   Attributes:
@@ -57,7 +57,7 @@ def waiting_bytes(step: abstract_step.Step) -> int:
 
 
 def assess(
-  step: abstract_step.Step, target: chips.Machine, costs: Costs
+  step: abstract_step.Step, target: chips.Machine, costs: StepCosts
 ) -> dict[str, Any]:
   """The plan: what plan.json holds. All sizes are of one device."""
   chip, config = target.chip, step.train
@@ -90,7 +90,7 @@ def assess(
 
 
 def _speed(
-  step: abstract_step.Step, chip: chips.Chip, costs: Costs
+  step: abstract_step.Step, chip: chips.Chip, costs: StepCosts
 ) -> dict[str, Any]:
   """Seconds that a step takes at least, by what limits it, and what follows."""
   if costs.collectives is None or costs.too_large:

@@ -31,7 +31,7 @@ _COLLECTIVES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Costs:
+class TracedCosts:
   """Of one step on one device; fields as the compiled program's.
 
   Attributes:
@@ -47,11 +47,11 @@ class Costs:
   collectives: list[hlo.Collective]
 
 
-def costs(step: abstract_step.Step) -> Costs:
+def trace_costs(step: abstract_step.Step) -> TracedCosts:
   """Counts what a step needs; compiles and runs nothing."""
   jaxpr = step.trace().jaxpr.jaxpr
   memory = memory_lib.memory(step)
-  return Costs(
+  return TracedCosts(
     memory=memory,
     flops=flops(jaxpr),
     bytes_accessed=_TRAFFIC_OF_ACTIVATIONS * memory.activations

@@ -15,7 +15,7 @@ _COLUMNS = ("path", "image", "file", "filename")
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class ImageFiles:
   """Images to be read, each once.
 
   Attributes:
@@ -39,7 +39,7 @@ class Found:
     return os.path.join(self.root, name)
 
 
-def find(flag: str, given: str) -> Found:
+def find(flag: str, given: str) -> ImageFiles:
   """Lists the images of a command line; opens none of them.
 
   A directory gives the files in it, at any depth, that end like images; hidden
@@ -58,18 +58,18 @@ def find(flag: str, given: str) -> Found:
   path = os.path.expanduser(given)
   where = f"{flag}={given}"
   if os.path.isdir(path):
-    return _below(where, path)
+    return _from_directory(where, path)
   if not os.path.exists(path):
     raise errors.MissingFileError(
       f"{where}: there is no such directory or file. Give a directory of "
       "images, an image, or a CSV file with a column of paths."
     )
   if path.lower().endswith(".csv"):
-    return _listed(where, path)
-  return Found(given=os.path.abspath(path), root=os.curdir, names=(path,))
+    return _from_csv(where, path)
+  return ImageFiles(given=os.path.abspath(path), root=os.curdir, names=(path,))
 
 
-def _below(where: str, top: str) -> Found:
+def _from_directory(where: str, top: str) -> ImageFiles:
   names: list[str] = []
   unreadable: list[OSError] = []
   others: collections.Counter[str] = collections.Counter()
@@ -96,7 +96,7 @@ def _below(where: str, top: str) -> Found:
       f"images ({', '.join(folders.SUFFIXES)}), or give another directory."
     )
   notices = (*closed, *folders.notices(others))
-  return Found(
+  return ImageFiles(
     given=os.path.abspath(top),
     root=top,
     names=tuple(sorted(names)),
@@ -124,7 +124,7 @@ def _walk(
     yield folder, [name for name in files if not name.startswith(".")]
 
 
-def _listed(where: str, path: str) -> Found:
+def _from_csv(where: str, path: str) -> ImageFiles:
   try:
     with open(path, encoding="utf-8-sig", newline="") as file:
       names = list(_names(where, csv.reader(file, strict=True)))
@@ -143,7 +143,7 @@ def _listed(where: str, path: str) -> Found:
   once = tuple(dict.fromkeys(names))
   repeated = len(names) - len(once)
   notices = (f"paths listed more than once: {repeated:,}",) if repeated else ()
-  return Found(
+  return ImageFiles(
     given=os.path.abspath(path),
     root=os.path.dirname(path),
     names=once,

@@ -74,7 +74,7 @@ def find(
     return _source(loaded)
   if head == "finetuned":
     return _finetuned(config, workdir)
-  return of_run(config, workdir)
+  return from_run(config, workdir)
 
 
 def _finetuned(config: ml_collections.ConfigDict, workdir: str) -> Source:
@@ -113,7 +113,7 @@ def _source(loaded: classifier_lib.Classifier) -> Source:
   )
 
 
-def of_run(config: ml_collections.ConfigDict, workdir: str) -> Source:
+def from_run(config: ml_collections.ConfigDict, workdir: str) -> Source:
   """WORKDIR/classifier; made anew when the run's checkpoint is a newer one.
 
   Args:

@@ -143,7 +143,7 @@ class PredictionsFile:
     Args:
       path: of `check_path`.
       header: names of the columns.
-      about: which classifier, which images; JSON-serialisable.
+      about: which classifier, which images; JSON-serializable.
 
     Raises:
       errors.WorkdirError: when another process is writing it, or when what

@@ -24,8 +24,8 @@ _PROTOCOLS = {
   "leave_one_out_top1": "leave-one-out",
 }
 _WORDS = {
-  "soft_nn": "soft nearest neighbours",
-  "knn": "nearest neighbours",
+  "soft_nn": "soft nearest neighbors",
+  "knn": "nearest neighbors",
   "leave_one_out": "leave-one-out",
 }
 

@@ -38,15 +38,15 @@ class Evidence:
     suggestions: of the unlabelled ones, to be labelled next; None without.
     results: objects of results.json.
     metrics: lines of metrics.jsonl.
-    losses: of these, what the method minimises and shows.
+    losses: of these, what the method minimizes and shows.
   """
 
   class_names: tuple[str, ...]
   temperature: float
   support_bank: Any
-  labelled: votes.Judged | None
-  tested: votes.Judged | None
-  unlabelled: votes.Judged | None
+  labelled: votes.VotedImages | None
+  tested: votes.VotedImages | None
+  unlabelled: votes.VotedImages | None
   suggestions: label_advice.Suggestions | None
   results: Sequence[Mapping[str, Any]]
   metrics: Sequence[Mapping[str, Any]]
@@ -60,12 +60,12 @@ class Evidence:
     )
 
   @property
-  def known(self) -> votes.Judged | None:
+  def known(self) -> votes.VotedImages | None:
     """Images whose class is known: tested ones, or else the labelled ones."""
     return self.tested or self.labelled
 
 
-def gather(trained: restore.Trained) -> Evidence:
+def gather(trained: restore.TrainedRun) -> Evidence:
   """Embeds and judges the images of a run.
 
   Raises:
@@ -81,7 +81,9 @@ def gather(trained: restore.Trained) -> Evidence:
       continue
     looked_at = min(len(part), MOST_IMAGES)
     print(f"looking at {looked_at} of {len(part)} {name} images ...")
-    parts[name] = votes.of_part(trained, support_bank, name, most=MOST_IMAGES)
+    parts[name] = votes.vote_on_part(
+      trained, support_bank, name, most=MOST_IMAGES
+    )
   pool, suggestions = parts.get("unlabelled"), None
   if pool is not None:
     suggestions = label_advice.next_to_label(
@@ -91,7 +93,7 @@ def gather(trained: restore.Trained) -> Evidence:
     class_names=tuple(trained.experiment.dataset.class_names),
     temperature=trained.experiment.temperature,
     support_bank=support_bank,
-    labelled=votes.of_labelled(trained, support_bank),
+    labelled=votes.vote_on_labelled(trained, support_bank),
     tested=parts.get("test") or parts.get("validation"),
     unlabelled=pool,
     suggestions=suggestions,

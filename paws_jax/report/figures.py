@@ -19,8 +19,8 @@ from paws_jax.plots import embedding_map as embedding_map_lib
 _WIDTH = 5.0
 # Points of the map: more make it no clearer, only slower.
 MOST_POINTS, _MOST_LABELLED = 2000, 700
-# Classes with a colour of their own.
-_MOST_COLOURS = 20
+# Classes with a color of their own.
+_MOST_COLORS = 20
 # Numbers stand in the cells up to so many classes, names beside them up to ...
 _MOST_NUMBERS, _MOST_NAMES = 12, 40
 _LONGEST_NAME = 16
@@ -50,7 +50,7 @@ class Points:
   Attributes:
     label: what they are, for the legend.
     embeddings: float32 [n, D].
-    classes: int [n], which colour them; -1: grey.
+    classes: int [n], which color them; -1: grey.
     chosen: int [m], rows to be marked with a cross.
   """
 
@@ -87,7 +87,7 @@ def curves(
 
   Args:
     rows: lines of metrics.jsonl.
-    losses: metrics that tell what is minimised: `shown_losses` of the method.
+    losses: metrics that tell what is minimized: `shown_losses` of the method.
   """
   # What was found out about the run stands on the page as text.
   rows = [row for row in rows if monitor.KEY not in row]
@@ -105,7 +105,7 @@ def curves(
 def confusion(
   counts: np.ndarray, class_names: Sequence[str], *, others: bool = False
 ) -> Picture:
-  """A confusion matrix; colours are fractions of a row.
+  """A confusion matrix; colors are fractions of a row.
 
   Args:
     counts: int [K, K], rows are true classes.
@@ -172,10 +172,10 @@ def embedding_map(
   axes = figure.subplots()
   # Thousands of vectors would make the page slow: dots are pixels.
   axes.set_rasterization_zorder(0)
-  colours = _colours(labelled.classes[first], others.classes[second])
+  colors = _colors(labelled.classes[first], others.classes[second])
   where, ringed = places[len(first) :], places[: len(first)]
-  dots = [colours.get(k, _OTHERS) for k in others.classes[second]]
-  rings = [colours.get(k, _OTHERS) for k in labelled.classes[first]]
+  dots = [colors.get(k, _OTHERS) for k in others.classes[second]]
+  rings = [colors.get(k, _OTHERS) for k in labelled.classes[first]]
   if len(second):
     axes.scatter(*where.T, s=7, c=dots, alpha=0.7, linewidths=0, zorder=-2)
   axes.scatter(
@@ -185,7 +185,7 @@ def embedding_map(
   axes.scatter(*where[marked].T, s=34, c="black", marker="x", linewidths=1.2)
   axes.set_xticks([])
   axes.set_yticks([])
-  _legend(figure, labelled, others, colours, class_names)
+  _legend(figure, labelled, others, colors, class_names)
   return _svg(figure)
 
 
@@ -199,24 +199,24 @@ def _with_chosen(points: Points, most: int) -> np.ndarray:
   return np.sort(np.concatenate([points.chosen, some])).astype(int)
 
 
-def _colours(*classes: np.ndarray) -> dict[int, Any]:
-  """A colour for each class, or for the most frequent ones."""
+def _colors(*classes: np.ndarray) -> dict[int, Any]:
+  """A color for each class, or for the most frequent ones."""
   from matplotlib import colormaps
 
   present, counts = np.unique(np.concatenate(classes), return_counts=True)
   present, counts = present[present >= 0], counts[present >= 0]
-  if len(present) > _MOST_COLOURS:
-    frequent = np.argsort(-counts, kind="stable")[:_MOST_COLOURS]
+  if len(present) > _MOST_COLORS:
+    frequent = np.argsort(-counts, kind="stable")[:_MOST_COLORS]
     present = np.sort(present[frequent])
-  colours = colormaps["tab10" if len(present) <= 10 else "tab20"]
-  return {int(k): colours(i) for i, k in enumerate(present)}
+  colors = colormaps["tab10" if len(present) <= 10 else "tab20"]
+  return {int(k): colors(i) for i, k in enumerate(present)}
 
 
 def _legend(
   figure: Any,
   labelled: Points,
   others: Points,
-  colours: Mapping[int, Any],
+  colors: Mapping[int, Any],
   class_names: Sequence[str],
 ) -> None:
   """Below the map: classes, then kinds of points."""
@@ -226,10 +226,10 @@ def _legend(
     return lines.Line2D([], [], linestyle="", label=label, **style)
 
   marks = [
-    mark(_short(class_names[k]), marker="o", color=colour, markersize=6)
-    for k, colour in colours.items()
+    mark(_short(class_names[k]), marker="o", color=color, markersize=6)
+    for k, color in colors.items()
   ]
-  if len(np.unique(labelled.classes)) > len(colours):
+  if len(np.unique(labelled.classes)) > len(colors):
     marks.append(mark("other classes", marker="o", color=_OTHERS))
   ring = {"marker": "o", "markerfacecolor": "none", "markersize": 7}
   marks.append(mark(labelled.label, markeredgecolor="black", **ring))

@@ -138,7 +138,7 @@ def reason(evidence: evidence_lib.Evidence, place: int) -> str:
 
 def _cards(
   evidence: evidence_lib.Evidence,
-  judged: votes.Judged,
+  judged: votes.VotedImages,
   places: np.ndarray,
   reasons: Sequence[str] = (),
 ) -> tuple[page.Card, ...]:
@@ -173,7 +173,7 @@ def _cards(
 
 
 def _lines(
-  judged: votes.Judged, place: int, names: Sequence[str], reason: str
+  judged: votes.VotedImages, place: int, names: Sequence[str], reason: str
 ) -> tuple[str, ...]:
   """What is said of an image: the winner, its label, why it is shown."""
 
@@ -189,7 +189,7 @@ def _lines(
   return tuple(lines)
 
 
-def _mark(judged: votes.Judged, place: int) -> str:
+def _mark(judged: votes.VotedImages, place: int) -> str:
   if judged.labels[place] < 0:
     return ""
   right = judged.labels[place] == judged.classes[place]

@@ -53,7 +53,7 @@ def accuracy(evidence: evidence_lib.Evidence) -> page.Section:
   )
   columns = ("protocol", "top-1", "95% interval", "top-5", "images", "step")
   text = (
-    "The newest result of each protocol. Soft nearest neighbours is a vote of "
+    "The newest result of each protocol. Soft nearest neighbors is a vote of "
     "all labelled images, each weighted by how much it resembles the image; "
     "the rest of this page goes by that vote. Leave-one-out judges each "
     "labelled image by the others. Intervals are Wilson's.",
@@ -222,7 +222,7 @@ def _dots(
   pool, tested = evidence.unlabelled, evidence.tested
   if pool is not None:
     meaning = (
-      ", a dot an unlabelled one in the colour of the class that won its vote"
+      ", a dot an unlabelled one in the color of the class that won its vote"
     )
     chosen = evidence.suggestions.rows[: image_sections.MOST_NEXT]
     if len(chosen):
@@ -231,7 +231,7 @@ def _dots(
     return points, meaning
   if tested is not None:
     points = figures.Points(tested.kind, tested.embeddings, tested.labels)
-    meaning = f", a dot one of the {tested.kind} in the colour of its class"
+    meaning = f", a dot one of the {tested.kind} in the color of its class"
     return points, meaning
   support_bank = evidence.support_bank
   return figures.Points(

@@ -10,7 +10,7 @@ import numpy as np
 
 from paws_jax import errors
 from paws_jax.data import dataset
-from paws_jax.evaluation import neighbours
+from paws_jax.evaluation import neighbors
 from paws_jax.evaluation import soft_nn
 from paws_jax.training import restore
 
@@ -19,7 +19,7 @@ _CHUNK = 1024
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Judged:
+class VotedImages:
   """Images of a part of the data, with the vote of the labelled images.
 
   Attributes:
@@ -85,7 +85,9 @@ class Judged:
     return self.part.images[self.rows[np.asarray(places, int)]]
 
 
-def of_labelled(trained: restore.Trained, support_bank: Any) -> Judged | None:
+def vote_on_labelled(
+  trained: restore.TrainedRun, support_bank: Any
+) -> VotedImages | None:
   """The labelled images, each judged by the others; None when there is one.
 
   Args:
@@ -95,10 +97,10 @@ def of_labelled(trained: restore.Trained, support_bank: Any) -> Judged | None:
   if len(support_bank) < 2:
     return None
   part = trained.experiment.dataset.labelled
-  cosines, _ = neighbours.nearest(
+  cosines, _ = neighbors.nearest(
     support_bank.embeddings, support_bank.embeddings, 2
   )
-  return Judged(
+  return VotedImages(
     part=part,
     kind="labelled images",
     rows=np.flatnonzero(part.readable),
@@ -113,9 +115,9 @@ def of_labelled(trained: restore.Trained, support_bank: Any) -> Judged | None:
   )
 
 
-def of_part(
-  trained: restore.Trained, support_bank: Any, name: str, *, most: int
-) -> Judged | None:
+def vote_on_part(
+  trained: restore.TrainedRun, support_bank: Any, name: str, *, most: int
+) -> VotedImages | None:
   """Embeds and judges images.
 
   Args:
@@ -140,8 +142,8 @@ def of_part(
   if not readable.any():
     return None
   embeddings = embeddings[readable]
-  cosines, _ = neighbours.nearest(embeddings, support_bank.embeddings, 1)
-  return Judged(
+  cosines, _ = neighbors.nearest(embeddings, support_bank.embeddings, 1)
+  return VotedImages(
     part=part,
     kind=f"{name} images",
     rows=rows[readable],
@@ -161,7 +163,7 @@ def draw(total: int, most: int, *, seed: int) -> np.ndarray:
 
 
 def voters(
-  judged: Judged,
+  judged: VotedImages,
   places: np.ndarray,
   support_bank: Any,
   *,
@@ -182,7 +184,7 @@ def voters(
   """
   places = np.asarray(places, int)
   supports = support_bank.embeddings
-  return neighbours.voters(
+  return neighbors.voters(
     judged.embeddings[places],
     supports,
     min(most, len(supports) - judged.leave_one_out),
@@ -192,7 +194,7 @@ def voters(
 
 
 def _vote(
-  trained: restore.Trained,
+  trained: restore.TrainedRun,
   support_bank: Any,
   embeddings: np.ndarray,
   *,
@@ -209,7 +211,7 @@ def _vote(
 
 
 def _embed(
-  trained: restore.Trained,
+  trained: restore.TrainedRun,
   part: dataset.LabelledImages,
   rows: np.ndarray,
   name: str,

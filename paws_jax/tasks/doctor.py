@@ -191,7 +191,7 @@ def _inspect(
   labels.class_names(report, listing)
   groups = inspect.image_groups(listing, labelled_ids)
   report.block("Files")
-  with Progress() as progress:
+  with FileProgress() as progress:
     checks = inspect.check_images(
       groups,
       decode_size,
@@ -223,7 +223,7 @@ def _choose_split(
   return split.labelled_ids
 
 
-class Progress:
+class FileProgress:
   """A progress line with the number of images read."""
 
   def __init__(self):
@@ -231,7 +231,7 @@ class Progress:
     self._in_place = sys.stdout.isatty()
     self._width = 0
 
-  def __enter__(self) -> Progress:
+  def __enter__(self) -> FileProgress:
     return self
 
   def __exit__(self, *_) -> None:

@@ -33,7 +33,7 @@ from paws_jax.training import restore
 
 
 @dataclasses.dataclass(frozen=True)
-class Prepared:
+class EvaluateInputs:
   """A trained encoder, and what to measure it on.
 
   Attributes:
@@ -41,11 +41,11 @@ class Prepared:
     part: "test", "validation" where there is no test, or "": neither.
   """
 
-  trained: restore.Trained
+  trained: restore.TrainedRun
   part: str
 
 
-def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
+def prepare(config: ml_collections.ConfigDict, workdir: str) -> EvaluateInputs:
   """Opens a run and checks that there is something to measure.
 
   Args:
@@ -70,10 +70,10 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
     )
   # What cannot be read now could not be added to later.
   agree.on_main(lambda: results.read_results(trained.workdir))
-  return Prepared(trained=trained, part=part)
+  return EvaluateInputs(trained=trained, part=part)
 
 
-def run(prepared: Prepared) -> int:
+def run(prepared: EvaluateInputs) -> int:
   """Measures, writes and shows.
 
   Returns:
@@ -99,7 +99,7 @@ def run(prepared: Prepared) -> int:
   return 0
 
 
-def _measure(prepared: Prepared) -> Iterator[protocols.Outcome]:
+def _measure(prepared: EvaluateInputs) -> Iterator[protocols.Outcome]:
   """Embeds the images and runs the protocols, the main one first."""
   trained, part = prepared.trained, prepared.part
   experiment = trained.experiment
@@ -111,7 +111,7 @@ def _measure(prepared: Prepared) -> Iterator[protocols.Outcome]:
   supports = _supports(trained, embed("labelled"))
   if part:
     seed = trained.config.seed
-    yield from _told(
+    yield from _print_each(
       protocols.held_out(part, embed(part), supports, seed=seed, **settings)
     )
   else:
@@ -128,7 +128,7 @@ def _measure(prepared: Prepared) -> Iterator[protocols.Outcome]:
     )
 
 
-def _told(
+def _print_each(
   outcomes: Iterator[protocols.Outcome],
 ) -> Iterator[protocols.Outcome]:
   """Says how each protocol went, since some take long."""
@@ -138,8 +138,8 @@ def _told(
 
 
 def _supports(
-  trained: restore.Trained, embedded: protocols.Embedded
-) -> protocols.Embedded:
+  trained: restore.TrainedRun, embedded: protocols.EmbeddedImages
+) -> protocols.EmbeddedImages:
   """The labelled images that can be read.
 
   Raises:
@@ -151,7 +151,7 @@ def _supports(
       f"none of the {len(readable)} labelled images can be read: repair or "
       "replace them, and pre-train in another --workdir."
     )
-  return protocols.Embedded(
+  return protocols.EmbeddedImages(
     {name: rows[readable] for name, rows in embedded.layers.items()},
     embedded.labels[readable],
   )
@@ -167,8 +167,8 @@ def all_layers(encoder: Any, crops: jax.Array) -> jax.Array:
   return jnp.concatenate(layers, axis=1)
 
 
-def _embedder(trained: restore.Trained) -> Any:
-  """A function from the name of a part to `protocols.Embedded`."""
+def _embedder(trained: restore.TrainedRun) -> Any:
+  """A function from the name of a part to `protocols.EmbeddedImages`."""
   experiment, config = trained.experiment, trained.config
   dataset = experiment.dataset
   _, encoder, _ = experiment_lib.create_method(
@@ -188,7 +188,7 @@ def _embedder(trained: restore.Trained) -> Any:
   width = encoder.projection.output_dim
   heads = 1 if encoder.prediction is None else 2
 
-  def embed(part: str) -> protocols.Embedded:
+  def embed(part: str) -> protocols.EmbeddedImages:
     labels = getattr(dataset, part).labels
     print(f"embedding {len(labels)} {part} images ...")
     rows = measure.embed(every_layer, trained, part)
@@ -196,13 +196,13 @@ def _embedder(trained: restore.Trained) -> Any:
       rows, [-heads * width, *([-width] if heads == 2 else [])], axis=1
     )
     layers = {"trunk": trunk, "h": h, "z": z[0] if z else h}
-    return protocols.Embedded(layers, labels)
+    return protocols.EmbeddedImages(layers, labels)
 
   return embed
 
 
 def _write(
-  trained: restore.Trained, outcomes: Sequence[protocols.Outcome]
+  trained: restore.TrainedRun, outcomes: Sequence[protocols.Outcome]
 ) -> list[dict[str, Any]]:
   """Writes rows and files; process 0 only. Gives the rows."""
   dataset = trained.experiment.dataset

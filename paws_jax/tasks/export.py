@@ -41,7 +41,7 @@ _MODULES = {
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Prepared:
+class ExportInputs:
   """What `run` needs.
 
   Attributes:
@@ -63,7 +63,7 @@ def prepare(
   targets: Sequence[str] = ("stablehlo",),
   classifier: str | None = None,
   head: str = "soft_nn",
-) -> Prepared:
+) -> ExportInputs:
   """Checks everything that a user can get wrong.
 
   Args:
@@ -85,10 +85,10 @@ def prepare(
   source = source_lib.find(config, workdir, classifier=classifier, head=head)
   if not source.has_head:
     classifier_lib.check_voters(source.labels, source.class_names)
-  return Prepared(make=source.make, output=path, targets=targets)
+  return ExportInputs(make=source.make, output=path, targets=targets)
 
 
-def run(prepared: Prepared) -> int:
+def run(prepared: ExportInputs) -> int:
   """Writes every target; returns the exit status.
 
   Raises:
@@ -109,7 +109,7 @@ def write(
   """Writes a target, whole or not at all.
 
   Args:
-    program: of `classifier_program.create`.
+    program: of `program.create`.
     output: directory for the target's; made if it does not exist.
     target: its name.
 

@@ -1,6 +1,6 @@
 """`--task=finetune`: train on the labels what pre-training has left.
 
-The protocol of ImageNet or that of CIFAR (`finetune_protocols`). Learning rate
+The protocol of ImageNet or that of CIFAR (`finetune.protocols`). Learning rate
 and number of epochs are chosen on labelled images that are held out
 (`holdout`), then, unless told otherwise, all labelled images are trained on in
 the same way once more. The test images are looked at once, at the end.
@@ -46,7 +46,7 @@ _INDIFFERENT = ("log", "eval", "checkpoint")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Prepared:
+class FinetuneInputs:
   """A trained run, and what will be done with it.
 
   Attributes:
@@ -58,14 +58,14 @@ class Prepared:
     run_id: likewise of the result.
   """
 
-  trained: restore.Trained
+  trained: restore.TrainedRun
   protocol: protocols.LinearHead | protocols.Suncet
   holdout: holdout_lib.HoldOut
   sweep_id: str
   run_id: str
 
 
-def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
+def prepare(config: ml_collections.ConfigDict, workdir: str) -> FinetuneInputs:
   """Restores the run and parts its labelled images.
 
   Args:
@@ -106,7 +106,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
     "split": split.split_hash(dataset.split.fingerprint, parts.labelled_ids),
     "holdout": parts.hash,
   }
-  return Prepared(
+  return FinetuneInputs(
     trained=trained,
     protocol=protocol,
     holdout=parts,
@@ -115,7 +115,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Prepared:
   )
 
 
-def _readable(trained: restore.Trained) -> np.ndarray:
+def _readable(trained: restore.TrainedRun) -> np.ndarray:
   """Bool [n], which labelled images can be read; all processes call it.
 
   With each goes its label, so that no other image can stand in for it.
@@ -138,7 +138,7 @@ def _readable(trained: restore.Trained) -> np.ndarray:
   return readable
 
 
-def _weights(trained: restore.Trained) -> list[int]:
+def _weights(trained: restore.TrainedRun) -> list[int]:
   """Digests of the arrays that fine-tuning starts from."""
   arrays = trained.params, trained.model_state["batch_stats"]
   found = jax.device_get(jax.tree.leaves(digests.compute(arrays)))
@@ -150,7 +150,7 @@ def _digest(value: Any) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def run(prepared: Prepared) -> int:
+def run(prepared: FinetuneInputs) -> int:
   """Sweeps, trains, saves the classifier, measures it; the exit status.
 
   Raises:
@@ -166,7 +166,7 @@ def run(prepared: Prepared) -> int:
     workdir_lib.run_lock(workdir),
   ):
     # A directory may look different from elsewhere: process 0 decides.
-    row = agree.gather(_found(prepared))[0]
+    row = agree.gather(_finished_row(prepared))[0]
     if row is None:
       row = _finetune(prepared)
     else:
@@ -177,7 +177,7 @@ def run(prepared: Prepared) -> int:
   return 0
 
 
-def _finetune(prepared: Prepared) -> dict[str, Any]:
+def _finetune(prepared: FinetuneInputs) -> dict[str, Any]:
   """From the sweep to the row in results.json."""
   start = time.perf_counter()
   trained = prepared.trained
@@ -200,16 +200,16 @@ def _finetune(prepared: Prepared) -> dict[str, Any]:
   return row
 
 
-def _sweep(prepared: Prepared) -> list[sweep.Member]:
+def _sweep(prepared: FinetuneInputs) -> list[sweep.Member]:
   """All learning rates; without a hold-out the one, on all labelled images."""
   section = prepared.trained.config.finetune
   score = scores.scorer(prepared.protocol, prepared.holdout)
-  course = prepared.protocol.course(prepared.holdout.ids)
+  setup = prepared.protocol.setup(prepared.holdout.ids)
   return [
     sweep.member(
       _directory(prepared) / f"lr-{learning_rate!r}",
       prepared.protocol,
-      course=course,
+      setup=setup,
       learning_rate=learning_rate,
       epochs=section.epochs,
       score=score,
@@ -218,18 +218,18 @@ def _sweep(prepared: Prepared) -> list[sweep.Member]:
   ]
 
 
-def _directory(prepared: Prepared) -> epath.Path:
+def _directory(prepared: FinetuneInputs) -> epath.Path:
   return prepared.trained.workdir / SWEEPS / prepared.sweep_id
 
 
-def _refits(prepared: Prepared) -> bool:
+def _refits(prepared: FinetuneInputs) -> bool:
   """Whether there are labelled images left that were not trained on."""
   parts = prepared.holdout
   some_left = len(parts.ids) < len(parts.labelled_ids)
   return prepared.trained.config.finetune.refit and some_left
 
 
-def _refit(prepared: Prepared, chosen: sweep.Member) -> sweep.Member:
+def _refit(prepared: FinetuneInputs, chosen: sweep.Member) -> sweep.Member:
   """All labelled images, trained on as was best.
 
   The learning rate falls as it did then, and training stops at the same epoch.
@@ -238,14 +238,14 @@ def _refit(prepared: Prepared, chosen: sweep.Member) -> sweep.Member:
   return sweep.member(
     _directory(prepared) / name,
     prepared.protocol,
-    course=prepared.protocol.course(prepared.holdout.labelled_ids),
+    setup=prepared.protocol.setup(prepared.holdout.labelled_ids),
     learning_rate=chosen.learning_rate,
     epochs=chosen.epoch,
     score=None,
   )
 
 
-def save(prepared: Prepared, final: sweep.Member) -> None:
+def save(prepared: FinetuneInputs, final: sweep.Member) -> None:
   """Writes the classifier; of several processes all call it.
 
   Raises:
@@ -271,7 +271,7 @@ def save(prepared: Prepared, final: sweep.Member) -> None:
     ) from error
 
 
-def _describe(prepared: Prepared) -> dict[str, Any]:
+def _describe(prepared: FinetuneInputs) -> dict[str, Any]:
   """Fields of the row that say which run was fine-tuned on which images."""
   config = prepared.trained.config
   dataset = prepared.trained.experiment.dataset
@@ -285,7 +285,7 @@ def _describe(prepared: Prepared) -> dict[str, Any]:
   }
 
 
-def _found(prepared: Prepared) -> dict[str, Any] | None:
+def _finished_row(prepared: FinetuneInputs) -> dict[str, Any] | None:
   """The result of an earlier command, if its classifier is the one there."""
   workdir = prepared.trained.workdir
   rows = [

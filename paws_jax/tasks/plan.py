@@ -130,7 +130,7 @@ def _effort() -> Iterator[float]:
     jax.config.update("jax_exec_time_optimization_effort", before)
 
 
-def _compile(step: abstract_step.Step) -> roofline.Costs:
+def _compile(step: abstract_step.Step) -> roofline.StepCosts:
   """Compiles the step for its devices and reads what it takes."""
   num_devices = step.trainer.mesh.size
   with _effort() as effort:
@@ -146,7 +146,7 @@ def _compile(step: abstract_step.Step) -> roofline.Costs:
   print(f"compiled in {time.perf_counter() - start:.0f} s", flush=True)
   memory = hlo.memory(compiled)
   analysis = compiled.cost_analysis()
-  return roofline.Costs(
+  return roofline.StepCosts(
     method=method,
     peak_bytes=memory.peak,
     argument_bytes=memory.arguments,
@@ -159,7 +159,7 @@ def _compile(step: abstract_step.Step) -> roofline.Costs:
 
 def _too_large(
   error: Exception, step: abstract_step.Step, traced: Any, method: str
-) -> roofline.Costs:
+) -> roofline.StepCosts:
   """What is known of a step that the compiler could not fit.
 
   Raises:
@@ -168,7 +168,7 @@ def _too_large(
   message = str(error)
   if "RESOURCE_EXHAUSTED" not in message:
     raise error
-  return roofline.Costs(
+  return roofline.StepCosts(
     method=method,
     peak_bytes=hlo.needed_bytes(message, argument_bytes=step.argument_bytes),
     flops=traced_costs.flops(traced.jaxpr.jaxpr),
@@ -176,11 +176,11 @@ def _too_large(
   )
 
 
-def _model(step: abstract_step.Step) -> roofline.Costs:
+def _model(step: abstract_step.Step) -> roofline.StepCosts:
   """Costs of a step that is only traced."""
-  costs = traced_costs.costs(step)
+  costs = traced_costs.trace_costs(step)
   memory = costs.memory
-  return roofline.Costs(
+  return roofline.StepCosts(
     method=_MODEL,
     # Batches that wait are counted with all others, in roofline.assess.
     peak_bytes=memory.total - roofline.waiting_bytes(step),

@@ -31,7 +31,7 @@ from paws_jax.runs import workdir as workdir_lib
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Prepared:
+class PredictInputs:
   """What `run` does.
 
   Attributes:
@@ -42,8 +42,8 @@ class Prepared:
   """
 
   make: Callable[[], classifier_lib.Classifier]
-  images: find_images.Found | None
-  added: Mapping[str, find_images.Found]
+  images: find_images.ImageFiles | None
+  added: Mapping[str, find_images.ImageFiles]
   output: pathlib.Path | epath.Path
 
 
@@ -56,7 +56,7 @@ def prepare(
   add_class: Sequence[str],
   head: str,
   output: str | None,
-) -> Prepared:
+) -> PredictInputs:
   """Checks everything a user can get wrong.
 
   Args:
@@ -87,10 +87,12 @@ def prepare(
     names.append(name)
   if found is not None and not added and not source.has_head:
     classifier_lib.check_voters(source.labels, source.class_names)
-  return Prepared(make=source.make, images=found, added=added, output=target)
+  return PredictInputs(
+    make=source.make, images=found, added=added, output=target
+  )
 
 
-def run(prepared: Prepared) -> int:
+def run(prepared: PredictInputs) -> int:
   """Predicts, or saves an extended classifier; returns the exit status, 0.
 
   Raises:
@@ -123,7 +125,7 @@ def run(prepared: Prepared) -> int:
 
 def _classes_to_add(
   given: Sequence[str],
-) -> dict[str, find_images.Found]:
+) -> dict[str, find_images.ImageFiles]:
   """Images by class, out of NAME=DIR."""
   added = {}
   for text in given:
@@ -181,7 +183,7 @@ def _check_not_of_run(directory: pathlib.Path | epath.Path) -> None:
 def _extended(
   classifier: classifier_lib.Classifier,
   name: str,
-  found: find_images.Found,
+  found: find_images.ImageFiles,
 ) -> classifier_lib.Classifier:
   for notice in found.notices:
     print(notice)
@@ -200,7 +202,7 @@ def _extended(
 
 def _predict(
   classifier: classifier_lib.Classifier,
-  found: find_images.Found,
+  found: find_images.ImageFiles,
   output: pathlib.Path,
 ) -> None:
   for notice in found.notices:
@@ -256,7 +258,9 @@ def _stream(
   file: table.PredictionsFile,
 ) -> None:
   """Predicts and writes batch by batch."""
-  progress = _Progress(total_steps=len(images), first_step=0, images_per_step=1)
+  progress = _ImageProgress(
+    total_steps=len(images), first_step=0, images_per_step=1
+  )
   count = 0
   parts = classifier.stream(
     images, num_supports=table.NUM_SUPPORTS, skip_bad=True
@@ -274,7 +278,7 @@ def _stream(
     progress.end()
 
 
-class _Progress(progress_lib.Progress):
+class _ImageProgress(progress_lib.Progress):
   """The same line, about images."""
 
   def _line(self, step: int, metrics: Mapping[str, float]) -> str:

@@ -38,7 +38,7 @@ def prepare(
   workdir: str,
   *,
   compare_to: str | None = None,
-) -> run_lib.Prepared:
+) -> run_lib.PretrainInputs:
   """Checks everything a user can get wrong, before anything takes long.
 
   Args:
@@ -81,12 +81,12 @@ def prepare(
   agree.on_all(lambda: provenance.check_shared(path, start))
   if not from_run.steps(path):
     experiment.check_init_from()
-  return run_lib.Prepared(
+  return run_lib.PretrainInputs(
     config=config, workdir=path, experiment=experiment, reference=reference
   )
 
 
-def run(prepared: run_lib.Prepared) -> int:
+def run(prepared: run_lib.PretrainInputs) -> int:
   """Trains, saves, evaluates and reports.
 
   Returns:
@@ -111,7 +111,7 @@ def run(prepared: run_lib.Prepared) -> int:
     ):
       process = run_lib.TrainingRun(prepared, checkpointer, signals)
       # A directory may look different from elsewhere: process 0 decides.
-      row, drawn = agree.gather(_found(prepared, process.step))[0]
+      row, drawn = agree.gather(_finished_row(prepared, process.step))[0]
       if row is None:
         process.train()
     if row is not None:
@@ -141,8 +141,8 @@ def _stopped(step: int, total: int, by: signal.Signals) -> int:
   return 130 if by == signal.SIGINT else 0
 
 
-def _found(
-  prepared: run_lib.Prepared, step: int
+def _finished_row(
+  prepared: run_lib.PretrainInputs, step: int
 ) -> tuple[dict[str, Any] | None, bool]:
   """The result that an earlier run has written, and whether the figure is.
 

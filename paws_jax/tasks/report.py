@@ -27,16 +27,16 @@ SUGGESTIONS = "label_next.csv"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Prepared:
+class ReportInputs:
   """A run, and where its report goes."""
 
-  trained: restore.Trained
+  trained: restore.TrainedRun
   page: epath.Path
 
 
 def prepare(
   config: ml_collections.ConfigDict, workdir: str, *, output: str | None = None
-) -> Prepared:
+) -> ReportInputs:
   """Restores the run and checks where to write.
 
   Args:
@@ -48,17 +48,17 @@ def prepare(
     ValueError: for another ending, a directory in the place of the page, or a
       results.json that cannot be read.
     FileNotFoundError: for a directory that does not exist.
-    Whatever `trained.load` raises.
+    Whatever `restore.load` raises.
   """
   directory = files.resolve(workdir)
   page = files.resolve(output) if output else directory / PAGE
   if output:
     _check_output(page)
   results.read_results(directory)
-  return Prepared(trained=restore.load(config, workdir), page=page)
+  return ReportInputs(trained=restore.load(config, workdir), page=page)
 
 
-def run(prepared: Prepared) -> int:
+def run(prepared: ReportInputs) -> int:
   """Writes the page, and the suggestions beside it; returns 0.
 
   Raises:
@@ -79,7 +79,7 @@ def run(prepared: Prepared) -> int:
 
 
 def page(
-  trained: restore.Trained, evidence: evidence_lib.Evidence
+  trained: restore.TrainedRun, evidence: evidence_lib.Evidence
 ) -> page_lib.Page:
   """What the page shows."""
   dataset, total = trained.experiment.dataset, trained.experiment.total_steps

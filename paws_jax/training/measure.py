@@ -104,7 +104,7 @@ def measure(
       encoder.
 
   Returns:
-    JSON-serialisable: what was measured on what, and accuracies as fractions;
+    JSON-serializable: what was measured on what, and accuracies as fractions;
     None where a data set has no such images, or they are on disk.
   """
   dataset = experiment.dataset

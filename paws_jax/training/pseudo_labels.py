@@ -15,7 +15,9 @@ from paws_jax.evaluation import soft_nn
 from paws_jax.training import experiment as experiment_lib
 
 
-def of(dataset: dataset_lib.Dataset) -> dataset_lib.LabelledImages | None:
+def hidden_part(
+  dataset: dataset_lib.Dataset,
+) -> dataset_lib.LabelledImages | None:
   """The part of a data set whose labels are hidden; None where none is known.
 
   It must not be trained on: it is for `accuracy` alone.
@@ -39,7 +41,7 @@ def accuracy(
     {"pseudo_label_accuracy": a fraction}; empty when no image can be read.
   """
   dataset = experiment.dataset
-  part, labelled = of(dataset), dataset.labelled
+  part, labelled = hidden_part(dataset), dataset.labelled
   shown, voting = part.readable, labelled.readable
   if not shown.any():
     return {}

@@ -18,7 +18,7 @@ from paws_jax.training import experiment as experiment_lib
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Trained:
+class TrainedRun:
   """What a run has learnt so far.
 
   Attributes:
@@ -38,7 +38,7 @@ class Trained:
   step: int
 
 
-def load(config: ml_collections.ConfigDict, workdir: str) -> Trained:
+def load(config: ml_collections.ConfigDict, workdir: str) -> TrainedRun:
   """Restores the newest checkpoint of a run; of several processes all call it.
 
   Args:
@@ -78,7 +78,7 @@ def load(config: ml_collections.ConfigDict, workdir: str) -> Trained:
   step, state, _ = restored
   if step < experiment.total_steps:
     print(f"the run has taken {step} of {experiment.total_steps} steps so far")
-  return Trained(
+  return TrainedRun(
     config=config,
     workdir=path,
     experiment=experiment,

@@ -45,7 +45,7 @@ BAD_IMAGES = "bad_images.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Prepared:
+class PretrainInputs:
   """A recipe, checked and built, with its directory.
 
   And curves to compare the run with, if there are any.
@@ -66,7 +66,7 @@ class TrainingRun:
 
   def __init__(
     self,
-    prepared: Prepared,
+    prepared: PretrainInputs,
     checkpointer: checkpoint.Checkpointer,
     signals: signals_lib.Signals,
   ):
@@ -239,7 +239,7 @@ class TrainingRun:
   def _evaluate(self, state: state_lib.TrainState, step: int) -> None:
     with self._progress.paused():
       scalars = self._watched(state, step)
-      if pseudo_labels.of(self._experiment.dataset) is not None:
+      if pseudo_labels.hidden_part(self._experiment.dataset) is not None:
         rows = self._embed(state, step, "hidden", "labelled")
         scalars |= pseudo_labels.accuracy(self._experiment, *rows)
       if scalars:
@@ -316,7 +316,7 @@ class TrainingRun:
       return
     prepared = self._prepared
     made = save_classifier.from_trained(
-      restore.Trained(
+      restore.TrainedRun(
         config=prepared.config,
         workdir=prepared.workdir,
         experiment=self._experiment,
@@ -366,7 +366,7 @@ class TrainingRun:
     return [known[part] for part in parts]
 
 
-def facts(prepared: Prepared) -> rules.Facts:
+def facts(prepared: PretrainInputs) -> rules.Facts:
   """What the rules of `health` need of a recipe."""
   config, experiment = prepared.config, prepared.experiment
   views = config.views

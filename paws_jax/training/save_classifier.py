@@ -18,7 +18,7 @@ from paws_jax.training import restore
 
 
 def from_trained(
-  trained: restore.Trained,
+  trained: restore.TrainedRun,
   *,
   params: Any = None,
   model_state: Any = None,
@@ -46,10 +46,10 @@ def from_trained(
     "variables": jax.device_get(
       {"params": params, "batch_stats": state["batch_stats"]}
     ),
-    "preprocessing": preprocessing_lib.of_run(config, dataset),
+    "preprocessing": preprocessing_lib.from_run(config, dataset),
   }
   embedder = on_device.OnDevice(**encoder, has_head=head is not None)
-  support_bank = support_bank_lib.of_labelled(
+  support_bank = support_bank_lib.embed_labelled(
     dataset.labelled,
     embedder.embed_pixels,
     batch_size=config.eval.batch_size,

@@ -20,9 +20,9 @@ from etils import epath
 
 from paws_jax import errors
 from paws_jax import text
-from paws_jax.classifier import files as classifier_files
+from paws_jax.classifier import files
 from paws_jax.distributed import agree
-from paws_jax.runs import files
+from paws_jax.runs import files as files_lib
 from paws_jax.weights import from_run
 from paws_jax.weights import open_file
 from paws_jax.weights import state_dict
@@ -92,7 +92,7 @@ def _read(path: str, template: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
 @contextlib.contextmanager
 def _source(path: str) -> Iterator[tuple[state_dict.StateDict, str]]:
   """Yields the weights at a path, and a description of their source."""
-  place = files.resolve(path)
+  place = files_lib.resolve(path)
   if not place.exists():
     raise errors.MissingFileError(f"model.init_from={path} does not exist.")
   if not place.is_dir():
@@ -112,8 +112,8 @@ def _source(path: str) -> Iterator[tuple[state_dict.StateDict, str]]:
 
 
 def _directory(path: epath.Path) -> tuple[Mapping[str, Any], str]:
-  if (path / classifier_files.SETTINGS).exists():
-    return classifier_files.read(path)["variables"], "a saved classifier"
+  if (path / files.SETTINGS).exists():
+    return files.read(path)["variables"], "a saved classifier"
   if from_run.is_run(path):
     variables, step = from_run.read(path)
     return variables, f"a run, step {step}"

@@ -80,7 +80,7 @@ class Labelled:
 
 
 def of_labelled(labelled):
-  return support_bank_lib.of_labelled(
+  return support_bank_lib.embed_labelled(
     labelled,
     lambda pixels, size: np.ones((len(pixels), 5), np.float32),
     batch_size=2,

@@ -11,7 +11,7 @@ import pytest
 
 from paws_jax import config as config_lib
 from paws_jax.data import memory_pipeline
-from paws_jax.data import sampling
+from paws_jax.data import sampling as sampling_lib
 from paws_jax.parallel import mesh as mesh_lib
 
 NUM_IMAGES, BATCH, SEED = 45, 8, 5
@@ -29,7 +29,7 @@ def _images():
 
 def _index():
   labels = np.arange(NUM_IMAGES) % 3
-  return sampling.label_index(
+  return sampling_lib.label_index(
     np.arange(12), labels, class_names=("a", "b", "c")
   )
 
@@ -68,7 +68,7 @@ def _expected_ids(step):
 
 @functools.cache
 def _order(epoch):
-  return sampling.epoch_order(NUM_IMAGES, seed=SEED, epoch=epoch)
+  return sampling_lib.epoch_order(NUM_IMAGES, seed=SEED, epoch=epoch)
 
 
 def test_steps_per_epoch_counts_whole_batches():
@@ -92,7 +92,7 @@ def test_the_images_are_those_of_the_ids():
 
 def test_supports_are_the_class_balanced_draw():
   batch = _batch(1, 7)
-  ids, labels, class_ids = sampling.class_balanced_indices(
+  ids, labels, class_ids = sampling_lib.class_balanced_indices(
     _index(), seed=SEED, step=7, classes_per_step=3, images_per_class=2
   )
   np.testing.assert_array_equal(batch.support.id, ids)

@@ -7,7 +7,7 @@ import pytest
 
 from paws_jax import losses
 from paws_jax.evaluation import chunked_vote
-from paws_jax.evaluation import neighbours
+from paws_jax.evaluation import neighbors
 from paws_jax.evaluation import soft_nn
 
 NUM_CLASSES = 5
@@ -93,7 +93,7 @@ def test_in_x64_the_wider_dtype_counts(wide):
   arrays[wide] = arrays[wide].astype(np.float64)
   with jax.enable_x64(True):
     votes = _vote(*arrays, labels)
-    cosines, _ = neighbours.nearest(*arrays, 3)
+    cosines, _ = neighbors.nearest(*arrays, 3)
   assert votes.dtype == cosines.dtype == np.float64
 
 

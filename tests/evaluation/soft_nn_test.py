@@ -32,7 +32,7 @@ def _random(num_queries=23, num_supports=17, seed=0):
 
 
 def _votes(queries, supports, labels, *, temperature=0.1):
-  """Soft nearest neighbours in NumPy's float64, one query at a time."""
+  """Soft nearest neighbors in NumPy's float64, one query at a time."""
   votes = np.zeros((len(queries), NUM_CLASSES))
   supports = supports.astype(np.float64)
   for i, query in enumerate(queries.astype(np.float64)):

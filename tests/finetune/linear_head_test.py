@@ -152,7 +152,7 @@ def test_a_rate_in_the_state_is_the_rate_of_the_schedule(name, nesterov, final):
 
   expected = walk(create(rate), lambda state: state)
   found = walk(
-    schedule.rated(create(1.0)),
+    schedule.scale_by_state_learning_rate(create(1.0)),
     lambda state: (state[0], jnp.float32(rate)),
   )
   jax.tree.map(

@@ -99,7 +99,7 @@ def test_it_is_the_recipes_for_a_method_that_tells(monkeypatch):
   # Embedding the labelled images would be most of the time.
   monkeypatch.setattr(
     support_bank_lib,
-    "of_labelled",
+    "embed_labelled",
     lambda *args, **options: support_bank,
   )
 

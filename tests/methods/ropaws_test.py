@@ -83,7 +83,7 @@ def test_the_ratio_is_that_of_the_labels_mass():
   views, supports = np.ones((10, 5)), np.ones((4, 5))
   weight = ropaws.label_weight(5.0, num_unlabelled=10, num_supports=4)
   kernel = _kernel(views, views, supports, label_weight=weight)
-  # An image is not its own neighbour: 9 of the 10.
+  # An image is not its own neighbor: 9 of the 10.
   np.testing.assert_allclose(kernel.labelled.sum(-1), 5 / (5 + 0.9), rtol=1e-5)
 
 

@@ -363,7 +363,7 @@ def run(*, arrays=None, evaluations=0, **changes):
     found = measure.soft_nn(experiment, "test", queries, supports)
     row = {"step": len(rows), "soft_nn_top1": found["top1"]}
     rows += [row] * evaluations
-  prepared = run_lib.Prepared(config, None, experiment)
+  prepared = run_lib.PretrainInputs(config, None, experiment)
   return rows, run_lib.facts(prepared)
 
 

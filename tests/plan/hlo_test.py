@@ -140,11 +140,11 @@ def test_dtypes_of_operations():
     return jnp.matmul(x, y), jnp.matmul(2 * x, y), half
 
   text = jax.jit(products).lower(np.ones((2, 3)), np.ones((3, 4))).as_text()
-  assert hlo.dtypes_of(text, "dot_general") == {
+  assert hlo.operation_dtypes(text, "dot_general") == {
     ("f32", "f32", "f32"): 2,
     ("bf16", "bf16", "bf16"): 1,
   }
-  assert hlo.dtypes_of(text, "convolution") == {}
+  assert hlo.operation_dtypes(text, "convolution") == {}
 
 
 def test_calls_of_the_host():

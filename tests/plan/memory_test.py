@@ -161,7 +161,7 @@ def test_memory_that_a_container_is_granted(tmp_path, monkeypatch):
   membership.write_text("4:memory:/c\n0::/a/b\n")
 
   def granted():
-    return list(memory._granted(str(membership), str(groups)))
+    return list(memory._group_limits(str(membership), str(groups)))
 
   # The root has no limit of its own on a machine, but in a container.
   assert granted() == [5000]
@@ -169,7 +169,7 @@ def test_memory_that_a_container_is_granted(tmp_path, monkeypatch):
   assert granted() == [5000, 4000]
   membership.unlink()
   assert granted() == []
-  monkeypatch.setattr(memory, "_granted", lambda: iter([8000, 10**18]))
+  monkeypatch.setattr(memory, "_group_limits", lambda: iter([8000, 10**18]))
   assert memory.device_memory(jax.devices()[:4]) == 2000
 
 

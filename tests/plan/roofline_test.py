@@ -50,7 +50,7 @@ def _costs(**changes):
     "bytes_accessed": 819e9 * 0.1,
     "collectives": [reduced],
   }
-  return roofline.Costs(**(fields | changes))
+  return roofline.StepCosts(**(fields | changes))
 
 
 def _assess(step=None, **changes):

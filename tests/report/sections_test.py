@@ -35,7 +35,7 @@ def judged(kind, labels, probabilities, *, known=True, one_out=False):
   count, num_classes = probabilities.shape
   images = RNG.integers(0, 256, (count, 8, 8, 1), np.uint8)
   shown = np.asarray(labels) if known else np.full(count, -1)
-  return votes_lib.Judged(
+  return votes_lib.VotedImages(
     part=dataset.LabelledImages(images, shown, lambda i: f"{kind} {i}"),
     kind=f"{kind} images",
     rows=np.arange(count),
@@ -105,7 +105,7 @@ def test_all_sections_in_their_order():
   ]
   (row,) = made[0].table.rows
   assert row == (
-    "soft nearest neighbours (pretrain)",
+    "soft nearest neighbors (pretrain)",
     "50.0%",
     "22.7% to 77.3%",
     "100.0%",

@@ -64,7 +64,9 @@ def support_bank():
 
 def test_images_are_judged_as_by_an_evaluation(support_bank, capsys):
   images = part(1500)
-  judged = votes_lib.of_part(run(images), support_bank, "unlabelled", most=9999)
+  judged = votes_lib.vote_on_part(
+    run(images), support_bank, "unlabelled", most=9999
+  )
   rows = images.images.rows
   expected = soft_nn.soft_nn_probabilities(
     rows, support_bank.embeddings, LABELS, num_classes=3, temperature=0.1
@@ -88,7 +90,9 @@ def test_images_are_judged_as_by_an_evaluation(support_bank, capsys):
 def test_of_many_images_some_are_drawn_by_the_seed(support_bank):
   images = part(100, bad=range(0, 100, 2))
   judged, again, other = (
-    votes_lib.of_part(run(images, seed=s), support_bank, "unlabelled", most=30)
+    votes_lib.vote_on_part(
+      run(images, seed=s), support_bank, "unlabelled", most=30
+    )
     for s in (1, 1, 2)
   )
   np.testing.assert_array_equal(judged.rows, again.rows)
@@ -110,7 +114,8 @@ def test_of_many_images_some_are_drawn_by_the_seed(support_bank):
 def test_a_part_without_images_that_can_be_read(support_bank):
   for images in (None, part(0), part(3, bad=range(3))):
     assert (
-      votes_lib.of_part(run(images), support_bank, "unlabelled", most=9) is None
+      votes_lib.vote_on_part(run(images), support_bank, "unlabelled", most=9)
+      is None
     )
 
 
@@ -119,7 +124,9 @@ def test_labelled_images_are_judged_by_the_others(support_bank):
   images = dataset_lib.LabelledImages(
     Images(rows, bad=[1]), np.insert(LABELS, 1, 0), str
   )
-  judged = votes_lib.of_labelled(run(images, name="labelled"), support_bank)
+  judged = votes_lib.vote_on_labelled(
+    run(images, name="labelled"), support_bank
+  )
   np.testing.assert_array_equal(judged.rows, [0, 2, 3, 4, 5])
   np.testing.assert_array_equal(judged.labels, LABELS)
   # The only image of class 2 has nobody to vote for it.
@@ -139,12 +146,14 @@ def test_labelled_images_are_judged_by_the_others(support_bank):
 
 def test_a_single_labelled_image_cannot_be_judged():
   alone = SupportBank(embeddings=np.ones((1, 4)), labels=LABELS[:1])
-  assert votes_lib.of_labelled(run(None, name="labelled"), alone) is None
+  assert votes_lib.vote_on_labelled(run(None, name="labelled"), alone) is None
 
 
 def test_voters_of_other_images_add_up_to_the_vote(support_bank):
   images = part(6)
-  judged = votes_lib.of_part(run(images), support_bank, "unlabelled", most=9)
+  judged = votes_lib.vote_on_part(
+    run(images), support_bank, "unlabelled", most=9
+  )
   indices, shares = votes_lib.voters(
     judged, np.array([5]), support_bank, temperature=0.1, most=5
   )
@@ -163,4 +172,4 @@ def test_embeddings_that_are_not_finite_name_the_image(support_bank):
     errors.NonFiniteError,
     match=r"1 unlabelled images .* first is <2>: .*step 7",
   ):
-    votes_lib.of_part(run(images), support_bank, "unlabelled", most=9)
+    votes_lib.vote_on_part(run(images), support_bank, "unlabelled", most=9)

@@ -514,7 +514,7 @@ def test_names_that_are_not_text(root, examine):
 def test_progress_is_shown_from_time_to_time(capsys, monkeypatch):
   now = iter([0.0, 1.0, 12.0, 13.0])
   monkeypatch.setattr(doctor.time, "perf_counter", lambda: next(now))
-  with doctor.Progress() as progress:
+  with doctor.FileProgress() as progress:
     for done in (1, 6, 7):
       progress.show(done, 10)
   assert (

@@ -65,7 +65,7 @@ def _maker(directory, monkeypatch):
     experiment = experiment_lib.create(config)
     dataset = dataclasses.replace(experiment.dataset, **changes)
     (directory / recipe_lib.RECIPE).write_text("{}")
-    made = restore.Trained(
+    made = restore.TrainedRun(
       config=config,
       workdir=directory,
       experiment=dataclasses.replace(experiment, dataset=dataset),
@@ -285,7 +285,7 @@ def test_too_few_labelled_images_that_can_be_read(trained, test_images):
     readable, problem = np.zeros(20, bool), "none of the 20 labelled images"
   made = trained(labelled=_break(made, readable), **changes)
   # In memory nothing can be unreadable: that shows only after reading.
-  prepared = evaluate.Prepared(made, "test" if test_images else "")
+  prepared = evaluate.EvaluateInputs(made, "test" if test_images else "")
   with pytest.raises(errors.WorkdirError, match=problem):
     evaluate.run(prepared)
   assert not (made.workdir / results.RESULTS).exists()

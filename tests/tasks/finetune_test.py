@@ -346,12 +346,12 @@ def test_a_result_is_shown_beside_its_own_classifier_only(workdir, tmp_path):
   prepared = dataclasses.replace(prepared, trained=trained)
   row = {"task": "finetune", "run_id": prepared.run_id}
   results_lib.append_result(tmp_path, row)
-  assert finetune._found(prepared) is None
+  assert finetune._finished_row(prepared) is None
   for run_id, found in (("another", None), (prepared.run_id, row)):
     made = random_classifier.make(head=True)
     made = dataclasses.replace(made, origin={"run_id": run_id})
     made.save(tmp_path / finetune.FINETUNED)
-    assert finetune._found(prepared) == found
+    assert finetune._finished_row(prepared) == found
 
 
 def own_images(root):

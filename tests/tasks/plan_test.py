@@ -55,14 +55,14 @@ def quick(monkeypatch):
   costs = types.SimpleNamespace(activations=2**20)
 
   def model(step):
-    return traced_costs.Costs(
+    return traced_costs.TracedCosts(
       memory=memory.Memory(2**20, 2**20, 0, 0, costs.activations),
       flops=10**9,
       bytes_accessed=1e6,
       collectives=[hlo.Collective("all-reduce", 80, {}, 2, "")],
     )
 
-  monkeypatch.setattr(traced_costs, "costs", model)
+  monkeypatch.setattr(traced_costs, "trace_costs", model)
   return costs
 
 

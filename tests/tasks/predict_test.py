@@ -137,18 +137,18 @@ def test_a_killed_run_has_its_rows(saved, images, monkeypatch):
   monkeypatch.setattr(
     classifier_lib.Classifier, "_batch_rows", lambda self, count: 2
   )
-  shown = predict._Progress.show
+  shown = predict._ImageProgress.show
 
   def stop(self, step, metrics):
     shown(self, step, metrics)
     if step >= 4:
       raise KeyboardInterrupt
 
-  monkeypatch.setattr(predict._Progress, "show", stop)
+  monkeypatch.setattr(predict._ImageProgress, "show", stop)
   with pytest.raises(KeyboardInterrupt):
     execute(**flags)
   assert 0 < len(rows(output)) < COUNT
-  monkeypatch.setattr(predict._Progress, "show", shown)
+  monkeypatch.setattr(predict._ImageProgress, "show", shown)
   execute(**flags)
   assert len(rows(output)) == COUNT
 
@@ -158,13 +158,13 @@ def test_a_newer_checkpoint_makes_the_classifier_anew(run, capsys, monkeypatch):
   # Restoring takes its time.
   trained = untrained_run.trained()
   monkeypatch.setattr(source_lib.restore, "load", lambda *unused: trained)
-  first = source_lib.of_run(config, str(run)).make()
+  first = source_lib.from_run(config, str(run)).make()
   capsys.readouterr()
-  assert source_lib.of_run(config, str(run)).make().digest == first.digest
+  assert source_lib.from_run(config, str(run)).make().digest == first.digest
   assert capsys.readouterr().out == ""
   settings = run / "classifier" / "classifier.json"
   os.utime(settings, (0, 0))
-  source = source_lib.of_run(config, str(run))
+  source = source_lib.from_run(config, str(run))
   assert source.class_names == first.class_names
   assert source.make().digest == first.digest
   assert "the checkpoint is newer" in capsys.readouterr().out
@@ -180,7 +180,7 @@ def test_a_newer_checkpoint_makes_the_classifier_anew(run, capsys, monkeypatch):
     assert source_lib._why_anew(config, settings.parent).startswith(reason)
   settings.write_text(text)
   (run / "classifier" / "bank.safetensors").write_bytes(b"")
-  source_lib.of_run(config, str(run)).make()
+  source_lib.from_run(config, str(run)).make()
   assert "bank.safetensors is damaged" in capsys.readouterr().out
 
 

@@ -53,7 +53,7 @@ def make_trained(config, workdir, *, state=None):
   path = workdir_lib.prepare(workdir, config, split)
   workdir_lib.write_split(path, split)
   state = experiment.initial_state() if state is None else state
-  return restore.Trained(
+  return restore.TrainedRun(
     config=config,
     workdir=path,
     experiment=experiment,
@@ -134,7 +134,7 @@ def own_page(folder):
   """The report of that run, written elsewhere."""
   path = folder.workdir.parent / "elsewhere" / "page.html"
   path.parent.mkdir()
-  assert report.run(report.Prepared(folder, path)) == 0
+  assert report.run(report.ReportInputs(folder, path)) == 0
   return path
 
 
@@ -144,7 +144,7 @@ def test_the_page_of_a_run(digits):
   reader = report_page_test.check(page)
   assert "50.0%" in reader.texts
   assert (
-    "of 360 test images are given their own class by soft nearest neighbours "
+    "of 360 test images are given their own class by soft nearest neighbors "
     "(95% interval 44.9% to 55.1%)"
   ) in reader.texts
   assert "digits: what 20 labels tell" in reader.texts
@@ -289,7 +289,7 @@ def test_images_that_cannot_be_read_stop_a_report_if_the_recipe_says_so(
   strict.data.on_bad_image = "error"
   made, _ = make_trained(strict, tmp_path, state=folder)
   with pytest.raises(errors.BadImageError, match=re.escape(BAD)):
-    report.run(report.Prepared(made, tmp_path / report.PAGE))
+    report.run(report.ReportInputs(made, tmp_path / report.PAGE))
   assert not (tmp_path / report.PAGE).exists()
 
 
@@ -303,4 +303,4 @@ def test_labelled_images_of_which_none_can_be_read(folder, tmp_path):
   broken.data.dir = str(tmp_path / "labelled")
   made, _ = make_trained(broken, tmp_path / "run", state=folder)
   with pytest.raises(errors.BadImageError, match="6 of 6 labelled images"):
-    report.run(report.Prepared(made, tmp_path / report.PAGE))
+    report.run(report.ReportInputs(made, tmp_path / report.PAGE))

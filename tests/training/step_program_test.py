@@ -95,10 +95,10 @@ def test_every_convolution_is_in_bfloat16():
   assert layers == 53
   # Forward, the kernel's gradient and the input's, which images need none of.
   number = _PASSES * (3 * layers - 1)
-  convolutions = hlo.dtypes_of(text, "convolution")
+  convolutions = hlo.operation_dtypes(text, "convolution")
   assert convolutions == {("bf16",) * 3: number}
   # The heads' layers likewise; crops, similarities and votes are float32.
-  products = hlo.dtypes_of(text, "dot_general")
+  products = hlo.operation_dtypes(text, "dot_general")
   assert set(products) == {("bf16",) * 3, ("f32",) * 3}
   assert products[("bf16",) * 3] == _PASSES * 3 * num_kernels(step, 2)
 
@@ -106,7 +106,7 @@ def test_every_convolution_is_in_bfloat16():
 def test_every_convolution_is_in_float32_where_that_is_asked_for():
   step, _, text, _ = quick_step()
   number = _PASSES * (3 * num_kernels(step, 4) - 1)
-  convolutions = hlo.dtypes_of(text, "convolution")
+  convolutions = hlo.operation_dtypes(text, "convolution")
   assert convolutions == {("f32",) * 3: number}
   assert "bf16" not in text
 

@@ -375,7 +375,7 @@ def test_processes_together_read_the_global_batch(
 ):
   devices = jax.devices()[:8]
   if not in_order:
-    # A process's devices need not hold neighbouring rows.
+    # A process's devices need not hold neighboring rows.
     devices = [devices[k] for k in (0, 4, 1, 5, 2, 6, 3, 7)]
   mesh = mesh_lib.make_mesh(devices)
   pipeline = _pipeline(root, mesh=mesh)
@@ -475,7 +475,7 @@ def _with_substitutes(batch, unlabelled, support):
 @pytest.mark.parametrize("num_devices", [1, 4])
 @pytest.mark.parametrize("as_files", [True, False])
 def test_skip_puts_a_substitute_and_shifts_nothing(root, num_devices, as_files):
-  # 3 and 6 are neighbours in class 0, whose others are 0 and 9; 44 is last.
+  # 3 and 6 are neighbors in class 0, whose others are 0 and 9; 44 is last.
   _damage(root, 3, 6, 20, 21, 44)
   reader = _files(root) if as_files else _Bytes(root)
   with _pipeline(reader, num_devices, on_bad_image="skip") as pipeline:

@@ -89,19 +89,19 @@ def _votes(
 
 def majority(
   cosines: np.ndarray,
-  neighbour_labels: np.ndarray,
+  neighbor_labels: np.ndarray,
   *,
   num_classes: int,
   most: int = 5,
 ) -> np.ndarray:
   """Ranks the classes by how many of the k nearest supports have them.
 
-  Of classes with as many neighbours the one with the higher sum of cosines
+  Of classes with as many neighbors the one with the higher sum of cosines
   wins; of those without any, which come last, the lower number.
 
   Args:
-    cosines: [n, k] of the neighbours.
-    neighbour_labels: [n, k] integers in [0, num_classes).
+    cosines: [n, k] of the neighbors.
+    neighbor_labels: [n, k] integers in [0, num_classes).
     num_classes: K.
     most: classes to give.
 
@@ -111,11 +111,11 @@ def majority(
   ranks = []
   k = cosines.shape[1]
   for first in range(0, len(cosines), _BLOCK):
-    labels = neighbour_labels[first : first + _BLOCK]
+    labels = neighbor_labels[first : first + _BLOCK]
     rows = np.arange(len(labels))[:, None]
     scores = np.zeros((len(labels), num_classes))
-    # A neighbour counts 1; a cosine, from -1 to 1, adds less than 1 / 2k, so
-    # that all of a class's together never make up for a neighbour.
+    # A neighbor counts 1; a cosine, from -1 to 1, adds less than 1 / 2k, so
+    # that all of a class's together never make up for a neighbor.
     np.add.at(
       scores,
       (rows, labels),

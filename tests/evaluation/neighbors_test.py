@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from paws_jax.evaluation import neighbours
+from paws_jax.evaluation import neighbors
 from paws_jax.evaluation import soft_nn
 from tests.evaluation import chunked_vote_test
 
@@ -18,9 +18,9 @@ def _cosines(queries, supports):
 
 @pytest.mark.parametrize("chunk_size", CHUNKS)
 @pytest.mark.parametrize("k", [1, 6, 37])
-def test_neighbours_are_those_of_the_whole_matrix(chunk_size, k):
+def test_neighbors_are_those_of_the_whole_matrix(chunk_size, k):
   queries, supports, _ = _random()
-  cosines, numbers = neighbours.nearest(
+  cosines, numbers = neighbors.nearest(
     queries, supports, k, chunk_size=chunk_size, batch_size=10
   )
   everything = _cosines(queries, supports)
@@ -31,26 +31,26 @@ def test_neighbours_are_those_of_the_whole_matrix(chunk_size, k):
 
 
 @pytest.mark.parametrize("chunk_size", [2, 3, 7])
-def test_of_equal_neighbours_the_first_comes_first(chunk_size):
+def test_of_equal_neighbors_the_first_comes_first(chunk_size):
   supports = np.tile(np.float32([[1, 0], [0, 1]]), (4, 1))
-  _, numbers = neighbours.nearest(
+  _, numbers = neighbors.nearest(
     np.float32([[3, 0]]), supports, 5, chunk_size=chunk_size
   )
   np.testing.assert_array_equal(numbers, [[0, 2, 4, 6, 1]])
 
 
 @pytest.mark.parametrize("k", [0, 38])
-def test_more_neighbours_than_supports_are_refused(k):
+def test_more_neighbors_than_supports_are_refused(k):
   queries, supports, _ = _random()
   with pytest.raises(ValueError, match=f"k is {k} but there are 37 supports"):
-    neighbours.nearest(queries, supports, k)
+    neighbors.nearest(queries, supports, k)
 
 
 @pytest.mark.parametrize("out", [False, True])
 def test_all_voters_add_up_to_the_vote(out):
   _, supports, labels = _random()
   settings = {"temperature": 0.1}
-  numbers, shares = neighbours.voters(
+  numbers, shares = neighbors.voters(
     supports[3:9],
     supports,
     37 - out,
@@ -75,19 +75,19 @@ def test_all_voters_add_up_to_the_vote(out):
 
 
 def _majority(cosines, labels, **settings):
-  return neighbours.majority(
+  return neighbors.majority(
     np.array([cosines]), np.array([labels]), num_classes=4, **settings
   )[0].tolist()
 
 
 def test_the_majority_wins_over_the_nearest():
   assert _majority([0.9, 0.2, 0.1], [3, 1, 1]) == [1, 3, 0, 2]
-  # Even neighbours that point away count.
+  # Even neighbors that point away count.
   assert _majority([1.0, -1.0, -1.0], [3, 1, 1])[:2] == [1, 3]
   assert _majority([0.9], [2], most=1) == [2]
 
 
-def test_of_as_many_neighbours_the_more_similar_win():
+def test_of_as_many_neighbors_the_more_similar_win():
   labels = [0, 1, 1, 0, 2]
   assert _majority([0.9, 0.8, 0.7, 0.5, 0.4], labels)[:2] == [1, 0]
   assert _majority([0.9, 0.8, 0.7, 0.61, 0.4], labels)[:2] == [0, 1]
@@ -97,7 +97,7 @@ def test_every_block_of_queries_is_ranked(monkeypatch):
   rng = np.random.default_rng(0)
   cosines = rng.normal(size=(11, 3))
   labels = rng.integers(0, 4, (11, 3))
-  whole = neighbours.majority(cosines, labels, num_classes=4)
-  monkeypatch.setattr(neighbours, "_BLOCK", 4)
-  blocks = neighbours.majority(cosines, labels, num_classes=4)
+  whole = neighbors.majority(cosines, labels, num_classes=4)
+  monkeypatch.setattr(neighbors, "_BLOCK", 4)
+  blocks = neighbors.majority(cosines, labels, num_classes=4)
   np.testing.assert_array_equal(blocks, whole)
