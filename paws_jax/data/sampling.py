@@ -19,7 +19,7 @@ from paws_jax import text
 
 # Streams of random numbers that must not touch each other.
 _EPOCH_ORDER, _CLASS_ORDER, _SUPPORT_DRAW = 0, 1, 2
-UNLABELLED_VIEWS, SUPPORT_VIEWS, INITIALISATION, METHOD = 3, 4, 5, 6
+UNLABELLED_VIEWS, SUPPORT_VIEWS, INITIALIZATION, METHOD = 3, 4, 5, 6
 _LABELLED_ORDER = 7
 
 

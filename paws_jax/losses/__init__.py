@@ -1,10 +1,10 @@
-"""The mathematics of the methods: pure functions of arrays, no networks.
+"""Losses of the methods, as pure functions of arrays.
 
-Everything is computed in float32 or wider. Functions with an `axis_name` may be
-called inside `jax.shard_map`: anchors (or queries) are then this device's rows,
-and every returned value is the global one, the same on all devices, unless it
-says otherwise. Take gradients outside the `shard_map`; they are those of the
-global mean.
+All computation is in float32 or wider. Functions with an `axis_name` may be
+called inside `jax.shard_map`: anchors (or queries) are then the rows of this
+device, and returned values are global, equal on all devices, unless documented
+otherwise. Take gradients outside the `shard_map`; they are those of the global
+mean.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from paws_jax.losses import similarity
 
-# Targets below this become zero, after averaging and without renormalising.
+# After averaging, smaller targets become zero, without renormalization.
 TARGET_THRESHOLD = 1e-4
 
 
@@ -23,13 +23,13 @@ def paws_predictions(
   sharpen_temperature: float,
   num_large_crops: int = 2,
 ) -> tuple[jax.Array, jax.Array]:
-  """Predictions of all anchors, and the targets they are held to.
+  """Computes the predictions and the targets of all anchors.
 
   Arguments are those of `paws_loss`.
 
   Returns:
-    probs [(L + M)·B, C], anchors' predictions, with gradient; targets of the
-    same shape, without.
+    probs [(L + M)·B, C], predictions of the anchors, with gradient; targets of
+    the same shape, without gradient.
   """
   _check_views(anchor_views, target_views, num_large_crops, num_small_crops)
   probs = similarity.soft_nearest_neighbours(
@@ -57,7 +57,7 @@ def paws_targets(
   num_large_crops: int,
   sharpen_temperature: float,
 ) -> jax.Array:
-  """Targets of all anchors, out of what is predicted for the large crops.
+  """Computes the targets of all anchors from predictions of the large crops.
 
   Args:
     large: [L·B, C] predictions in the order of `paws_loss`' `target_views`.
@@ -66,8 +66,8 @@ def paws_targets(
     sharpen_temperature: T.
 
   Returns:
-    [(L + M)·B, C]: sharpened, averaged where there are several, and then cut at
-    1e-4.
+    [(L + M)·B, C]: sharpened predictions, averaged over several crops where
+    there are, with values below 1e-4 set to 0.
   """
   large = similarity.sharpen(large, temperature=sharpen_temperature)
   per_crop = large.reshape(num_large_crops, -1, large.shape[-1])
@@ -89,22 +89,22 @@ def paws_objective(
   prior: jax.Array | None = None,
   axis_name: similarity.AxisName = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """Cross-entropy and me-max regulariser of given predictions and targets.
+  """Computes cross-entropy and me-max regularizer of predictions and targets.
 
   Args:
     probs: [n, C] predictions of this device's anchors.
     targets: [n, C].
     sharpen_temperature: T of the mean sharpened prediction.
-    me_max: whether to compute the regulariser; 0 without it.
-    weights: [n] of the anchors in the cross-entropy; None: all 1.
-    prior: [C] positive, with sum 1, what the mean prediction is drawn to; None:
-      the uniform distribution, as in the paper.
+    me_max: whether to compute the regularizer; otherwise it is 0.
+    weights: [n] weights of the anchors in the cross-entropy; None: all 1.
+    prior: [C] positive, with sum 1, target of the mean prediction; None: the
+      uniform distribution, as in the paper.
     axis_name: mesh axes over which the anchors are spread.
 
   Returns:
     (cross_entropy, regularizer), scalars; see `paws_loss`. With a prior the
-    regulariser is KL(p̄ ‖ prior) − log C, which for the uniform one is
-    Σ p̄ log p̄: log C + regularizer is the divergence from it in any case.
+    regularizer is KL(p̄ ‖ prior) − log C, which for the uniform prior is
+    Σ p̄ log p̄: log C + regularizer is always the divergence from the prior.
   """
   each = similarity.cross_entropy(targets, probs)
   # One small all-reduce for both: a mean, and C mean predictions.
@@ -135,38 +135,33 @@ def paws_loss(
   num_large_crops: int = 2,
   axis_name: similarity.AxisName = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """The PAWS loss in its two terms (section 3, equation 1, 2021).
+  """Computes the two terms of the PAWS loss (section 3, equation 1, 2021).
 
-  Each anchor's prediction is held, by cross-entropy, to the sharpened
-  prediction of the other large view of its image; a small crop's to the mean
-  of the two. The regulariser spreads the mean prediction over the classes.
+  The target of an anchor is the sharpened prediction of the other large view of
+  its image, or for a small crop the mean of both.
 
   Args:
     anchor_views: [(L + M)·B, D] embeddings, view-major: all first large views,
-      all second ones, then each small crop of all images. L is
-      `num_large_crops`, M `num_small_crops`.
+      all second ones, then each small crop of all images.
     anchor_supports: [N, D] support embeddings of all devices, for the anchors.
     support_labels: [N, C] label rows.
-    target_views: [L·B, D] embeddings of the large views. With L = 2 swapped:
-      row i belongs to the view opposite anchor i's; with L > 2 in the order of
-      the anchors. No gradient flows through them.
-    target_supports: [N, D] support embeddings for the targets, likewise.
+    target_views: [L·B, D] embeddings of the large views, without gradient:
+      for L = 2 swapped (row i has the other view of anchor i's image).
+    target_supports: [N, D] support embeddings of all devices, for the targets.
     num_small_crops: M ≥ 0.
     temperature: τ of the similarities.
     sharpen_temperature: T of the targets and of the mean prediction.
-    me_max: whether to compute the regulariser.
+    me_max: whether to compute the regularizer.
     num_large_crops: L ≥ 2.
-    axis_name: mesh axes over which anchors and targets are spread; supports and
-      label rows are already global.
+    axis_name: mesh axes of anchors and targets; supports are already global.
 
   Returns:
-    cross_entropy ≥ 0, the mean over all anchors of all devices; and
-    regularizer = Σ p̄ log p̄ ≤ 0, minus the entropy of the mean sharpened
-    prediction (0 without `me_max`). The loss is their sum; log C + regularizer
-    is KL(p̄ ‖ uniform) ≥ 0.
+    cross_entropy ≥ 0, the mean over the anchors of all devices; regularizer =
+    Σ p̄ log p̄ ≤ 0 of the mean sharpened prediction (0 without `me_max`), where
+    log C + regularizer is KL(p̄ ‖ uniform) ≥ 0. The loss is their sum.
 
   Raises:
-    ValueError: when the shapes do not fit each other or the numbers of crops.
+    ValueError: shapes or numbers of crops are inconsistent.
   """
   probs, targets = paws_predictions(
     anchor_views,

@@ -1,9 +1,9 @@
-"""RoPAWS: soft labels that may say "none of these".
+"""RoPAWS: soft labels with a probability of belonging to no class.
 
-PAWS' vote of the supports is Bayes' rule for a kernel-density estimate of each
-class. RoPAWS adds the unlabelled images of the step to the density, each with
-its own, unknown class, and a prior of being of any known class that falls with
-the distance from the nearest support.
+The soft nearest-neighbor vote of PAWS is Bayes' rule for a kernel density
+estimate of each class. RoPAWS adds the unlabelled images of the step to the
+density, each with its own unknown class, and a prior probability of belonging
+to a known class, which falls with the distance from the nearest support.
 
 Reference:
   Mo et al., RoPAWS: Robust Semi-supervised Representation Learning from
@@ -21,28 +21,31 @@ from paws_jax.losses import similarity
 
 
 class Kernel(NamedTuple):
-  """How much each item has to say about each of n views.
+  """Weights of supports and views in the predictions of n views.
 
-  The rows of both matrices add up to 1 together.
+  A row of both matrices together has the sum 1.
+
+  Attributes:
+    labelled: [n, N], weights of the supports.
+    unlabelled: [n, M], weights of the views of all devices; 0 for a view
+      itself.
+    in_domain: [n] in (0, 1], prior probability of a known class, by the nearest
+      support.
   """
 
-  # [n, N] of the supports.
   labelled: jax.Array
-  # [n, M] of the views themselves, those of other devices included; 0 for a
-  # view about itself.
   unlabelled: jax.Array
-  # [n] in (0, 1]: prior of being of a known class, by the nearest support.
   in_domain: jax.Array
 
 
 def in_domain_probability(
   max_similarity: jax.Array, *, temperature: float
 ) -> jax.Array:
-  """Probability that an image is of a known class: exp((max s − 1) / τ).
+  """Computes the probability of a known class: exp((max s − 1) / τ).
 
   Args:
     max_similarity: [...] largest cosine to any support, in [−1, 1].
-    temperature: of the prior, > 0 (RoPAWS: 3 for ImageNet, 0.1 for CIFAR-10).
+    temperature: τ > 0 of the prior (RoPAWS: 3 for ImageNet, 0.1 for CIFAR-10).
 
   Returns:
     [...] in (0, 1]; 1 for a copy of a support.
@@ -53,25 +56,25 @@ def in_domain_probability(
     [1.0, 0.3678794503211975]
   """
   similarities = similarity.at_least_float32(jnp.asarray(max_similarity))
-  # Rounding may take a cosine above 1.
+  # A cosine may exceed 1 by rounding.
   return jnp.exp((jnp.minimum(similarities, 1) - 1) / temperature)
 
 
 def label_weight(
   label_mass_ratio: float, *, num_unlabelled: float, num_supports: float
 ) -> float:
-  """The factor r of the kernels of labelled images.
+  """Computes the factor r of the kernels of labelled images.
 
   Args:
-    label_mass_ratio: what all supports together weigh, over all unlabelled
-      images together, were they equally near.
-    num_unlabelled: M of a view.
+    label_mass_ratio: weight of all supports relative to that of all unlabelled
+      images, at equal distances.
+    num_unlabelled: M, unlabelled images of a view.
     num_supports: N.
 
   Returns:
-    ratio · M / N. (The published trainer puts one device's unlabelled images
-    for M and the images of one class for N: 45.7 in place of 3.05 for ImageNet,
-    where labels then weigh 75 times as much as the rest, not 5 times.)
+    ratio · M / N. (The published trainer takes the unlabelled images of one
+    device for M and the images of one class for N: 45.7 in place of 3.05 for
+    ImageNet, where labels then have 75 times the weight of the rest, not 5.)
   """
   return label_mass_ratio * num_unlabelled / num_supports
 
@@ -86,15 +89,15 @@ def kernel(
   prior_temperature: float,
   label_weight: float,
 ) -> Kernel:
-  """Weights of the supports and of the other views, for each view.
+  """Computes the weights of supports and other views for each view.
 
   Args:
     views: [n, D] embeddings, some of `all_views`.
     all_views: [M, D], one view of every unlabelled image of the step.
     supports: [N, D].
-    first: which of `all_views` the first view is; the others follow it.
+    first: row of the first view in `all_views`; the others follow it.
     temperature: τ of the kernels.
-    prior_temperature: see `in_domain_probability`.
+    prior_temperature: temperature of `in_domain_probability`.
     label_weight: r > 0, see `label_weight`.
   """
   to_supports = similarity.cosine_similarities(views, supports)
@@ -123,22 +126,22 @@ def posteriors(
   num_iterations: int,
   axis_name: similarity.AxisName = None,
 ) -> jax.Array:
-  """Probabilities of each class, and together of being of any of them.
+  """Computes the probability of each class; their sum is that of any class.
 
   The solution of P = D (A_L Y + A_U P), with D the in-domain prior on the
-  diagonal, by iteration: rows of D A_U add up to less than 1, so that every
-  step brings it nearer, from below. One all-gather an iteration; a linear solve
-  would have every device do all of it.
+  diagonal, by iteration: rows of D A_U have sums below 1, so that every
+  iteration approaches the solution from below. An iteration takes one
+  all-gather; every device would have to compute all of a linear solve.
 
   Args:
     kernels: for L views of this device's n images, stacked: [L, n, ...].
     support_labels: [N, C] label rows.
-    num_iterations: of the fixed point, at least 0; 0 leaves out what unlabelled
-      images say.
+    num_iterations: iterations of the fixed point; 0 ignores the unlabelled
+      images.
     axis_name: mesh axes over which images are spread.
 
   Returns:
-    [L, n, C], not negative; rows add up to p(known) ≤ 1.
+    [L, n, C], not negative; rows have the sum p(known) ≤ 1.
   """
   dtype = kernels.labelled.dtype
   highest = jax.lax.Precision.HIGHEST
@@ -150,17 +153,17 @@ def posteriors(
     precision=highest,
   )
 
-  def improved(unused_i: int, current: jax.Array) -> jax.Array:
+  def iterate(unused_i: int, current: jax.Array) -> jax.Array:
     others = current
     if axis_name is not None:
       others = jax.lax.all_gather(current, axis_name, axis=1, tiled=True)
-    heard = jnp.matmul(kernels.unlabelled, others, precision=highest)
-    return prior * (votes + heard)
+    from_views = jnp.matmul(kernels.unlabelled, others, precision=highest)
+    return prior * (votes + from_views)
 
-  return jax.lax.fori_loop(0, num_iterations, improved, prior * votes)
+  return jax.lax.fori_loop(0, num_iterations, iterate, prior * votes)
 
 
 def spread_missing(posterior: jax.Array) -> jax.Array:
-  """Gives what is missing to 1 to all classes alike: [..., C] -> [..., C]."""
+  """Distributes the missing probability equally to all classes [..., C]."""
   missing = 1 - jnp.sum(posterior, axis=-1, keepdims=True)
   return posterior + missing / posterior.shape[-1]

@@ -1,11 +1,8 @@
-"""Contrastive losses: SuNCEt, with labels, and NT-Xent, without.
+"""NT-Xent, the contrastive loss of SimCLR.
 
-References:
-  Assran et al., Supervision Accelerates Pre-training in Contrastive
-  Semi-Supervised Learning of Visual Representations, 2020
-  (arXiv 2006.10803): SuNCEt.
+Reference:
   Chen et al., A Simple Framework for Contrastive Learning of Visual
-  Representations, 2020 (arXiv 2002.05709): NT-Xent, the loss of SimCLR.
+  Representations, 2020 (arXiv 2002.05709).
 """
 
 from __future__ import annotations
@@ -24,25 +21,26 @@ def nt_xent_loss(
   detached_keys: bool = False,
   axis_name: similarity.AxisName = None,
 ) -> jax.Array:
-  """Normalised-temperature cross-entropy of two views (SimCLR, 2020).
+  """Computes the normalized-temperature cross-entropy of two views.
 
-  Each view is to be told from all views of other images by its similarity to
-  the other view of its own: −log(e^{s_ip/τ} / Σ_{j≠i} e^{s_ij/τ}).
+  Each view is to be distinguished from all views of other images by its
+  similarity to the other view of its image: −log(e^{s_ip/τ} / Σ_{j≠i}
+  e^{s_ij/τ}) (SimCLR, 2020).
 
   Args:
-    view_a: [B, D] embeddings, this device's; they need not be normalised.
+    view_a: [B, D] embeddings, this device's; they need not be normalized.
     view_b: [B, D], the other views of the same images.
     temperature: τ > 0.
-    detached_keys: lets the gradient flow through the query of a similarity
-      alone, as the public code of SuNCEt and PAWS has it.
+    detached_keys: whether the gradient flows only through the query of a
+      similarity, as in the public code of SuNCEt and PAWS.
     axis_name: mesh axes over which the images are spread.
 
   Returns:
     Scalar ≥ 0, the mean over both views of the images of all devices. It is 0
-    for a single image, which has nothing to be told from.
+    for a single image.
 
   Raises:
-    ValueError: when the views differ in shape.
+    ValueError: the views differ in shape.
   """
   if view_a.ndim != 2 or view_a.shape != view_b.shape:
     raise ValueError(
@@ -67,12 +65,12 @@ def nt_xent_rows(
   first: int | jax.Array,
   temperature: float,
 ) -> jax.Array:
-  """The terms of `nt_xent_loss`, where all embeddings are at hand.
+  """Computes the terms of `nt_xent_loss` from all embeddings.
 
   Args:
-    queries: [2·b, D], first views of b images and then their second ones.
-    keys: [2·B, D], queries of every device.
-    first: which key the first query is; the others follow it.
+    queries: [2·b, D], the first views of b images and then the second ones.
+    keys: [2·B, D], queries of all devices.
+    first: row of the first query in `keys`; the others follow it.
     temperature: τ > 0.
 
   Returns:
@@ -81,7 +79,7 @@ def nt_xent_rows(
   num_rows = queries.shape[0]
   logits = similarity.cosine_similarities(queries, keys) / temperature
   itself = similarity.same_rows(first, num_rows, keys.shape[0])
-  # The other view of an image stands half the rows further, around the end.
+  # The other view of an image is half the rows away, cyclically.
   other = jnp.roll(itself, num_rows // 2, axis=0)
   positive = jnp.sum(jnp.where(other, logits, 0), axis=-1)
   everything = jnp.where(itself, -jnp.inf, logits)

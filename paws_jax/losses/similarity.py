@@ -1,6 +1,6 @@
 """Soft nearest neighbors: cosine similarities, votes, sharpening, entropies.
 
-Everything is computed in float32 or wider.
+All computation is in float32 or wider.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-# Below this an embedding's norm is taken for this.
+# Smallest norm by which an embedding is divided.
 MIN_NORM = 1e-12
 
 AxisName = str | Sequence[str] | None
@@ -33,7 +33,7 @@ def normalize(embeddings: jax.Array) -> jax.Array:
 
 
 def cosine_similarities(queries: jax.Array, keys: jax.Array) -> jax.Array:
-  """Cosines between all rows of `queries` [n, D] and `keys` [m, D]: [n, m]."""
+  """Computes cosines [n, m] of all `queries` [n, D] and `keys` [m, D]."""
   return jnp.matmul(
     normalize(queries), normalize(keys).T, precision=jax.lax.Precision.HIGHEST
   )
@@ -46,13 +46,13 @@ def label_rows(
 
   Args:
     labels: [N] integers, class of each support image.
-    class_ids: [C] integers, distinct; the class that each column stands for.
+    class_ids: [C] distinct integers, the class of each column.
     smoothing: ε in [0, 1): a row holds 1 − ε + ε/C at its class, ε/C elsewhere
       (PAWS, section 5, 2021).
 
   Returns:
     [N, C] float32 (float64 where that is the default). A label that is not
-    among `class_ids` has no column: its row holds ε/C throughout.
+    among `class_ids` has no column: its row holds only ε/C.
   """
   one_hot = (labels[:, None] == class_ids[None, :]).astype(float)
   return (1 - smoothing) * one_hot + smoothing / class_ids.shape[0]
@@ -71,7 +71,7 @@ def soft_nearest_neighbours(
   section 3 (2021).
 
   Args:
-    queries: [n, D] embeddings; they need not be normalised.
+    queries: [n, D] embeddings; they need not be normalized.
     supports: [N, D] embeddings.
     support_labels: [N, C] label rows.
     temperature: τ > 0; small values make the nearest support decide.
@@ -80,7 +80,7 @@ def soft_nearest_neighbours(
     [n, C] float32 or wider; rows sum to 1 where the label rows do.
 
   Raises:
-    ValueError: when the shapes do not fit each other.
+    ValueError: the shapes are inconsistent.
 
   Example:
     >>> import jax.numpy as jnp
@@ -103,7 +103,7 @@ def soft_nearest_neighbours(
 
 
 def vote_weights(similarities: jax.Array, *, temperature: float) -> jax.Array:
-  """Share of each support in the vote of `soft_nearest_neighbours`.
+  """Computes the weights of the supports in a soft nearest-neighbor vote.
 
   Args:
     similarities: [n, N] cosines.
@@ -116,7 +116,7 @@ def vote_weights(similarities: jax.Array, *, temperature: float) -> jax.Array:
 
 
 def sharpen(probs: jax.Array, *, temperature: float) -> jax.Array:
-  """Raises probabilities to the power 1/temperature and renormalises the rows.
+  """Raises probabilities to the power 1/temperature and renormalizes the rows.
 
   ρ of PAWS, section 3 (2021).
 
@@ -128,8 +128,8 @@ def sharpen(probs: jax.Array, *, temperature: float) -> jax.Array:
     [..., C]; rows sum to 1.
   """
   probs = at_least_float32(probs)
-  # Dividing by the largest entry cancels in the ratio, and keeps the powers of
-  # many small probabilities from all underflowing to zero.
+  # The largest entry cancels in the ratio, and keeps the powers of many small
+  # probabilities from underflowing to zero.
   largest = jax.lax.stop_gradient(jnp.max(probs, axis=-1, keepdims=True))
   powers = (probs / largest) ** (1 / temperature)
   return powers / jnp.sum(powers, axis=-1, keepdims=True)
@@ -138,8 +138,8 @@ def sharpen(probs: jax.Array, *, temperature: float) -> jax.Array:
 def cross_entropy(targets: jax.Array, probs: jax.Array) -> jax.Array:
   """Cross-entropy −Σ t log p of each row, in nats.
 
-  Where a target is 0 its term is 0 with zero gradient, also at p = 0; where it
-  is not, log p is taken of at least the smallest normal number.
+  Where a target is 0 its term is 0 with zero gradient, even at p = 0; elsewhere
+  log p is that of at least the smallest normal number.
 
   Args:
     targets: [..., C], not negative.
@@ -154,23 +154,23 @@ def cross_entropy(targets: jax.Array, probs: jax.Array) -> jax.Array:
 
 
 def negative_entropy(probs: jax.Array) -> jax.Array:
-  """Σ p log p of each row [..., C] -> [...] ≤ 0, with 0 log 0 = 0."""
+  """Computes Σ p log p of each row, [..., C] -> [...] ≤ 0, with 0 log 0 = 0."""
   safe = jnp.where(probs > 0, probs, 1)
   return jnp.sum(probs * jnp.log(safe), axis=-1)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
-  """Casts float16 and bfloat16 to float32, leaves float32 and float64."""
+  """Casts float16 and bfloat16 to float32, but not float32 and float64."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def check_supports(
   queries: jax.Array, supports: jax.Array, support_labels: jax.Array
 ) -> None:
-  """Refuses queries [n, D], supports [N, D] and rows [N, C] that do not fit.
+  """Refuses inconsistent queries [n, D], supports [N, D] and labels [N, C].
 
   Raises:
-    ValueError: naming the shapes that disagree.
+    ValueError: the shapes are inconsistent; names them.
   """
   if queries.ndim != 2 or supports.ndim != 2 or support_labels.ndim != 2:
     raise ValueError(
@@ -192,6 +192,6 @@ def check_supports(
 def same_rows(
   first: int | jax.Array, num_rows: int, num_keys: int
 ) -> jax.Array:
-  """Bool [num_rows, num_keys]: where row `first` + i is key j."""
+  """Returns bool [num_rows, num_keys], True where row `first` + i is key j."""
   rows = first + jnp.arange(num_rows)
   return rows[:, None] == jnp.arange(num_keys)[None, :]

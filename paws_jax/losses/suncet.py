@@ -1,4 +1,9 @@
-"""SuNCEt: supervised noise-contrastive estimation (Assran et al., 2020)."""
+"""SuNCEt, supervised noise-contrastive estimation.
+
+Reference:
+  Assran et al., Supervision Accelerates Pre-training in Contrastive
+  Semi-Supervised Learning of Visual Representations, 2020 (arXiv 2006.10803).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,7 @@ def suncet_loss(
   temperature: float,
   axis_name: similarity.AxisName = None,
 ) -> jax.Array:
-  """Supervised noise-contrastive loss of a labelled batch (SuNCEt, 2020).
+  """Computes the supervised noise-contrastive loss of a labelled batch.
 
   Every image is classified by a soft nearest-neighbor vote of all the others;
   the loss is the cross-entropy of its label row. With one-hot rows that is
@@ -28,18 +33,18 @@ def suncet_loss(
     axis_name: mesh axes over which the batch is spread.
 
   Returns:
-    Scalar ≥ 0, the mean over the images of all devices. An image that is the
-    only one of its class contributes about −log of the smallest number.
+    Scalar ≥ 0, the mean over the images of all devices. The only image of a
+    class contributes about −log of the smallest float.
 
   Raises:
-    ValueError: when the shapes do not fit each other.
+    ValueError: the shapes are inconsistent.
   """
   similarity.check_supports(embeddings, embeddings, labels)
-  # Before labels are put beside them: bfloat16 would round the labels too.
+  # Cast before concatenation: bfloat16 would round the labels too.
   embeddings = similarity.at_least_float32(embeddings)
   keys, key_labels, first = embeddings, labels, 0
   if axis_name is not None:
-    # One gather for both; its transpose is the reduce-scatter.
+    # One all-gather for both, whose transpose is one reduce-scatter.
     both = jnp.concatenate([embeddings, labels.astype(embeddings.dtype)], -1)
     both = jax.lax.all_gather(both, axis_name, tiled=True)
     keys, key_labels = jnp.split(both, [embeddings.shape[-1]], axis=-1)
@@ -60,15 +65,15 @@ def suncet_rows(
   first: int | jax.Array,
   temperature: float,
 ) -> jax.Array:
-  """The terms of `suncet_loss`, where all embeddings are at hand.
+  """Computes the terms of `suncet_loss` from all embeddings.
 
   Args:
     queries: [n, D], some of the keys.
-    labels: [n, C] their label rows.
-    keys: [N, D], the whole batch.
+    labels: [n, C], their label rows.
+    keys: [N, D], the batch of all devices.
     key_labels: [N, C].
-    first: which key the first query is; the others follow it. A query beyond
-      the last key is compared with all of them.
+    first: row of the first query in `keys`; the others follow it. A query
+      beyond the last key is compared with all keys.
     temperature: τ > 0.
 
   Returns:

@@ -1,4 +1,4 @@
-"""Encoders: a trunk, a projection head and, if asked for, a prediction head.
+"""Encoders: a trunk, a projection head and an optional prediction head.
 
 >>> encoder = create(config.model)
 >>> variables = encoder.init(key, images, train=False)

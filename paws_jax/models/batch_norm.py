@@ -1,4 +1,4 @@
-"""Batch normalisation over the global batch, with masks and groups."""
+"""Batch normalization over the global batch, with masks and groups."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ AxisName = str | tuple[str, ...] | None
 
 @dataclasses.dataclass(frozen=True)
 class LayerSettings:
-  """What all layers of one encoder share.
+  """Settings shared by all layers of an encoder.
 
   Attributes:
-    momentum: share of the old value kept in running statistics.
+    momentum: weight of the old value in running statistics.
     dtype: dtype of activations.
     param_dtype: dtype of parameters and running statistics.
     axis_name: mesh axes over which BatchNorm shares its statistics.
-    group_axis_name: mesh axes over which it does not, see `BatchNorm`.
+    group_axis_name: mesh axes of BatchNorm groups, see `BatchNorm`.
   """
 
   momentum: float
@@ -34,11 +34,11 @@ class LayerSettings:
 
   @property
   def output_dtype(self) -> Any:
-    """What leaves an encoder has this dtype, at least float32."""
+    """Dtype of the output of an encoder, at least float32."""
     return jnp.promote_types(self.dtype, jnp.float32)
 
   def batch_norm(self, name: str, **overrides: Any) -> BatchNorm:
-    """Returns a `BatchNorm` with these settings, `overrides` on top."""
+    """Makes a `BatchNorm` with these settings and `overrides`."""
     settings = {
       field.name: getattr(self, field.name)
       for field in dataclasses.fields(self)
@@ -47,15 +47,15 @@ class LayerSettings:
 
 
 class BatchNorm(nn.Module):
-  """Normalises each channel with statistics of the global batch.
+  """Normalizes each channel with statistics of the global batch.
 
-  Unlike `flax.linen.BatchNorm` it weighs devices by the rows they hold when
-  rows are masked, works in groups under `jax.shard_map(check_vma=True)`, and
-  stores the unbiased running variance, as PyTorch does. (Ioffe and Szegedy,
-  "Batch Normalization", 2015; the batch normalises with its biased variance.)
+  Unlike `flax.linen.BatchNorm` it weighs devices by their number of unmasked
+  rows, supports groups under `jax.shard_map(check_vma=True)`, and stores the
+  unbiased running variance, as PyTorch does. (Ioffe and Szegedy,
+  "Batch Normalization", 2015; the batch normalizes with its biased variance.)
 
-  Under plain `jax.jit` with a sharded batch leave `axis_name` at None: sums
-  over the batch are global already. Inside `jax.shard_map` name the mesh axes
+  Under plain `jax.jit` with a sharded batch `axis_name` must be None: sums over
+  the batch are already global. Inside `jax.shard_map` name the mesh axes
   of the batch; each call then costs one all-reduce of 2C + 1 numbers forward
   and one backward.
 
@@ -63,16 +63,16 @@ class BatchNorm(nn.Module):
   [C]. The statistics are updated when `train` and the collection is mutable.
 
   Attributes:
-    momentum: share of the old value kept in a running statistic, in [0, 1).
+    momentum: weight of the old value in a running statistic, in [0, 1).
     epsilon: added to the variance.
     dtype: dtype of the output; None: the input's.
     param_dtype: dtype of parameters and running statistics.
     axis_name: mesh axes over which statistics are shared in training; None:
-      each caller normalises what it sees.
-    group_axis_name: further mesh axes, over which the batch is sharded too but
-      statistics are not shared: each group normalises by itself. Running
-      statistics are averaged over the groups, so that all devices agree.
-    scale_init: initialiser of `scale`.
+      statistics are those of the local rows.
+    group_axis_name: further mesh axes of the batch, over which statistics are
+      not shared: each group is normalized separately. Running statistics are
+      averaged over the groups, so that all devices agree.
+    scale_init: initializer of `scale`.
   """
 
   momentum: float = 0.9
@@ -87,16 +87,17 @@ class BatchNorm(nn.Module):
   def __call__(
     self, x: jax.Array, *, train: bool, mask: jax.Array | None = None
   ) -> jax.Array:
-    """Normalises `x`.
+    """Normalizes `x`.
 
     Args:
       x: [n, ..., C] of any float dtype.
-      train: use (and update) the batch's statistics, not the running ones.
-      mask: [n] bool, False for rows that do not count in the statistics; None
-        counts all. What they hold, even NaN, stays out of the statistics.
+      train: whether to use the statistics of the batch and update the running
+        ones, or to use the running ones.
+      mask: [n] bool, False for rows excluded from the statistics, even if they
+        hold NaN; None: all rows are included.
 
     Returns:
-      [n, ..., C] in `dtype`. Rows masked out are normalised like the others.
+      [n, ..., C] in `dtype`. Masked rows are normalized like the others.
 
     Raises:
       ValueError: if `x` has fewer than two axes or `mask` is not [n].
@@ -122,7 +123,7 @@ class BatchNorm(nn.Module):
       jnp.promote_types(x.dtype, self.param_dtype), jnp.float32
     )
     if train:
-      # No axis is bound while parameters are initialised.
+      # No axis is bound during the initialization of parameters.
       axes = () if self.is_initializing() else _as_tuple(self.axis_name)
       shift = jax.lax.stop_gradient(mean.astype(stats_dtype))
       sums = _local_sums(x.astype(stats_dtype), shift, mask)
@@ -131,20 +132,10 @@ class BatchNorm(nn.Module):
       if not self.is_initializing() and self.is_mutable_collection(
         "batch_stats"
       ):
-        batch_mean, batch_var, any_row = _running_update(
-          jax.lax.stop_gradient(sums), shift, _as_tuple(self.group_axis_name)
-        )
-        keep = jnp.where(any_row, self.momentum, 1.0).astype(stats_dtype)
-        for variable, new in (
-          (running_mean, batch_mean),
-          (running_var, batch_var),
-        ):
-          variable.value = (
-            keep * variable.value.astype(stats_dtype) + (1 - keep) * new
-          ).astype(self.param_dtype)
+        self._update(running_mean, running_var, sums, shift)
       if axes:
-        # Varying from here on, all in one: else the gradients of mean and of
-        # variance would be summed over devices separately.
+        # One cast for all: otherwise the gradients of mean and variance would
+        # take two all-reduces.
         sums = jax.lax.pcast(sums, axes, to="varying")
       mean, var, _ = _moments(sums, shift)
     y = _normalize(
@@ -152,6 +143,26 @@ class BatchNorm(nn.Module):
       *(v.astype(stats_dtype) for v in (mean, var + self.epsilon, scale, bias)),
     )
     return y.astype(self.dtype or x.dtype)
+
+  def _update(
+    self,
+    running_mean: nn.Variable,
+    running_var: nn.Variable,
+    sums: jax.Array,
+    shift: jax.Array,
+  ) -> None:
+    """Updates the running statistics from `_local_sums` of the batch."""
+    batch_mean, batch_var, any_row = _running_update(
+      jax.lax.stop_gradient(sums), shift, _as_tuple(self.group_axis_name)
+    )
+    keep = jnp.where(any_row, self.momentum, 1.0).astype(sums.dtype)
+    for variable, new in (
+      (running_mean, batch_mean),
+      (running_var, batch_var),
+    ):
+      variable.value = (
+        keep * variable.value.astype(sums.dtype) + (1 - keep) * new
+      ).astype(self.param_dtype)
 
 
 def _normalize(
@@ -161,10 +172,10 @@ def _normalize(
   scale: jax.Array,
   bias: jax.Array,
 ) -> jax.Array:
-  """Returns (x - mean) / sqrt(var) * scale + bias, channel by channel.
+  """Computes (x - mean) / sqrt(var) * scale + bias per channel.
 
-  One elementwise expression, casts around it included, so that XLA fuses it
-  and writes only the result, in the activations' dtype, to memory.
+  It is one elementwise expression with the casts around it, so that XLA fuses
+  it and writes only the result, in the activations' dtype, to memory.
   """
   broadcast = (1,) * (x.ndim - 1) + x.shape[-1:]
   multiplier = (scale * jax.lax.rsqrt(var)).reshape(broadcast)
@@ -172,7 +183,7 @@ def _normalize(
 
 
 def _as_tuple(axis_name: AxisName) -> tuple[str, ...]:
-  """Returns mesh axis names as a tuple."""
+  """Returns names of mesh axes as a tuple."""
   if axis_name is None:
     return ()
   return (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
@@ -183,22 +194,22 @@ def _local_sums(
 ) -> jax.Array:
   """Returns [sum of x - shift, sum of its squares, count] as one [2C + 1].
 
-  E[x²] - E[x]² loses digits when the mean is large against the deviation. Any
-  shift leaves the variance alone, and the running mean is one that is near
-  the mean, free, and the same on all devices.
+  E[x²] - E[x]² loses digits where the mean is large compared with the standard
+  deviation. A shift does not change the variance; the running mean is near the
+  mean, costs nothing, and is the same on all devices.
   """
-  centred = x - shift.reshape((1,) * (x.ndim - 1) + shift.shape)
+  centered = x - shift.reshape((1,) * (x.ndim - 1) + shift.shape)
   num_positions = math.prod(x.shape[1:-1])
   if mask is None:
     count = jnp.full((1,), x.shape[0] * num_positions, x.dtype)
   else:
     rows = mask.reshape(mask.shape + (1,) * (x.ndim - 1))
     # `where`, not a product: a padded row may hold NaN.
-    centred = jnp.where(rows, centred, jnp.zeros_like(centred))
+    centered = jnp.where(rows, centered, jnp.zeros_like(centered))
     count = jnp.sum(mask, dtype=x.dtype, keepdims=True) * num_positions
   axes = tuple(range(x.ndim - 1))
   return jnp.concatenate(
-    [jnp.sum(centred, axes), jnp.sum(jnp.square(centred), axes), count]
+    [jnp.sum(centered, axes), jnp.sum(jnp.square(centered), axes), count]
   )
 
 
@@ -208,7 +219,7 @@ def _moments(
   """Returns mean [C], biased variance [C] and count [] of `_local_sums`."""
   total, squares = jnp.split(sums[:-1], 2)
   count = sums[-1]
-  # No row at all: the divisor only has to keep the result finite.
+  # Without any row, the divisor keeps the result finite.
   divisor = jnp.maximum(count, 1)
   mean = total / divisor
   var = jnp.maximum(squares / divisor - jnp.square(mean), 0)
@@ -218,12 +229,12 @@ def _moments(
 def _running_update(
   sums: jax.Array, shift: jax.Array, group_axes: tuple[str, ...]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Returns mean [C], unbiased variance [C] and whether any row was seen []."""
+  """Returns mean [C], unbiased variance [C] and whether there was a row []."""
   mean, var, count = _moments(sums, shift)
   var = var * (count / jnp.maximum(count - 1, 1))
   weight = (count > 0).astype(sums.dtype)
   if group_axes:
-    # A group without a valid row has no say.
+    # A group without a valid row has weight 0.
     stacked = weight * jnp.concatenate([mean, var, jnp.ones_like(sums[:1])])
     stacked = jax.lax.psum(stacked, group_axes)  # Average over the groups.
     weight = stacked[-1]

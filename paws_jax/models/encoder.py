@@ -14,20 +14,21 @@ NUM_PROJECTION_LAYERS = 1
 
 
 def head_features(encoder: Any, crops: jax.Array) -> jax.Array:
-  """What the linear layer stands on, [n, d]; `layers` of an embedder."""
+  """Computes the features [n, d] under a linear classifier."""
   return encoder.features(
     crops, train=False, num_projection_layers=NUM_PROJECTION_LAYERS
   )
 
 
 class Encoder(nn.Module):
-  """Images to the embeddings h and z.
+  """A network from images to the embeddings h and z.
 
   Attributes:
     trunk: images [n, H, W, C] to features [n, d].
     projection: features to h, [n, output_dim].
     prediction: h to z, [n, output_dim], or None.
-    freeze_bn: `train=True` too uses the running statistics, and updates none.
+    freeze_bn: whether BatchNorm always uses its running statistics and never
+      updates them.
   """
 
   trunk: nn.Module
@@ -41,19 +42,19 @@ class Encoder(nn.Module):
     """Embeds images of one size.
 
     Args:
-      images: [n, H, W, C] float, normalised.
-      train: BatchNorm uses the batch's statistics, and updates the running
-        ones if "batch_stats" is mutable; not with `freeze_bn`.
-      mask: [n] bool, False for rows left out of the statistics (padding);
-        None: all in.
+      images: [n, H, W, C] float, normalized.
+      train: whether BatchNorm uses the statistics of the batch, and updates the
+        running ones if "batch_stats" is mutable; ignored with `freeze_bn`.
+      mask: [n] bool, False for rows excluded from the statistics (padding);
+        None: all rows are included.
 
     Returns:
-      (h, z), each [n, output_dim] float32 (float64 if activations are): after
-      the projection head and after the prediction head. Without a prediction
-      head z is h. Not normalised.
+      (h, z), each [n, output_dim] float32 (float64 if activations are): the
+      outputs of projection head and prediction head, not normalized. Without
+      a prediction head z is h.
 
     Raises:
-      ValueError: if `images` has not four axes or `mask` is not [n].
+      ValueError: `images` does not have four axes or `mask` is not [n].
     """
     features = self.features(images, train=train, mask=mask)
     train = train and not self.freeze_bn
@@ -70,15 +71,17 @@ class Encoder(nn.Module):
     mask: jax.Array | None = None,
     num_projection_layers: int = 0,
   ) -> jax.Array:
-    """What a classifier is put on: use with `apply(..., method="features")`.
+    """Computes the features under a classifier.
+
+    Use it with `apply(..., method="features")`.
 
     Args:
-      images: [n, H, W, C] float, normalised.
+      images: [n, H, W, C] float, normalized.
       train: as in `__call__`.
       mask: as in `__call__`.
-      num_projection_layers: 0 for the trunk's features, 1 or 2 to pass them
-        through so many Dense-BatchNorm-ReLU layers of the projection head
-        (the paper fine-tunes on 1).
+      num_projection_layers: number of Dense-BatchNorm-ReLU layers of the
+        projection head after the trunk: 0, 1 (as in the paper's fine-tuning)
+        or 2.
 
     Returns:
       [n, d] or [n, hidden_dim] float32 (float64 if activations are).

@@ -12,7 +12,7 @@ from paws_jax.models import layers
 def _dense(
   settings: batch_norm.LayerSettings, x: jax.Array, features: int, *, name: str
 ) -> jax.Array:
-  """A dense layer with PyTorch's default initial values."""
+  """Applies a dense layer with PyTorch's default initialization."""
   init = layers.fan_in_uniform(x.shape[-1])
   return nn.Dense(
     features,
@@ -25,21 +25,21 @@ def _dense(
 
 
 class ProjectionHead(nn.Module):
-  """Dense, BatchNorm, ReLU, twice, then Dense.
+  """Two Dense-BatchNorm-ReLU layers and a Dense layer.
 
   (PAWS, Assran et al. 2021, arXiv 2104.13963, section 5.)
 
   Attributes:
     hidden_dim: units of the two hidden layers.
     output_dim: size of the output.
-    settings: shared by all layers.
+    settings: settings of all layers.
   """
 
   hidden_dim: int
   output_dim: int
   settings: batch_norm.LayerSettings
 
-  # Dense-BatchNorm-ReLU layers before the last.
+  # Number of Dense-BatchNorm-ReLU layers before the last layer.
   NUM_HIDDEN = 2
 
   @nn.compact
@@ -55,17 +55,18 @@ class ProjectionHead(nn.Module):
 
     Args:
       x: [n, d].
-      train: BatchNorm's mode.
-      mask: [n] bool, False for rows left out of the statistics; None: all in.
-      num_hidden: stop after so many hidden layers (fine-tuning builds on the
-        first one); None: go to the end.
+      train: mode of BatchNorm.
+      mask: [n] bool, False for rows excluded from the statistics; None: all
+        rows are included.
+      num_hidden: number of hidden layers to apply (fine-tuning uses the first);
+        None: apply all layers.
 
     Returns:
       [n, output_dim], or [n, hidden_dim] after a hidden layer, float32
       (float64 if activations are).
 
     Raises:
-      ValueError: if `num_hidden` is not None, 1 or 2.
+      ValueError: `num_hidden` is not None, 1 or 2.
     """
     if num_hidden not in (None, *range(1, self.NUM_HIDDEN + 1)):
       raise ValueError(
@@ -83,12 +84,12 @@ class ProjectionHead(nn.Module):
 class PredictionHead(nn.Module):
   """BatchNorm, Dense to a quarter, BatchNorm, ReLU, Dense back.
 
-  It stands on the projection head of the ImageNet recipes; anchors go through
-  it and targets do not (PAWS, appendix on implementation).
+  It follows the projection head of the ImageNet recipes, for anchors and not
+  for targets (PAWS, appendix on implementation).
 
   Attributes:
     output_dim: size of input and output, at least 4.
-    settings: shared by all layers.
+    settings: settings of all layers.
   """
 
   output_dim: int
@@ -100,7 +101,7 @@ class PredictionHead(nn.Module):
   ) -> jax.Array:
     """Applies the head to [n, output_dim]; see `ProjectionHead`."""
     settings = self.settings
-    # The first BatchNorm takes x as it is and returns activations' dtype.
+    # The first BatchNorm accepts any dtype and returns that of activations.
     x = settings.batch_norm("bn1")(x, train=train, mask=mask)
     x = _dense(settings, x, self.output_dim // 4, name="fc1")
     x = layers.relu(settings.batch_norm("bn2")(x, train=train, mask=mask))

@@ -1,4 +1,4 @@
-"""Initializers and the activation that all encoders share."""
+"""Initializers and the activation function of all encoders."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from flax import linen as nn
 
 
 def relu(x: jax.Array) -> jax.Array:
-  """max(x, 0), any shape and dtype; the gradient at 0 is 0, NaN stays NaN.
+  """Computes max(x, 0); the gradient at 0 is 0, and NaN stays NaN.
 
-  As a selection, which XLA's CPU backend computes once. It takes a maximum
-  with a constant for cheap enough to be repeated, together with the BatchNorm
-  before it, in every loop that reads it (docs/decisions.md).
+  XLA's CPU backend computes this selection once, but would repeat a maximum
+  with a constant, together with the BatchNorm before it, in every loop that
+  reads it (docs/decisions.md).
   """
   return jnp.where(x <= 0, 0, x)
 
@@ -26,10 +26,10 @@ he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def fan_in_uniform(fan_in: int) -> nn.initializers.Initializer:
-  """Uniform in ±1/sqrt(fan_in): PyTorch's default, for kernels and biases.
+  """Returns a uniform initializer in ±1/sqrt(fan_in), PyTorch's default.
 
-  For kernels it is the Kaiming uniform rule with a = sqrt(5). A bias cannot
-  tell its fan_in from its shape, so it is an argument for both.
+  For kernels it is the Kaiming uniform rule with a = sqrt(5). The shape of a
+  bias does not determine its fan_in, so that it is an argument.
   """
   bound = 1 / math.sqrt(fan_in)
 

@@ -26,10 +26,10 @@ def conv(
   stride: int = 1,
   name: str,
 ) -> nn.Conv:
-  """A convolution without bias, padded alike on both sides.
+  """Makes a convolution without bias and with symmetric padding.
 
-  XLA's "SAME" pads a layer of stride 2 by one less on the first side when the
-  image side is even; weights trained elsewhere then see shifted images.
+  For stride 2 and an even side, XLA's "SAME" pads the first side by one less;
+  for weights of other frameworks images would be shifted.
   """
   padding = kernel // 2
   return nn.Conv(
@@ -48,19 +48,20 @@ def conv(
 def last_batch_norm(
   settings: batch_norm.LayerSettings, name: str, zero_init: bool
 ) -> nn.Module:
-  """The BatchNorm that ends a residual branch, its scale 0 or 1 at first."""
+  """Makes the last BatchNorm of a residual branch, with scale 0 or 1."""
   scale_init = nn.initializers.zeros if zero_init else nn.initializers.ones
   return settings.batch_norm(name, scale_init=scale_init)
 
 
 class Bottleneck(nn.Module):
-  """1x1, 3x3 (with the stride), 1x1 convolutions beside a shortcut.
+  """A block of 1x1, 3x3 (with the stride) and 1x1 convolutions and a shortcut.
 
   Attributes:
     width: channels of the 3x3 convolution; the block returns 4 * width.
     stride: of the block.
-    zero_init_residual: start the last scale at 0, the block as its shortcut.
-    settings: shared by all layers.
+    zero_init_residual: whether the last scale starts at 0, so that the block is
+      its shortcut.
+    settings: settings of all layers.
   """
 
   width: int
@@ -72,7 +73,7 @@ class Bottleneck(nn.Module):
   def __call__(
     self, x: jax.Array, *, train: bool, mask: jax.Array | None = None
   ) -> jax.Array:
-    """[n, h, w, c] to [n, h / stride, w / stride, 4 * width], rounded up."""
+    """Maps [n, h, w, c] to [n, ceil(h / stride), ceil(w / stride), 4 width]."""
     settings, width = self.settings, self.width
     out = EXPANSION * width
     y = conv(settings, width, 1, name="conv1")(x)
@@ -90,14 +91,14 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-  """Trunk of a ResNet: images to pooled features.
+  """The trunk of a ResNet, from images to pooled features.
 
   Attributes:
     stage_sizes: blocks in each stage; ResNet-50 is (3, 4, 6, 3).
     stem_width: channels of the stem and of the first stage's 3x3
       convolutions, doubled at each later stage; ResNet-50 has 64.
     zero_init_residual: see `Bottleneck`.
-    settings: shared by all layers.
+    settings: settings of all layers.
   """
 
   stage_sizes: tuple[int, ...]
@@ -117,9 +118,10 @@ class ResNet(nn.Module):
     """Embeds images.
 
     Args:
-      x: [n, H, W, C] float, normalised images of any side.
-      train: BatchNorm's mode.
-      mask: [n] bool, False for rows left out of the statistics; None: all in.
+      x: [n, H, W, C] float, normalized images of any side.
+      train: mode of BatchNorm.
+      mask: [n] bool, False for rows excluded from the statistics; None: all
+        rows are included.
 
     Returns:
       [n, num_features] float32 (float64 if activations are).

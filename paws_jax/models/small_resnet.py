@@ -1,8 +1,8 @@
-"""A small residual network for small images, cheap enough for a laptop CPU.
+"""A small residual network for small images on a laptop CPU.
 
 Basic blocks of He et al., "Deep Residual Learning for Image Recognition", 2016,
-with the stride in the first convolution, so that little is computed at full
-size; biases nowhere, BatchNorm after each convolution.
+with the stride in the first convolution, which saves computation at full
+resolution. There are no biases; BatchNorm follows each convolution.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from paws_jax.models import resnet
 
 
 class BasicBlock(nn.Module):
-  """Two 3x3 convolutions beside a shortcut.
+  """A block of two 3x3 convolutions and a shortcut.
 
   Attributes:
     width: output channels.
-    stride: of the first convolution.
-    zero_init_residual: start the last scale at 0, the block as its shortcut.
-    settings: shared by all layers.
+    stride: stride of the first convolution.
+    zero_init_residual: whether the last scale starts at 0, so that the block is
+      its shortcut.
+    settings: settings of all layers.
   """
 
   width: int
@@ -35,7 +36,7 @@ class BasicBlock(nn.Module):
   def __call__(
     self, x: jax.Array, *, train: bool, mask: jax.Array | None = None
   ) -> jax.Array:
-    """[n, h, w, c] to [n, h / stride, w / stride, width], rounded up."""
+    """Maps [n, h, w, c] to [n, ceil(h / stride), ceil(w / stride), width]."""
     settings, width = self.settings, self.width
     y = resnet.conv(settings, width, 3, stride=self.stride, name="conv1")(x)
     y = layers.relu(settings.batch_norm("bn1")(y, train=train, mask=mask))
@@ -52,13 +53,13 @@ class BasicBlock(nn.Module):
 
 
 class SmallResNet(nn.Module):
-  """Trunk: a 3x3 stem, then one block of stride 2 per stage.
+  """A trunk of a 3x3 stem and one block of stride 2 per stage.
 
   Attributes:
     stem_width: channels of the stem, doubled at each stage.
     num_stages: number of blocks.
     zero_init_residual: see `BasicBlock`.
-    settings: shared by all layers.
+    settings: settings of all layers.
   """
 
   stem_width: int
@@ -75,7 +76,7 @@ class SmallResNet(nn.Module):
   def __call__(
     self, x: jax.Array, *, train: bool, mask: jax.Array | None = None
   ) -> jax.Array:
-    """Embeds images; arguments and result as of `resnet.ResNet`."""
+    """Embeds images; arguments and result as in `resnet.ResNet`."""
     settings = self.settings
     x = resnet.conv(settings, self.stem_width, 3, name="conv1")(x)
     x = layers.relu(settings.batch_norm("bn1")(x, train=train, mask=mask))

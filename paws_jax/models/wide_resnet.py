@@ -1,7 +1,7 @@
 """Wide residual networks for small images.
 
 Zagoruyko and Komodakis, "Wide Residual Networks", 2016, in the form of the
-PAWS paper's CIFAR-10 encoder: normalisation before each convolution, biases
+PAWS paper's CIFAR-10 encoder: normalization before each convolution, biases
 in the convolutions, the stride in a block's second convolution, no dropout.
 """
 
@@ -30,7 +30,7 @@ def _conv(
   stride: int = 1,
   name: str,
 ) -> jax.Array:
-  """Convolves `x`, with a bias, padded alike on both sides."""
+  """Convolves `x` with a bias and symmetric padding."""
   padding = kernel // 2
   init = layers.fan_in_uniform(math.prod((kernel, kernel, x.shape[-1])))
   return nn.Conv(
@@ -47,12 +47,12 @@ def _conv(
 
 
 class WideBlock(nn.Module):
-  """Two 3x3 convolutions, each after BatchNorm and ReLU, and a shortcut.
+  """A block of two 3x3 convolutions, each after BatchNorm-ReLU, and a shortcut.
 
   Attributes:
     width: output channels.
-    stride: of the second convolution.
-    settings: shared by all layers.
+    stride: stride of the second convolution.
+    settings: settings of all layers.
   """
 
   width: int
@@ -63,28 +63,28 @@ class WideBlock(nn.Module):
   def __call__(
     self, x: jax.Array, *, train: bool, mask: jax.Array | None = None
   ) -> jax.Array:
-    """[n, h, w, c] to [n, h / stride, w / stride, width], rounded up."""
+    """Maps [n, h, w, c] to [n, ceil(h / stride), ceil(w / stride), width]."""
     settings = self.settings
     y = layers.relu(settings.batch_norm("bn1")(x, train=train, mask=mask))
     y = _conv(settings, y, self.width, 3, name="conv1")
     y = layers.relu(settings.batch_norm("bn2")(y, train=train, mask=mask))
     y = _conv(settings, y, self.width, 3, stride=self.stride, name="conv2")
     if self.stride != 1 or x.shape[-1] != self.width:
-      # On the block's input itself, before its BatchNorm and ReLU.
+      # Applied to the input of the block, before BatchNorm and ReLU.
       x = _conv(settings, x, self.width, 1, stride=self.stride, name="shortcut")
     return x + y
 
 
 class WideResNet(nn.Module):
-  """Trunk of a wide ResNet: images to pooled features.
+  """The trunk of a wide ResNet, from images to pooled features.
 
   Attributes:
     depth: number of convolutions and dense layers as the paper counts them,
       6 k + 4 for k blocks in each of the three stages.
-    width: multiplies 16, 32 and 64 channels (not the stem's 16).
-    final_momentum: of the last BatchNorm's running statistics; the others
-      have `settings.momentum`.
-    settings: shared by all layers.
+    width: factor of the 16, 32 and 64 channels (not of the stem's 16).
+    final_momentum: momentum of the running statistics of the last BatchNorm;
+      the others have `settings.momentum`.
+    settings: settings of all layers.
   """
 
   depth: int
@@ -104,9 +104,10 @@ class WideResNet(nn.Module):
     """Embeds images.
 
     Args:
-      x: [n, H, W, C] float, normalised images of any side.
-      train: BatchNorm's mode.
-      mask: [n] bool, False for rows left out of the statistics; None: all in.
+      x: [n, H, W, C] float, normalized images of any side.
+      train: mode of BatchNorm.
+      mask: [n] bool, False for rows excluded from the statistics; None: all
+        rows are included.
 
     Returns:
       [n, num_features] float32 (float64 if activations are).

@@ -34,7 +34,7 @@ def init_state(
   )
 
   def init() -> state_lib.TrainState:
-    key = sampling.stream_key(trainer.seed, sampling.INITIALISATION)
+    key = sampling.stream_key(trainer.seed, sampling.INITIALIZATION)
     # Only the shapes of the views matter, and zeros need no augmentation.
     views = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     params, model_state = trainer.method.init(key, views)

@@ -117,8 +117,7 @@ def choose(
 
   Raises:
     FileNotFoundError: the `labels_file` does not exist.
-    ValueError: a class has no labelled image, or an error of `from_file` or
-      `draw.stratified`.
+    ValueError: a class has no labelled image, or see `draw.stratified`.
   """
   labels = dataset.train_labels
   classes = {
