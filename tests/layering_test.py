@@ -86,7 +86,7 @@ def _typing_only(tree):
   }
 
 
-def _imports(path):
+def imports(path):
   """Absolute names of all modules (or their members) a file imports."""
   tree = ast.parse(path.read_text(encoding="utf-8"))
   skipped = _typing_only(tree)
@@ -101,7 +101,7 @@ def _imports(path):
 
 
 def _imported_parts(path):
-  names = [name.split(".") for name in _imports(path)]
+  names = [name.split(".") for name in imports(path)]
   return {name[1] for name in names if name[0] == "paws_jax" and name[1:]}
 
 

@@ -39,28 +39,8 @@ def soft_nn_probabilities(
       range, or embeddings that are not finite.
   """
   support_labels = np.asarray(support_labels)
-  if len(supports) != len(support_labels):
-    raise ValueError(
-      f"{len(supports)} supports but {len(support_labels)} support_labels."
-    )
   _check_labels("support_labels", support_labels, num_classes)
-  for name, rows in (("queries", queries), ("supports", supports)):
-    bad = int((~np.isfinite(rows)).any(axis=-1).sum())
-    if bad:
-      raise ValueError(
-        f"{bad} of {len(rows)} {name} have embeddings that are not finite: the "
-        "encoder has diverged or is of another recipe."
-      )
-  if not len(queries) or not len(supports):
-    raise ValueError(
-      f"{len(queries)} queries and {len(supports)} supports: a vote needs at "
-      "least one of each."
-    )
-  if leave_one_out and (len(supports) < 2 or len(queries) != len(supports)):
-    raise ValueError(
-      f"leave_one_out needs queries that are the supports, at least 2; got "
-      f"{len(queries)} queries and {len(supports)} supports."
-    )
+  _check_arrays(queries, supports, support_labels, leave_one_out)
   votes = chunked_vote.in_batches(
     queries,
     chunked_vote.cut(supports, support_labels, chunk_size),
@@ -121,6 +101,35 @@ def soft_nn_accuracy(
   return {
     f"top{k}": accuracy.top_k_accuracy(probs, query_labels, k) for k in (1, 5)
   }
+
+
+def _check_arrays(
+  queries: np.ndarray,
+  supports: np.ndarray,
+  support_labels: np.ndarray,
+  leave_one_out: bool,
+) -> None:
+  if len(supports) != len(support_labels):
+    raise ValueError(
+      f"{len(supports)} supports but {len(support_labels)} support_labels."
+    )
+  for name, rows in (("queries", queries), ("supports", supports)):
+    bad = int((~np.isfinite(rows)).any(axis=-1).sum())
+    if bad:
+      raise ValueError(
+        f"{bad} of {len(rows)} {name} have embeddings that are not finite: the "
+        "encoder has diverged or is of another recipe."
+      )
+  if not len(queries) or not len(supports):
+    raise ValueError(
+      f"{len(queries)} queries and {len(supports)} supports: a vote needs at "
+      "least one of each."
+    )
+  if leave_one_out and (len(supports) < 2 or len(queries) != len(supports)):
+    raise ValueError(
+      f"leave_one_out needs queries that are the supports, at least 2; got "
+      f"{len(queries)} queries and {len(supports)} supports."
+    )
 
 
 def _check_labels(name: str, labels: np.ndarray, num_classes: int) -> None:

@@ -22,18 +22,15 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
-from typing import BinaryIO
 
 from paws_jax import errors
 from paws_jax.classifier import predictions as predictions_lib
+from paws_jax.predict import csv_rows
+from paws_jax.predict import parquet
 from paws_jax.runs import files
 
 NUM_SUPPORTS = 3
 _NUM_TOP = 5
-# Rows of a Parquet file that are written at once.
-_PARQUET_ROWS = 65536
-# File names need not be UTF-8.
-_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 
 def check_path(given: str) -> pathlib.Path:
@@ -106,24 +103,27 @@ def rows(
   for i, name in enumerate(names):
     chances = predictions.probabilities[i]
     chosen = predictions.classes[i]
-    row = [name, classes[chosen], _number(chances[chosen])]
+    row = [name, classes[chosen], csv_rows.number(chances[chosen])]
     for k in best[i, :_NUM_TOP]:
-      row += [classes[k], _number(chances[k])]
-    row += [_number(predictions.entropy[i]), _number(predictions.novelty[i])]
+      row += [classes[k], csv_rows.number(chances[k])]
+    row += [
+      csv_rows.number(predictions.entropy[i]),
+      csv_rows.number(predictions.novelty[i]),
+    ]
     if predictions.in_domain is not None:
-      row.append(_number(predictions.in_domain[i]))
+      row.append(csv_rows.number(predictions.in_domain[i]))
     for support, weight in zip(
       predictions.support_indices[i],
       predictions.support_weights[i],
       strict=True,
     ):
       label = support_bank.labels[support]
-      row += [support_bank.names[support], classes[label], _number(weight)]
+      row += [
+        support_bank.names[support],
+        classes[label],
+        csv_rows.number(weight),
+      ]
     yield row
-
-
-def _number(value: Any) -> str:
-  return f"{float(value):.6g}"
 
 
 class PredictionsFile:
@@ -155,16 +155,16 @@ class PredictionsFile:
     self.notice = ""
     self.unreadable: list[tuple[str, str]] = []
     path.parent.mkdir(parents=True, exist_ok=True)
-    parquet = path.suffix == ".parquet"
-    self._rows = path.with_name(f"{path.name}.part") if parquet else path
+    is_parquet = path.suffix == ".parquet"
+    self._rows = path.with_name(f"{path.name}.part") if is_parquet else path
     about = {**about, "columns": self._header}
     with contextlib.ExitStack() as stack:
       stack.enter_context(_locked(path))
       self._set_aside(about)
       # First, as rows without it would be refused as another's.
       files.replace_text(_settings(path), json.dumps(about, indent=2) + "\n")
-      if parquet and path.exists() and not self._rows.exists():
-        _csv_of_parquet(path, self._rows, self._header)
+      if is_parquet and path.exists() and not self._rows.exists():
+        parquet.to_csv(path, self._rows, self._header)
       self._file = stack.enter_context(self._rows.open("a+b"))
       self._take_over()
       self._opened = stack.pop_all()
@@ -182,7 +182,7 @@ class PredictionsFile:
     for row in new:
       table.writerow(row)
       self.done.add(row[0])
-    self._file.write(text.getvalue().encode(**_TEXT))
+    self._file.write(text.getvalue().encode(**csv_rows.TEXT))
     self._file.flush()
 
   def add_unreadable(self, bad: Mapping[str, str]) -> None:
@@ -197,7 +197,7 @@ class PredictionsFile:
     """
     if self._rows != self.path:
       self._file.flush()
-      _parquet_of_csv(self._rows, self.path, self._header)
+      parquet.from_csv(self._rows, self.path, self._header)
       self._rows.unlink()
     return self.list_unreadable()
 
@@ -207,7 +207,7 @@ class PredictionsFile:
     listed.unlink(missing_ok=True)
     if not self.unreadable:
       return None
-    with listed.open("w", newline="", **_TEXT) as file:
+    with listed.open("w", newline="", **csv_rows.TEXT) as file:
       table = csv.writer(file, lineterminator="\n")
       table.writerows([("path", "reason"), *self.unreadable])
     return listed
@@ -239,7 +239,7 @@ class PredictionsFile:
     """Keeps the rows that are whole."""
     self._file.seek(0)
     end = 0
-    for stop, fields in _whole_rows(self._file, len(self._header)):
+    for stop, fields in csv_rows.complete_rows(self._file, len(self._header)):
       if end == 0 and fields != self._header:
         break
       if end:
@@ -250,7 +250,7 @@ class PredictionsFile:
     if not end:
       header = io.StringIO()
       csv.writer(header, lineterminator="\n").writerow(self._header)
-      self._file.write(header.getvalue().encode(**_TEXT))
+      self._file.write(header.getvalue().encode(**csv_rows.TEXT))
 
 
 def _settings(path: pathlib.Path) -> pathlib.Path:
@@ -287,87 +287,3 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
       # Not every file system knows locks.
       pass
     yield
-
-
-def _whole_rows(
-  file: BinaryIO, num_columns: int
-) -> Iterator[tuple[int, list[str]]]:
-  """Yields (end in bytes, fields) up to the first row that is not whole."""
-  position, pending, quotes = 0, [], 0
-  for line in file:
-    pending.append(line)
-    quotes += line.count(b'"')
-    # A name may hold a line end: it is in quotes then.
-    if quotes % 2 or not line.endswith(b"\n"):
-      continue
-    record = b"".join(pending)
-    position += len(record)
-    pending.clear()
-    text = io.StringIO(record.decode(**_TEXT), newline="")
-    try:
-      fields = next(csv.reader(text), [])
-    except csv.Error:
-      return
-    if len(fields) != num_columns:
-      return
-    yield position, fields
-
-
-def _is_number(column: str) -> bool:
-  return column.endswith(
-    ("probability", "weight", "entropy", "novelty", "in_domain")
-  )
-
-
-def _parquet_of_csv(
-  source: pathlib.Path, target: pathlib.Path, header: Sequence[str]
-) -> None:
-  """Copies rows, block by block."""
-  import pyarrow
-  from pyarrow import parquet
-
-  schema = pyarrow.schema(
-    [
-      (name, pyarrow.float32() if _is_number(name) else pyarrow.string())
-      for name in header
-    ]
-  )
-  temporary = target.with_name(f".{target.name}.tmp")
-  with source.open("rb") as file, contextlib.ExitStack() as stack:
-    writer = stack.enter_context(parquet.ParquetWriter(temporary, schema))
-    rows = (fields for _, fields in _whole_rows(file, len(header)))
-    next(rows)
-    while block := list(itertools.islice(rows, _PARQUET_ROWS)):
-      arrays = [
-        pyarrow.array(
-          [float(x) if _is_number(name) else _utf8(x) for x in values],
-          schema.field(name).type,
-        )
-        for name, values in zip(header, zip(*block, strict=True), strict=True)
-      ]
-      writer.write_table(pyarrow.table(arrays, schema=schema))
-  os.replace(temporary, target)
-
-
-def _utf8(text: str) -> str:
-  """Other bytes of a file name in a notation: Parquet has UTF-8 only."""
-  return text.encode(**_TEXT).decode("utf-8", "backslashreplace")
-
-
-def _csv_of_parquet(
-  source: pathlib.Path, target: pathlib.Path, header: Sequence[str]
-) -> None:
-  """Copies rows back, so that more can be added."""
-  from pyarrow import parquet
-
-  temporary = target.with_name(f".{target.name}.tmp")
-  with (
-    temporary.open("w", newline="", **_TEXT) as file,
-    parquet.ParquetFile(source) as rows,
-  ):
-    table = csv.writer(file, lineterminator="\n")
-    table.writerow(header)
-    for block in rows.iter_batches():
-      for row in zip(*block.to_pydict().values(), strict=True):
-        table.writerow([_number(x) if isinstance(x, float) else x for x in row])
-  os.replace(temporary, target)

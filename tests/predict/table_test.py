@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from paws_jax import errors
+from paws_jax.predict import parquet
 from paws_jax.predict import table as table_lib
 
 HEADER = table_lib.columns(3, 1)
@@ -22,7 +23,7 @@ NAMES = [
 
 
 def row(name):
-  numbers = table_lib._is_number
+  numbers = parquet.is_number
   return [name, *("0.25" if numbers(c) else "cat" for c in HEADER[1:])]
 
 
@@ -68,7 +69,7 @@ def test_a_column_more_where_the_classifier_has_it():
   assert names[names.index("novelty") + 1] == "in_domain"
   assert [name for name in names if name != "in_domain"] == HEADER
   # In a Parquet file a number, not a text.
-  assert table_lib._is_number("in_domain")
+  assert parquet.is_number("in_domain")
 
 
 def test_rows_are_added_to_those_that_are_there(path):
