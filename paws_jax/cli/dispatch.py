@@ -19,14 +19,12 @@ from paws_jax.cli import flags as flags_lib
 from paws_jax.distributed import launch as launch_lib
 from paws_jax.runs import output
 
-# What else wrong input raises before anything is done: a path that cannot be
-# used; a field that no section of a recipe has (TypeError).
-_WRONG_INPUT = (
+# Errors of the system that a wrong path causes.
+_WRONG_PATH = (
   FileNotFoundError,
   IsADirectoryError,
   NotADirectoryError,
   PermissionError,
-  TypeError,
 )
 
 
@@ -130,7 +128,7 @@ def _execute(config: ml_collections.ConfigDict | None, workdir: str) -> int:
   try:
     # Tasks that train give advice of their own.
     with out_of_memory.evaluating(config):
-      with _refusing_wrong_input():
+      with _refusing_wrong_paths():
         prepared = task.prepare(config, workdir, **values)
       started = True
       return task.run(prepared)
@@ -141,27 +139,26 @@ def _execute(config: ml_collections.ConfigDict | None, workdir: str) -> int:
 
 
 @contextlib.contextmanager
-def _refusing_wrong_input() -> Iterator[None]:
-  """Makes every error that wrong input causes an error meant for users."""
+def _refusing_wrong_paths() -> Iterator[None]:
+  """Turns errors of the system that a wrong path causes into refusals."""
   try:
     yield
   except errors.UserError:
     raise
-  except _WRONG_INPUT as error:
+  except _WRONG_PATH as error:
     raise errors.InputError(str(error)) from error
 
 
 def _devices(config: ml_collections.ConfigDict) -> int:
   from paws_jax.tasks import devices
 
-  with _refusing_wrong_input():
-    return devices.run(config)
+  return devices.run(config)
 
 
 def _plan(config: ml_collections.ConfigDict, workdir: str) -> int:
   from paws_jax.tasks import plan
 
-  with _refusing_wrong_input():
+  with _refusing_wrong_paths():
     return plan.run(config, workdir, machine=flags_lib.MACHINE.value)
 
 

@@ -89,6 +89,24 @@ def test_a_recipe_with_a_mistake_of_its_own_shows_where(tmp_path):
   assert "math" in result.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["pretrain", "devices"])
+def test_a_field_that_a_recipe_invents_is_refused(task, tmp_path):
+  recipe = tmp_path / "recipe.py"
+  recipe.write_text(
+    "from tests import tiny_recipe\n"
+    "def get_config():\n"
+    "  config = tiny_recipe.get_config()\n"
+    "  config.optim.momentun = 0.9\n"
+    "  return config\n"
+  )
+  result = run(
+    f"--config={recipe}", f"--task={task}", f"--workdir={tmp_path / 'w'}"
+  )
+  assert_refused(result, "optim.momentun is no field", "momentum")
+  assert not (tmp_path / "w").exists()
+
+
 def test_help_answers_without_jax():
   code = (
     "import sys; from paws_jax import main; "
