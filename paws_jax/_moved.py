@@ -42,6 +42,10 @@ MODULES = {
     "paws_jax.errors",
   ),
 }
+# Former module: new names by former names.
+RENAMED = {
+  "paws_jax.program_audit": {"dtypes_of": "operation_dtypes"},
+}
 # Package that was a module: the modules that have its names now.
 _PACKAGES = {
   "paws_jax": {"Classifier": "paws_jax.classifier.classifier"},
@@ -67,10 +71,11 @@ def names_of(package: str) -> Callable[[str], Any]:
 
 def _find(module: str, places: Sequence[str], name: str) -> Any:
   """Imports modules in turn until one has the attribute."""
+  new_name = RENAMED.get(module, {}).get(name, name)
   for place in places:
     current = importlib.import_module(place)
-    if hasattr(current, name):
-      return getattr(current, name)
+    if hasattr(current, new_name):
+      return getattr(current, new_name)
   raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
 

@@ -34,7 +34,7 @@ NAMES = {
   "interop.torch_weights.write_torch": "weights.write_torch.write_torch",
   "notebook.run": "cli.notebook.run",
   "program_audit.collectives": "plan.hlo.collectives",
-  "program_audit.dtypes_of": "plan.hlo.dtypes_of",
+  "program_audit.dtypes_of": "plan.hlo.operation_dtypes",
   "program_audit.host_calls": "plan.hlo.host_calls",
   "program_audit.memory": "plan.hlo.memory",
   "sharding.REPLICATED": "parallel.mesh.REPLICATED",
