@@ -1,4 +1,4 @@
-"""What flows from data to the train step; the contracts are in `data.batch`."""
+"""Batches and views, the contracts between data and train step."""
 
 from paws_jax.data.batch import Canvases
 from paws_jax.data.batch import HostBatch

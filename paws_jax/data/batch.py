@@ -1,6 +1,6 @@
-"""What flows from data to the train step: the two contracts.
+"""The contracts between data and train step: `HostBatch` and `Views`.
 
-`HostBatch` is what a pipeline delivers, `Views` what a method consumes. Sizes
+A pipeline delivers a `HostBatch`, and a method consumes `Views`. Sizes
 are global: B unlabelled images, N supports, C classes of this step; between
 them, inside `shard_map`, the rows of one device. S is the side of the canvas,
 Ch the number of image channels (1 or 3).
@@ -16,26 +16,26 @@ from paws_jax.parallel import mesh
 
 
 class Canvases(NamedTuple):
-  """Undistorted images with what augmentation needs to know of them."""
+  """Images before augmentation, with their sizes and ids."""
 
   # [n, S, S', Ch] uint8; the image lies in the upper left corner.
   image: jax.Array
   # [n, 2] int32: height and width of the image on its canvas.
   size: jax.Array
-  # [n] int32: which image of the training set; keys derive from it.
+  # [n] int32: rows of the training set, from which keys derive.
   id: jax.Array
 
 
 class HostBatch(NamedTuple):
-  """One step's images. First axes are spread over devices, unless noted."""
+  """The images of a step; first axes are sharded unless noted."""
 
   # B canvases; None for methods without unlabelled images.
   unlabelled: Canvases | None
   # N canvases, padded to a multiple of the devices with repetitions; None, as
   # all that follows, for methods without labelled images.
   support: Canvases | None
-  # [N padded] int32: which of its class's draws a support is; an image drawn
-  # twice is augmented differently each time.
+  # [N padded] int32: number of the draw of a support within its class; an image
+  # drawn twice is augmented differently each time.
   support_slot: jax.Array | None
   # [N padded] bool, False for padding; None when nothing is padded.
   support_mask: jax.Array | None
@@ -51,12 +51,12 @@ class Views(NamedTuple):
   # By the name of the view spec: [B, count, H, W, Ch] float32. Empty for
   # methods without unlabelled images.
   crops: dict[str, jax.Array]
-  # [B] int32: which images of the training set the crops are of.
+  # [B] int32: rows of the training set of the crops.
   ids: jax.Array | None = None
   # [N padded, V, H, W, Ch] float32 views of the supports; None, as all that
   # follows, for methods without labelled images.
   support: jax.Array | None = None
-  # [N padded] int32: which images of the training set the supports are.
+  # [N padded] int32: rows of the training set of the supports.
   support_ids: jax.Array | None = None
   # As in HostBatch.
   support_mask: jax.Array | None = None
@@ -65,7 +65,7 @@ class Views(NamedTuple):
 
 
 def batch_specs(batch: HostBatch | Views) -> HostBatch | Views:
-  """PartitionSpecs of a batch: first axes are spread, labels replicated."""
+  """Returns PartitionSpecs: first axes are sharded, labels replicated."""
   specs = jax.tree.map(lambda _: mesh.BATCH, batch)
   labels = (batch.support_labels, batch.class_ids)
   support_labels, class_ids = jax.tree.map(lambda _: mesh.REPLICATED, labels)

@@ -1,4 +1,4 @@
-"""Orders of epochs on the devices, each computed once while it is needed."""
+"""Orders of epochs on the devices, each computed once."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from paws_jax.parallel import mesh as mesh_lib
 
 
 class EpochOrders:
-  """Orders of epochs, each computed once while it is needed."""
+  """A cache of the orders of recent epochs."""
 
   def __init__(self, order: Callable[..., jax.Array]):
     self._order = order
     self._kept: dict[int, jax.Array] = {}
 
   def stack(self, first: int, count: int) -> jax.Array:
-    """Orders of `count` epochs from the first on: [count, n]."""
+    """Returns the orders of `count` epochs from the first on, [count, n]."""
     self._kept = {
       epoch: self._kept[epoch]
       if epoch in self._kept
@@ -54,7 +54,7 @@ class LabelledStream:
     )
 
   def stream(self, first_step: int, num_steps: int) -> sampling.LabelledStream:
-    """What `batch` needs for some steps from the first on."""
+    """Returns the inputs of `batch` for steps from the first on."""
     epoch, place = sampling.uniform_start(first_step, **self._sizes)
     count = sampling.num_orders(num_steps, **self._sizes)
     first_step, place = mesh_lib.replicate(
@@ -69,7 +69,7 @@ class LabelledStream:
     )
 
   def shapes(self, num_steps: int) -> sampling.LabelledStream:
-    """Shapes and dtypes of `stream`."""
+    """Returns shapes and dtypes of `stream`."""
     count = sampling.num_orders(num_steps, **self._sizes)
     rows = self._ids.shape
     return sampling.LabelledStream(

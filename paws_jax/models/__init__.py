@@ -89,6 +89,14 @@ ENCODERS: Mapping[str, _Trunk] = {
 }
 
 
+def _default_dtype(config: config_lib.Model) -> str:
+  """Returns the dtype of activations that a recipe names."""
+  if config.dtype != "auto":
+    return config.dtype
+  on_accelerator = jax.default_backend() in ("gpu", "tpu")
+  return "bfloat16" if on_accelerator else "float32"
+
+
 def create(
   section: config_lib.Model | Mapping[str, Any],
   *,
@@ -110,8 +118,8 @@ def create(
     The flax module.
 
   Raises:
-    TypeError: if `section` has an unknown field; it names it.
-    ValueError: if a field is out of its range.
+    TypeError: `section` has an unknown field.
+    ValueError: a field is out of its range.
   """
   config = fields.build(config_lib.Model, section, "model")
   fields.check(config, "model")
@@ -124,12 +132,7 @@ def create(
       f"model.zero_init_residual is True but model.name is {config.name!r}, "
       "whose blocks do not end in a BatchNorm: set it to False."
     )
-  if dtype is None:
-    dtype = config.dtype
-    if dtype == "auto":
-      on_accelerator = jax.default_backend() in ("gpu", "tpu")
-      dtype = "bfloat16" if on_accelerator else "float32"
-  dtype = jnp.dtype(dtype)
+  dtype = jnp.dtype(_default_dtype(config) if dtype is None else dtype)
   settings = batch_norm.LayerSettings(
     momentum=config.bn_momentum,
     dtype=dtype,

@@ -70,7 +70,7 @@ def test_batches_come_in_order_without_the_bad_ones(files):
   assert [batch.places.tolist() for batch in batches] == levels
   (place,) = batches[2].bad
   assert place == 4
-  assert "it is no image of a known format" in batches[2].bad[4]
+  assert "it is not an image of a known format" in batches[2].bad[4]
   assert not batches[0].bad
 
 

@@ -1,1 +1,1 @@
-"""Images that are read and decoded while training runs."""
+"""Reading and decoding of images during training, on the host."""

@@ -1,17 +1,17 @@
-"""From encoded images to RGB pixels, on square canvases of one size.
+"""Decoding of images to RGB pixels on square canvases of one size.
 
-`image` is the definition: Pillow's decoder, and the rules below. `plain_jpeg`
-does the same inside a TensorFlow graph, bit for bit, for the files that most
-data sets consist of, and leaves all others to `image`.
+`image` is the definition, by Pillow's decoder and the rules below. `plain_jpeg`
+gives the same bits in a TensorFlow graph for ordinary JPEG files, and leaves
+all others to `image`.
 
-- The contents decide what a file is, not its name. JPEG, PNG, WebP, BMP, GIF
-  and TIFF are read; Pillow's other decoders, some of which start programs, are
-  not used.
-- EXIF orientation is applied. Of an animation the first frame is taken.
-- Transparent pixels show white: that is what drawings with a transparent
-  ground are made for, and black would swallow their lines.
-- 16-bit grey becomes round(value / 257), so that 65,535 is 255. Integers of
-  another range, as TIFF may hold them, are refused: what is white is not known.
+- The contents determine the format, not the name. JPEG, PNG, WebP, BMP, GIF and
+  TIFF are read; Pillow's other decoders, some of which start programs, are not
+  used.
+- EXIF orientation is applied. An animation is represented by its first frame.
+- Transparent pixels become white, the ground for which most drawings are made;
+  on black their lines would vanish.
+- 16-bit gray becomes round(value / 257), so that 65,535 is 255. Integers of
+  other ranges, possible in TIFF, are refused, as the value of white is unknown.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 _ORIENTATION = 0x0112
-# Metadata of a JPEG that `plain_jpeg` looks at; beyond it, Pillow looks.
+# Bytes that `plain_jpeg` searches for metadata; longer headers are for Pillow.
 _HEADER_BYTES = 4096
 
 
 def canvas(
   content: bytes, *, name: str, canvas_size: int, max_pixels: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Decodes an image onto a square of its own.
+  """Decodes an image onto a square canvas.
 
   Args:
     content: the encoded image.
-    name: of the image, for messages.
+    name: name of the image, for messages.
     canvas_size: S; a larger image is reduced until its long side is S.
-    max_pixels: an image of more is refused before it is decoded.
+    max_pixels: a larger image is refused before it is decoded.
 
   Returns:
     uint8 [S, S, 3], the image in the upper left corner and zeros elsewhere;
     int32 [2], its height and width.
 
   Raises:
-    BadImageError: when there is no image in it, or not all of one.
+    BadImageError: the contents are not an image, or not a complete one.
   """
   pixels = image(content, name=name, max_pixels=max_pixels, fit=canvas_size)
   return on_canvas(pixels, canvas_size)
@@ -75,16 +75,16 @@ def image(
 
   Args:
     content: the encoded image.
-    name: of the image, for messages.
-    max_pixels: an image of more is refused before it is decoded.
-    fit: longest side of the result, 0: any. A larger image is reduced once,
-      with antialiasing, and by the decoder of JPEG as far as twice `fit`.
+    name: name of the image, for messages.
+    max_pixels: a larger image is refused before it is decoded.
+    fit: longest side of the result, 0: any. A larger image is reduced with
+      antialiasing, after the decoder of JPEG has reduced it to twice `fit`.
 
   Returns:
     uint8 [h, w, 3], upright RGB.
 
   Raises:
-    BadImageError: when there is no image in it, or not all of one.
+    BadImageError: the contents are not an image, or not a complete one.
   """
   return np.asarray(
     pillow_image(content, name=name, max_pixels=max_pixels, fit=fit)
@@ -94,7 +94,7 @@ def image(
 def pillow_image(
   content: bytes, *, name: str, max_pixels: int, fit: int = 0
 ) -> PIL.Image.Image:
-  """What `image` decodes, as Pillow's image in mode RGB."""
+  """Decodes an image as `image` does, to a Pillow image of mode RGB."""
   from PIL import Image
 
   # Damaged files make Pillow raise nearly anything: OSError, SyntaxError,
@@ -106,7 +106,7 @@ def pillow_image(
       raise errors.BadImageError(
         name,
         f"its header announces {height} x {width} pixels, more than "
-        f"data.max_pixels = {max_pixels} (raise that if it is meant)",
+        f"data.max_pixels = {max_pixels} (raise that to read it)",
       )
     return upright_rgb(opened, fit)
   except (errors.BadImageError, MemoryError):
@@ -121,23 +121,23 @@ def pillow_image(
 
 
 def _describe_contents(content: bytes) -> str:
-  """Why Pillow does not know it."""
+  """Returns the reason why Pillow does not recognize a file."""
   if not content:
     return "the file is empty"
   if content.lstrip()[:1] == b"<":
     return "it is text (HTML or XML), not an image"
   return (
-    f"it is no image of a known format ({len(content)} bytes, the first "
+    f"it is not an image of a known format ({len(content)} bytes, the first "
     f"{content[:8]!r})"
   )
 
 
 def upright_rgb(opened: PIL.Image.Image, fit: int) -> PIL.Image.Image:
-  """The first frame, turned as EXIF says, without transparency, as RGB.
+  """Converts the first frame to RGB, upright and without transparency.
 
   Args:
-    opened: of any mode.
-    fit: 0; or pixels, to which the longer side is reduced.
+    opened: image of any mode.
+    fit: pixels to which the longer side is reduced; 0: any size.
   """
   from PIL import Image
 
@@ -145,8 +145,8 @@ def upright_rgb(opened: PIL.Image.Image, fit: int) -> PIL.Image.Image:
   whole = (0, 0, *opened.size)
   if target != opened.size:
     # JPEG decodes to 1/2, 1/4 or 1/8 of the size in a fraction of the time.
-    # What is left to be reduced, by twice or more, hides the difference; its
-    # box tells where the last pixel of an odd side is only part of one.
+    # The remaining reduction, by twice or more, hides the difference; the box
+    # accounts for an odd side, whose last pixel is only part of one.
     drafted = opened.draft(None, (2 * target[0], 2 * target[1]))
     whole = drafted[1] if drafted else whole
   opened.load()
@@ -171,7 +171,7 @@ def upright_rgb(opened: PIL.Image.Image, fit: int) -> PIL.Image.Image:
 
 
 def _fitted_size(size: tuple[int, int], fit: int) -> tuple[int, int]:
-  """Width and height when the long side is at most `fit`; 0: as they are."""
+  """Returns width and height with a long side of at most `fit`; 0: any."""
   longest = max(size)
   if not fit or longest <= fit:
     return size
@@ -198,18 +198,18 @@ def _rgb(opened: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _gray_levels(opened: PIL.Image.Image) -> np.ndarray:
-  """uint8 [h, w] of 16 bits a pixel, however they are stored."""
+  """Converts 16-bit gray to uint8 [h, w]."""
   values = np.asarray(opened).astype(np.int64)
   # Mode "I" has 32 bits; Pillow up to version 11 opened 16-bit PNG with it.
   if opened.mode == "I" and opened.format != "PNG":
     raise ValueError("its pixels are signed or 32-bit integers, range unknown")
-  grey = ((np.clip(values, 0, 65535) + 128) // 257).astype(np.uint8)
+  gray = ((np.clip(values, 0, 65535) + 128) // 257).astype(np.uint8)
   # The value that a PNG declares transparent.
   transparent = opened.info.get("transparency")
   return (
-    grey
+    gray
     if transparent is None
-    else np.where(values == transparent, np.uint8(255), grey)
+    else np.where(values == transparent, np.uint8(255), gray)
   )
 
 
@@ -218,25 +218,25 @@ def plain_jpeg(
 ) -> tf.Tensor:
   """Decodes an ordinary JPEG in a TensorFlow graph.
 
-  Ordinary is a grey or three-component JPEG that fits on the canvas and whose
-  metadata do not ask for it to be turned.
+  An ordinary JPEG has one or three components, fits on the canvas, and has no
+  metadata that rotate it.
 
   Args:
     content: scalar string, the encoded image.
     canvas_size: S.
-    max_pixels: as for `image`.
+    max_pixels: as in `image`.
 
   Returns:
-    uint8 [h, w, 3], equal to what `image` gives; [0, 0, 3] for what is not
-    ordinary, which is left to `image`.
+    uint8 [h, w, 3], equal to the result of `image`; [0, 0, 3] for other files,
+    which are left to `image`.
 
   Raises:
-    tf.errors.InvalidArgumentError: when run, for some of what is no whole
-      JPEG; also left to `image`.
+    tf.errors.InvalidArgumentError: in the graph, for some incomplete files,
+      also left to `image`.
   """
   tf = tf_runtime.load()
 
-  # Asked first, since TensorFlow prints a line for each file that is none.
+  # Checked first, as TensorFlow prints a line for each other file.
   return tf.cond(
     tf.strings.substr(content, 0, 3) == b"\xff\xd8\xff",
     lambda: _jpeg_if_ordinary(content, canvas_size, max_pixels),
@@ -257,7 +257,7 @@ def _jpeg_if_ordinary(
   ordinary = fits & (shape[2] <= 3) & _stands_upright(content)
 
   def decode() -> tf.Tensor:
-    # Both options are what Pillow's decoder does.
+    # Both options are those of Pillow's decoder.
     return tf.io.decode_jpeg(
       content, channels=3, dct_method="INTEGER_ACCURATE", fancy_upscaling=True
     )
@@ -266,9 +266,10 @@ def _jpeg_if_ordinary(
 
 
 def _stands_upright(content: tf.Tensor) -> tf.Tensor:
-  """Whether metadata leave a JPEG as it is; in a graph.
+  """Whether a JPEG has no metadata that rotate it; in a graph.
 
-  A search for byte patterns, not a parser: metadata made to mislead it can.
+  It searches for byte patterns without parsing, so that crafted metadata can
+  mislead it.
   """
   tf = tf_runtime.load()
 

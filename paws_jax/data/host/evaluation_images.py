@@ -1,4 +1,4 @@
-"""Images as an evaluation sees them: resized, and cut out of the middle."""
+"""Images of an evaluation: resized, and cropped in the center."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
   import PIL.Image
 
 
-# Longest side that resizing may lead to: a line of one pixel by millions would
-# take all memory.
+# Longest side after resizing: an image of one by a million pixels would need
+# too much memory.
 _LONGEST_SIDE = 2**17
 _REMEDY = "Repair or remove it: an evaluation counts every image once"
 
 
 class EvaluationImages:
-  """Looks like a uint8 array [n, size, size, 3], but decodes when sliced.
+  """Images with the interface of an array [n, size, size, 3], read on access.
 
-  Each image is decoded whole, not from a training canvas, and cut as
-  torchvision's Resize and CenterCrop do on Pillow's images, bit for bit.
+  Each image is decoded at full size, not on a training canvas, and cropped as
+  by torchvision's Resize and CenterCrop of Pillow images, bit for bit.
 
-  An evaluation counts every example exactly once, so a bad test image is an
-  error whatever data.on_bad_image says. Labelled training images, which vote
-  for the others, may be left out: they come out black, and `readable` tells.
+  An evaluation counts every example exactly once, so that a bad test image is
+  an error whatever data.on_bad_image is. Labelled training images, which vote,
+  may be left out: they are black, and False in `readable`.
   """
 
   dtype = np.dtype(np.uint8)
@@ -50,15 +50,15 @@ class EvaluationImages:
     rows: np.ndarray | None = None,
     leave_out_bad: bool = False,
   ):
-    """Keeps the settings; nothing is read yet.
+    """Keeps the settings, without reading.
 
     Args:
       reader: encoded images.
-      resize: pixels of the short side before cutting.
-      size: side of the square that is cut.
-      max_pixels: an image of more is a bad one.
-      rows: int [n], the images to take of the reader; default all.
-      leave_out_bad: whether a bad one is listed in `unreadable` instead of
+      resize: short side in pixels before the crop.
+      size: side of the square crop.
+      max_pixels: a larger image is a bad one.
+      rows: int [n], rows of the reader; default all.
+      leave_out_bad: whether a bad image is listed in `unreadable` instead of
         being an error.
 
     Raises:
@@ -66,8 +66,8 @@ class EvaluationImages:
     """
     if not 0 < size <= resize:
       raise errors.InputError(
-        f"views.eval_resize is {resize} but {size} pixels are cut out of it: "
-        "set views.eval_resize to at least views.large_size."
+        f"views.eval_resize is {resize} but the crop has {size} pixels: set "
+        "views.eval_resize to at least views.large_size."
       )
     self._images = image_reader.ImageReader(
       reader,
@@ -75,7 +75,7 @@ class EvaluationImages:
       on_bad_image="error",
     )
     self._leave_out_bad = leave_out_bad
-    # Why each cannot be read, by place.
+    # Errors by place.
     self._bad: dict[int, errors.BadImageError] = {}
     self._others: dict[int, tuple[str, str]] = {}
     self._resize, self._size = resize, size
@@ -91,23 +91,23 @@ class EvaluationImages:
 
   @property
   def unreadable(self) -> dict[str, str]:
-    """Names of the bad images among those sliced so far, and the reasons."""
+    """Reasons of the bad images found so far, by name."""
     return dict(self._all_bad().values())
 
   @property
   def readable(self) -> np.ndarray:
-    """Bool [n]: False for images that were bad when last sliced."""
+    """Bool [n]: False for images that could not be read when last sliced."""
     readable = np.ones(len(self), bool)
     readable[list(self._all_bad())] = False
     return readable
 
   def share_unreadable(self, gather: Callable[[Any], list[Any]]) -> None:
-    """Learns of the bad images that other processes have met.
+    """Adds the bad images that other processes have found.
 
     Args:
-      gather: gives what every process gives, as `agreement.gather` does.
+      gather: gathers a value from all processes, as `agree.gather` does.
     """
-    own = [[place, *told] for place, told in self._told(self._bad)]
+    own = [[place, *reason] for place, reason in self._reasons(self._bad)]
     self._others = {
       place: (name, reason)
       for each in gather(own)
@@ -115,11 +115,11 @@ class EvaluationImages:
     }
 
   def _all_bad(self) -> dict[int, tuple[str, str]]:
-    """(name, reason) of the bad images that are known, by place."""
-    return self._others | dict(self._told(self._bad))
+    """Returns (name, reason) of all bad images, by place."""
+    return self._others | dict(self._reasons(self._bad))
 
   @staticmethod
-  def _told(
+  def _reasons(
     bad: Mapping[int, errors.BadImageError],
   ) -> Iterator[tuple[int, tuple[str, str]]]:
     for place, error in bad.items():
@@ -135,7 +135,7 @@ class EvaluationImages:
       uint8 [m, size, size, 3].
 
     Raises:
-      BadImageError: naming an image that cannot be read.
+      BadImageError: an image cannot be read.
     """
     chosen = np.arange(len(self))[places]
     if chosen.ndim != 1:
@@ -152,7 +152,7 @@ class EvaluationImages:
           ) from error
         self._bad[int(chosen[i])] = error
       else:
-        # A disk that failed once need not fail again.
+        # The disk may have failed only once.
         self._bad.pop(int(chosen[i]), None)
 
     # Pillow lets other threads run while it decodes and resizes.
@@ -162,7 +162,7 @@ class EvaluationImages:
     return cut
 
   def _read(self, row: int) -> np.ndarray:
-    """Decodes and cuts an image to uint8 [size, size, 3]."""
+    """Decodes and crops an image to uint8 [size, size, 3]."""
     pixels = self._images.image(row)
     reason = too_narrow(*pixels.shape[:2], resize=self._resize)
     if reason:
@@ -171,12 +171,12 @@ class EvaluationImages:
 
 
 def too_narrow(height: int, width: int, *, resize: int) -> str:
-  """Why an image cannot be evaluated though it can be read; "": it can.
+  """Returns the reason why a readable image cannot be evaluated, or "".
 
   Args:
-    height: of the whole image, in pixels.
-    width: likewise.
-    resize: pixels of the short side before cutting.
+    height: height of the image in pixels.
+    width: width of the image in pixels.
+    resize: short side in pixels before the crop.
   """
   if resize * max(height, width) <= _LONGEST_SIDE * min(height, width):
     return ""
@@ -189,11 +189,11 @@ def too_narrow(height: int, width: int, *, resize: int) -> str:
 def resize_and_crop(
   pixels: np.ndarray, *, resize: int, size: int
 ) -> np.ndarray:
-  """Resizes the short side and cuts a square out of the middle.
+  """Resizes the short side and crops a square in the center.
 
   Args:
     pixels: uint8 [h, w, 3].
-    resize: new length of the short side; that of the long one is rounded down.
+    resize: new length of the short side; the long side is rounded down.
     size: side of the square, at most `resize`.
 
   Returns:

@@ -1,4 +1,4 @@
-"""Single images out of a reader: decoded, remembered, or replaced."""
+"""Single images of a reader: decoding, substitutes and a cache."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from paws_jax import errors
 from paws_jax.data.host import decode
 from paws_jax.data.sources import catalog
 
-# Stands for an image that is not there.
+# Marks a missing image.
 NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 
 
 class ImageReader:
-  """Decodes images with Pillow, and finds substitutes for bad ones.
+  """Decoder of images with Pillow, with substitutes for bad ones.
 
   Attributes:
-    replaced: names of the images that could not be read, each with the name of
-      its substitute.
+    replaced: name of the substitute by name of the bad image.
   """
 
   def __init__(
@@ -41,7 +40,7 @@ class ImageReader:
       fit: longest side of a decoded image, 0: any.
 
     Raises:
-      ValueError: another `on_bad_image`.
+      ValueError: `on_bad_image` has another value.
     """
     if on_bad_image not in ("error", "skip"):
       raise errors.InputError(
@@ -57,8 +56,8 @@ class ImageReader:
     """Decodes a row to uint8 [h, w, 3]; raises BadImageError.
 
     Args:
-      row: of the reader.
-      content: what the reader gives for it, if it is at hand.
+      row: row of the reader.
+      content: the encoded image, if it is already read.
     """
     return decode.image(
       content or self.content(row),
@@ -68,7 +67,7 @@ class ImageReader:
     )
 
   def content(self, row: int) -> bytes:
-    """The encoded image of a row; raises BadImageError."""
+    """Reads the encoded image of a row; raises BadImageError."""
     try:
       return self.reader.read(row)
     except OSError as error:
@@ -78,17 +77,17 @@ class ImageReader:
   def image_or_substitute(
     self, row: int, candidates: Iterable[int]
   ) -> np.ndarray:
-    """Decodes a row, or the first of its candidates that can be read.
+    """Decodes a row, or the first readable one of its candidates.
 
     Args:
-      row: of the reader.
-      candidates: rows in the order in which they are tried.
+      row: row of the reader.
+      candidates: substitute rows, in the order in which they are tried.
 
     Returns:
       uint8 [h, w, 3].
 
     Raises:
-      BadImageError: with on_bad_image="error", or when nothing can be read.
+      BadImageError: no row can be read, or on_bad_image is "error".
     """
     try:
       return self.image(row)
@@ -106,13 +105,13 @@ class ImageReader:
     raise errors.BadImageError(
       first.name,
       first.reason,
-      remedy="No image that may stand in for it (a labelled one of its class, "
-      "or else an unlabelled one) can be read either: repair one, or remove it",
+      remedy="No possible substitute (a labelled image of its class, or for an "
+      "unlabelled one another) can be read either: repair one, or remove it",
     ) from first
 
 
 class Cache:
-  """Decoded images within a budget of bytes; the first to come stay."""
+  """A cache of the first decoded images within a budget of bytes."""
 
   def __init__(self, budget: int):
     self._budget = budget
@@ -121,11 +120,11 @@ class Cache:
     self.num_bytes = 0
 
   def get(self, row: int) -> np.ndarray:
-    """uint8 [h, w, 3]; [0, 0, 3] when it is not here."""
+    """Returns an image, uint8 [h, w, 3], or [0, 0, 3] if it is not cached."""
     return self._images.get(int(row), NO_IMAGE)
 
   def put(self, row: int, image: np.ndarray) -> np.ndarray:
-    """Keeps a copy if there is room, and gives the image back."""
+    """Keeps a copy if the budget allows it; returns the image."""
     with self._lock:
       fits = self.num_bytes + image.nbytes <= self._budget
       if image.size and fits and int(row) not in self._images:
@@ -135,12 +134,12 @@ class Cache:
 
 
 def rows_after(row: int, others: np.ndarray) -> Iterator[int]:
-  """All of the sorted rows `others` but `row`: those after it, then before."""
-  # Of the same type, or NumPy would convert all of them.
+  """Yields the sorted rows `others` cyclically after `row`, without it."""
+  # With equal dtypes NumPy does not convert the array.
   at = np.asarray(row, others.dtype)
   start = int(np.searchsorted(others, at, side="right"))
   for k in range(len(others)):
-    # No list of them: a pool may hold millions, of which the first will do.
+    # A generator: a pool may hold millions, of which the first often suffices.
     other = int(others[(start + k) % len(others)])
     if other != row:
       yield other

@@ -1,9 +1,8 @@
-"""Reads and decodes rows of a data set, in parallel and in order, with tf.data.
+"""Reads and decodes rows of a data set in parallel and in order, with tf.data.
 
-Nothing here knows of steps' contents or of devices: a plan says which rows each
-step takes, and out come their canvases in that order, however many threads
-worked on them. An image that cannot be read neither ends the stream nor moves
-what comes after it: in its place stands a substitute, or the run stops.
+A plan gives the rows of each step, and the stream their canvases in that order,
+with any number of threads. An image that cannot be read does not end the stream
+or shift later images: a substitute takes its place, or the run stops.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Loader:
-  """Streams of canvases, a batch for every step."""
+  """Reader of streams of canvases, with one batch per step."""
 
   def __init__(
     self,
@@ -50,17 +49,17 @@ class Loader:
     first_step: int,
     cache: image_reader.Cache | None = None,
   ) -> tf.data.Dataset:
-    """The canvases of step after step, without end.
+    """Returns an infinite stream of the canvases of each step.
 
     Args:
-      plan: the int32 [num_rows] rows of a step.
-      num_rows: n, of every step.
-      first_step: where to begin.
-      cache: decoded images to look in first.
+      plan: returns the int32 [num_rows] rows of a step.
+      num_rows: n, rows per step.
+      first_step: first step of the stream.
+      cache: cache of decoded images; None: there is none.
 
     Returns:
       A data set of (uint8 [n, S, S, 3], int32 [n, 2] sizes, int32 [n] rows).
-      A bad image has size [0, 0]: `mend` sees to it.
+      A bad image has size [0, 0]; `replace_bad` replaces it.
     """
     tf = tf_runtime.load()
     endless = np.iinfo(np.int64).max
@@ -97,18 +96,18 @@ class Loader:
     )
 
   def options(self) -> tf.data.Options:
-    """Of the whole pipeline: as many threads as asked for."""
+    """Returns options of tf.data for the entire pipeline."""
     tf = tf_runtime.load()
     options = tf.data.Options()
     options.deterministic = True
     options.threading.private_threadpool_size = self._num_threads
-    # Its pace is set by the device; tuning threads would only cost some.
+    # The device determines the pace; autotuning would only use threads.
     options.autotune.enabled = False
-    # Nor are batches to pile up behind our backs.
+    # No further batches are to be prefetched.
     options.experimental_optimization.inject_prefetch = False
     return options
 
-  def mend(
+  def replace_bad(
     self,
     images: np.ndarray,
     sizes: np.ndarray,
@@ -116,19 +115,19 @@ class Loader:
     *,
     candidates: Callable[[int], Iterable[int]],
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Puts substitutes where `stream` found bad images.
+    """Replaces the bad images of `stream` by substitutes.
 
     Args:
       images: uint8 [n, S, S, 3].
       sizes: int32 [n, 2], zeros for bad images.
       rows: int32 [n].
-      candidates: substitutes of a row, in the order in which to try them.
+      candidates: returns substitutes of a row, in the order of trial.
 
     Returns:
-      Images and sizes; the same arrays when all were good.
+      Images and sizes; the same arrays if no image is bad.
 
     Raises:
-      BadImageError: as `ImageReader.image_or_substitute`.
+      BadImageError: as in `ImageReader.image_or_substitute`.
     """
     bad = np.flatnonzero(sizes[:, 0] == 0)
     if not len(bad):
@@ -141,30 +140,30 @@ class Loader:
     return images, sizes
 
   def _with_paths(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows with the paths of their files, "" where they are in none."""
+    """Returns rows with the paths of their files, "" without a file."""
     reader = self._images.reader
     if isinstance(reader, catalog.Files):
       paths = [os.path.join(reader.root, reader.paths[row]) for row in rows]
     else:
       paths = [""] * len(rows)
-    # TensorFlow takes bytes as objects.
+    # TensorFlow needs bytes in an array of objects.
     encoded = np.array([os.fsencode(path) for path in paths], object)
     return rows.astype(np.int32), encoded
 
   def _load(
     self, row: tf.Tensor, path: tf.Tensor, cache: image_reader.Cache | None
   ) -> tf.Tensor:
-    """uint8 [h, w, 3]: from the cache, else decoded; [0, 0, 3] if bad."""
+    """Loads uint8 [h, w, 3] from cache or file; [0, 0, 3] for a bad image."""
     if cache is None:
-      return self._decoded(row, path)
+      return self._decode(row, path)
     image = _call_python(cache.get, row)
-    return self._unless_there(
+    return self._or_else(
       image,
-      lambda: _call_python(cache.put, row, self._decoded(row, path)),
+      lambda: _call_python(cache.put, row, self._decode(row, path)),
     )
 
-  def _decoded(self, row: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
-    """In the graph if possible: there no thread waits for Python's lock."""
+  def _decode(self, row: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
+    """Decodes in the graph if possible, without Python's lock."""
     tf = tf_runtime.load()
 
     @tf.autograph.experimental.do_not_convert
@@ -175,8 +174,8 @@ class Loader:
       )
       return image, content
 
-    # An error ends a data set: hence a data set for each image, which is empty
-    # after one.
+    # An error ends a data set: so each image has its own, which is empty after
+    # an error.
     nothing = tf.data.Dataset.from_tensors(
       (tf.constant(image_reader.NO_IMAGE), tf.constant(b""))
     )
@@ -188,8 +187,8 @@ class Loader:
       .take(1)
       .get_single_element()
     )
-    return self._unless_there(
-      image, lambda: _call_python(self._by_pillow, row, content)
+    return self._or_else(
+      image, lambda: _call_python(self._decode_with_pillow, row, content)
     )
 
   def _content(self, row: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
@@ -201,15 +200,15 @@ class Loader:
     )
     return tf.ensure_shape(content, ())
 
-  def _by_pillow(self, row: np.ndarray, content: bytes) -> np.ndarray:
-    """Decodes `content`; where it is empty, since that failed, reads it."""
+  def _decode_with_pillow(self, row: np.ndarray, content: bytes) -> np.ndarray:
+    """Decodes `content`; reads it first if it is empty after a failure."""
     try:
       return self._images.image(int(row), content)
     except errors.BadImageError:
-      # Found again, with its reason, where it can be dealt with.
+      # `replace_bad` finds the error again, with its reason.
       return image_reader.NO_IMAGE
 
-  def _unless_there(
+  def _or_else(
     self, image: tf.Tensor, otherwise: Callable[[], tf.Tensor]
   ) -> tf.Tensor:
     tf = tf_runtime.load()
@@ -221,7 +220,7 @@ class Loader:
 def _call_python(
   function: Callable[..., np.ndarray], *arguments: tf.Tensor
 ) -> tf.Tensor:
-  """An image that a Python function gives, as a node of a graph."""
+  """Calls a Python function that returns an image, in a graph."""
   tf = tf_runtime.load()
   image = tf.numpy_function(function, arguments, tf.uint8)
   return tf.ensure_shape(image, (None, None, 3))

@@ -326,7 +326,7 @@ class HostPipeline:
     """A batch of TensorFlow's as NumPy arrays, its bad images replaced."""
     # Views of TensorFlow's memory, which they keep alive: nothing is copied.
     images, sizes, rows = (np.asarray(memoryview(part)) for part in batch)
-    images, sizes = self._loader.mend(
+    images, sizes = self._loader.replace_bad(
       images, sizes, rows, candidates=candidates
     )
     return data.Canvases(image=images, size=sizes, id=rows)

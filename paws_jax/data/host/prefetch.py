@@ -1,4 +1,4 @@
-"""A thread that prepares the next items while the present one is used."""
+"""A thread that prepares the next items of an iterator."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
-# How often a thread that waits looks whether it should end.
+# Intervals at which waiting threads check whether to end.
 _POLL_SECONDS = 0.1
 _LOOK_SECONDS = 0.01
 
 
 class Prefetcher:
-  """Takes items from an iterator in a thread of its own, two ahead."""
+  """A prefetcher of two items of an iterator, in its own thread."""
 
   def __init__(self, items: Iterator[Any]):
     self._items = items
-    # One here and one in the thread's hands are two.
+    # One item in the queue and one in the thread.
     self._ready: queue.Queue = queue.Queue(maxsize=1)
     self._stopping = threading.Event()
     self._error: BaseException | None = None
@@ -27,17 +27,17 @@ class Prefetcher:
       target=self._run, name="prefetch", daemon=True
     )
     self._thread.start()
-    # A thread in the middle of native code must not see the interpreter end.
+    # The interpreter must not exit while the thread runs native code.
     atexit.register(self.close)
 
   def get(self, *, while_waiting: Callable[[], None] = lambda: None) -> Any:
-    """The next item.
+    """Returns the next item.
 
     Args:
-      while_waiting: called now and then until it is there.
+      while_waiting: called repeatedly until the item is ready.
 
     Raises:
-      Exception: what the iterator raised, as it was.
+      Exception: the exception of the iterator.
       StopIteration: after its last item.
       RuntimeError: after `close`.
     """
@@ -54,7 +54,7 @@ class Prefetcher:
     raise RuntimeError("the prefetcher has been closed")
 
   def close(self) -> None:
-    """Ends the thread and drops what it prepared."""
+    """Ends the thread and discards prepared items."""
     atexit.unregister(self.close)
     self._stopping.set()
     self._thread.join()
@@ -70,7 +70,7 @@ class Prefetcher:
       self._error = error
 
   def _hand_over(self, item: Any) -> bool:
-    """Waits for room; False when asked to stop."""
+    """Waits until the queue has room; returns False when stopped."""
     while not self._stopping.is_set():
       try:
         self._ready.put(item, timeout=_POLL_SECONDS)

@@ -1,7 +1,7 @@
-"""Which rows of a data set each step takes, and which devices hold them.
+"""The rows of a data set of each step.
 
-The draws are those of `sampling`, made on the CPU: where images are read on the
-host, it has to know their rows, and the accelerator is busy.
+The draws are those of `sampling`, computed on the CPU: a host that reads the
+images needs their rows, and the accelerator is busy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from paws_jax.parallel import mesh as mesh_lib
 
 
 class Supports(NamedTuple):
-  """The supports of a step, whole, on the host."""
+  """The supports of a step, for all devices, on the host."""
 
   # [N padded] int32 rows, slots; [N padded] bool, or None without padding.
   ids: np.ndarray
@@ -34,7 +34,7 @@ class Supports(NamedTuple):
   class_ids: np.ndarray
 
 
-# Compiled once, whatever the number of pipelines.
+# Compiled once for all pipelines.
 _draw_supports = jax.jit(
   sampling.class_balanced_indices,
   static_argnames=("classes_per_step", "images_per_class"),
@@ -44,7 +44,7 @@ _draw_labelled_order = jax.jit(sampling.labelled_order, static_argnums=0)
 
 
 class RowPlan:
-  """Rows of the unlabelled images and of the supports of every step."""
+  """Plan of the rows of unlabelled images and supports of every step."""
 
   def __init__(
     self,
@@ -85,18 +85,18 @@ class RowPlan:
 
   @property
   def steps_per_epoch(self) -> int:
-    """Whole batches in the pool."""
+    """Number of complete batches in the pool."""
     return len(self._pool) // self._batch_size
 
   def unlabelled(self, step: int) -> np.ndarray:
-    """Rows of the unlabelled images of a step: int32 [B]."""
+    """Returns the rows of the unlabelled images of a step, int32 [B]."""
     epoch, place = divmod(step, self.steps_per_epoch)
     first = place * self._batch_size
     order = self._order(_draw_order, len(self._pool), epoch)
     return self._pool[order[first : first + self._batch_size]]
 
   def supports(self, step: int) -> Supports:
-    """The supports of a step, padded as the in-memory pipeline does."""
+    """Returns the supports of a step, padded as in the in-memory pipeline."""
     return self._supports(step)
 
   def _draw_supports(self, step: int) -> Supports:
@@ -152,13 +152,13 @@ class RowPlan:
     return sampling.uniform_indices(stream, step=step, batch_size=batch_size)
 
   def same_class(self, row: int) -> Iterator[int]:
-    """The other labelled images of a labelled image's class, in turn."""
+    """Yields the other labelled images of the class of a labelled image."""
     ids, counts = self._index
     label = int(np.argmax((ids == row).any(axis=1)))
     return image_reader.rows_after(row, ids[label, : counts[label]])
 
   def from_pool(self, row: int) -> Iterator[int]:
-    """The other unlabelled images, in turn."""
+    """Yields the other unlabelled images."""
     return image_reader.rows_after(row, self._sorted_pool)
 
   def _epoch_order(
@@ -170,7 +170,7 @@ class RowPlan:
 
 
 def _own_cpu() -> jax.Device:
-  """The CPU of this process: another's cannot be used."""
+  """Returns the CPU device of this process."""
   try:
     return jax.local_devices(backend="cpu")[0]
   except RuntimeError as error:

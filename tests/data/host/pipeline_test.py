@@ -499,7 +499,7 @@ def test_skip_puts_a_substitute_and_shifts_nothing(root, num_devices, as_files):
 def test_what_nothing_can_stand_in_for_is_not_to_be_skipped(root, rows, named):
   _damage(root, *rows)
   pool = np.arange(12, NUM_IMAGES)
-  message = rf"^{named}\.png: it is text.* No image that may stand in for it"
+  message = rf"^{named}\.png: it is text.* No possible substitute"
   with (
     _pipeline(root, on_bad_image="skip", pool=pool) as pipeline,
     pytest.raises(errors.BadImageError, match=message) as caught,
