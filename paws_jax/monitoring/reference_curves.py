@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-import reprlib
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +20,6 @@ from etils import epath
 
 from paws_jax import config as config_lib
 from paws_jax import errors
-from paws_jax import text
 from paws_jax.config import upgrade
 from paws_jax.runs import metrics
 from paws_jax.runs import recipe as recipe_lib
@@ -32,10 +30,6 @@ CURVES = ("cross_entropy", "target_confidence", "soft_nn_top1")
 # Losses to compare where the first of these is missing because the method
 # minimizes another loss. Other methods report them without minimizing them.
 _OTHER_LOSSES = ("nt_xent", "suncet")
-
-# Share of a curve's points that must lie in the band. The mean is 95 %, but
-# neighboring points leave the band together.
-_MIN_SHARE_INSIDE = 0.75
 # Smallest half-width of a band, in nats or as a fraction.
 _MIN_HALF_WIDTH = 0.01
 # Number of points over which the variance is averaged, as few runs give a
@@ -44,7 +38,7 @@ _SMOOTHED_POINTS = 5
 
 # Fields that do not make another recipe: those that vary within a band, and
 # those of the computation of a step. `runs.recipe` ignores further fields.
-_IGNORED_FIELDS = (
+IGNORED_FIELDS = (
   "seed",
   "data.split_seed",
   "data.labels_file",
@@ -53,14 +47,12 @@ _IGNORED_FIELDS = (
   "train.steps_per_call",
 )
 # Paths of images; the runs of a band are from another machine.
-_PATH_FIELDS = (
+PATH_FIELDS = (
   "data.dir",
   "data.manifest",
   "data.unlabelled_dir",
   "data.test_dir",
 )
-# Number of different fields listed; the others are counted.
-_MOST_NAMED = 4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -273,86 +265,6 @@ def as_json(reference: Reference, made: Mapping[str, Any]) -> str:
       field: value
       for field, value in recipe.items()
       if recipe_lib.changes_training(field)
-      and field not in _IGNORED_FIELDS + _PATH_FIELDS
+      and field not in IGNORED_FIELDS + PATH_FIELDS
     }
   return json.dumps(stored | {"made": dict(made), "curves": curves}) + "\n"
-
-
-def verdict(rows: Sequence[Mapping[str, Any]], reference: Reference) -> str:
-  """Returns a line about the place of a run in the band, or beside a run.
-
-  Args:
-    rows: lines of the run's metrics.jsonl.
-    reference: the reference.
-  """
-  parts, missing, inside, compared = [], [], True, []
-  for name, curve in reference.curves.items():
-    steps, values = series(rows, name)
-    common = (steps >= curve.steps[0]) & (steps <= curve.steps[-1])
-    steps, values = steps[common], values[common]
-    if not len(steps):
-      missing.append(name)
-      continue
-    compared.append((steps[0], steps[-1]))
-    if curve.low is None:
-      other = np.interp(steps[-1], curve.steps, curve.mean)
-      parts.append(f"{name} {values[-1]:.3f} (reference {other:.3f})")
-      continue
-    low = np.interp(steps, curve.steps, curve.low)
-    high = np.interp(steps, curve.steps, curve.high)
-    above, below = np.mean(values > high), np.mean(values < low)
-    share = 1 - above - below
-    inside &= bool(share >= _MIN_SHARE_INSIDE)
-    where = "above" if above > below else "below"
-    parts.append(f"{name} {share:.0%}" + (f" ({where})" if share < 1 else ""))
-  if not parts:
-    return f"nothing to compare with {reference.name}: no step in common"
-  first, last = min(a for a, _ in compared), max(b for _, b in compared)
-  left_out = f"; no step in common: {', '.join(missing)}" if missing else ""
-  if reference.num_runs == 1:
-    return (
-      f"at step {last}, compared with {reference.name}: {', '.join(parts)}"
-      + (left_out)
-    )
-  total = max(curve.steps[-1] for curve in reference.curves.values())
-  return (
-    f"this run lies {'inside' if inside else 'OUTSIDE'} the band of "
-    f"{reference.num_runs} runs of {reference.name}, from step {first} to "
-    f"{last} of its {total}; points inside: {', '.join(parts)}{left_out}"
-  )
-
-
-def recipe_note(recipe: config_lib.Recipe, reference: Reference) -> str:
-  """Returns a line about differences between the recipes of run and reference.
-
-  The seed, the label draw and fields that do not change training are ignored.
-
-  Args:
-    recipe: recipe of the run.
-    reference: the reference.
-
-  Returns:
-    "" without differences, or where the recipe of the reference is unknown.
-  """
-  if reference.recipe is None:
-    return ""
-  same = (
-    _IGNORED_FIELDS
-    if reference.num_runs == 1
-    else _IGNORED_FIELDS + _PATH_FIELDS
-  )
-  found = recipe_lib.differences(reference.recipe, recipe)
-  # A different method comes first, as it matters most.
-  names = sorted(
-    found.keys() - set(same), key=lambda n: (n != "method.name", n)
-  )
-  if not names:
-    return ""
-  fields = []
-  for name in names:
-    there, here = map(reprlib.repr, found[name])
-    fields.append(f"{name} {here} (reference {there})")
-  return (
-    f"trained by another recipe than {reference.name}: "
-    f"{text.first_few(fields, most=_MOST_NAMED)}"
-  )

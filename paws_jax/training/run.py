@@ -19,6 +19,7 @@ from paws_jax import config as config_lib
 from paws_jax.config import upgrade
 from paws_jax.distributed import agree
 from paws_jax.distributed import lifecycle
+from paws_jax.monitoring import comparison
 from paws_jax.monitoring import monitor
 from paws_jax.monitoring import reference_curves
 from paws_jax.monitoring import rules
@@ -342,9 +343,9 @@ class TrainingRun:
       )
       print(f"\n{monitor.summary(rows)}")
       if reference is not None:
-        print(reference_curves.verdict(rows, reference))
+        print(comparison.verdict(rows, reference))
         recipe = config_lib.resolve(self._prepared.config)
-        if note := reference_curves.recipe_note(recipe, reference):
+        if note := comparison.recipe_note(recipe, reference):
           print(note)
 
   def _final(self) -> dict[str, np.ndarray]:

@@ -309,7 +309,7 @@ def test_class_names_that_clash_are_refused(classifier, name, problem):
 def test_a_class_of_unreadable_images_is_refused(classifier, tmp_path):
   paths = [tmp_path / "a.png", tmp_path / "b.png"]
   paths[0].write_text("no image")
-  with pytest.raises(errors.BadImageError, match=r"a\.png: it is no image"):
+  with pytest.raises(errors.BadImageError, match=r"a\.png: it is not an image"):
     classifier.add_class("new", paths[:1])
   images = image_list.ImageList(paths, classifier.preprocessing)
   with pytest.raises(errors.BadImageError, match="none of its 2 images can be"):

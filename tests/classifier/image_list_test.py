@@ -76,7 +76,7 @@ def test_batches_come_in_order_without_the_bad_ones(files):
 
 def test_without_skipping_a_bad_image_is_an_error(files):
   images = image_list.ImageList(files, GREY)
-  with pytest.raises(errors.BadImageError, match=r"4\.png: it is no image"):
+  with pytest.raises(errors.BadImageError, match=r"4\.png: it is not an image"):
     list(images.batches(3))
 
 

@@ -10,6 +10,7 @@ import pytest
 from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.config import upgrade
+from paws_jax.monitoring import comparison
 from paws_jax.monitoring import reference_curves
 from paws_jax.runs import metrics
 from paws_jax.runs import recipe as recipe_lib
@@ -90,43 +91,43 @@ def test_runs_that_are_all_the_same_have_a_band_all_the_same():
 
 
 def test_a_run_like_the_others_lies_inside(reference):
-  line = reference_curves.verdict(rows_of(77), reference)
+  line = comparison.verdict(rows_of(77), reference)
   assert line.startswith("this run lies inside the band of 4 runs of tiny, ")
   assert "\n" not in line
 
 
 def test_a_run_that_is_different_lies_outside(reference):
-  line = reference_curves.verdict(rows_of(77, shift=0.3), reference)
+  line = comparison.verdict(rows_of(77, shift=0.3), reference)
   assert "lies OUTSIDE the band" in line
   assert "cross_entropy 0% (above)" in line
   assert "soft_nn_top1 0% (below)" in line
 
 
 def test_a_longer_run_is_compared_as_far_as_the_reference_goes(reference):
-  line = reference_curves.verdict(rows_of(77, count=200), reference)
+  line = comparison.verdict(rows_of(77, count=200), reference)
   assert "lies inside" in line
 
 
 def test_a_shorter_run_says_what_was_compared(reference):
   short = [row for row in rows_of(77) if row["step"] <= 50]
-  line = reference_curves.verdict(short, reference)
+  line = comparison.verdict(short, reference)
   assert re.search(r"from step \d+ to 50 of its \d{4}; points", line)
   losses = [
     {k: row[k] for k in ("step", "cross_entropy") if k in row} for row in short
   ]
-  line = reference_curves.verdict(losses, reference)
+  line = comparison.verdict(losses, reference)
   assert line.endswith("; no step in common: soft_nn_top1")
 
 
 def test_two_runs_are_compared_at_the_last_step_in_common(tmp_path):
   save(tmp_path / "run", [row for row in rows_of(3) if row["step"] <= 50])
   found = reference_curves.find(str(tmp_path / "run"))
-  line = reference_curves.verdict(rows_of(3), found)
+  line = comparison.verdict(rows_of(3), found)
   assert line.startswith("at step 50, compared with ")
 
 
 def test_runs_with_nothing_in_common(reference):
-  line = reference_curves.verdict([{"step": 1, "loss": 2.0}], reference)
+  line = comparison.verdict([{"step": 1, "loss": 2.0}], reference)
   assert line.startswith("nothing to compare with tiny")
 
 
@@ -135,7 +136,7 @@ def test_another_run_has_curves_and_no_band(tmp_path):
   found = reference_curves.find(str(tmp_path / "run"))
   assert set(found.curves) == {"cross_entropy", "soft_nn_top1"}
   assert found.curves["cross_entropy"].low is None
-  line = reference_curves.verdict(rows_of(3), found)
+  line = comparison.verdict(rows_of(3), found)
   last = rows_of(3)[-2]["cross_entropy"]
   assert f"cross_entropy {last:.3f} (reference {last:.3f})" in line
   assert line.startswith(f"at step 1000, compared with {tmp_path / 'run'}: ")
@@ -152,7 +153,7 @@ def test_a_run_without_cross_entropy_is_compared_by_its_own_losses(tmp_path):
   assert set(made.curves) == {"nt_xent", "soft_nn_top1"}
   save(tmp_path / "run", renamed(5))
   found = reference_curves.find(str(tmp_path / "run"))
-  assert "nt_xent 0.1" in reference_curves.verdict(renamed(6), found)
+  assert "nt_xent 0.1" in comparison.verdict(renamed(6), found)
   # Of a run that has cross-entropy, NT-Xent is only watched.
   both = [{**row, "nt_xent": 1.0} for row in rows_of(5)]
   save(tmp_path / "paws", both)
@@ -164,7 +165,7 @@ def test_a_run_of_another_recipe_is_told_with_what_differs(tmp_path):
   save(tmp_path / "run", rows_of(3), recipe_of(optim__peak_lr=0.5))
   found = reference_curves.find(str(tmp_path / "run"))
   run = recipe_of(train__epochs=7, data__dir="/images", views__std=(0.5,))
-  assert reference_curves.recipe_note(run, found) == (
+  assert comparison.recipe_note(run, found) == (
     f"trained by another recipe than {tmp_path / 'run'}: "
     "data.dir '/images' (reference ''), optim.peak_lr 6.4 (reference 0.5), "
     "train.epochs 7 (reference 100), "
@@ -183,7 +184,7 @@ def test_of_many_differing_fields_the_method_and_a_few_are_named(tmp_path):
     method__temperature=0.5,
     views__num_small=0,
   )
-  note = reference_curves.recipe_note(run, found)
+  note = comparison.recipe_note(run, found)
   assert note.startswith(
     f"trained by another recipe than {tmp_path / 'run'}: "
     "method.name 'simclr' (reference 'paws'), data.image_size 8 (reference 0), "
@@ -211,7 +212,7 @@ def test_of_many_differing_fields_the_method_and_a_few_are_named(tmp_path):
 def test_what_changes_no_training_makes_no_other_recipe(change, reference):
   known = dataclasses.replace(reference, num_runs=1, recipe=recipe_of())
   assert recipe_of(**change) != recipe_of()
-  assert reference_curves.recipe_note(recipe_of(**change), known) == ""
+  assert comparison.recipe_note(recipe_of(**change), known) == ""
 
 
 def test_fields_that_are_newer_than_the_reference_have_their_defaults(
@@ -220,16 +221,16 @@ def test_fields_that_are_newer_than_the_reference_have_their_defaults(
   old = upgrade.write(recipe_of())
   del old["optim"]["b2"]
   known = dataclasses.replace(reference, recipe=upgrade.read(old))
-  assert reference_curves.recipe_note(recipe_of(), known) == ""
-  note = reference_curves.recipe_note(recipe_of(optim__b2=0.9), known)
+  assert comparison.recipe_note(recipe_of(), known) == ""
+  note = comparison.recipe_note(recipe_of(optim__b2=0.9), known)
   assert note.endswith(": optim.b2 0.9 (reference 0.999)")
 
 
 def test_a_reference_without_a_recipe_is_compared_without(reference, tmp_path):
-  assert reference_curves.recipe_note(recipe_of(), reference) == ""
+  assert comparison.recipe_note(recipe_of(), reference) == ""
   save(tmp_path / "run", rows_of(3))
   found = reference_curves.find(str(tmp_path / "run"))
-  assert reference_curves.recipe_note(recipe_of(seed=1), found) == ""
+  assert comparison.recipe_note(recipe_of(seed=1), found) == ""
 
 
 def test_a_run_with_a_damaged_recipe_is_refused(tmp_path):
@@ -260,8 +261,8 @@ def test_a_band_ships_its_recipe_without_seeds_and_places(
     stored
   )
   run = recipe_of(seed=2, data__dir="/mnt", optim__peak_lr=0.5)
-  assert reference_curves.recipe_note(run, found) == ""
-  assert reference_curves.recipe_note(recipe_of(), found) == (
+  assert comparison.recipe_note(run, found) == ""
+  assert comparison.recipe_note(recipe_of(), found) == (
     "trained by another recipe than tiny: optim.peak_lr 6.4 (reference 0.5)"
   )
 
@@ -277,7 +278,7 @@ def test_a_shipped_reference_is_found_by_name(reference, tmp_path, monkeypatch):
       np.testing.assert_allclose(
         getattr(found.curves[name], part), getattr(curve, part), atol=1e-5
       )
-  assert "lies inside" in reference_curves.verdict(rows_of(5), found)
+  assert "lies inside" in comparison.verdict(rows_of(5), found)
 
 
 def test_a_name_that_is_nothing_is_refused(tmp_path, monkeypatch):

@@ -309,8 +309,8 @@ def test_the_graph_raises_for_what_is_no_whole_jpeg():
   [
     (b"", "the file is empty"),
     (b"\n<!DOCTYPE html><html>", "it is text"),
-    (b"GARBAGE!" * 9, r"no image of a known format \(72 bytes, the first b'GA"),
-    (b"%!PS-Adobe-3.0 EPSF-3.0", "no image of a known format"),
+    (b"GARBAGE!" * 9, r"an image of a known format \(72 bytes, the first b'GA"),
+    (b"%!PS-Adobe-3.0 EPSF-3.0", "not an image of a known format"),
   ],
 )
 def test_what_is_no_image_is_refused_by_name(content, message):

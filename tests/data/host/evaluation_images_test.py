@@ -136,5 +136,7 @@ def test_a_line_is_not_blown_up_to_fill_the_memory(tmp_path):
 
 @pytest.mark.parametrize(("resize", "size"), [(27, 28), (0, 28), (28, 0)])
 def test_a_crop_larger_than_the_image_is_refused(files, resize, size):
-  with pytest.raises(ValueError, match=rf"eval_resize is {resize} but {size} "):
+  with pytest.raises(
+    ValueError, match=rf"eval_resize is {resize} but the crop has {size} "
+  ):
     _images(files, resize=resize, size=size)
