@@ -1,4 +1,4 @@
-"""What a report is made from: votes on a run's images, results, metrics."""
+"""Data of a report: votes on a run's images, results, metrics."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from paws_jax.runs import results
 from paws_jax.training import restore
 from paws_jax.training import save_classifier
 
-# Images of a part that are looked at. Choosing what to label compares each of
-# the unlabelled ones with each other: a second or two for so many. A ResNet-50
-# embeds some 15 a second on a laptop's CPU: minutes. And an accuracy is known
-# to about one percent.
+# Images of a part that are embedded. Choosing what to label compares all pairs
+# of unlabelled images: a second or two for so many. A ResNet-50 embeds some 15
+# a second on a laptop's CPU: minutes. An accuracy is known to about 1 %.
 MOST_IMAGES = 5000
 _MOST_SUGGESTIONS = 100
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evidence:
-  """What a report is made from.
+  """Data of a report.
 
   Attributes:
     class_names: K of them.
     temperature: τ of the vote.
     support_bank: the labelled images, a `support_bank.SupportBank`.
-    labelled: they, each judged by the others; None when there is only one.
+    labelled: the labelled images, each classified by the others; None when
+      there is only one.
     tested: test or else validation images; None without.
-    unlabelled: what was looked at of them; None without.
+    unlabelled: unlabelled images, or a sample; None without.
     suggestions: of the unlabelled ones, to be labelled next; None without.
     results: objects of results.json.
     metrics: lines of metrics.jsonl.
@@ -66,7 +66,7 @@ class Evidence:
 
 
 def gather(trained: restore.TrainedRun) -> Evidence:
-  """Embeds and judges the images of a run.
+  """Embeds the images of a run, and votes on them.
 
   Raises:
     errors.BadImageError: when an image cannot be read and must not be left out,
@@ -79,8 +79,8 @@ def gather(trained: restore.TrainedRun) -> Evidence:
     part = getattr(trained.experiment.dataset, name)
     if part is None or (name == "validation" and parts.get("test")):
       continue
-    looked_at = min(len(part), MOST_IMAGES)
-    print(f"looking at {looked_at} of {len(part)} {name} images ...")
+    count = min(len(part), MOST_IMAGES)
+    print(f"embedding {count} of {len(part)} {name} images ...")
     parts[name] = votes.vote_on_part(
       trained, support_bank, name, most=MOST_IMAGES
     )

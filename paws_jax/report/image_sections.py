@@ -1,4 +1,4 @@
-"""Sections of a report that show images, with the supports that voted."""
+"""Sections of a report that show images with the supports that voted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def examples(evidence: evidence_lib.Evidence) -> page.Section | None:
   ]
   if judged is evidence.tested:
     wrong = order[judged.classes[order] != judged.labels[order]]
-    groups.append(("Wrong, and most certain of it", wrong[:_MOST_UNCERTAIN]))
+    groups.append(("Most certain errors", wrong[:_MOST_UNCERTAIN]))
   return page.Section(
     "examples",
     "Most and least certain",
@@ -53,7 +53,7 @@ def examples(evidence: evidence_lib.Evidence) -> page.Section | None:
 def doubtful(evidence: evidence_lib.Evidence) -> page.Section:
   """Labelled images whose label may be wrong."""
   alone = int((evidence.counts == 1).sum())
-  title = "Labels to look at again"
+  title = "Labels to check"
   note = ""
   if alone:
     note = (
@@ -71,18 +71,16 @@ def doubtful(evidence: evidence_lib.Evidence) -> page.Section:
   if not len(found):
     text = (
       "The other labelled images agree with every label. The network was "
-      "trained on these labels, so it overlooks wrong ones that it has learnt "
-      "by heart."
+      "trained on these labels and may have memorized wrong ones."
     )
     return page.Section("labels", title, (text,), note=note)
   text = (
-    f"{len(found):,} of {len(judged):,} labelled images would be named "
-    "differently by the other labelled images, without their own vote. This "
-    "is a hint, not a verdict: some of these labels are wrong, others are "
-    "right and their images unusual."
+    f"{len(found):,} of {len(judged):,} labelled images get another class "
+    "from the vote of the other labelled images. This is only a hint: some of "
+    "these labels are wrong; others are right, and their images unusual."
   )
   if len(found) > _MOST_DOUBTFUL:
-    text += f" The clearest {_MOST_DOUBTFUL} are shown."
+    text += f" The {_MOST_DOUBTFUL} clearest are shown."
   cards = _cards(evidence, judged, found[:_MOST_DOUBTFUL])
   return page.Section(
     "labels", title, (text,), groups=(("", cards),), note=note
@@ -90,11 +88,11 @@ def doubtful(evidence: evidence_lib.Evidence) -> page.Section:
 
 
 def next_labels(evidence: evidence_lib.Evidence) -> page.Section:
-  """Unlabelled images whose labels would tell most."""
+  """Unlabelled images whose labels would help most."""
   title = "What to label next"
   pool, suggestions = evidence.unlabelled, evidence.suggestions
   if pool is None or suggestions is None or not len(suggestions.rows):
-    text = "There are no unlabelled images that would tell anything new."
+    text = "The label of no unlabelled image would add information."
     if pool is None:
       text = "There are no unlabelled images."
     return page.Section("next", title, (text,))
@@ -104,13 +102,12 @@ def next_labels(evidence: evidence_lib.Evidence) -> page.Section:
     "next",
     title,
     (
-      "Each of these, in this order, is the image whose label would bring the "
-      "undecided images closest to something labelled: images with a divided "
-      "vote count more, and those near a labelled image or an earlier "
-      "suggestion count less.",
-      f"{pool.title} were looked at; {len(suggestions.rows):,} suggestions, "
-      f"of which {len(rows)} are shown here, stand in label_next.csv beside "
-      "this page.",
+      "The images whose labels would help most, in this order: each brings the "
+      "undecided images closest to a labelled one. Images with a divided vote "
+      "count more; those near a labelled image or an earlier suggestion count "
+      "less.",
+      f"{pool.title} were inspected. label_next.csv beside this page lists "
+      f"{len(suggestions.rows):,} suggestions; {len(rows)} are shown here.",
     ),
     groups=(("", _cards(evidence, pool, rows, reasons)),),
   )
@@ -129,10 +126,10 @@ def reason(evidence: evidence_lib.Evidence, place: int) -> str:
   else:
     text = f"mostly {text}"
   if pool.novelty[row] > np.quantile(pool.novelty, 0.9):
-    text += "; among the tenth least like any labelled image"
+    text += "; among the 10% least similar to any labelled image"
   count = int(evidence.suggestions.stands_for[place])
   if count > 1:
-    text += f"; stands for {count:,} similar images"
+    text += f"; represents {count:,} similar images"
   return text
 
 

@@ -1,4 +1,4 @@
-"""Which labels to look at again, and which images to label next."""
+"""Labels to check, and images to label next."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NOTHING = 1e-5
 def doubtful(
   probabilities: np.ndarray, labels: np.ndarray, counts: np.ndarray
 ) -> np.ndarray:
-  """Labelled images that the other labelled images would name differently.
+  """Finds labelled images whose label the other labelled images contradict.
 
   Args:
     probabilities: float [n, K], the vote of the others for each image.
@@ -40,9 +40,9 @@ class Suggestions:
   """Images to label, in this order.
 
   Attributes:
-    rows: int [m], of the images looked at; any first few are as good a choice
+    rows: int [m], of the images given; any first few are as good a choice
       for fewer labels.
-    stands_for: int [m], images looked at, itself included, that resemble this
+    stands_for: int [m], images given, itself included, that resemble this
       one more than any labelled image and any other suggestion.
   """
 
@@ -57,14 +57,14 @@ def next_to_label(
   *,
   most: int,
 ) -> Suggestions:
-  """Chooses images whose labels would tell most about the undecided ones.
+  """Chooses images whose labels would help most with the undecided ones.
 
   A labelled image informs the images that resemble it. The sum, over all
   images, of entropy times the cosine similarity to the nearest labelled image
   is to become as large as possible: this asks for uncertain images, for many
   alike, and for none twice (facility location). Greedy choices reach at least
   1 - 1/e of the best (Nemhauser, Wolsey and Fisher, 1978); a gain only shrinks
-  as images are chosen, so most need not be computed anew (Minoux, 1978).
+  as images are chosen, so most need not be computed again (Minoux, 1978).
 
   Args:
     embeddings: float [n, D] of unlabelled images.

@@ -1,4 +1,4 @@
-"""The sections of a report, out of what the vote says of a run's images."""
+"""Sections of a report on the vote for a run's images."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def sections(
 
 
 def accuracy(evidence: evidence_lib.Evidence) -> page.Section:
-  """A row for everything that was measured."""
+  """A row for each protocol that was measured."""
   found = report_accuracy.accuracies(evidence.results)
   rows = tuple(
     (
@@ -54,12 +54,12 @@ def accuracy(evidence: evidence_lib.Evidence) -> page.Section:
   columns = ("protocol", "top-1", "95% interval", "top-5", "images", "step")
   text = (
     "The newest result of each protocol. Soft nearest neighbors is a vote of "
-    "all labelled images, each weighted by how much it resembles the image; "
-    "the rest of this page goes by that vote. Leave-one-out judges each "
-    "labelled image by the others. Intervals are Wilson's.",
+    "all labelled images, each weighted by its similarity to the image; the "
+    "rest of this page shows that vote. Leave-one-out classifies each labelled "
+    "image by the vote of the others. Intervals are Wilson's.",
   )
   if not found:
-    text = ("The run has no result yet: it is written at the end of training.",)
+    text = ("The run has no result yet: results are written after training.",)
   table = page.Table(columns, rows) if found else None
   return page.Section("accuracy", "Accuracy", text, table=table)
 
@@ -83,7 +83,7 @@ def training(evidence: evidence_lib.Evidence) -> page.Section | None:
 
 
 def confusion(evidence: evidence_lib.Evidence) -> page.Section | None:
-  """Which classes are taken for which."""
+  """The confusion matrix and the most frequent errors."""
   known, names = evidence.known, evidence.class_names
   if known is None:
     return None
@@ -91,8 +91,8 @@ def confusion(evidence: evidence_lib.Evidence) -> page.Section | None:
   right = len(known) - int(wrong.sum())
   text = [
     f"{known.title}: {right:,} of {len(known):,} "
-    f"({page.percent(right / len(known))}) are given their own class by "
-    "the vote."
+    f"({page.percent(right / len(known))}) are classified correctly by the "
+    "vote."
   ]
   # With thousands of classes, the whole matrix would take gigabytes.
   group, drawn = np.arange(len(names)), list(names)
@@ -105,8 +105,8 @@ def confusion(evidence: evidence_lib.Evidence) -> page.Section | None:
     group[shown] = np.arange(len(shown))
     drawn = [*(names[k] for k in shown), "others"]
     text.append(
-      f"Of {len(names):,} classes the {len(shown)} with most errors are drawn; "
-      "the last row and column are all others together."
+      f"The {len(shown)} of {len(names):,} classes with the most errors are "
+      "shown; the last row and column combine all others."
     )
   return page.Section(
     "confusion",
@@ -138,7 +138,7 @@ def _pairs(
     (names[i], names[j], f"{count:,} of {totals[i]:,}")
     for (i, j), count in zip(pairs.T[order], counts[order], strict=True)
   )
-  columns = ("class", "most often taken for", "images")
+  columns = ("true class", "predicted class", "images")
   return page.Table(columns, rows) if rows else None
 
 
@@ -160,9 +160,11 @@ def classes(evidence: evidence_lib.Evidence) -> page.Section:
   if evidence.unlabelled is not None:
     won = np.bincount(evidence.unlabelled.classes, minlength=len(names))
     shares = won / len(evidence.unlabelled)
-    columns["share of the unlabelled"] = list(map(page.percent, shares))
+    columns["share of unlabelled images"] = list(map(page.percent, shares))
   if len(names) > _MOST_CLASSES:
-    text = (f"Of {len(names):,} classes, {_MOST_CLASSES} with most errors.",)
+    text = (
+      f"The {_MOST_CLASSES} of {len(names):,} classes with the most errors.",
+    )
     order = order[:_MOST_CLASSES]
   else:
     order.sort()
@@ -199,13 +201,13 @@ def embedding_map(evidence: evidence_lib.Evidence) -> page.Section:
   )
   dots, meaning = _dots(evidence)
   text = (
-    f"A ring is a labelled image{meaning}. Images that resemble each other for "
-    "the encoder lie close together; distances between far groups mean little.",
+    f"Rings are labelled images{meaning}. Images that are similar for the "
+    "encoder lie close together; distances between distant groups mean little.",
   )
   total = len(rings.classes) + len(dots.classes)
   most = figures.MOST_POINTS
   if total > most:
-    text += (f"Of {total:,} images at most {most:,} are drawn.",)
+    text += (f"At most {most:,} of {total:,} images are shown.",)
   return page.Section(
     "map",
     "Map of the embeddings",
@@ -218,20 +220,20 @@ def embedding_map(evidence: evidence_lib.Evidence) -> page.Section:
 def _dots(
   evidence: evidence_lib.Evidence,
 ) -> tuple[figures.Points, str]:
-  """The other images of the map, and what they mean, in words."""
+  """The unlabelled or test images of the map, and a text about them."""
   pool, tested = evidence.unlabelled, evidence.tested
   if pool is not None:
     meaning = (
-      ", a dot an unlabelled one in the color of the class that won its vote"
+      ", dots are unlabelled images in the color of the class that won the vote"
     )
     chosen = evidence.suggestions.rows[: image_sections.MOST_NEXT]
     if len(chosen):
-      meaning += ", a cross one that this page suggests to label next"
+      meaning += ", crosses are images that this page suggests to label next"
     points = figures.Points("unlabelled", pool.embeddings, pool.classes, chosen)
     return points, meaning
   if tested is not None:
     points = figures.Points(tested.kind, tested.embeddings, tested.labels)
-    meaning = f", a dot one of the {tested.kind} in the color of its class"
+    meaning = f", dots are {tested.kind} in the color of their class"
     return points, meaning
   support_bank = evidence.support_bank
   return figures.Points(

@@ -1,4 +1,4 @@
-"""What the labelled images say of others, and of each other."""
+"""The vote of the labelled images on other images, and on each other."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class VotedImages:
 
   Attributes:
     part: where they are from.
-    kind: what a reader calls them: "test images".
+    kind: in words: "test images".
     rows: int [n], their places in the part.
     embeddings: float32 [n, D].
     probabilities: float32 [n, K].
     novelty: float32 [n], 1 - cosine similarity to the nearest labelled image.
     num_unreadable: images left out because they cannot be read.
-    leave_one_out: whether they are the labelled images themselves, each judged
-      by the others; then they are those of the bank, in its order.
+    leave_one_out: whether they are the labelled images themselves, in the order
+      of the support bank, each classified by the others.
   """
 
   part: dataset.LabelledImages
@@ -65,19 +65,19 @@ class VotedImages:
 
   @property
   def title(self) -> str:
-    """What they are, in words that start a sentence."""
-    total, looked = len(self.part), len(self) + self.num_unreadable
+    """Number and kind, as the start of a sentence."""
+    total, inspected = len(self.part), len(self) + self.num_unreadable
     text = f"{len(self):,} {self.kind}"
-    if looked < total:
-      text += f" drawn out of {total:,}"
+    if inspected < total:
+      text += f" sampled from {total:,}"
     if self.leave_one_out:
-      text += ", each judged by the others"
+      text += ", each classified by the others"
     if self.num_unreadable:
       text += f" ({self.num_unreadable:,} more cannot be read)"
     return text
 
   def name(self, place: int) -> str:
-    """What a reader calls an image."""
+    """Name of an image."""
     return self.part.name(int(self.rows[place]))
 
   def images(self, places: np.ndarray) -> np.ndarray:
@@ -88,7 +88,7 @@ class VotedImages:
 def vote_on_labelled(
   trained: restore.TrainedRun, support_bank: Any
 ) -> VotedImages | None:
-  """The labelled images, each judged by the others; None when there is one.
+  """Votes on the labelled images by the others; None when there is one.
 
   Args:
     trained: the run.
@@ -118,13 +118,13 @@ def vote_on_labelled(
 def vote_on_part(
   trained: restore.TrainedRun, support_bank: Any, name: str, *, most: int
 ) -> VotedImages | None:
-  """Embeds and judges images.
+  """Embeds images of a part, and votes on them.
 
   Args:
     trained: the run.
     support_bank: its `support_bank.SupportBank`.
     name: "validation", "test" or "unlabelled".
-    most: of more images, so many are drawn, by the run's seed.
+    most: images to sample, by the run's seed, where there are more.
 
   Returns:
     None when there are none, or none that can be read.
@@ -170,7 +170,7 @@ def voters(
   temperature: float,
   most: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The labelled images that have the greatest share in some votes.
+  """Finds the labelled images with the greatest shares of some votes.
 
   Args:
     judged: the images voted on.
@@ -180,7 +180,7 @@ def voters(
     most: voters to name for each.
 
   Returns:
-    (places in the bank int [m, k], shares [m, k]), the greatest first.
+    (places in the support bank int [m, k], shares [m, k]), the greatest first.
   """
   places = np.asarray(places, int)
   supports = support_bank.embeddings

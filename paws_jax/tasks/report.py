@@ -1,4 +1,4 @@
-"""`--task=report`: one HTML page about a run, and what to label next."""
+"""`--task=report`: an HTML page about a run, and images to label next."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SUGGESTIONS = "label_next.csv"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReportInputs:
-  """A run, and where its report goes."""
+  """A run, and the path of its report."""
 
   trained: restore.TrainedRun
   page: epath.Path
@@ -81,7 +81,7 @@ def run(prepared: ReportInputs) -> int:
 def page(
   trained: restore.TrainedRun, evidence: evidence_lib.Evidence
 ) -> page_lib.Page:
-  """What the page shows."""
+  """The content of the page."""
   dataset, total = trained.experiment.dataset, trained.experiment.total_steps
   classes = len(evidence.class_names)
   labels = len(evidence.support_bank)
@@ -102,12 +102,12 @@ def page(
     headline = page_lib.percent(known.top1)
     low, high = (page_lib.percent(x) for x in known.interval)
     text = (
-      f"of {known.count:,} {known.part} images are given their own class by "
+      f"of {known.count:,} {known.part} images are classified correctly by "
       f"{known.protocol} (95% interval {low} to {high})"
     )
   today = datetime.date.today().isoformat()
   return page_lib.Page(
-    title=f"{dataset.name}: what {labels:,} labels tell",
+    title=f"{dataset.name}: report on {labels:,} labels",
     headline=headline,
     headline_text=text,
     facts=tuple(facts),

@@ -135,7 +135,9 @@ def test_confusions_are_counted():
   tested = judged("test", labels, votes(predicted, 3))
   made = evidence(tested=tested)
   section = sections_lib.confusion(made)
-  assert "6 test images: 3 of 6 (50.0%) are given" in text(section)
+  assert "6 test images: 3 of 6 (50.0%) are classified correctly" in text(
+    section
+  )
   assert section.table.rows == (
     ("class 0", "class 1", "2 of 3"),
     ("class 1", "class 2", "1 of 2"),
@@ -143,7 +145,7 @@ def test_confusions_are_counted():
   rows = sections_lib.classes(made).table
   assert rows.columns == (
     *("class", "labelled", "test images", "right", "95% interval"),
-    "share of the unlabelled",
+    "share of unlabelled images",
   )
   assert rows.rows[0] == (
     *("class 0", "2", "3", "33.3%", "6.1% to 79.2%", "33.3%"),
@@ -152,7 +154,7 @@ def test_confusions_are_counted():
 
 def test_without_test_images_the_labelled_ones_serve():
   made = evidence(tested=None)
-  assert "6 labelled images, each judged by the others" in text(
+  assert "6 labelled images, each classified by the others" in text(
     sections_lib.confusion(made)
   )
   assert "12 unlabelled images" in text(image_sections.examples(made))
@@ -168,9 +170,9 @@ def test_without_unlabelled_images():
     image_sections.next_labels(made)
   )
   assert "unlabelled" not in text(sections_lib.embedding_map(made))
-  assert "one of the test images" in text(sections_lib.embedding_map(made))
+  assert "dots are test images" in text(sections_lib.embedding_map(made))
   columns = sections_lib.classes(made).table.columns
-  assert "share of the unlabelled" not in columns
+  assert "share of unlabelled images" not in columns
 
 
 def test_with_nothing_but_labelled_images_of_single_classes():
@@ -204,12 +206,12 @@ def test_many_classes(num_classes, monkeypatch):
   assert counts.sum() == 60
   assert names[-1] == "others"
   assert counts[names.index("class 30"), names.index("class 7")] == 1
-  assert f"Of {num_classes:,} classes the 39" in text(section)
+  assert f"The 39 of {num_classes:,} classes" in text(section)
   section = sections_lib.classes(made)
   assert section.folded
   assert len(section.table.rows) == min(num_classes, 200)
   if num_classes > 200:
-    assert f"Of {num_classes:,} classes, 200" in text(section)
+    assert f"The 200 of {num_classes:,} classes" in text(section)
     assert section.table.rows[0][0] == "class 30"
     # Classes without a test image say nothing about it.
     assert section.table.rows[-1][2:] == ("0", "", "")
@@ -229,7 +231,7 @@ def test_examples_are_ranked_and_marked():
   assert [c.name for c in groups["Least certain"]] == [
     f"test {i}" for i in (5, 4, 6, 3)
   ]
-  wrong = groups["Wrong, and most certain of it"]
+  wrong = groups["Most certain errors"]
   assert [card.name for card in wrong] == ["test 7", "test 6", "test 5"]
   assert {card.mark for card in wrong} == {"wrong"}
   assert [card.mark for card in groups["Most certain"]] == [
@@ -257,7 +259,7 @@ def test_doubtful_labels_are_a_hint():
   # An image does not vote for itself.
   assert "labelled 2" not in [voter.name for voter in cards[0].voters]
   assert "1 of 6 labelled images" in text(section)
-  assert "hint, not a verdict" in text(section)
+  assert "only a hint" in text(section)
   assert "A class with a single labelled image could not" in section.note
 
 
@@ -276,7 +278,7 @@ def test_many_doubtful_labels_are_cut_and_that_is_said():
   section = image_sections.doubtful(made)
   assert len(section.groups[0][1]) == 24
   assert "30 of 30" in text(section)
-  assert "The clearest 24 are shown." in text(section)
+  assert "The 24 clearest are shown." in text(section)
 
 
 def test_suggestions_have_reasons():
@@ -285,8 +287,8 @@ def test_suggestions_have_reasons():
   pool.probabilities[4] = (0.1, 0.5, 0.4)
   pool.novelty[4] = 0.9
   assert image_sections.reason(made, 0) == (
-    "undecided between class 1 (50.0%) and class 2 (40.0%); among the tenth "
-    "least like any labelled image; stands for 3 similar images"
+    "undecided between class 1 (50.0%) and class 2 (40.0%); among the 10% "
+    "least similar to any labelled image; represents 3 similar images"
   )
   assert image_sections.reason(made, 1) == "mostly class 2 (60.0%)"
   section = image_sections.next_labels(made)
@@ -294,11 +296,14 @@ def test_suggestions_have_reasons():
     "unlabelled 4",
     "unlabelled 2",
   ]
-  assert "12 unlabelled images were looked at; 2 suggestions" in text(section)
+  assert (
+    "12 unlabelled images were inspected. label_next.csv beside this page "
+    "lists 2 suggestions"
+  ) in text(section)
 
 
 def test_suggestions_that_would_tell_nothing():
   nothing = label_advice.Suggestions(np.zeros(0, int), np.zeros(0, int))
   made = evidence(suggestions=nothing)
-  assert "anything new" in text(image_sections.next_labels(made))
+  assert "would add information" in text(image_sections.next_labels(made))
   assert "cross" not in text(sections_lib.embedding_map(made))

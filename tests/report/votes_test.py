@@ -106,7 +106,7 @@ def test_of_many_images_some_are_drawn_by_the_seed(support_bank):
     judged.images(np.array([2, 0])), images.images.rows[judged.rows[[2, 0]]]
   )
   assert judged.title == (
-    f"{len(judged)} unlabelled images drawn out of 100 "
+    f"{len(judged)} unlabelled images sampled from 100 "
     f"({judged.num_unreadable} more cannot be read)"
   )
 
@@ -141,7 +141,9 @@ def test_labelled_images_are_judged_by_the_others(support_bank):
   np.add.at(votes, (np.arange(2)[:, None], LABELS[indices]), shares)
   np.testing.assert_allclose(votes, judged.probabilities[[4, 0]], atol=1e-5)
   assert np.all(np.diff(shares, axis=1) <= 0)
-  assert judged.title.startswith("5 labelled images, each judged by the others")
+  assert judged.title.startswith(
+    "5 labelled images, each classified by the others"
+  )
 
 
 def test_a_single_labelled_image_cannot_be_judged():

@@ -144,18 +144,18 @@ def test_the_page_of_a_run(digits):
   reader = report_page_test.check(page)
   assert "50.0%" in reader.texts
   assert (
-    "of 360 test images are given their own class by soft nearest neighbors "
+    "of 360 test images are classified correctly by soft nearest neighbors "
     "(95% interval 44.9% to 55.1%)"
   ) in reader.texts
-  assert "digits: what 20 labels tell" in reader.texts
+  assert "digits: report on 20 labels" in reader.texts
   # The recipe has 10 steps; how many were looked at is said.
   assert f"{STEP} of 10: the run is not finished" in reader.texts
-  assert any("200 test images drawn out of 360" in t for t in reader.texts)
+  assert any("200 test images sampled from 360" in t for t in reader.texts)
   assert any("200 unlabelled images drawn" in t for t in reader.texts)
   for title in (
     *("Accuracy", "Training", "Confusion matrix", "Classes"),
     *("Map of the embeddings", "Most and least certain"),
-    *("Labels to look at again", "What to label next"),
+    *("Labels to check", "What to label next"),
   ):
     assert reader.texts.count(title) == 2
   sources = reader.values("src")
@@ -191,7 +191,8 @@ def test_own_images_with_names_that_look_like_html(own_page):
   # No test images, no results: the labelled images serve, and it is said.
   assert "No accuracy has been measured yet." in reader.texts
   assert any(
-    "6 labelled images, each judged by the others" in t for t in reader.texts
+    "6 labelled images, each classified by the others" in t
+    for t in reader.texts
   )
   assert any(
     "9 unlabelled images (1 more cannot be read)" in t for t in reader.texts
