@@ -85,8 +85,8 @@ class Runner:
     # Compiled once: an experiment's own would be again for each.
     self._embed = self._embed or built.embed
     built = dataclasses.replace(built, embed=self._embed)
-    params, model_state, spent = self._pretrained(cell, config, built)
-    found = self._measure(config, built, params, model_state)
+    params, batch_stats, spent = self._pretrained(cell, config, built)
+    found = self._measure(config, built, params, batch_stats)
     row = dataclasses.asdict(cell) | {
       "dataset": built.dataset.name,
       "split_hash": built.dataset.split.hash,
@@ -98,13 +98,13 @@ class Runner:
         workdir=epath.Path(),
         experiment=built,
         params=params,
-        model_state=model_state,
+        batch_stats=batch_stats,
         step=built.total_steps,
       )
-      params, model_state, more = self._fine_tune(done)
+      params, batch_stats, more = self._fine_tune(done)
       spent += more
       row["top1_before"] = found["top1"]
-      found = self._measure(config, built, params, model_state)
+      found = self._measure(config, built, params, batch_stats)
     return row | found | dataclasses.asdict(spent)
 
   def _pretrained(
@@ -125,16 +125,16 @@ class Runner:
       (cell.method, built.total_steps),
       built.trainer,
       pipeline,
-      step.init_state(initial, shapes),
+      step.add_extra(initial, step.init_state(initial, shapes)),
       images=comparison_recipes.images_per_step(config, method),
       views=comparison_recipes.views_per_step(config, method),
       num_steps=built.total_steps,
     )
     if not method.takes_labelled:
       again = dataclasses.replace(spent, compile_seconds=0.0)
-      kept = (state.params, state.model_state, again)
+      kept = (state.params, state.batch_stats, again)
       self._unsupervised = (cell.seed, kept)
-    return state.params, state.model_state, spent
+    return state.params, state.batch_stats, spent
 
   def _fine_tune(self, done: restore.TrainedRun) -> _Result:
     """The same of the second phase, on all labelled images."""
@@ -145,7 +145,7 @@ class Runner:
     course = _course(done, epochs)
     num_steps = epochs * course.steps_per_epoch
     # All of them start from the same kind of weights: one program for all.
-    stats = {"batch_stats": done.model_state["batch_stats"]}
+    stats = done.batch_stats
     state, spent = self._programs.train(
       ("fine-tuning", num_steps),
       course.trainer,
@@ -155,19 +155,19 @@ class Runner:
       views=views,
       num_steps=num_steps,
     )
-    return state.params, state.model_state, spent
+    return state.params, state.batch_stats, spent
 
   def _measure(
     self,
     config: ml_collections.ConfigDict,
     built: experiment_lib.Experiment,
     params: Any,
-    model_state: Any,
+    batch_stats: Any,
   ) -> dict[str, Any]:
     """Soft-NN accuracy, and how well unknown classes are told apart."""
     dataset = built.dataset
-    supports = self._embed(params, model_state, dataset.labelled.images)
-    queries = self._embed(params, model_state, dataset.test.images)
+    supports = self._embed(params, batch_stats, dataset.labelled.images)
+    queries = self._embed(params, batch_stats, dataset.test.images)
     accuracy = soft_nn.soft_nn_accuracy(
       queries,
       dataset.test.labels,
@@ -179,7 +179,7 @@ class Runner:
     found = {"top1": accuracy["top1"], "num_test": len(dataset.test)}
     if self._data.unknown_images is None:
       return found
-    strange = self._embed(params, model_state, self._data.unknown_images)
+    strange = self._embed(params, batch_stats, self._data.unknown_images)
     temperature = config.method.in_domain_temperature
     known, unknown = (
       _in_domain(rows, supports, temperature) for rows in (queries, strange)

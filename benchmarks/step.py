@@ -209,7 +209,9 @@ def _create_peer(
   most = max(_NUM_CHECKED, _WARMUP.value + _WINDOWS.value * _STEPS.value)
   return torch_peer.Peer(
     sections,
-    torch_names.to_torch({"params": state.params, **state.model_state}),
+    torch_names.to_torch(
+      {"params": state.params, "batch_stats": state.batch_stats}
+    ),
     torch_peer.Views(
       support=_numpy(encoding.fold_views(supports)),
       label_rows=_numpy(

@@ -89,20 +89,21 @@ class ModelPart:
 
     def step(state, views):
       def objective(params):
-        return step_lib.global_loss(
-          trainer, params, state.model_state, views, state.step
+        output = step_lib.global_loss(
+          trainer, params, state.batch_stats, state.extra, views, state.step
         )
+        return output.loss, output.batch_stats
 
-      (loss, (_, model_state)), grads = jax.value_and_grad(
-        objective, has_aux=True
-      )(state.params)
+      (loss, batch_stats), grads = jax.value_and_grad(objective, has_aux=True)(
+        state.params
+      )
       updates, opt_state = trainer.optimizer.update(
         grads, state.opt_state, state.params
       )
       state = state.replace(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
-        model_state=model_state,
+        batch_stats=batch_stats,
         opt_state=opt_state,
       )
       return state, loss

@@ -16,6 +16,7 @@ from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax import methods
 from paws_jax import models
+from paws_jax.methods import base
 from paws_jax.models import batch_norm
 from paws_jax.models import heads
 from paws_jax.parallel import mesh
@@ -119,32 +120,32 @@ def init(method, views):
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
 def _init(method, views):
-  params, model_state = method.init(jax.random.key(0), views)
-  leaves, tree = jax.tree.flatten((params, model_state))
+  params, batch_stats = method.init(jax.random.key(0), views, base.Facts())
+  leaves, tree = jax.tree.flatten((params, batch_stats))
   rng = np.random.default_rng(1)
   leaves = [x + 0.1 * np.abs(rng.normal(size=x.shape)) for x in leaves]
   return jax.tree.unflatten(tree, leaves)
 
 
-def _loss(method, params, model_state, views, step, num_devices=1):
-  def local(params, model_state, views, step):
-    return method.loss(params, model_state, views, step=step, key=None)
+def _loss(method, params, batch_stats, views, step, num_devices=1):
+  def local(params, batch_stats, views, step):
+    output = method.loss(params, batch_stats, {}, views, step=step, key=None)
+    return output.loss, (output.metrics, output.batch_stats)
 
   if num_devices > 1:
-    whole, state = P(), method.state_specs
     local = mesh.shard_map(
       local,
       mesh.make_mesh(jax.devices()[:num_devices]),
-      in_specs=(whole, state, data.batch_specs(views), whole),
-      out_specs=(whole, (whole, state)),
+      in_specs=(P(), P(), data.batch_specs(views), P()),
+      out_specs=P(),
     )
-  return local(params, model_state, views, step)
+  return local(params, batch_stats, views, step)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5), compiler_options=_QUICK)
-def _loss_and_grads(method, params, model_state, views, step, num_devices):
+def _loss_and_grads(method, params, batch_stats, views, step, num_devices):
   loss = jax.value_and_grad(functools.partial(_loss, method), has_aux=True)
-  return loss(params, model_state, views, step, num_devices)
+  return loss(params, batch_stats, views, step, num_devices)
 
 
 def evaluate(method, views, *, num_devices=1, step=0):
@@ -158,15 +159,15 @@ def evaluate(method, views, *, num_devices=1, step=0):
     {
       "loss": value,
       "metrics": metrics,
-      "model_state": state,
+      "batch_stats": state,
       "grads": grads,
     }
   )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4), compiler_options=_QUICK)
-def _forward(method, params, model_state, views, num_devices):
-  return _loss(method, params, model_state, views, np.int32(0), num_devices)
+def _forward(method, params, batch_stats, views, num_devices):
+  return _loss(method, params, batch_stats, views, np.int32(0), num_devices)
 
 
 def measure(method, views, *, num_devices=1):

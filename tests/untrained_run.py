@@ -18,6 +18,7 @@ from paws_jax.runs import checkpoint
 from paws_jax.runs import results
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.tasks import pretrain
+from paws_jax.training import checkpoints
 from paws_jax.training import measure
 from paws_jax.training import restore
 from paws_jax.training import save_classifier
@@ -45,7 +46,9 @@ def workdir():
   experiment = prepared.experiment
   spent = dataclasses.asdict(measure.Spent(1.0, 1.0, 1.0))
   with checkpoint.Checkpointer(path / workdir_lib.CHECKPOINTS) as checkpointer:
-    checkpointer.save(
+    checkpoints.save(
+      checkpointer,
+      experiment.trainer,
       experiment.total_steps,
       experiment.initial_state(),
       {"spent": spent, "pending_metrics": []},

@@ -49,7 +49,7 @@ class OnDevice:
     self._layers = encoder.head_features if has_head else embed.last_layer
     variables = mesh_lib.replicate(dict(variables), self.mesh)
     self._params = variables.pop("params")
-    self._model_state = variables
+    self._batch_stats = variables.pop("batch_stats")
     self._embedders: dict[int, Any] = {}
 
   def embed(
@@ -69,7 +69,7 @@ class OnDevice:
       return self.embed_pixels(blank, size)[:0]
     if size not in self._embedders:
       self._embedders[size] = self._make_embedder(size)
-    return self._embedders[size](self._params, self._model_state, pixels)
+    return self._embedders[size](self._params, self._batch_stats, pixels)
 
   def _make_embedder(self, size: int) -> Any:
     settings = self._preprocessing

@@ -76,6 +76,8 @@ class Dataset:
   eval_views: augment.ViewsConfig
   resize: Callable[[np.ndarray], np.ndarray]
   make_pipeline: Callable[..., Any]
+  # All training images, in the order of their ids: arrays, or read on demand.
+  train_images: Any
   hidden: LabelledImages | None = None
   notices: tuple[str, ...] = ()
 

@@ -89,6 +89,7 @@ def _in_memory(
       train_part(hidden_lib.sample_rows(labels, ids), labels)
     ),
     in_memory=True,
+    train_images=arrays.train_images,
     eval_views=views,
     resize=resize,
     make_pipeline=functools.partial(
@@ -169,6 +170,9 @@ def _on_disk(
       train_part(hidden_lib.sample_rows(labels, ids), labels)
     ),
     in_memory=False,
+    train_images=evaluation(
+      listing.train.images, leave_out_bad=config.on_bad_image == "skip"
+    ),
     # They are already the squares to embed.
     eval_views=dataclasses.replace(views, eval_resize=0),
     resize=lambda images: images,

@@ -44,7 +44,7 @@ def make_embedder(
       `apply`. Default z: after the prediction head, if there is one.
 
   Returns:
-    A function of (params, model_state, images [n, S, S', Ch] uint8) which gives
+    A function of (params, batch_stats, images [n, S, S', Ch] uint8) which gives
     [n, D] float32 on the host. The last batch is padded and the padding
     dropped.
   """
@@ -55,7 +55,7 @@ def make_embedder(
 
   # Every process gets all embeddings.
   @jax.jit(in_shardings=(whole, whole, spread), out_shardings=whole)
-  def embed_batch(params, model_state, images):
+  def embed_batch(params, batch_stats, images):
     size = jnp.asarray(images.shape[1:3], jnp.int32)
     crops = augment.evaluation_view(
       images,
@@ -65,10 +65,10 @@ def make_embedder(
     )
     crops = augment.normalise(crops, views.mean, views.std)
     return encoder.apply(
-      {"params": params, **model_state}, crops, method=layers
+      {"params": params, "batch_stats": batch_stats}, crops, method=layers
     )
 
-  def embed(params, model_state, images):
+  def embed(params, batch_stats, images):
     rows = []
     for first in range(0, len(images), batch_size):
       places = mine + first
@@ -77,7 +77,7 @@ def make_embedder(
       local = np.zeros((len(mine), *chosen.shape[1:]), chosen.dtype)
       local[there] = chosen
       batch = mesh_lib.from_local_rows(resize(local), mesh)
-      rows.append(embed_batch(params, model_state, batch))
+      rows.append(embed_batch(params, batch_stats, batch))
       # One batch late: the device goes on, and keeps two results at most.
       rows[-2:-1] = [np.array(row) for row in rows[-2:-1]]
     return np.concatenate(rows)[: len(images)]

@@ -15,9 +15,9 @@ import optax
 
 from paws_jax import augment
 from paws_jax import data
+from paws_jax.methods import base
 from paws_jax.methods import encoding
 from paws_jax.models import encoder as encoder_lib
-from paws_jax.parallel import mesh
 
 
 def add_head(params: Any, num_classes: int) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def add_head(params: Any, num_classes: int) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class LinearHead:
+class LinearHead(base.Method):
   """Cross-entropy of the labelled images that stand as supports.
 
   It has no `init`: it starts from a trained encoder's parameters, to which
@@ -52,38 +52,30 @@ class LinearHead:
 
   shown_losses = ("cross_entropy",)
 
-  encoder: Any
-  remat: str = "none"
-  axis_name: Any = None
-
   def views(self, config: augment.ViewsConfig) -> augment.ViewsConfig:
     """No crops of unlabelled images."""
     return dataclasses.replace(config, num_large=0, num_small=0)
 
-  @property
-  def state_specs(self) -> Any:
-    """Batch statistics are the same on every device."""
-    return mesh.REPLICATED
-
   def loss(
     self,
-    params: encoding.Params,
-    model_state: encoding.ModelState,
+    params: Any,
+    batch_stats: Any,
+    extra: Any,
     batch: data.Views,
     *,
     step: jax.Array,
     key: jax.Array | None,
-  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], encoding.ModelState]]:
+  ) -> base.Output:
     """Mean over the rows whose label is not -1; as `paws.Paws.loss` else.
 
     `batch.support_labels` has a label for every row of `batch.support`, with
     one view each.
     """
-    del step, key
-    rows, model_state = encoding.apply_training(
+    del extra, step, key
+    rows, batch_stats = encoding.apply_training(
       self.encoder,
       params["encoder"],
-      model_state,
+      batch_stats,
       encoding.fold_views(batch.support),
       mask=encoding.support_views_mask(batch),
       remat=self.remat,
@@ -110,4 +102,4 @@ class LinearHead:
       # Every device computed the same; the mean tells the compiler so.
       loss, accuracy = jax.lax.pmean((loss, accuracy), self.axis_name)
     metrics = {"loss": loss, "cross_entropy": loss, "accuracy": accuracy}
-    return loss, (metrics, model_state)
+    return base.Output(loss, metrics, batch_stats)

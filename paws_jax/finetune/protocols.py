@@ -114,9 +114,9 @@ class LinearHead:
     """Kernel [d, K] and bias [K] on the host."""
     return jax.tree.map(np.asarray, dict(params["head"]))
 
-  def embed(self, params: Any, model_state: Any, images: Any) -> np.ndarray:
+  def embed(self, params: Any, batch_stats: Any, images: Any) -> np.ndarray:
     """Features [n, d] of uint8 images [n, H, W, Ch]."""
-    return self._embedder(params["encoder"], model_state, images)
+    return self._embedder(params["encoder"], batch_stats, images)
 
   @functools.cached_property
   def _embedder(self) -> Callable[[Any, Any, Any], np.ndarray]:
@@ -212,9 +212,9 @@ class Suncet:
     """There is none."""
     del params
 
-  def embed(self, params: Any, model_state: Any, images: Any) -> np.ndarray:
+  def embed(self, params: Any, batch_stats: Any, images: Any) -> np.ndarray:
     """Embeddings [n, D] of uint8 images [n, H, W, Ch]."""
-    return self.trained.experiment.embed(params, model_state, images)
+    return self.trained.experiment.embed(params, batch_stats, images)
 
   def probabilities(
     self,

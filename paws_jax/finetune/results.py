@@ -28,7 +28,7 @@ def measure(
     probs, labels = scores.classify(
       protocol,
       final.params,
-      final.model_state,
+      final.batch_stats,
       dataset.test,
       dataset.labelled,
     )

@@ -46,23 +46,23 @@ class TrainingSetup:
     return step.make_train_call(self.trainer, self.pipeline, 1)
 
   def initial_state(
-    self, params: Any, model_state: Any, learning_rate: float
+    self, params: Any, batch_stats: Any, learning_rate: float
   ) -> state_lib.TrainState:
     """State at step 0, in memory of its own: the loop gives it away."""
 
-    def build(params: Any, model_state: Any) -> state_lib.TrainState:
+    def build(params: Any, batch_stats: Any) -> state_lib.TrainState:
       params = jax.tree.map(jnp.copy, params)
       inner, _ = self.trainer.optimizer.init(params)
       return state_lib.TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        model_state=jax.tree.map(jnp.copy, model_state),
+        batch_stats=jax.tree.map(jnp.copy, batch_stats),
         opt_state=(inner, jnp.asarray(learning_rate, jnp.float32)),
         finite=jnp.ones((), bool),
       )
 
     whole = mesh_lib.replicated(self.trainer.mesh)
-    return jax.jit(build, out_shardings=whole)(params, model_state)
+    return jax.jit(build, out_shardings=whole)(params, batch_stats)
 
 
 def scale_by_state_learning_rate(

@@ -44,13 +44,13 @@ def scorer(
   protocol: protocols.LinearHead | protocols.Suncet,
   parts: holdout_lib.HoldOut,
 ) -> Scorer | None:
-  """A function of (params, model_state); None without a hold-out."""
+  """A function of (params, batch_stats); None without a hold-out."""
   if parts.scored is None:
     return None
 
-  def score(params: Any, model_state: Any) -> Score:
+  def score(params: Any, batch_stats: Any) -> Score:
     probs, labels = classify(
-      protocol, params, model_state, parts.scored, parts.fit
+      protocol, params, batch_stats, parts.scored, parts.fit
     )
     chosen = np.take_along_axis(probs, labels[:, None], axis=-1)
     return {
@@ -65,7 +65,7 @@ def scorer(
 def classify(
   protocol: protocols.LinearHead | protocols.Suncet,
   params: Any,
-  model_state: Any,
+  batch_stats: Any,
   queries: dataset.LabelledImages,
   voters: dataset.LabelledImages,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -74,17 +74,17 @@ def classify(
   Args:
     protocol: how images are classified.
     params: as the protocol trains them.
-    model_state: batch statistics.
+    batch_stats: batch statistics.
     queries: images to classify.
     voters: labelled images, for a protocol in which they vote.
 
   Raises:
     errors.NonFiniteError: when embeddings or probabilities are not finite.
   """
-  rows, labels = _embed(protocol, params, model_state, queries)
+  rows, labels = _embed(protocol, params, batch_stats, queries)
   supports = support_labels = None
   if protocol.votes:
-    supports, support_labels = _embed(protocol, params, model_state, voters)
+    supports, support_labels = _embed(protocol, params, batch_stats, voters)
   probs = protocol.probabilities(params, rows, supports, support_labels)
   _check_finite("probabilities", probs)
   return probs, labels
@@ -101,10 +101,10 @@ def _check_finite(name: str, rows: np.ndarray) -> None:
 def _embed(
   protocol: protocols.LinearHead | protocols.Suncet,
   params: Any,
-  model_state: Any,
+  batch_stats: Any,
   part: dataset.LabelledImages,
 ) -> tuple[np.ndarray, np.ndarray]:
-  rows = protocol.embed(params, model_state, part.images)
+  rows = protocol.embed(params, batch_stats, part.images)
   if hasattr(part.images, "share_unreadable"):
     # Each process has looked at its own images only.
     part.images.share_unreadable(agree.gather)
@@ -121,7 +121,7 @@ class Scores:
     history: of all epochs.
     best: the best of them; None: nothing is scored yet.
     epoch: its number, from 1; 0: likewise.
-    kept: {"params", "model_state"} after it; None: likewise.
+    kept: {"params", "batch_stats"} after it; None: likewise.
   """
 
   def __init__(self, score: Scorer | None, steps_per_epoch: int):
@@ -137,13 +137,13 @@ class Scores:
     """Scores the state after an epoch."""
     if self._score is None:
       return
-    score = self._score(state.params, state.model_state)
+    score = self._score(state.params, state.batch_stats)
     self.history.append(score)
     if better(score, self.best):
       self.best, self.epoch = score, step // self._steps_per_epoch
       # The next step takes the state's memory.
       self.kept = copy(
-        {"params": state.params, "model_state": state.model_state}
+        {"params": state.params, "batch_stats": state.batch_stats}
       )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ class Member:
     trouble: why it ended early; "": it did not.
     seconds: that it took.
     params: the weights.
-    model_state: the batch statistics that belong to them.
+    batch_stats: the batch statistics that belong to them.
   """
 
   learning_rate: float
@@ -51,12 +52,12 @@ class Member:
   trouble: str
   seconds: float
   params: Any
-  model_state: Any
+  batch_stats: Any
 
   def as_json(self) -> dict[str, Any]:
     """All but the weights."""
     fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-    del fields["params"], fields["model_state"]
+    del fields["params"], fields["batch_stats"]
     return fields
 
 
@@ -108,21 +109,24 @@ def member(
   mesh = protocol.trained.experiment.trainer.mesh
   initial = {
     "params": protocol.initial_params(),
-    # What else a method keeps is not needed any more.
-    "model_state": {"batch_stats": protocol.trained.model_state["batch_stats"]},
+    "batch_stats": protocol.trained.batch_stats,
   }
   like = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(
       x.shape, x.dtype, sharding=mesh_lib.replicated(mesh)
     ),
-    initial,
+    _to_stored(initial),
   )
   with checkpoint.Checkpointer(directory) as checkpointer:
     restored = checkpointer.restore_latest(like)
     if restored is not None:
       _, kept, meta = restored
       meta["history"] = tuple(meta["history"])
-      return Member(**meta, **kept)
+      return Member(
+        **meta,
+        params=kept["params"],
+        batch_stats=kept["model_state"]["batch_stats"],
+      )
     trained = _train(
       protocol,
       initial,
@@ -131,9 +135,17 @@ def member(
       epochs=epochs,
       score=score,
     )
-    kept = {"params": trained.params, "model_state": trained.model_state}
-    checkpointer.save(trained.epoch, kept, trained.as_json())
+    kept = {"params": trained.params, "batch_stats": trained.batch_stats}
+    checkpointer.save(trained.epoch, _to_stored(kept), trained.as_json())
   return trained
+
+
+def _to_stored(weights: Mapping[str, Any]) -> dict[str, Any]:
+  """Converts weights to the tree that checkpoints of version 0.1 hold."""
+  return {
+    "params": weights["params"],
+    "model_state": {"batch_stats": weights["batch_stats"]},
+  }
 
 
 def _train(
@@ -165,7 +177,7 @@ def _train(
         "finetune.learning_rates."
       ) from error
   if score is None:
-    kept = {"params": state.params, "model_state": state.model_state}
+    kept = {"params": state.params, "batch_stats": state.batch_stats}
     epoch = epochs
   else:
     kept, epoch = scores.kept or scores_lib.copy(initial), scores.epoch

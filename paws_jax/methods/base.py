@@ -1,3 +1,264 @@
-"""What every method is: the contract and its defaults."""
+"""The contract between a method and the train step, with its defaults.
+
+A method is a frozen dataclass derived from `Method`. It needs `views` and
+`loss`; the other hooks have defaults for a method that carries nothing but the
+parameters and the batch statistics of its encoder. docs/adding_a_method.md adds
+one step by step.
+"""
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
+from typing import ClassVar
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from paws_jax import augment
+from paws_jax import data
+from paws_jax.methods import encoding
+from paws_jax.parallel import mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+  """What a method may know about the data before training starts.
+
+  Attributes:
+    num_images: training images, numbered by their ids 0 ... num_images - 1.
+    num_classes: classes of the data set.
+    class_counts: labelled images of each class; None where only shapes matter.
+    steps_per_epoch: train steps of an epoch.
+  """
+
+  num_images: int = 0
+  num_classes: int = 0
+  class_counts: tuple[int, ...] | None = None
+  steps_per_epoch: int = 1
+
+
+class Output(NamedTuple):
+  """What a method's loss returns for one device's rows."""
+
+  # Global scalar; differentiated. May be negative.
+  loss: jax.Array
+  # Global scalars, "loss" and `shown_losses` among them.
+  metrics: dict[str, jax.Array]
+  # The updated batch statistics, the same on all devices.
+  batch_stats: Any
+  # A pytree of arrays for `after_update`. Their first axis is that of this
+  # device's images ([b, ...], image-major) or supports (padding included); the
+  # global arrays are then in the order of the batch. Not differentiated.
+  rows: Any = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """A training method: what a step computes, and what it carries.
+
+  Attributes:
+    config: the method's section of the recipe.
+    encoder: `models.Encoder`.
+    label_smoothing: of the support labels.
+    remat: recomputation of activations, as in section `train`.
+    axis_name: mesh axes over which the loss communicates; None outside
+      `shard_map`.
+    shown_losses: names of the metrics that tell a person how the loss is doing;
+      each is at least 0, and 0 is best.
+  """
+
+  shown_losses: ClassVar[tuple[str, ...]] = ()
+
+  config: Any = None
+  encoder: Any = None
+  label_smoothing: float = 0.0
+  remat: str = "none"
+  axis_name: Any = None
+
+  def views(self, section: augment.ViewsConfig) -> augment.ViewsConfig:
+    """Selects the crops that the method needs of each unlabelled image.
+
+    Raises:
+      ValueError: when the recipe's crops do not fit the method.
+    """
+    raise NotImplementedError
+
+  def loss(
+    self,
+    params: Any,
+    batch_stats: Any,
+    extra: Any,
+    batch: data.Views,
+    *,
+    step: jax.Array,
+    key: jax.Array | None,
+  ) -> Output:
+    """Computes the loss of one step; runs inside `shard_map`.
+
+    Args:
+      params: parameters, the same on all devices.
+      batch_stats: batch statistics, the same on all devices.
+      extra: the method's other state; of arrays sharded over devices, this
+        device's shard.
+      batch: this device's views; contract in `paws_jax.data`.
+      step: int32 scalar, steps taken before this one.
+      key: for draws; the same on all devices. Fold in an image's id, never its
+        place in the batch.
+    """
+    raise NotImplementedError
+
+  def init(
+    self, key: jax.Array, views: data.Views, facts: Facts
+  ) -> tuple[Any, Any]:
+    """Draws initial parameters and batch statistics.
+
+    Args:
+      key: PRNG key.
+      views: global views of zeros, for their shapes.
+      facts: of the data.
+    """
+    del facts
+    crops = next(iter(views.crops.values()), views.support)
+    return encoding.init_encoder(self.encoder, key, crops[:, 0])
+
+  def init_extra(
+    self, key: jax.Array, params: Any, batch_stats: Any, facts: Facts
+  ) -> Any:
+    """Makes the state that the method carries beside its parameters.
+
+    Called after `model.init_from` has filled the parameters, so a copy of them
+    is a copy of those. Tables have their logical number of rows; those that
+    `extra_specs` spreads over devices are padded with zeros where the number of
+    devices does not divide it.
+    """
+    del key, params, batch_stats, facts
+    return {}
+
+  @property
+  def extra_specs(self) -> Any:
+    """PartitionSpecs of `extra`, a prefix of its tree; large tables: BATCH."""
+    return mesh.REPLICATED
+
+  def after_update(
+    self,
+    params: Any,
+    batch_stats: Any,
+    extra: Any,
+    rows: Any,
+    *,
+    step: jax.Array,
+    finite: jax.Array,
+  ) -> tuple[Any, Any]:
+    """Updates what the optimizer does not: averages, queues, banks.
+
+    Runs outside `shard_map`, on global arrays, after the optimizer. Writes to
+    `extra` must be dropped where `finite` is False (`methods.tables` has the
+    operations); the train step restores the rest of the state itself.
+
+    Args:
+      params: after the update, or before it where `finite` is False.
+      batch_stats: likewise.
+      extra: before the update.
+      rows: of `loss`, global arrays in the order of the batch.
+      step: steps taken before this one.
+      finite: bool scalar, whether loss, gradient and update are finite.
+
+    Returns:
+      (params, extra).
+    """
+    del batch_stats, rows, step, finite
+    return params, extra
+
+  def step(
+    self,
+    trainer: Any,
+    state: Any,
+    batch: data.Views,
+    gradient_step: Callable[[Any, Any, data.Views], tuple[Any, Any]],
+  ) -> tuple[Any, dict[str, jax.Array]]:
+    """Takes one step; a method with two networks overrides it.
+
+    Args:
+      trainer: `training.state.Trainer`: optimizer, mesh, seed.
+      state: `training.state.TrainState` before the step.
+      batch: global views.
+      gradient_step: the default, one gradient step on `loss`.
+
+    Returns:
+      The state after it, and metrics with "loss", "grad_norm", "update_norm".
+    """
+    return gradient_step(trainer, state, batch)
+
+  def on_epoch_end(
+    self, state: Any, embed: Callable[[], np.ndarray], *, step: int
+  ) -> Any:
+    """Changes the state between epochs: clustering, pseudo-label heads.
+
+    Called before the first step, and after the last step of every epoch, by
+    all processes, with the same arguments in a resumed run. Overriding it makes
+    `train.steps_per_call` divide the steps of an epoch.
+
+    Args:
+      state: `training.state.TrainState`.
+      embed: computes the embeddings [num_images, D] float32 of all training
+        images in the order of their ids.
+      step: steps taken.
+
+    Returns:
+      The state to go on with.
+    """
+    del embed, step
+    return state
+
+  @property
+  def acts_between_epochs(self) -> bool:
+    """Whether `on_epoch_end` is overridden."""
+    return type(self).on_epoch_end is not Method.on_epoch_end
+
+  def encoder_variables(self, state: Any) -> dict[str, Any]:
+    """Selects the encoder that evaluation and classifiers use.
+
+    Args:
+      state: anything with `params`, `batch_stats` and `extra`.
+
+    Returns:
+      {"params", "batch_stats"} of `models.Encoder`, and of nothing else.
+    """
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+  def load_encoder(
+    self, params: Any, batch_stats: Any, variables: Mapping[str, Any]
+  ) -> tuple[Any, Any]:
+    """Puts the weights of `model.init_from` where training starts from.
+
+    Args:
+      params: random ones.
+      batch_stats: likewise.
+      variables: as `encoder_variables` returns them.
+
+    Returns:
+      (params, batch_stats).
+    """
+    return {**params, **variables["params"]}, variables["batch_stats"]
+
+  def head(self, state: Any) -> Mapping[str, Any] | None:
+    """Selects a linear layer that decides instead of the labelled images.
+
+    Returns:
+      {"kernel" [d, K], "bias" [K]}; None: labelled images vote.
+    """
+    del state
+
+  def param_labels(self, params: Any) -> Any:
+    """Assigns parameters to groups of the optimizer.
+
+    Returns:
+      A tree of names, a prefix of `params`: "default", "constant_lr" (the
+      recipe's optimizer at its peak rate throughout) or "frozen"; None: all
+      are "default".
+    """
+    del params

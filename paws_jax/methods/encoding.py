@@ -1,20 +1,4 @@
-"""What all methods share: their section, and a pass through the encoder.
-
-A method is a frozen dataclass with
-
-  views(config)                  -> the crops it needs, as a ViewsConfig
-  init(key, batch)               -> (params, model_state)
-  state_specs                    -> PartitionSpecs of model_state inside
-                                    `shard_map`; so far it is stored replicated
-  loss(params, model_state, batch, *, step, key)
-                                 -> (loss, (metrics, model_state))
-  shown_losses                   -> names of the metrics that tell a person how
-                                    the loss does: each at least 0, and 0 best
-
-`loss` sees one device's rows inside `shard_map` and returns global values. Its
-metrics hold "loss", which is minimised and may be negative, and `shown_losses`,
-which progress and figure show. docs/adding_a_method.md has an example.
-"""
+"""Passes of a step's images through an encoder, in training mode."""
 
 from __future__ import annotations
 
@@ -31,7 +15,7 @@ from paws_jax import losses
 from paws_jax.parallel import gather
 
 Params = Any
-ModelState = Any
+BatchStats = Any
 
 _REMAT_POLICIES = {
   "dots": jax.checkpoint_policies.dots_saveable,
@@ -41,28 +25,27 @@ _REMAT_POLICIES = {
 
 def init_encoder(
   encoder: Any, key: jax.Array, images: jax.Array
-) -> tuple[Params, ModelState]:
+) -> tuple[Params, BatchStats]:
   """Initialises an encoder for images [n, H, W, Ch]."""
-  variables = dict(encoder.init(key, images[:1], train=False))
-  params = variables.pop("params")
-  return params, variables
+  variables = encoder.init(key, images[:1], train=False)
+  return variables["params"], variables.get("batch_stats", {})
 
 
 def encode(
   encoder: Any,
   params: Params,
-  model_state: ModelState,
+  batch_stats: BatchStats,
   images: jax.Array,
   *,
   mask: jax.Array | None = None,
   remat: str = "none",
-) -> tuple[jax.Array, jax.Array, ModelState]:
+) -> tuple[jax.Array, jax.Array, BatchStats]:
   """Encodes one BatchNorm batch in training mode.
 
   Args:
     encoder: `models.Encoder`.
     params: its parameters.
-    model_state: its batch statistics.
+    batch_stats: its batch statistics.
     images: [n, H, W, Ch].
     mask: [n] bool, rows that count in the batch statistics; None: all.
     remat: see config.base.
@@ -71,28 +54,28 @@ def encode(
     h [n, D] and z [n, D], before and after the prediction head, and the updated
     statistics.
   """
-  (h, z), model_state = apply_training(
-    encoder, params, model_state, images, mask=mask, remat=remat
+  (h, z), batch_stats = apply_training(
+    encoder, params, batch_stats, images, mask=mask, remat=remat
   )
-  return h, z, model_state
+  return h, z, batch_stats
 
 
 def apply_training(
   encoder: Any,
   params: Params,
-  model_state: ModelState,
+  batch_stats: BatchStats,
   images: jax.Array,
   *,
   mask: jax.Array | None,
   remat: str,
   **options: Any,
-) -> tuple[Any, ModelState]:
+) -> tuple[Any, BatchStats]:
   """Applies an encoder to one BatchNorm batch; arguments as of `encode`.
 
   Args:
     encoder: `models.Encoder`.
     params: its parameters.
-    model_state: its batch statistics.
+    batch_stats: its batch statistics.
     images: [n, H, W, Ch].
     mask: [n] bool or None.
     remat: see config.base.
@@ -103,19 +86,20 @@ def apply_training(
     What the encoder gives, and the updated statistics.
   """
 
-  def apply(params, model_state, images):
-    return encoder.apply(
-      {"params": params, **model_state},
+  def apply(params, batch_stats, images):
+    result, updated = encoder.apply(
+      {"params": params, "batch_stats": batch_stats},
       images,
       train=True,
       mask=mask,
-      mutable=list(model_state),
+      mutable=["batch_stats"],
       **options,
     )
+    return result, updated.get("batch_stats", batch_stats)
 
   if remat != "none":
     apply = jax.checkpoint(apply, policy=_REMAT_POLICIES[remat])
-  return apply(params, model_state, images)
+  return apply(params, batch_stats, images)
 
 
 def fold_views(views: jax.Array) -> jax.Array:
@@ -156,17 +140,17 @@ class Embeddings(NamedTuple):
 def encode_supports_and_large(
   encoder: Any,
   params: Params,
-  model_state: ModelState,
+  batch_stats: BatchStats,
   batch: data.Views,
   *,
   remat: str,
-) -> tuple[Embeddings, ModelState]:
+) -> tuple[Embeddings, BatchStats]:
   """Encodes supports and large views as one BatchNorm batch.
 
   Args:
     encoder: `models.Encoder`.
     params: its parameters.
-    model_state: its batch statistics.
+    batch_stats: its batch statistics.
     batch: this device's views.
     remat: see config.base.
 
@@ -179,10 +163,10 @@ def encode_supports_and_large(
   mask = support_views_mask(batch)
   if mask is not None:
     mask = jnp.concatenate([mask, jnp.ones_like(large[:, 0, 0, 0], bool)])
-  h, z, model_state = encode(
+  h, z, batch_stats = encode(
     encoder,
     params,
-    model_state,
+    batch_stats,
     jnp.concatenate([supports, large]),
     mask=mask,
     remat=remat,
@@ -194,7 +178,7 @@ def encode_supports_and_large(
     h_large=view_major(h[count:], num_large),
     z_large=view_major(z[count:], num_large),
   )
-  return embeddings, model_state
+  return embeddings, batch_stats
 
 
 def gather_supports(

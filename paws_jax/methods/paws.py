@@ -16,11 +16,11 @@ from paws_jax import data
 from paws_jax import errors
 from paws_jax import losses
 from paws_jax.config.methods import paws as paws_config
+from paws_jax.methods import base
 from paws_jax.methods import device_losses
 from paws_jax.methods import encoding
 from paws_jax.methods import health_metrics
 from paws_jax.parallel import gather
-from paws_jax.parallel import mesh
 
 
 class Encoded(NamedTuple):
@@ -52,7 +52,7 @@ class Targets(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Paws:
+class Paws(base.Method):
   """Views of an image must get the same soft label from the support set.
 
   Section 3 of the paper. With a prediction head, embeddings behind it (z) are
@@ -62,11 +62,6 @@ class Paws:
 
   shown_losses = ("cross_entropy", "me_max_kl")
 
-  config: paws_config.Config
-  encoder: Any
-  label_smoothing: float
-  remat: str = "none"
-  axis_name: Any = None
   # Of every class of the data; None: the same for all.
   prior: tuple[float, ...] | None = None
 
@@ -79,41 +74,30 @@ class Paws:
       )
     return config
 
-  def init(
-    self, key: jax.Array, batch: data.Views
-  ) -> tuple[encoding.Params, encoding.ModelState]:
-    """Initial parameters and batch statistics."""
-    return encoding.init_encoder(self.encoder, key, batch.crops["large"][:, 0])
-
-  @property
-  def state_specs(self) -> Any:
-    """Batch statistics are the same on every device."""
-    return mesh.REPLICATED
-
   def loss(
     self,
-    params: encoding.Params,
-    model_state: encoding.ModelState,
+    params: Any,
+    batch_stats: Any,
+    extra: Any,
     batch: data.Views,
     *,
     step: jax.Array,
     key: jax.Array | None,
-  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], encoding.ModelState]]:
+  ) -> base.Output:
     """Cross-entropy of views plus me-max; see `losses.paws_loss`.
 
     Args:
       params: encoder parameters.
-      model_state: batch statistics.
+      batch_stats: batch statistics.
+      extra: unused; PAWS carries nothing else.
       batch: this device's views.
       step: unused; PAWS has no schedule of its own.
       key: unused; PAWS draws nothing.
 
-    Returns:
-      Global loss, (global scalar metrics, updated batch statistics).
     """
-    del step, key
+    del extra, step, key
     config = self.config
-    encoded, model_state = self._encode(params, model_state, batch)
+    encoded, batch_stats = self._encode(params, batch_stats, batch)
     rows = encoding.support_rows(batch, smoothing=self.label_smoothing)
     probs = losses.soft_nearest_neighbours(
       encoded.z_views, encoded.z_support, rows, temperature=config.temperature
@@ -142,7 +126,8 @@ class Paws:
       # KL(mean prediction ‖ prior): me-max, as a number that falls to zero.
       "me_max_kl": math.log(probs.shape[-1]) + regularizer,
     }
-    return loss, (metrics | health_metrics.finished(means), model_state)
+    metrics |= health_metrics.finished(means)
+    return base.Output(loss, metrics, batch_stats)
 
   @property
   def _gathers_targets(self) -> bool:
@@ -208,23 +193,23 @@ class Paws:
       )
     return encoding.device_means(means, self.axis_name)
 
-  def _encode(self, params, model_state, batch):
+  def _encode(self, params, batch_stats, batch):
     """Encodes the step in two passes, as in the reference.
 
     Supports with large crops, then the small crops; each is one BatchNorm
     batch.
     """
-    local, model_state = encoding.encode_supports_and_large(
-      self.encoder, params, model_state, batch, remat=self.remat
+    local, batch_stats = encoding.encode_supports_and_large(
+      self.encoder, params, batch_stats, batch, remat=self.remat
     )
     z_views, h_targets = local.z_large, local.h_large
     if batch.crops["large"].shape[1] == 2:
       h_targets = jnp.roll(h_targets, h_targets.shape[0] // 2, axis=0)
     if "small" in batch.crops:
-      _, z_small, model_state = encoding.encode(
+      _, z_small, batch_stats = encoding.encode(
         self.encoder,
         params,
-        model_state,
+        batch_stats,
         encoding.fold_views(batch.crops["small"]),
         remat=self.remat,
       )
@@ -236,7 +221,7 @@ class Paws:
       h_targets=h_targets,
       **self._gathered(local, batch),
     )
-    return encoded, model_state
+    return encoded, batch_stats
 
   def _gathered(self, local, batch):
     """What is needed of all devices: z of supports with gradient, else none."""

@@ -10,16 +10,15 @@ import jax
 from paws_jax import augment
 from paws_jax import data
 from paws_jax import errors
-from paws_jax.config.methods import simclr as simclr_config
+from paws_jax.methods import base
 from paws_jax.methods import device_losses
 from paws_jax.methods import encoding
 from paws_jax.methods import health_metrics
 from paws_jax.parallel import gather
-from paws_jax.parallel import mesh
 
 
 @dataclasses.dataclass(frozen=True)
-class Simclr:
+class Simclr(base.Method):
   """NT-Xent of two large crops; labels play no part in training.
 
   The gradient flows through both sides of a similarity, or through the query
@@ -27,12 +26,6 @@ class Simclr:
   """
 
   shown_losses = ("nt_xent",)
-
-  config: simclr_config.Config
-  encoder: Any
-  label_smoothing: float
-  remat: str = "none"
-  axis_name: Any = None
 
   def views(self, config: augment.ViewsConfig) -> augment.ViewsConfig:
     """Two large crops of the recipe, and no small ones."""
@@ -45,32 +38,22 @@ class Simclr:
         )
     return config
 
-  def init(
-    self, key: jax.Array, batch: data.Views
-  ) -> tuple[encoding.Params, encoding.ModelState]:
-    """Initial parameters and batch statistics."""
-    return encoding.init_encoder(self.encoder, key, batch.crops["large"][:, 0])
-
-  @property
-  def state_specs(self) -> Any:
-    """Batch statistics are the same on every device."""
-    return mesh.REPLICATED
-
   def loss(
     self,
-    params: encoding.Params,
-    model_state: encoding.ModelState,
+    params: Any,
+    batch_stats: Any,
+    extra: Any,
     batch: data.Views,
     *,
     step: jax.Array,
     key: jax.Array | None,
-  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], encoding.ModelState]]:
+  ) -> base.Output:
     """NT-Xent of the large crops; arguments as in `paws.Paws.loss`."""
-    del step, key
-    _, z, model_state = encoding.encode(
+    del extra, step, key
+    _, z, batch_stats = encoding.encode(
       self.encoder,
       params,
-      model_state,
+      batch_stats,
       encoding.fold_views(batch.crops["large"]),
       remat=self.remat,
     )
@@ -80,7 +63,7 @@ class Simclr:
     means = self._contrast(z, everything)
     means = encoding.device_means(means, self.axis_name)
     loss = means["nt_xent"]
-    return loss, ({"loss": loss} | means, model_state)
+    return base.Output(loss, {"loss": loss} | means, batch_stats)
 
   def _contrast(
     self, z: jax.Array, everything: jax.Array

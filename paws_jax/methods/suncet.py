@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from paws_jax import data
+from paws_jax.methods import base
 from paws_jax.methods import device_losses
 from paws_jax.methods import encoding
 from paws_jax.methods import simclr
@@ -28,18 +30,19 @@ class Suncet(simclr.Simclr):
 
   def loss(
     self,
-    params: encoding.Params,
-    model_state: encoding.ModelState,
+    params: Any,
+    batch_stats: Any,
+    extra: Any,
     batch: data.Views,
     *,
     step: jax.Array,
     key: jax.Array | None,
-  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], encoding.ModelState]]:
+  ) -> base.Output:
     """Both terms; arguments as in `paws.Paws.loss`, but `step` is read."""
-    del key
+    del extra, key
     config = self.config
-    local, model_state = encoding.encode_supports_and_large(
-      self.encoder, params, model_state, batch, remat=self.remat
+    local, batch_stats = encoding.encode_supports_and_large(
+      self.encoder, params, batch_stats, batch, remat=self.remat
     )
     learned, constants = [local.z_support], []
     (constants if config.detached_keys else learned).append(local.z_large)
@@ -60,4 +63,4 @@ class Suncet(simclr.Simclr):
     if config.supervised_until:
       weight = jnp.where(step < config.supervised_until, weight, 0.0)
     loss = means["nt_xent"] + weight * means["suncet"]
-    return loss, ({"loss": loss} | means, model_state)
+    return base.Output(loss, {"loss": loss} | means, batch_stats)

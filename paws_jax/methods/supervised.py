@@ -16,53 +16,36 @@ import jax
 from paws_jax import augment
 from paws_jax import data
 from paws_jax import losses
-from paws_jax.config.methods import supervised as supervised_config
+from paws_jax.methods import base
 from paws_jax.methods import encoding
-from paws_jax.parallel import mesh
 
 
 @dataclasses.dataclass(frozen=True)
-class Supervised:
+class Supervised(base.Method):
   """Soft nearest neighbors among the supports themselves."""
 
   shown_losses = ("cross_entropy",)
-
-  config: supervised_config.Config
-  encoder: Any
-  label_smoothing: float
-  remat: str = "none"
-  axis_name: Any = None
 
   def views(self, config: augment.ViewsConfig) -> augment.ViewsConfig:
     """No crops of unlabelled images."""
     return dataclasses.replace(config, num_large=0, num_small=0)
 
-  def init(
-    self, key: jax.Array, batch: data.Views
-  ) -> tuple[encoding.Params, encoding.ModelState]:
-    """Initial parameters and batch statistics."""
-    return encoding.init_encoder(self.encoder, key, batch.support[:, 0])
-
-  @property
-  def state_specs(self) -> Any:
-    """Batch statistics are the same on every device."""
-    return mesh.REPLICATED
-
   def loss(
     self,
-    params: encoding.Params,
-    model_state: encoding.ModelState,
+    params: Any,
+    batch_stats: Any,
+    extra: Any,
     batch: data.Views,
     *,
     step: jax.Array,
     key: jax.Array | None,
-  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], encoding.ModelState]]:
+  ) -> base.Output:
     """SuNCEt loss of the support batch; arguments as in `paws.Paws.loss`."""
-    del step, key
-    _, z, model_state = encoding.encode(
+    del extra, step, key
+    _, z, batch_stats = encoding.encode(
       self.encoder,
       params,
-      model_state,
+      batch_stats,
       encoding.fold_views(batch.support),
       mask=encoding.support_views_mask(batch),
       remat=self.remat,
@@ -73,4 +56,4 @@ class Supervised:
     if self.axis_name is not None:
       # Every device computed the same; the mean tells the compiler so.
       loss = jax.lax.pmean(loss, self.axis_name)
-    return loss, ({"loss": loss, "cross_entropy": loss}, model_state)
+    return base.Output(loss, {"loss": loss, "cross_entropy": loss}, batch_stats)

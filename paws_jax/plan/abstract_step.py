@@ -114,10 +114,18 @@ class Step:
     """The state, as shapes with shardings."""
     # Before anything is traced: the host pipeline draws to know its shapes.
     batch = self.batch
-    shapes = jax.eval_shape(lambda: step_lib.init_state(self.trainer, batch))
-    whole = mesh_lib.replicated(self.trainer.mesh)
+    shapes = jax.eval_shape(
+      lambda: step_lib.add_extra(
+        self.trainer, step_lib.init_state(self.trainer, batch)
+      )
+    )
     return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), shapes
+      lambda sharding, tree: jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        tree,
+      ),
+      state.shardings(self.trainer),
+      shapes,
     )
 
   def trace(self) -> Any:

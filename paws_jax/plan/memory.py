@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import state as state_lib
 from paws_jax.training import step as step_lib
 
 # Batches that the host pipeline has ready beside those in use.
@@ -67,7 +68,9 @@ def memory(experiment: experiment_lib.Experiment) -> Memory:
   inputs = experiment.pipeline.input_shapes(experiment.train.steps_per_call)
   step = jax.ShapeDtypeStruct((), jnp.int32)
   batch = jax.eval_shape(experiment.pipeline.batch, inputs, step)
-  state = jax.eval_shape(functools.partial(step_lib.init_state, trainer, batch))
+  state = jax.eval_shape(
+    lambda: step_lib.add_extra(trainer, step_lib.init_state(trainer, batch))
+  )
   views = jax.eval_shape(
     functools.partial(step_lib.make_views, trainer), batch, step
   )
@@ -78,15 +81,28 @@ def memory(experiment: experiment_lib.Experiment) -> Memory:
   else:
     images = share * _host_batches(experiment.train.steps_per_call)
   loss = jax.make_jaxpr(functools.partial(step_lib.global_loss, trainer))(
-    state.params, state.model_state, views, step
+    state.params, state.batch_stats, state.extra, views, step
   )
   return Memory(
-    state=num_bytes(state),
+    state=num_bytes(state.replace(extra={})) + extra_bytes(trainer, state),
     gradients=2 * params,
     images=images,
     views=-(-num_bytes(views) // mesh.size),
     activations=_activations(loss.jaxpr, experiment.train.remat),
   )
+
+
+def extra_bytes(trainer: state_lib.Trainer, state: state_lib.TrainState) -> int:
+  """Bytes on each device of what a method carries beside its parameters."""
+  sizes = jax.tree.map(
+    lambda sharding, tree: sum(
+      math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+      for leaf in jax.tree.leaves(tree)
+    ),
+    state_lib.extra_shardings(trainer),
+    state.extra,
+  )
+  return sum(jax.tree.leaves(sizes))
 
 
 def _host_batches(steps_per_call: int) -> int:

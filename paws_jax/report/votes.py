@@ -225,7 +225,7 @@ def _embed(
       print(f"embedding {name} images: {first} of {len(rows)}")
     images = part.images[rows[first : first + chunk]]
     parts.append(
-      trained.experiment.embed(trained.params, trained.model_state, images)
+      trained.experiment.embed(trained.params, trained.batch_stats, images)
     )
   embeddings = np.concatenate(parts)
   bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))

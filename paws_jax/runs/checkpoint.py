@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
@@ -25,7 +24,8 @@ from orbax.checkpoint import checkpoint_managers as managers
 from paws_jax import errors
 from paws_jax import text as text_lib
 from paws_jax.distributed import agree
-from paws_jax.runs import digests
+from paws_jax.runs import checkpoint_tree
+from paws_jax.runs import provenance
 
 _KEPT = 2
 
@@ -120,18 +120,32 @@ class Checkpointer:
     """Steps of the complete checkpoints, ascending."""
     return sorted(self._manager.all_steps())
 
-  def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
+  def save(
+    self,
+    step: int,
+    state: Any,
+    meta: Mapping[str, Any],
+    *,
+    extra: Any = None,
+  ) -> None:
     """Starts writing a checkpoint; returns when the state may be changed.
 
     Args:
       step: its number; larger than those of the checkpoints there are.
       state: pytree of arrays.
-      meta: JSON-serialisable; stored and given back.
+      meta: JSON-serializable; stored and given back.
+      extra: another pytree of arrays, an item of its own beside the state;
+        nothing is written for a tree without arrays.
 
     Raises:
       CheckpointError: when this or the previous one could not be written.
     """
-    text = json.dumps({"arrays": _describe(state), "meta": dict(meta)})
+    items = {"state": ocp.args.StandardSave(state)}
+    content = {"arrays": checkpoint_tree.describe(state), "meta": dict(meta)}
+    if jax.tree.leaves(extra):
+      items["extra"] = ocp.args.StandardSave(extra)
+      content["extra"] = checkpoint_tree.describe(extra)
+    text = json.dumps(content)
     sealed = {"text": text, "sha256": _sha256(text)}
     self.wait()
     # In a bucket a directory need not exist by itself.
@@ -144,9 +158,7 @@ class Checkpointer:
     try:
       saved = self._manager.save(
         step,
-        args=ocp.args.Composite(
-          state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(sealed)
-        ),
+        args=ocp.args.Composite(**items, meta=ocp.args.JsonSave(sealed)),
       )
     except Exception as error:
       raise errors.CheckpointError(
@@ -173,7 +185,13 @@ class Checkpointer:
         f"{_first_line(error)}"
       ) from error
 
-  def restore_latest(self, like: Any) -> tuple[int, Any, dict[str, Any]] | None:
+  def restore_latest(
+    self,
+    like: Any,
+    *,
+    extra: Any = None,
+    only: Callable[[str], bool] | None = None,
+  ) -> tuple[int, Any, dict[str, Any]] | None:
     """Restores the newest checkpoint that is whole.
 
     Damaged ones after it are renamed to `damaged-STEP`, unless this is
@@ -182,9 +200,13 @@ class Checkpointer:
 
     Args:
       like: the state, or ShapeDtypeStructs with shardings, to restore into.
+      extra: likewise for the item `extra`; without arrays: it is not read.
+      only: whether to read an array, by its name ("params/trunk/...", or
+        "extra/..."); None: all are read. Others come back as None.
 
     Returns:
-      (step, state, meta), or None when there is no checkpoint.
+      (step, state, meta), or None when there is no checkpoint; with `extra`,
+      the second is (state, extra).
 
     Raises:
       CheckpointError: when checkpoints exist but none can be restored, or one
@@ -197,7 +219,7 @@ class Checkpointer:
     for step in reversed(steps):
       restored, trouble = None, ""
       try:
-        restored = self._restore(step, like)
+        restored = self._restore(step, {"state": like, "extra": extra}, only)
       except _DamagedError as error:
         trouble = str(error)
       # Damage shows in all processes: a digest is computed by all, and a file
@@ -210,7 +232,9 @@ class Checkpointer:
       agree.on_main(functools.partial(self._set_aside, damaged))
       if damaged:
         self._manager.reload()
-      return step, *restored
+      items, meta = restored
+      both = items["state"], items["extra"]
+      return step, both if jax.tree.leaves(extra) else both[0], meta
     if not steps:
       return None
     raise errors.CheckpointError(
@@ -227,8 +251,13 @@ class Checkpointer:
     self.wait()
     self._manager.close()
 
-  def _restore(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
-    """State and meta of one checkpoint, checked."""
+  def _restore(
+    self,
+    step: int,
+    like: Mapping[str, Any],
+    only: Callable[[str], bool] | None,
+  ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Restores the items of one checkpoint, checked, and its meta."""
     # A damaged file can surface as any exception of orbax or TensorStore.
     try:
       sealed = self._manager.restore(
@@ -240,21 +269,43 @@ class Checkpointer:
     if _sha256(text) != sha256:
       raise _DamagedError("its description differs from its digest")
     stored = json.loads(text)
-    self._check_fits(step, stored["arrays"], like)
+    arrays = {"state": stored["arrays"], "extra": stored.get("extra", {})}
+    items = {}
+    for item, tree in like.items():
+      prefix = "" if item == "state" else f"{item}/"
+      self._check_fits(step, item, arrays[item], tree, stored["meta"])
+      items[item] = self._read(step, item, tree, prefix, only)
+      found = checkpoint_tree.describe(items[item])
+      wrong = [n for n in found if found[n] != arrays[item][n]]
+      if wrong:
+        raise _DamagedError(
+          f"{len(wrong)} of {len(found)} arrays differ from their digests, "
+          f"first {prefix}{wrong[0]}"
+        )
+    return items, stored["meta"]
+
+  def _read(
+    self,
+    step: int,
+    item: str,
+    like: Any,
+    prefix: str,
+    only: Callable[[str], bool] | None,
+  ) -> Any:
+    """Reads the arrays of an item; of those that `only` refuses, none."""
+    if not jax.tree.leaves(like):
+      return like
     try:
-      state = self._manager.restore(
-        step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
-      ).state
+      if only is None:
+        restore = ocp.args.Composite(**{item: ocp.args.StandardRestore(like)})
+        return self._manager.restore(step, args=restore)[item]
+      return checkpoint_tree.read_part(
+        self._directory / str(step) / item,
+        like,
+        lambda name: only(prefix + name),
+      )
     except Exception as error:
       raise self._diagnosis(step, error) from error
-    found = _describe(state)
-    wrong = [name for name in found if found[name] != stored["arrays"][name]]
-    if wrong:
-      raise _DamagedError(
-        f"{len(wrong)} of {len(found)} arrays differ from their digests, "
-        f"first {wrong[0]}"
-      )
-    return state, stored["meta"]
 
   def _diagnosis(self, step: int, error: Exception) -> Exception:
     """What to raise when a checkpoint cannot be read.
@@ -279,23 +330,32 @@ class Checkpointer:
     return _DamagedError(_first_line(error))
 
   def _check_fits(
-    self, step: int, stored: Mapping[str, Any], like: Any
+    self,
+    step: int,
+    item: str,
+    stored: Mapping[str, Any],
+    like: Any,
+    meta: Mapping[str, Any],
   ) -> None:
-    """Refuses a checkpoint of another model, naming what differs."""
-    asked = _shapes(like)
-    there = {name: entry[:2] for name, entry in stored.items()}
-    problems = [
-      f"{name}: {there.get(name, 'nothing')} there, "
-      f"{asked.get(name, 'nothing')} asked for"
-      for name in sorted(asked.keys() | there.keys())
-      if asked.get(name) != there.get(name)
-    ]
+    """Refuses a checkpoint of another model or version, naming what differs."""
+    problems = checkpoint_tree.differences(stored, like)
     if problems:
-      listed = text_lib.first_few(problems, most=_LISTED, separator="\n  ")
+      more = text_lib.first_few(problems, most=_LISTED, separator="\n  ")
       raise errors.CheckpointError(
         f"checkpoint {step} in {self._directory} is of another model; "
-        f"{len(problems)} arrays differ:\n  {listed}\n"
+        f"{len(problems)} arrays differ:\n  {more}\n"
         "Use the recipe it was trained with, or another --workdir."
+      )
+    directory = self._directory / str(step) / item
+    problems = checkpoint_tree.other_nodes(directory, like)
+    if problems:
+      raise errors.CheckpointError(
+        f"checkpoint {step} in {self._directory} was written by paws_jax "
+        f"{meta.get('version') or 'of an unknown version'}, whose state has "
+        f"another tree than that of this version, {provenance.version()}: "
+        f"{text_lib.first_few(problems, most=_LISTED)}. Nothing in it is "
+        "damaged: continue the run with the version that started it, or use "
+        "another --workdir."
       )
 
   def _set_aside(self, steps: Sequence[int]) -> None:
@@ -306,27 +366,6 @@ class Checkpointer:
       while target.exists():
         target = target.with_name(target.name + "-again")
       (self._directory / str(step)).rename(target)
-
-
-def _shapes(tree: Any) -> dict[str, list]:
-  """{name: [shape, dtype]} as they look after a trip through JSON."""
-  return {
-    jax.tree_util.keystr(path, simple=True, separator="/"): [
-      list(leaf.shape),
-      str(jnp.dtype(leaf.dtype)),
-    ]
-    for path, leaf in jax.tree.leaves_with_path(tree)
-  }
-
-
-def _describe(state: Any) -> dict[str, list]:
-  """{name: [shape, dtype, digest]} of arrays."""
-  values = jax.tree.leaves(jax.device_get(digests.compute(state)))
-  described = _shapes(state)
-  return {
-    name: [*entry, int(value)]
-    for (name, entry), value in zip(described.items(), values, strict=True)
-  }
 
 
 def _sha256(text: str) -> str:

@@ -127,7 +127,7 @@ def _readable(trained: restore.TrainedRun) -> np.ndarray:
   ):
     print(f"looking at {len(labelled)} labelled images ...")
     # As an evaluation reads them: each process its own, all at once.
-    trained.experiment.embed(trained.params, trained.model_state, images)
+    trained.experiment.embed(trained.params, trained.batch_stats, images)
     images.share_unreadable(agree.gather)
   readable = labelled.readable
   if not readable.all():
@@ -140,7 +140,7 @@ def _readable(trained: restore.TrainedRun) -> np.ndarray:
 
 def _weights(trained: restore.TrainedRun) -> list[int]:
   """Digests of the arrays that fine-tuning starts from."""
-  arrays = trained.params, trained.model_state["batch_stats"]
+  arrays = trained.params, trained.batch_stats
   found = jax.device_get(jax.tree.leaves(digests.compute(arrays)))
   return [int(digest) for digest in found]
 
@@ -258,7 +258,7 @@ def save(prepared: FinetuneInputs, final: sweep.Member) -> None:
     made = save_classifier.from_trained(
       prepared.trained,
       params=prepared.protocol.encoder_params(final.params),
-      model_state=final.model_state,
+      batch_stats=final.batch_stats,
       head=prepared.protocol.head(final.params),
     )
     # Which result belongs to it, see `_found`.

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import optax
 
 from paws_jax import augment
 from paws_jax import config as config_lib
@@ -23,6 +24,7 @@ from paws_jax.data import dataset as dataset_lib
 from paws_jax.data import load_dataset
 from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.evaluation import embed
+from paws_jax.methods import base
 from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.training import state as state_lib
 from paws_jax.training import step
@@ -50,6 +52,13 @@ class Experiment:
   # Weights to start from, a path; "": random ones.
   init_from: str
 
+  @property
+  def epoch_steps(self) -> int:
+    """Steps between changes by the method's `on_epoch_end`; 0: it has none."""
+    if not self.trainer.method.acts_between_epochs:
+      return 0
+    return self.pipeline.steps_per_epoch
+
   def initial_state(self, *, warm: bool = True) -> state_lib.TrainState:
     """State at step 0.
 
@@ -60,19 +69,28 @@ class Experiment:
     Raises:
       UserError: as for `init_from.init_from`.
     """
-    state = self._random_state()
-    if not self.init_from or not warm:
-      return state
-    params, model_state, line = init_from.init_from(
-      self.init_from, state.params, state.model_state
+    state = step.init_state(self.trainer, self._batch())
+    if self.init_from and warm:
+      encoder = self.trainer.method.encoder_variables(
+        step.add_extra(self.trainer, state)
+      )
+      variables, line = init_from.init_from(self.init_from, encoder)
+      print(line)
+      # The optimizer's state starts the same whatever the weights are.
+      old = state.params, state.batch_stats
+      new = self.trainer.method.load_encoder(*old, variables)
+      params, batch_stats = jax.tree.map(
+        lambda leaf, like: jax.device_put(leaf, like.sharding), new, old
+      )
+      state = state.replace(params=params, batch_stats=batch_stats)
+    return step.add_extra(self.trainer, state)
+
+  def state_shapes(self) -> state_lib.TrainState:
+    """The state at step 0 as ShapeDtypeStructs, `extra` included."""
+    batch = self._batch()
+    return jax.eval_shape(
+      lambda: step.add_extra(self.trainer, step.init_state(self.trainer, batch))
     )
-    print(line)
-    # The optimiser's state starts the same whatever the weights are.
-    new, old = (params, model_state), (state.params, state.model_state)
-    params, model_state = jax.tree.map(
-      lambda leaf, like: jax.device_put(leaf, like.sharding), new, old
-    )
-    return state.replace(params=params, model_state=model_state)
 
   def check_init_from(self) -> None:
     """Reads what `model.init_from` names, so that it is refused early.
@@ -83,13 +101,18 @@ class Experiment:
       UserError: as for `init_from.init_from`.
     """
     if self.init_from:
-      state = jax.eval_shape(self._random_state)
-      init_from.init_from(self.init_from, state.params, state.model_state)
+      encoder = jax.eval_shape(
+        self.trainer.method.encoder_variables, self.state_shapes()
+      )
+      init_from.init_from(self.init_from, encoder)
 
-  def _random_state(self) -> state_lib.TrainState:
+  def _batch(self) -> Any:
+    """The shapes of a step's batch; never call this while tracing.
+
+    The pipeline of images on disk draws supports to know its shapes.
+    """
     inputs = self.pipeline.input_shapes(self.train.steps_per_call)
-    batch = jax.eval_shape(self.pipeline.batch, inputs, jnp.int32(0))
-    return step.init_state(self.trainer, batch)
+    return jax.eval_shape(self.pipeline.batch, inputs, jnp.int32(0))
 
 
 def create(
@@ -139,6 +162,9 @@ def create(
       support,
       steps_per_epoch=pipeline.steps_per_epoch,
       mesh=mesh,
+      num_images=len(dataset.train_images),
+      num_classes=dataset.num_classes,
+      class_counts=dataset.split.class_counts,
     ),
     embed=embed.make_embedder(
       encoder,
@@ -210,6 +236,9 @@ def create_trainer(
   *,
   steps_per_epoch: int,
   mesh: jax.sharding.Mesh,
+  num_images: int = 0,
+  num_classes: int = 0,
+  class_counts: Sequence[int] | None = None,
 ) -> state_lib.Trainer:
   """Builds what a train step needs besides state and data.
 
@@ -219,6 +248,9 @@ def create_trainer(
     support: likewise.
     steps_per_epoch: of the schedule, and of what the method counts in epochs.
     mesh: devices, or descriptions of devices to compile for.
+    num_images: training images, for what a method keeps of each.
+    num_classes: of the data.
+    class_counts: labelled images of each class; None where only shapes matter.
 
   Raises:
     UserError: as for `create`.
@@ -231,14 +263,45 @@ def create_trainer(
   )
   return state_lib.Trainer(
     method=methods.in_steps(method, steps_per_epoch=steps_per_epoch),
-    optimizer=optimizer,
+    optimizer=_grouped(optimizer, method, sections["optim"]),
     schedule=schedule,
     views=method.views(augment.ViewsConfig(**sections["views"])),
     num_support_views=support.num_views,
     seed=config.seed,
     mesh=mesh,
+    facts=base.Facts(
+      num_images=num_images,
+      num_classes=num_classes,
+      class_counts=None if class_counts is None else tuple(class_counts),
+      steps_per_epoch=steps_per_epoch,
+    ),
     observe=optim.observer(sections["optim"]),
   )
+
+
+def _grouped(
+  optimizer: optax.GradientTransformation,
+  method: base.Method,
+  section: Mapping[str, Any],
+) -> optax.GradientTransformation:
+  """Gives the groups of a method's `param_labels` optimizers of their own.
+
+  A method without groups keeps the optimizer, and checkpoints their tree.
+  """
+  if type(method).param_labels is base.Method.param_labels:
+    return optimizer
+  peak = section["peak_lr"]
+  constant, _ = optim.create(
+    {**section, "start_lr": peak, "final_lr": peak, "warmup_epochs": 0.0},
+    steps_per_epoch=1,
+    total_steps=1,
+  )
+  groups = {
+    "default": optimizer,
+    "constant_lr": constant,
+    "frozen": optax.set_to_zero(),
+  }
+  return optax.partition(groups, method.param_labels)
 
 
 def _sections(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
@@ -270,6 +333,9 @@ def _check_intervals(experiment: Experiment) -> None:
     "the total number of steps": experiment.total_steps,
     "eval.every_steps": experiment.eval.every_steps,
     "checkpoint.every_steps": experiment.checkpoint.every_steps,
+    "the steps of an epoch, after which the method acts": (
+      experiment.epoch_steps
+    ),
   }
   for name, steps in intervals.items():
     if steps % per_call:

@@ -31,6 +31,10 @@ class Hooks:
   rescue: Callable[[state_lib.TrainState, int], None]
   # Called with the state, step and inputs when a number is not finite.
   not_finite: Callable[[state_lib.TrainState, int, Any], None]
+  # Gives the state to go on with; called at multiples of `epoch_steps`.
+  epoch_end: Callable[[state_lib.TrainState, int], state_lib.TrainState] = (
+    lambda state, step: state
+  )
 
 
 def loop(
@@ -43,12 +47,26 @@ def loop(
   steps_per_call: int,
   eval_every: int,
   save_every: int,
+  epoch_steps: int = 0,
   hooks: Hooks,
 ) -> state_lib.TrainState:
   """Trains from `first_step` to `total_steps`, or until asked to stop.
 
   Metrics are fetched one call late, so that the host never waits for the
   device while there is work to hand out.
+
+  Args:
+    call: of `step.make_train_call`.
+    state: after `first_step` steps.
+    pipeline: gives the inputs of a call.
+    first_step: steps taken before.
+    total_steps: steps to take in all.
+    steps_per_call: of `call`; divides the other numbers.
+    eval_every: steps between evaluations; 0: at the end only.
+    save_every: steps between checkpoints; 0: at the end only.
+    epoch_steps: steps between calls of `hooks.epoch_end`, the first of which
+      comes at step 0; 0: it is never called.
+    hooks: see `Hooks`.
 
   Returns:
     The last state; saved.
@@ -59,6 +77,8 @@ def loop(
   """
   pending = None
   step = first_step
+  if epoch_steps and step == 0:
+    state = hooks.epoch_end(state, step)
   stop = hooks.stopping()
   while step < total_steps and not stop:
     try:
@@ -78,20 +98,28 @@ def loop(
     last = stop or step >= total_steps
     save = last or (save_every and step % save_every == 0)
     evaluate = step >= total_steps or (eval_every and step % eval_every == 0)
-    if save or evaluate:
-      # A state is looked at or saved only when its steps are known to be good.
+    epoch = epoch_steps and step % epoch_steps == 0
+    if save or evaluate or epoch:
+      # A state is used or saved only when its steps are known to be good.
       _deliver(pending, state, hooks)
       pending = None
+    if epoch:
+      # Before the state is saved: a resumed run does not do it again.
+      state = hooks.epoch_end(state, step)
     if evaluate:
-      try:
-        hooks.evaluate(state, step)
-      except Exception:
-        # Whatever it stumbled over, the training is not lost.
-        hooks.rescue(state, step)
-        raise
+      _evaluate(state, step, hooks)
     if save:
       hooks.save(state, step)
   return state
+
+
+def _evaluate(state: state_lib.TrainState, step: int, hooks: Hooks) -> None:
+  """Evaluates; saves the state where that fails, so that no step is lost."""
+  try:
+    hooks.evaluate(state, step)
+  except Exception:
+    hooks.rescue(state, step)
+    raise
 
 
 def _busy(pending: tuple | None) -> Callable[[], bool]:

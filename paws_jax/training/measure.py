@@ -46,7 +46,10 @@ def embed(
   images = getattr(experiment.dataset, part)
   if images is None:
     return np.zeros((0, 1), np.float32)
-  rows = experiment.embed(state.params, state.model_state, images.images)
+  variables = experiment.trainer.method.encoder_variables(state)
+  rows = experiment.embed(
+    variables["params"], variables["batch_stats"], images.images
+  )
   if hasattr(images.images, "share_unreadable"):
     # Each process has looked at its own images only.
     images.images.share_unreadable(agree.gather)

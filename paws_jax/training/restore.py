@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
 import ml_collections
 from etils import epath
 
@@ -14,6 +13,7 @@ from paws_jax import errors
 from paws_jax.distributed import agree
 from paws_jax.runs import checkpoint
 from paws_jax.runs import workdir as workdir_lib
+from paws_jax.training import checkpoints
 from paws_jax.training import experiment as experiment_lib
 
 
@@ -25,8 +25,8 @@ class TrainedRun:
     config: its recipe.
     workdir: its directory.
     experiment: data, split, embedder.
-    params: of the encoder.
-    model_state: batch statistics.
+    params: of the encoder that evaluation and classifiers use.
+    batch_stats: its batch statistics.
     step: steps taken.
   """
 
@@ -34,7 +34,7 @@ class TrainedRun:
   workdir: epath.Path
   experiment: experiment_lib.Experiment
   params: Any
-  model_state: Any
+  batch_stats: Any
   step: int
 
 
@@ -60,15 +60,20 @@ def load(config: ml_collections.ConfigDict, workdir: str) -> TrainedRun:
   experiment, path = agree.on_all(build)
   for notice in experiment.dataset.notices:
     print(notice)
-  state = experiment.initial_state(warm=False)
-  like = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-  )
+  trainer = experiment.trainer
   directory = path / workdir_lib.CHECKPOINTS
   restored = None
   if directory.exists():
     with checkpoint.Checkpointer(directory, read_only=True) as checkpointer:
-      restored = checkpointer.restore_latest(like)
+      restored = checkpoints.restore_latest(
+        checkpointer,
+        trainer,
+        experiment.state_shapes(),
+        reads=lambda state: (
+          trainer.method.encoder_variables(state),
+          trainer.method.head(state),
+        ),
+      )
   if restored is None:
     raise errors.CheckpointError(
       f"{path} has no checkpoint yet: pre-train first, with the command of its "
@@ -78,11 +83,12 @@ def load(config: ml_collections.ConfigDict, workdir: str) -> TrainedRun:
   step, state, _ = restored
   if step < experiment.total_steps:
     print(f"the run has taken {step} of {experiment.total_steps} steps so far")
+  variables = trainer.method.encoder_variables(state)
   return TrainedRun(
     config=config,
     workdir=path,
     experiment=experiment,
-    params=state.params,
-    model_state=state.model_state,
+    params=variables["params"],
+    batch_stats=variables["batch_stats"],
     step=step,
   )

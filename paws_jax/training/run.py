@@ -32,6 +32,7 @@ from paws_jax.runs import provenance
 from paws_jax.runs import results
 from paws_jax.runs import signals as signals_lib
 from paws_jax.runs import workdir as workdir_lib
+from paws_jax.training import checkpoints
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import failed_step
 from paws_jax.training import loop
@@ -84,9 +85,7 @@ class TrainingRun:
     self._stall_asked = (0.0, 0.0)
     # Embeddings of the parts of the data at a step, for what comes next.
     self._embedded: tuple[int, dict[str, np.ndarray]] = (-1, {})
-    # A run that goes on does not need what it once started from.
-    self._state = self._experiment.initial_state(warm=not checkpointer.steps())
-    self.step, meta = self._restore()
+    self.step, self._state, meta = self._start()
     self._earlier = measure.Spent(**meta["spent"])
     self._means = metrics.StepMeans(
       self._experiment.log.every_steps, meta["pending_metrics"]
@@ -96,18 +95,19 @@ class TrainingRun:
     self._writer: metrics.Writer | None = None
     self._monitor = monitor.Monitor(facts(prepared))
 
-  def _restore(self) -> tuple[int, dict[str, Any]]:
-    """Takes over the newest checkpoint's state; its step and what it says."""
-    like = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-      self._state,
-    )
-    restored = self._checkpointer.restore_latest(like)
-    if restored is None:
-      return 0, {"spent": {}, "pending_metrics": []}
-    step, self._state, meta = restored
-    print(f"resuming from the checkpoint of step {step}")
-    return step, meta
+  def _start(self) -> tuple[int, state_lib.TrainState, dict[str, Any]]:
+    """Restores the newest checkpoint, or makes the state at step 0."""
+    experiment = self._experiment
+    if self._checkpointer.steps():
+      step, state, meta = checkpoints.restore_latest(
+        self._checkpointer, experiment.trainer, experiment.state_shapes()
+      )
+      print(f"resuming from the checkpoint of step {step}")
+      return step, state, meta
+    # Of several processes all look for checkpoints.
+    agree.agree(checkpoints="[]")
+    state = experiment.initial_state()
+    return 0, state, {"spent": {}, "pending_metrics": []}
 
   def train(self) -> None:
     """Compiles and runs the loop."""
@@ -143,6 +143,7 @@ class TrainingRun:
         steps_per_call=steps_per_call,
         eval_every=experiment.eval.every_steps,
         save_every=experiment.checkpoint.every_steps,
+        epoch_steps=experiment.epoch_steps,
         hooks=loop.Hooks(
           log=self._log,
           evaluate=self._evaluate,
@@ -150,6 +151,7 @@ class TrainingRun:
           rescue=self._rescue,
           stopping=self._stopping,
           not_finite=self._not_finite,
+          epoch_end=self._epoch_end,
         ),
       )
     finally:
@@ -258,6 +260,24 @@ class TrainingRun:
     self._progress.accuracy(accuracy["top1"], step)
     return {f"soft_nn_{k}": v for k, v in accuracy.items()}
 
+  def _epoch_end(
+    self, state: state_lib.TrainState, step: int
+  ) -> state_lib.TrainState:
+    """Lets the method change the state between two epochs."""
+    experiment = self._experiment
+    method = experiment.trainer.method
+
+    def embed() -> np.ndarray:
+      variables = method.encoder_variables(state)
+      return experiment.embed(
+        variables["params"],
+        variables["batch_stats"],
+        experiment.dataset.train_images,
+      )
+
+    with self._progress.paused():
+      return method.on_epoch_end(state, embed, step=step)
+
   def _rescue(self, state: state_lib.TrainState, step: int) -> None:
     """Saves before an error; but of several processes one alone cannot."""
     if jax.process_count() == 1:
@@ -268,7 +288,9 @@ class TrainingRun:
       if self._writer is not None:
         # A run that goes on from here does not write them again.
         self._writer.flush()
-      self._checkpointer.save(
+      checkpoints.save(
+        self._checkpointer,
+        self._experiment.trainer,
         step,
         state,
         {
@@ -316,13 +338,15 @@ class TrainingRun:
     if jax.process_count() > 1:
       return
     prepared = self._prepared
+    method = self._experiment.trainer.method
+    variables = method.encoder_variables(self._state)
     made = save_classifier.from_trained(
       restore.TrainedRun(
         config=prepared.config,
         workdir=prepared.workdir,
         experiment=self._experiment,
-        params=self._state.params,
-        model_state=self._state.model_state,
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
         step=self.step,
       )
     )

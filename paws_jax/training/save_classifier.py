@@ -21,7 +21,7 @@ def from_trained(
   trained: restore.TrainedRun,
   *,
   params: Any = None,
-  model_state: Any = None,
+  batch_stats: Any = None,
   head: predictions_lib.Head | Mapping[str, Any] | None = None,
 ) -> classifier_lib.Classifier:
   """The classifier of a run; of several processes all call it.
@@ -29,7 +29,7 @@ def from_trained(
   Args:
     trained: what the run has learnt.
     params: of the encoder, instead of the run's.
-    model_state: batch statistics, likewise.
+    batch_stats: batch statistics, likewise.
     head: of a fine-tuned run, with kernel and bias.
 
   Raises:
@@ -39,13 +39,11 @@ def from_trained(
   """
   config, dataset = trained.config, trained.experiment.dataset
   params = trained.params if params is None else params
-  state = trained.model_state if model_state is None else model_state
+  stats = trained.batch_stats if batch_stats is None else batch_stats
   encoder = {
     # Where training started need not be there any more.
     "model": {**config.model, "init_from": ""},
-    "variables": jax.device_get(
-      {"params": params, "batch_stats": state["batch_stats"]}
-    ),
+    "variables": jax.device_get({"params": params, "batch_stats": stats}),
     "preprocessing": preprocessing_lib.from_run(config, dataset),
   }
   embedder = on_device.OnDevice(**encoder, has_head=head is not None)

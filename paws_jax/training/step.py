@@ -1,4 +1,4 @@
-"""The train step, and the loop around it."""
+"""The train step, and several of them as one compiled program."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import optax
 
 from paws_jax import data
 from paws_jax.data import sampling
+from paws_jax.methods import base
 from paws_jax.parallel import mesh
 from paws_jax.training import state as state_lib
 from paws_jax.training import views as views_lib
@@ -20,14 +21,15 @@ from paws_jax.training import views as views_lib
 def init_state(
   trainer: state_lib.Trainer, batch: data.HostBatch
 ) -> state_lib.TrainState:
-  """Initial state, replicated over the mesh.
+  """Draws the state at step 0, without the method's `extra`.
 
   Args:
-    trainer: method, optimiser and mesh.
+    trainer: method, optimizer and mesh.
     batch: ShapeDtypeStructs of a step's batch.
 
   Returns:
-    The state at step 0; the same for the same seed on any number of devices.
+    The state at step 0, replicated over the mesh; the same for the same seed on
+    any number of devices. `add_extra` completes it.
   """
   shapes = jax.eval_shape(
     functools.partial(_local_views, trainer), batch, jnp.zeros((), jnp.int32)
@@ -37,11 +39,11 @@ def init_state(
     key = sampling.stream_key(trainer.seed, sampling.INITIALIZATION)
     # Only the shapes of the views matter, and zeros need no augmentation.
     views = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    params, model_state = trainer.method.init(key, views)
+    params, batch_stats = trainer.method.init(key, views, trainer.facts)
     return state_lib.TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
-      model_state=model_state,
+      batch_stats=batch_stats,
       opt_state=trainer.optimizer.init(params),
       finite=jnp.ones((), bool),
     )
@@ -49,13 +51,52 @@ def init_state(
   return jax.jit(init, out_shardings=mesh.replicated(trainer.mesh))()
 
 
+def add_extra(
+  trainer: state_lib.Trainer, state: state_lib.TrainState
+) -> state_lib.TrainState:
+  """Completes a state at step 0 with what the method carries besides."""
+
+  def init(params: Any, batch_stats: Any) -> Any:
+    extra = _logical_extra(trainer, params, batch_stats)
+    return state_lib.pad_extra(trainer, extra)
+
+  extra = jax.jit(init, out_shardings=state_lib.extra_shardings(trainer))(
+    state.params, state.batch_stats
+  )
+  return state.replace(extra=extra)
+
+
+def extra_shapes(
+  trainer: state_lib.Trainer, state: state_lib.TrainState
+) -> Any:
+  """ShapeDtypeStructs of `extra` with logical numbers of rows."""
+  return jax.eval_shape(
+    functools.partial(_logical_extra, trainer), state.params, state.batch_stats
+  )
+
+
+def _logical_extra(
+  trainer: state_lib.Trainer, params: Any, batch_stats: Any
+) -> Any:
+  key = sampling.stream_key(trainer.seed, sampling.INITIALIZATION)
+  # The parameters have been drawn from `key` itself.
+  key = jax.random.fold_in(key, 1)
+  # Copies: the step gives each of its arrays' memory to the next state.
+  return jax.tree.map(
+    jnp.copy,
+    trainer.method.init_extra(key, params, batch_stats, trainer.facts),
+  )
+
+
 def train_step(
-  trainer: state_lib.Trainer, state: state_lib.TrainState, batch: data.HostBatch
+  trainer: state_lib.Trainer,
+  state: state_lib.TrainState,
+  batch: data.HostBatch,
 ) -> tuple[state_lib.TrainState, dict[str, jax.Array]]:
-  """One optimisation step; a pure function of state and batch.
+  """Takes one optimization step; a pure function of state and batch.
 
   Args:
-    trainer: method, optimiser, views and mesh.
+    trainer: method, optimizer, views and mesh.
     state: before the step.
     batch: the step's images, spread over the mesh.
 
@@ -65,9 +106,18 @@ def train_step(
     but for `finite`, and stays so in later steps.
   """
   views = make_views(trainer, batch, state.step)
-  (loss, (metrics, model_state)), grads = jax.value_and_grad(
-    functools.partial(global_loss, trainer), has_aux=True
-  )(state.params, state.model_state, views, state.step)
+  return trainer.method.step(trainer, state, views, gradient_step)
+
+
+def gradient_step(
+  trainer: state_lib.Trainer,
+  state: state_lib.TrainState,
+  views: data.Views,
+) -> tuple[state_lib.TrainState, dict[str, jax.Array]]:
+  """Takes one gradient step on the method's loss; see `train_step`."""
+  (loss, output), grads = jax.value_and_grad(
+    functools.partial(_loss_and_output, trainer), has_aux=True
+  )(state.params, state.batch_stats, state.extra, views, state.step)
   updates, opt_state = trainer.optimizer.update(
     grads, state.opt_state, state.params
   )
@@ -75,15 +125,8 @@ def train_step(
   update_norm = optax.tree.norm(updates)
   finite = state.finite & jnp.isfinite(loss)
   finite &= jnp.isfinite(grad_norm) & jnp.isfinite(update_norm)
-  after = state_lib.TrainState(
-    step=state.step + 1,
-    params=optax.apply_updates(state.params, updates),
-    model_state=model_state,
-    opt_state=opt_state,
-    finite=finite,
-  )
   metrics = {
-    **metrics,
+    **output.metrics,
     "grad_norm": grad_norm,
     "update_norm": update_norm,
     "param_norm": optax.tree.norm(state.params),
@@ -91,10 +134,48 @@ def train_step(
   }
   if trainer.observe is not None:
     metrics |= trainer.observe(grads, state.params)
-  kept = jax.tree.map(
-    lambda new, old: jnp.where(finite, new, old), after, state
+  after = state.replace(
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
+    batch_stats=output.batch_stats,
+    opt_state=opt_state,
   )
-  return kept.replace(finite=finite), metrics
+  after = keep_finite(after, state, finite)
+  return update_extra(trainer, after, output.rows, state.step), metrics
+
+
+def keep_finite(
+  after: state_lib.TrainState, before: state_lib.TrainState, finite: jax.Array
+) -> state_lib.TrainState:
+  """Selects the state before a step that is not finite.
+
+  Not `extra`: a selection would copy its tables at every step.
+  """
+  extra = after.extra
+  kept = jax.tree.map(
+    lambda new, old: jnp.where(finite, new, old),
+    after.replace(extra=None),
+    before.replace(extra=None),
+  )
+  return kept.replace(extra=extra, finite=finite)
+
+
+def update_extra(
+  trainer: state_lib.Trainer,
+  state: state_lib.TrainState,
+  rows: Any,
+  step: jax.Array,
+) -> state_lib.TrainState:
+  """Calls the method's `after_update` on a state after the optimizer's part."""
+  params, extra = trainer.method.after_update(
+    state.params,
+    state.batch_stats,
+    state.extra,
+    rows,
+    step=step,
+    finite=state.finite,
+  )
+  return state.replace(params=params, extra=extra)
 
 
 def make_views(
@@ -114,31 +195,49 @@ def make_views(
 def global_loss(
   trainer: state_lib.Trainer,
   params: Any,
-  model_state: Any,
+  batch_stats: Any,
+  extra: Any,
   views: data.Views,
   step: jax.Array,
-) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
-  """The method's loss over the whole mesh; differentiate this.
+) -> base.Output:
+  """Computes the method's loss over the entire mesh; differentiate this.
 
   Inside `shard_map`, supports and large views form one BatchNorm batch without
   any image moving between devices. The gradient is taken outside, where it is
-  that of the global mean.
+  that of the global mean. `rows` come back as global arrays.
   """
 
-  def local(params, model_state, views, step):
+  def local(params, batch_stats, extra, views, step):
     key = sampling.stream_key(trainer.seed, sampling.METHOD)
     key = jax.random.fold_in(key, step)
     params = mesh.varying(params)
-    return trainer.method.loss(params, model_state, views, step=step, key=key)
+    return trainer.method.loss(
+      params, batch_stats, extra, views, step=step, key=key
+    )
 
-  whole = mesh.REPLICATED
-  specs = trainer.method.state_specs
+  replicated = mesh.REPLICATED
   return mesh.shard_map(
     local,
     trainer.mesh,
-    in_specs=(whole, specs, data.batch_specs(views), whole),
-    out_specs=(whole, (whole, specs)),
-  )(params, model_state, views, step)
+    in_specs=(
+      replicated,
+      replicated,
+      trainer.method.extra_specs,
+      data.batch_specs(views),
+      replicated,
+    ),
+    out_specs=base.Output(
+      loss=replicated,
+      metrics=replicated,
+      batch_stats=replicated,
+      rows=mesh.BATCH,
+    ),
+  )(params, batch_stats, extra, views, step)
+
+
+def _loss_and_output(trainer: state_lib.Trainer, *arguments: Any) -> Any:
+  output = global_loss(trainer, *arguments)
+  return output.loss, output
 
 
 def _local_views(
@@ -183,5 +282,5 @@ def make_train_call(
       return state, jax.tree.map(lambda x: x[None], metrics)
     return jax.lax.scan(body, state, length=num_steps)
 
-  whole = mesh.replicated(trainer.mesh)
-  return jax.jit(call, donate_argnums=0, out_shardings=(whole, whole))
+  shardings = state_lib.shardings(trainer), mesh.replicated(trainer.mesh)
+  return jax.jit(call, donate_argnums=0, out_shardings=shardings)

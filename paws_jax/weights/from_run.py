@@ -7,7 +7,9 @@ checkpoints, and the other run may still be training.
 from __future__ import annotations
 
 import json
+import types
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,10 +18,15 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from paws_jax import errors
+from paws_jax import methods
+from paws_jax.methods import base
+from paws_jax.runs import checkpoint_tree
 from paws_jax.runs import digests
+from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import workdir as workdir_lib
 
-_PARTS = ("params", "model_state")
+# Before the names of arrays of the item beside the state.
+_EXTRA = "extra/"
 
 
 def is_run(path: epath.Path) -> bool:
@@ -55,64 +62,95 @@ def read(path: epath.Path) -> tuple[dict[str, Any], int]:
       f"the run in {path} has no checkpoint yet: wait until it has written one."
     )
   step = complete[-1]
-  directory = path / workdir_lib.CHECKPOINTS
+  directory = path / workdir_lib.CHECKPOINTS / str(step)
   # A damaged file can surface as any exception of orbax or TensorStore.
   try:
-    metadata = json.loads((directory / str(step) / "meta/metadata").read_text())
-    stored = json.loads(metadata["text"])["arrays"]
-    restored = _restore(directory / str(step) / "state", stored)
-    changed = _changed_arrays(restored, stored)
+    sealed = json.loads((directory / "meta/metadata").read_text())
+    content = json.loads(sealed["text"])
+    described = content["arrays"] | {
+      f"{_EXTRA}{name}": entry
+      for name, entry in content.get("extra", {}).items()
+    }
+    names = _method(path).encoder_variables(_state_of_names(described))
+    arrays = _restore(directory, described, jax.tree.leaves(names))
+    wrong = _differing(arrays, described)
+  except errors.UserError:
+    raise
   except Exception as error:
     raise _damaged(path, step, f"{type(error).__name__}: {error}") from error
-  if changed:
-    names = ", ".join(changed)
-    raise _damaged(path, step, f"{names} differ from their digests")
-  return {
-    "params": restored["params"],
-    "batch_stats": restored["model_state"]["batch_stats"],
-  }, step
+  if wrong:
+    raise _damaged(path, step, f"{', '.join(wrong)} differ from their digests")
+  return jax.tree.map(arrays.__getitem__, names), step
+
+
+def _method(path: epath.Path) -> base.Method:
+  """The method of a run, which knows where its encoder is."""
+  stored = recipe_lib.stored_recipe(path)
+  if stored is None:
+    return base.Method()
+  kind = methods.METHODS[stored.method.name]
+  return kind(config=stored.method)
+
+
+def _state_of_names(described: Mapping[str, Any]) -> types.SimpleNamespace:
+  """A train state that has an array's stored name in the array's place."""
+  extra = [name for name in described if name.startswith(_EXTRA)]
+  state = checkpoint_tree.nested(
+    {name: name for name in described if name not in extra}
+  )
+  return types.SimpleNamespace(
+    params=state["params"],
+    batch_stats=state.get("model_state", {}).get("batch_stats", {}),
+    extra=checkpoint_tree.nested(
+      {name.removeprefix(_EXTRA): name for name in extra}
+    ),
+  )
 
 
 def _restore(
-  directory: epath.Path, stored: Mapping[str, Any]
-) -> dict[str, Any]:
-  item = _tree(stored)
-  as_numpy = jax.tree.map(
-    lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item
-  )
-  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-    return reader.restore(
-      directory,
-      args=ocp.args.PyTreeRestore(
-        item=item, restore_args=as_numpy, partial_restore=True
-      ),
+  directory: epath.Path, described: Mapping[str, Any], names: Sequence[str]
+) -> dict[str, np.ndarray]:
+  """Reads arrays of a checkpoint by their names; no others."""
+  arrays = {}
+  for item, prefix in (("state", ""), ("extra", _EXTRA)):
+    mine = [n for n in names if n.startswith(_EXTRA) == bool(prefix)]
+    if not mine:
+      continue
+    shapes = checkpoint_tree.nested(
+      {
+        name.removeprefix(prefix): jax.ShapeDtypeStruct(
+          tuple(described[name][0]), np.dtype(described[name][1])
+        )
+        for name in mine
+      }
     )
+    as_numpy = jax.tree.map(
+      lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes
+    )
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+      restored = reader.restore(
+        directory / item,
+        args=ocp.args.PyTreeRestore(
+          item=shapes, restore_args=as_numpy, partial_restore=True
+        ),
+      )
+    arrays |= {
+      prefix + checkpoint_tree.name_of(path): leaf
+      for path, leaf in jax.tree.leaves_with_path(restored)
+    }
+  return arrays
 
 
-def _tree(stored: Mapping[str, Any]) -> dict[str, Any]:
-  """Makes a tree of shapes of {"params/a/b": [shape, dtype, digest]}."""
-  tree: dict[str, Any] = {}
-  for name, (shape, dtype, _) in stored.items():
-    *path, leaf = name.split("/")
-    if path and path[0] in _PARTS:
-      node = tree
-      for key in path:
-        node = node.setdefault(key, {})
-      node[leaf] = jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
-  return tree
-
-
-def _changed_arrays(
-  restored: Mapping[str, Any], stored: Mapping[str, Any]
+def _differing(
+  arrays: Mapping[str, np.ndarray], described: Mapping[str, Any]
 ) -> list[str]:
-  """Returns the names of arrays that differ from their stored digest."""
-  names = []
-  for path, leaf in jax.tree.leaves_with_path(restored):
-    name = jax.tree_util.keystr(path, simple=True, separator="/")
-    # One by one: a program per shape compiles faster than one for all arrays.
-    if int(digests.compute(leaf)) != stored[name][2]:
-      names.append(name)
-  return names
+  """Names of arrays that are not as they were written."""
+  # One by one: a program for each shape compiles sooner than one for all.
+  return [
+    name
+    for name, array in arrays.items()
+    if int(digests.compute(array)) != described[name][2]
+  ]
 
 
 def _damaged(path: epath.Path, step: int, reason: str) -> errors.WeightsError:

@@ -33,7 +33,9 @@ _MAX_ERROR_LINES = 30
 _MAX_NAMES = 4
 
 
-def init_from(path: str, params: Any, model_state: Any) -> tuple[Any, Any, str]:
+def init_from(
+  path: str, template: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
   """Puts the weights that a path holds into an encoder.
 
   Every array of the trunk must fit, and every array of the heads that the
@@ -43,13 +45,12 @@ def init_from(path: str, params: Any, model_state: Any) -> tuple[Any, Any, str]:
   Args:
     path: a file (see `open_file.open_weights`), the workdir of a run, or the
       directory of a saved classifier.
-    params: parameters of the encoder, {"trunk", "projection", ...}, as arrays,
-      or as `jax.ShapeDtypeStruct`s to check whether the weights fit.
-    model_state: {"batch_stats", ...}; other entries are kept.
+    template: {"params", "batch_stats"} of the encoder, as arrays, or as
+      `jax.ShapeDtypeStruct`s to try out whether the weights fit.
 
   Returns:
-    params and model_state, with loaded weights as numpy arrays, and a line that
-    lists the arrays that were and were not loaded.
+    `template` with the weights as numpy arrays in the places that they fill,
+    and a line that says what was and what was not loaded.
 
   Raises:
     FileNotFoundError: the path does not exist.
@@ -57,13 +58,12 @@ def init_from(path: str, params: Any, model_state: Any) -> tuple[Any, Any, str]:
       damaged, not finite, unsafe, or do not fit; lists them by name.
     errors.DistributedError: the processes have read different weights.
   """
-  template = {"params": params, "batch_stats": model_state["batch_stats"]}
+  # Names in messages come in this order.
+  template = {name: template[name] for name in ("params", "batch_stats")}
   filled, line = agree.on_all(lambda: _read(path, template))
   if jax.process_count() > 1:
     agree.agree(**{f"model.init_from={path}": _digest(filled)})
-  full = _merge(template, filled)
-  model_state = model_state | {"batch_stats": full["batch_stats"]}
-  return full["params"], model_state, line
+  return _merge(template, filled), line
 
 
 def _read(path: str, template: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

@@ -62,7 +62,7 @@ def test_accuracy_is_that_of_the_runs_own_evaluation(predictions, test_part):
 def test_embeddings_are_those_of_the_run(classifier, test_part):
   trained = untrained_run.trained()
   images = test_part.images[:300]
-  want = trained.experiment.embed(trained.params, trained.model_state, images)
+  want = trained.experiment.embed(trained.params, trained.batch_stats, images)
   np.testing.assert_array_equal(classifier.embed(images), want)
 
 
@@ -101,7 +101,7 @@ def test_a_run_on_disk_knows_its_labelled_images_again(tmp_path):
     config=config,
     experiment=types.SimpleNamespace(dataset=dataset, temperature=0.1),
     params=variables["params"],
-    model_state={"batch_stats": variables["batch_stats"]},
+    batch_stats=variables["batch_stats"],
     step=0,
   )
   classifier = save_classifier.from_trained(run)

@@ -28,7 +28,7 @@ def weights(tmp_path_factory):
       .uniform(0.5, 1.0, leaf.shape)
       .astype(np.float32)
     ),
-    {"params": state.params, **state.model_state},
+    {"params": state.params, "batch_stats": state.batch_stats},
   )
   path = tmp_path_factory.mktemp("weights") / "encoder.safetensors"
   write_torch.write_torch(variables, path)
@@ -48,14 +48,14 @@ def test_training_starts_from_the_weights_and_can_keep_the_statistics(
   state = built.initial_state()
   assert capsys.readouterr().out.startswith(f"init_from: 49 arrays from {path}")
   _equal(jax.device_get(state.params), variables["params"])
-  for leaf in jax.tree.leaves((state.params, state.model_state)):
+  for leaf in jax.tree.leaves((state.params, state.batch_stats)):
     assert leaf.sharding.is_fully_replicated
     assert len(leaf.sharding.device_set) == 2
   call = step.make_train_call(built.trainer, built.pipeline, 1)
   state, _ = call(state, built.pipeline.inputs(0, 1))
   state = jax.device_get(state)
   assert state.finite
-  _equal(state.model_state["batch_stats"], variables["batch_stats"])
+  _equal(state.batch_stats, variables["batch_stats"])
   kernel = state.params["trunk"]["conv1"]["kernel"]
   moved = kernel - variables["params"]["trunk"]["conv1"]["kernel"]
   assert 0 < np.max(np.abs(moved)) < 0.1

@@ -16,6 +16,7 @@ from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.runs import checkpoint
 from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import results
+from paws_jax.training import checkpoints
 from paws_jax.training import experiment as experiment_lib
 from tests import golden_run
 from tests import processes
@@ -73,8 +74,8 @@ def test_checkpoint_fits_the_state_of_today(tmp_path):
     workdir / "checkpoints", read_only=True, warn=warnings.append
   ) as checkpointer:
     assert checkpointer.steps() == [8, 10]
-    step, state, _ = checkpointer.restore_latest(
-      experiment.initial_state(warm=False)
+    step, state, _ = checkpoints.restore_latest(
+      checkpointer, experiment.trainer, experiment.state_shapes()
     )
   assert step == golden_run.LAST_STEP
   assert int(state.step) == golden_run.LAST_STEP

@@ -68,7 +68,7 @@ def _problem(num_devices, *, fillers=True):
     "bias": jnp.asarray(rng.normal(size=NUM_CLASSES), jnp.float32),
   }
   params = {"encoder": {"weight": jnp.array([1.5, -0.5])}, "head": head}
-  state = {"batch_stats": {"mean": jnp.zeros(2)}}
+  state = {"mean": jnp.zeros(2)}
   return trainer, params, state, batch
 
 
@@ -76,12 +76,15 @@ def _loss(num_devices, **options):
   trainer, params, state, batch = _problem(num_devices, **options)
 
   def loss(params):
-    return step_lib.global_loss(trainer, params, state, batch, jnp.int32(0))
+    output = step_lib.global_loss(
+      trainer, params, state, {}, batch, jnp.int32(0)
+    )
+    return output.loss, output
 
-  (value, (metrics, state)), gradient = jax.jit(
-    jax.value_and_grad(loss, has_aux=True)
-  )(params)
-  return value, metrics, state, gradient
+  (value, output), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+    params
+  )
+  return value, output.metrics, output.batch_stats, gradient
 
 
 @pytest.mark.parametrize("fillers", [True, False])
@@ -100,7 +103,7 @@ def test_it_is_the_mean_cross_entropy_of_the_rows_that_count(fillers):
   right = (logits.argmax(-1) == labels).mean()
   assert metrics["accuracy"] == pytest.approx(right)
   assert all(metrics[k] == value for k in linear_head.LinearHead.shown_losses)
-  mean = state["batch_stats"]["mean"]
+  mean = state["mean"]
   np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-5)
 
 

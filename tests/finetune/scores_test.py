@@ -33,17 +33,17 @@ def test_the_weights_of_the_best_epoch_are_kept(scores, best):
   kept = scores_lib.Scores(lambda params, state: next(left), 7)
   for epoch in (1, 2, 3):
     state = types.SimpleNamespace(
-      params=jnp.full(2, epoch), model_state={"m": jnp.full(1, -epoch)}
+      params=jnp.full(2, epoch), batch_stats={"m": jnp.full(1, -epoch)}
     )
     kept.add(state, 7 * epoch)
     # As the next step does.
     state.params.delete()
-    state.model_state["m"].delete()
+    state.batch_stats["m"].delete()
   assert kept.epoch == best
   assert kept.best == scores[best - 1]
   assert kept.history == scores
   np.testing.assert_array_equal(kept.kept["params"], best)
-  np.testing.assert_array_equal(kept.kept["model_state"]["m"], -best)
+  np.testing.assert_array_equal(kept.kept["batch_stats"]["m"], -best)
 
 
 def test_the_best_member_is_chosen_and_the_first_of_equals():
@@ -70,7 +70,7 @@ class _Images(np.ndarray):
 class _Protocol:
   votes = True
 
-  def embed(self, params, model_state, images):
+  def embed(self, params, batch_stats, images):
     return np.asarray(images[:]).reshape(len(images), -1) * params
 
   def probabilities(self, params, queries, supports, support_labels):

@@ -1,44 +1,103 @@
-"""The example of docs/adding_a_method.md is a method."""
+"""docs/adding_a_method.md, followed step by step, gives a working method."""
 
-import dataclasses
+import json
 import pathlib
 import re
-from typing import Any
+import shutil
+import subprocess
+import sys
 
-import jax.numpy as jnp
+import pytest
 
-from paws_jax import losses
-from paws_jax.methods import encoding
-from paws_jax.parallel import mesh
-from tests import toy_method
-
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "adding_a_method.md"
+ROOT = pathlib.Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "adding_a_method.md"
 
 
-def test_the_example_is_the_same_on_four_devices():
-  (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
-  names = {
-    "dataclasses": dataclasses,
-    "Any": Any,
-    "jnp": jnp,
-    "losses": losses,
-    "method": encoding,
-    "sharding": mesh,
-    "__name__": __name__,
-  }
-  exec(code, names)
-  results = []
-  for num_devices, axis_name in ((1, None), (4, mesh.AXES)):
-    built = toy_method.create(name="simclr", axis_name=axis_name)
-    example = names["Attraction"](
-      **{
-        field.name: getattr(built, field.name)
-        for field in dataclasses.fields(built)
-      }
+def _files():
+  """{path: content} of the page."""
+  return dict(
+    re.findall(
+      r"<!-- file: (\S+) -->\n```python\n(.*?)```", PAGE.read_text(), re.S
     )
-    views = toy_method.padded(toy_method.make_views(num_small=0), 8)
-    results.append(toy_method.measure(example, views, num_devices=num_devices))
-  toy_method.assert_same(*results)
-  assert set(results[0]) == {"loss", "distance"}
-  assert set(example.shown_losses) <= set(results[0])
-  assert 0 < results[0]["distance"] < 4
+  )
+
+
+def _registry_line():
+  (line,) = re.findall(
+    r'^  "\w+": "paws_jax\.methods\.[\w.]+",$', PAGE.read_text(), re.M
+  )
+  return line
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+  """A copy of the project with the page's files and its line."""
+  root = tmp_path_factory.mktemp("project")
+  ignored = shutil.ignore_patterns("__pycache__")
+  for name in ("paws_jax", "configs"):
+    shutil.copytree(ROOT / name, root / name, ignore=ignored)
+  for name, content in _files().items():
+    path = root / name
+    assert not path.exists()
+    path.write_text(content)
+  registry = root / "paws_jax" / "config" / "methods" / "__init__.py"
+  text = registry.read_text()
+  start = "METHODS = {\n"
+  assert start in text
+  registry.write_text(text.replace(start, f"{start}{_registry_line()}\n"))
+  return root
+
+
+def _run(project, *arguments):
+  result = subprocess.run(
+    [sys.executable, "-m", "paws_jax.main", *arguments],
+    cwd=project,
+    capture_output=True,
+    text=True,
+    timeout=600,
+    check=False,
+  )
+  assert result.returncode == 0, result.stdout + result.stderr
+  return result.stdout
+
+
+def test_the_page_names_all_files_of_its_table():
+  names = {name.replace("momentum", "NAME") for name in _files()}
+  table = set(re.findall(r"^\| `(\S+NAME\S*)` \|", PAGE.read_text(), re.M))
+  assert names | {"tests/methods/NAME_test.py"} == table
+
+
+@pytest.mark.slow
+def test_the_method_trains_resumes_and_predicts(project, tmp_path):
+  workdir = tmp_path / "run"
+  recipe = (
+    "--config=configs/momentum.py",
+    f"--workdir={workdir}",
+    "--config.log.every_steps=1",
+  )
+  _run(project, *recipe, "--config.train.epochs=1")
+  # Goes on from its checkpoint, the queue and the average with it.
+  out = _run(project, *recipe, "--config.train.epochs=2")
+  assert "resuming from the checkpoint of step 11" in out
+  rows = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+  losses = [row["contrast"] for row in rows if "contrast" in row]
+  assert len(losses) == 22
+  assert sum(losses[-5:]) < sum(losses[:5])
+  _run(project, "--task=evaluate", f"--workdir={workdir}")
+  images = tmp_path / "images"
+  images.mkdir()
+  from PIL import Image
+
+  Image.new("L", (8, 8), 90).save(images / "a.png")
+  _run(project, "--task=predict", f"--workdir={workdir}", f"--images={images}")
+  lines = (workdir / "predictions.csv").read_text().splitlines()
+  assert len(lines) == 2
+  # Another run starts from its average network.
+  out = _run(
+    project,
+    "--config=configs/momentum.py",
+    f"--workdir={tmp_path / 'next'}",
+    "--config.train.epochs=1",
+    f"--config.model.init_from={workdir}",
+  )
+  assert "(a run, step 22)" in out

@@ -75,9 +75,12 @@ def _by_hand(method, weights, views):
 
   def encode(images, state):
     (h, z), state = method.encoder.apply(
-      {"params": params, **state}, images, train=True, mutable=["batch_stats"]
+      {"params": params, "batch_stats": state},
+      images,
+      train=True,
+      mutable=["batch_stats"],
     )
-    return h, z, state
+    return h, z, state["batch_stats"]
 
   num_large = views.crops["large"].shape[1]
   supports = [views.support[:, v] for v in range(views.support.shape[1])]
@@ -158,7 +161,7 @@ def test_paws_is_the_loss_of_its_embeddings(crops, fields):
     )(*toy_method.init(method, views), views)
   toy_method.assert_same(result["loss"], loss)
   toy_method.assert_same(result["metrics"]["cross_entropy"], terms[0])
-  toy_method.assert_same(result["model_state"], state)
+  toy_method.assert_same(result["batch_stats"], state)
   toy_method.assert_same(result["grads"], grads)
 
 
@@ -304,7 +307,7 @@ def test_supervised_is_the_suncet_loss_of_the_supports():
   with jax.enable_x64(True):
     params, state = toy_method.init(method, views)
     (_, z), _ = method.encoder.apply(
-      {"params": params, **state},
+      {"params": params, "batch_stats": state},
       jnp.concatenate([views.support[:, 0], views.support[:, 1]]),
       train=True,
       mutable=["batch_stats"],

@@ -399,7 +399,7 @@ def _embed(experiment, state, config):
   )
   dataset = experiment.dataset
   return [
-    embed(state.params, state.model_state, part.images)
+    embed(state.params, state.batch_stats, part.images)
     for part in (dataset.test, dataset.labelled)
   ]
 

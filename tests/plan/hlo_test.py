@@ -200,7 +200,7 @@ def test_the_collectives_of_the_real_step():
   # Gradients, once and in float32; the sums of BatchNorm, forward and backward
   # in each of two passes; numbers of rows and metrics.
   gradients = sum(4 * x.size for x in jax.tree.leaves(step.state.params))
-  norms = sum(4 * x.size for x in jax.tree.leaves(step.state.model_state))
+  norms = sum(4 * x.size for x in jax.tree.leaves(step.state.batch_stats))
   reduced = summary["all-reduce"]
   assert gradients < reduced["bytes"] <= gradients + 4 * norms + 4 * 100
   assert reduced["count"] <= _MOST_ALL_REDUCES

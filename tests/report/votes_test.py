@@ -40,7 +40,7 @@ def run(part, *, name="unlabelled", seed=0):
     config=types.SimpleNamespace(seed=seed),
     step=7,
     params=None,
-    model_state=None,
+    batch_stats=None,
     experiment=types.SimpleNamespace(
       dataset=dataset,
       temperature=0.1,

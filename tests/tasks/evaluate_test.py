@@ -24,6 +24,7 @@ from paws_jax.runs import results
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.tasks import evaluate
 from paws_jax.tasks import pretrain
+from paws_jax.training import checkpoints
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import measure
 from paws_jax.training import restore
@@ -46,8 +47,8 @@ def _embed_pixels(*unused, **kwargs):
   del unused, kwargs
   mix = np.random.default_rng(0).normal(size=(64, WIDTH))
 
-  def embed(params, model_state, images):
-    del params, model_state
+  def embed(params, batch_stats, images):
+    del params, batch_stats
     pixels = images.reshape(len(images), -1) / 255
     return np.concatenate([pixels, pixels @ mix], axis=1).astype(np.float32)
 
@@ -70,7 +71,7 @@ def _maker(directory, monkeypatch):
       workdir=directory,
       experiment=dataclasses.replace(experiment, dataset=dataset),
       params={},
-      model_state={},
+      batch_stats={},
       step=7,
     )
     monkeypatch.setattr(restore, "load", lambda *unused: made)
@@ -344,7 +345,7 @@ def run(tmp_path_factory):
   state = prepared.experiment.initial_state()
   directory = prepared.workdir / workdir_lib.CHECKPOINTS
   with checkpoint.Checkpointer(directory) as checkpointer:
-    checkpointer.save(4, state, {})
+    checkpoints.save(checkpointer, prepared.experiment.trainer, 4, state, {})
   return config, prepared, state
 
 
@@ -396,7 +397,7 @@ def test_all_layers_are_those_of_the_encoder(run):
   config, _, state = run
   encoder = models.create(dict(config.model))
   crops = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
-  variables = {"params": state.params, **state.model_state}
+  variables = {"params": state.params, "batch_stats": state.batch_stats}
 
   @jax.jit
   def layers(variables, crops):

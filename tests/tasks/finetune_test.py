@@ -20,6 +20,7 @@ from paws_jax.runs import checkpoint
 from paws_jax.runs import results as results_lib
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.tasks import finetune
+from paws_jax.training import checkpoints
 from paws_jax.training import experiment
 from paws_jax.training import restore
 from tests import random_classifier
@@ -70,7 +71,9 @@ def untrained(config, path):
   workdir_lib.write_split(path, split)
   directory = path / workdir_lib.CHECKPOINTS
   with checkpoint.Checkpointer(directory) as checkpointer:
-    checkpointer.save(built.total_steps, built.initial_state(), {})
+    checkpoints.save(
+      checkpointer, built.trainer, built.total_steps, built.initial_state(), {}
+    )
   return path
 
 
@@ -175,7 +178,7 @@ def test_the_weights_that_are_kept_are_those_that_were_scored(finished):
     # Every epoch was scored, the last one, too.
     assert len(member.history) == 4
     assert member.history[member.epoch - 1] == member.score
-    again = score(member.params, member.model_state)
+    again = score(member.params, member.batch_stats)
     assert again == pytest.approx(member.score, rel=1e-5)
     # Nor would another epoch's pass for it.
     others = [s for s in member.history if s != member.score]
@@ -280,7 +283,7 @@ def test_suncet_leaves_batch_statistics_alone(workdir):
   kept = jax.tree.map(
     np.array_equal,
     dict(saved.variables["batch_stats"]),
-    dict(jax.device_get(before.model_state["batch_stats"])),
+    dict(jax.device_get(before.batch_stats)),
   )
   assert all(jax.tree.leaves(kept))
   moved = jax.tree.map(

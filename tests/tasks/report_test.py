@@ -23,6 +23,7 @@ from paws_jax.runs import metrics
 from paws_jax.runs import results
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.tasks import report
+from paws_jax.training import checkpoints
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import restore
 from tests.report import page_test as report_page_test
@@ -58,7 +59,7 @@ def make_trained(config, workdir, *, state=None):
     workdir=path,
     experiment=experiment,
     params=state.params,
-    model_state=state.model_state,
+    batch_stats=state.batch_stats,
     step=STEP,
   ), state
 
@@ -70,7 +71,7 @@ def digits(tmp_path_factory):
   made, state = make_trained(config, tmp_path_factory.mktemp("digits"))
   path = made.workdir
   with checkpoint.Checkpointer(path / workdir_lib.CHECKPOINTS) as checkpointer:
-    checkpointer.save(STEP, state, {})
+    checkpoints.save(checkpointer, made.experiment.trainer, STEP, state, {})
   rows = [{"step": i, "loss": 2.0, "cross_entropy": 2.0} for i in (3, 6)]
   text = "".join(json.dumps(row) + "\n" for row in rows)
   (path / metrics.METRICS).write_text(text)

@@ -10,6 +10,7 @@ from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.data import dataset as dataset_lib
 from paws_jax.data.labels import split
+from paws_jax.methods import base
 from paws_jax.tasks import pretrain
 from paws_jax.training import measure as measure_lib
 
@@ -26,7 +27,7 @@ def part(per_class, seed):
   return dataset_lib.LabelledImages(images, labels, str)
 
 
-def pixels(params, model_state, images):
+def pixels(params, batch_stats, images):
   return images.reshape(len(images), -1) / 255
 
 
@@ -50,6 +51,7 @@ def experiment(*, test=4, validation=0, labelled=2, in_memory=True, embed=None):
     eval_views=None,
     resize=lambda images: images,
     make_pipeline=lambda **_: None,
+    train_images=None,
   )
   return types.SimpleNamespace(
     dataset=dataset,
@@ -57,12 +59,15 @@ def experiment(*, test=4, validation=0, labelled=2, in_memory=True, embed=None):
     total_steps=7,
     embed=embed or pixels,
     trainer=types.SimpleNamespace(
-      method=types.SimpleNamespace(shown_losses=("cross_entropy",))
+      method=types.SimpleNamespace(
+        shown_losses=("cross_entropy",),
+        encoder_variables=base.Method().encoder_variables,
+      )
     ),
   )
 
 
-STATE = types.SimpleNamespace(params=None, model_state=None, step=7)
+STATE = types.SimpleNamespace(params=None, batch_stats=None, step=7)
 
 
 def embeddings(built):

@@ -82,7 +82,7 @@ def num_kernels(step, rank):
 
 
 def num_norms(step):
-  return len(jax.tree.leaves(step.state.model_state)) // 2
+  return len(jax.tree.leaves(step.state.batch_stats)) // 2
 
 
 def array_bytes(tree):
@@ -161,7 +161,7 @@ def test_collectives_as_they_are_compiled():
   # 20 metrics.
   reduced = summary["all-reduce"]
   gradients = array_bytes(step.state.params)
-  channels = array_bytes(step.state.model_state)
+  channels = array_bytes(step.state.batch_stats)
   norms = _PASSES * (2 * channels + 4 * num_norms(step))
   assert gradients < reduced["bytes"] <= gradients + norms + 4 * 100
   # A BatchNorm's sums of both passes share one, forward and backward; gradients

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import functools
 import re
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +21,7 @@ from paws_jax import models
 from paws_jax import optim
 from paws_jax.data import memory_pipeline
 from paws_jax.data import sampling
+from paws_jax.methods import paws
 from paws_jax.models import batch_norm
 from paws_jax.models import heads
 from paws_jax.parallel import mesh as mesh_lib
@@ -133,7 +133,8 @@ class Setup:
   def state(self):
     inputs = self.pipeline.inputs(0, 1)
     batch = jax.eval_shape(self.pipeline.batch, inputs, jnp.int32(0))
-    return step_lib.init_state(self.trainer, batch)
+    state = step_lib.init_state(self.trainer, batch)
+    return step_lib.add_extra(self.trainer, state)
 
   @functools.cache  # noqa: B019
   def call(self, num_steps=1):
@@ -158,29 +159,16 @@ class Setup:
     return states, jax.tree.map(lambda *x: np.concatenate(x), *rows)
 
 
-@dataclasses.dataclass(frozen=True)
-class Breaking:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Breaking(paws.Paws):
   """A method whose loss, or its gradient alone, is NaN at one step."""
 
-  method: Any
   kind: str
   at: int
 
-  def views(self, config):
-    return self.method.views(config)
-
-  def init(self, key, batch):
-    return self.method.init(key, batch)
-
-  @property
-  def state_specs(self):
-    return self.method.state_specs
-
-  def loss(self, params, model_state, batch, *, step, key):
-    loss, (metrics, model_state) = self.method.loss(
-      params, model_state, batch, step=step, key=key
-    )
-    now = step == self.at
+  def loss(self, params, batch_stats, extra, batch, *, step, key):
+    output = super().loss(params, batch_stats, extra, batch, step=step, key=key)
+    loss, now = output.loss, step == self.at
     if self.kind == "loss":
       loss = loss * jnp.where(now, jnp.nan, 1)
     else:
@@ -189,7 +177,8 @@ class Breaking:
       zero = 0 * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params))
       zero = jax.lax.pmean(zero, mesh_lib.AXES)
       loss += jnp.sqrt(jnp.where(now, zero, 1)) - jnp.where(now, 0, 1)
-    return loss, (metrics | {"loss": loss}, model_state)
+    metrics = output.metrics | {"loss": loss}
+    return output._replace(loss=loss, metrics=metrics)
 
 
 @functools.cache
@@ -229,7 +218,11 @@ def make_setup(
     axis_name=mesh_lib.AXES,
   )
   if breaks in ("loss", "gradient"):
-    method = Breaking(method, breaks, broken_step)
+    fields = {
+      field.name: getattr(method, field.name)
+      for field in dataclasses.fields(method)
+    }
+    method = Breaking(**fields, kind=breaks, at=broken_step)
   schedule = optim.warmup_cosine(
     start_lr=peak_lr / 4,
     peak_lr=peak_lr,
@@ -300,9 +293,11 @@ def _plain_steps(num_steps, *, dtype):
 
   @jax.jit
   def step_of(params, stats, opt_state, views, step):
-    (loss, (_, stats)), grads = jax.value_and_grad(method.loss, has_aux=True)(
-      params, stats, views, step=step, key=None
-    )
+    def loss_of(params):
+      output = method.loss(params, stats, {}, views, step=step, key=None)
+      return output.loss, output.batch_stats
+
+    (loss, stats), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
     updates, opt_state = trainer.optimizer.update(grads, opt_state, params)
     params = optax.apply_updates(params, updates)
     return params, stats, opt_state, loss, optax.tree.norm(grads)
@@ -318,7 +313,7 @@ def _plain_steps(num_steps, *, dtype):
     )
 
   _, state = setup.call()
-  carried = state.params, state.model_state, state.opt_state
+  carried = state.params, state.batch_stats, state.opt_state
   losses = []
   with quick_compile():
     for step in range(num_steps):
@@ -336,7 +331,7 @@ def test_a_step_equals_one_written_out_for_one_device():
     states, metrics = setup.run(3)
     expected, losses = _plain_steps(3, dtype=jnp.float64)
   final = states[-1]
-  actual = (final.params, final.model_state, final.opt_state)
+  actual = (final.params, final.batch_stats, final.opt_state)
   _assert_close(actual, tuple(expected), 1e-9)
   _assert_close(metrics["loss"], losses[:, 0], 1e-9)
   _assert_close(metrics["grad_norm"], losses[:, 1], 1e-9)
@@ -377,7 +372,7 @@ def test_three_steps_do_not_depend_on_the_devices_in_float32(num_devices):
   expected, one = make_setup(1, **settings).run(3)
   actual, many = make_setup(num_devices, **settings).run(3)
   _assert_close(actual[-1].params, expected[-1].params, 1e-4)
-  _assert_close(actual[-1].model_state, expected[-1].model_state, 1e-4)
+  _assert_close(actual[-1].batch_stats, expected[-1].batch_stats, 1e-4)
   _assert_close(many, one, 1e-4)
 
 
@@ -427,7 +422,9 @@ def test_training_from_random_weights_does_not_collapse():
   crops = (images[:, 1:9, 1:9] / 255 - 0.5) / 0.25
   encoder = make_encoder(conv=False)
   _, z = encoder.apply(
-    {"params": states[-1].params, **states[-1].model_state}, crops, train=False
+    {"params": states[-1].params, "batch_stats": states[-1].batch_stats},
+    crops,
+    train=False,
   )
   z = np.asarray(z / jnp.linalg.norm(z, axis=-1, keepdims=True))
   assert z.std(axis=0).mean() > 0.1

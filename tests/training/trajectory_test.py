@@ -19,6 +19,7 @@ from paws_jax import losses
 from paws_jax import methods
 from paws_jax import models
 from paws_jax import optim
+from paws_jax.methods import encoding
 from paws_jax.weights import torch_names
 from tests import golden_reference
 
@@ -114,11 +115,11 @@ def _initial(encoder):
     {n: golden_reference.fill(n, value.shape) for n, value in names.items()},
     template,
   )
-  params = variables.pop("params")
-  return params, variables
+  params = variables["params"]
+  return params, variables["batch_stats"]
 
 
-def _first_embeddings(encoder, params, model_state, views):
+def _first_embeddings(encoder, params, batch_stats, views):
   """(h, z) of the first step in the order of the files: view by view."""
 
   def view_by_view(images):
@@ -129,7 +130,7 @@ def _first_embeddings(encoder, params, model_state, views):
     groups.append([view_by_view(views.crops["small"])])
   outputs = [
     encoder.apply(
-      {"params": params, **model_state},
+      {"params": params, "batch_stats": batch_stats},
       jnp.concatenate(group),
       train=True,
       mutable=["batch_stats"],
@@ -168,28 +169,32 @@ def _run(name, x64):
 
     # Weights and images are arguments, never constants for XLA to fold.
     @jax.jit
-    def train_step(params, model_state, opt_state, views):
-      grads, (metrics, model_state) = jax.grad(method.loss, has_aux=True)(
-        params, model_state, views, step=None, key=None
-      )
+    def train_step(params, batch_stats, opt_state, views):
+      def loss(params):
+        output = method.loss(
+          params, batch_stats, {}, views, step=None, key=None
+        )
+        return output.loss, (output.metrics, output.batch_stats)
+
+      grads, (metrics, new_stats) = jax.grad(loss, has_aux=True)(params)
       updates, opt_state = optimizer.update(grads, opt_state, params)
       params = optax.apply_updates(params, updates)
-      return params, model_state, opt_state, (metrics, grads)
+      return params, new_stats, opt_state, (metrics, grads)
 
-    params, model_state = _initial(method.encoder)
+    params, batch_stats = _initial(method.encoder)
     opt_state = optimizer.init(params)
     views = _views(images, config, 0, dtype)
     embed = jax.jit(functools.partial(_first_embeddings, method.encoder))
-    result["h0"], result["z0"] = embed(params, model_state, views)
+    result["h0"], result["z0"] = embed(params, batch_stats, views)
     for step in range(config["steps"]):
       views = _views(images, config, step, dtype)
-      params, model_state, opt_state, (metrics, grads) = train_step(
-        params, model_state, opt_state, views
+      params, batch_stats, opt_state, (metrics, grads) = train_step(
+        params, batch_stats, opt_state, views
       )
       metrics["learning_rate"] = schedule(step)
       result["metrics"].append(jax.device_get(metrics))
       result["states"].append(
-        torch_names.to_torch({"params": params, **model_state})
+        torch_names.to_torch({"params": params, "batch_stats": batch_stats})
       )
       if step == 0:
         result["grads"] = torch_names.to_torch({"params": grads})
@@ -208,12 +213,10 @@ def test_the_images_labels_and_settings_are_the_references(name, x64):
   del x64
   arrays, config, images = _arrays(name)
   views = _views(images, config, 0, jnp.float32)
-  method = methods.paws.encoding.support_rows(
-    views, smoothing=config["label_smoothing"]
-  )
+  rows = encoding.support_rows(views, smoothing=config["label_smoothing"])
   # Ours go image by image, the file's view by view.
   num_views = config["supervised_views"]
-  ours = np.asarray(method).reshape(-1, num_views, config["num_classes"])
+  ours = np.asarray(rows).reshape(-1, num_views, config["num_classes"])
   np.testing.assert_allclose(
     ours.swapaxes(0, 1).reshape(arrays["labels"].shape),
     arrays["labels"],

@@ -14,13 +14,14 @@ from paws_jax.weights import from_run
 
 def _state(value):
   params = {"trunk": {"conv1": {"kernel": jnp.full((2, 3), value)}}}
-  return state.TrainState(
+  made = state.TrainState(
     step=jnp.int32(4),
     params=params,
-    model_state={"batch_stats": {"trunk": {"bn1": {"mean": jnp.ones(3)}}}},
+    batch_stats={"trunk": {"bn1": {"mean": jnp.ones(3)}}},
     opt_state=({"mu": params}, jnp.zeros(())),
     finite=jnp.ones((), bool),
   )
+  return state.to_stored(made)
 
 
 @pytest.fixture

@@ -1,0 +1,89 @@
+"""Updates of averages, queues and tables that non-finite steps leave alone.
+
+For `Method.after_update`: every function takes `finite`, and writes nothing
+where it is False. Tables are written in place by a scatter whose rows lie
+outside of the table then: a selection would copy all of it at every step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def ema(
+  average: Any, new: Any, *, momentum: jax.Array | float, finite: jax.Array
+) -> Any:
+  """Moves an exponential moving average towards new values.
+
+  Args:
+    average: pytree of arrays.
+    new: the same tree, after the update.
+    momentum: share of the old value that stays, in [0, 1].
+    finite: bool scalar.
+
+  Returns:
+    momentum * average + (1 - momentum) * new.
+  """
+
+  def move(old: jax.Array, value: jax.Array) -> jax.Array:
+    moved = momentum * old + (1 - momentum) * value
+    return jnp.where(finite, moved.astype(old.dtype), old)
+
+  return jax.tree.map(move, average, new)
+
+
+def write_rows(
+  table: jax.Array, places: jax.Array, rows: jax.Array, *, finite: jax.Array
+) -> jax.Array:
+  """Replaces rows of a table.
+
+  Args:
+    table: [n, ...].
+    places: int [m], distinct, in [0, n); rows at n or beyond are dropped.
+    rows: [m, ...].
+    finite: bool scalar.
+
+  Returns:
+    The table, in the memory of the old one where that is donated.
+  """
+  places = jnp.where(finite, places, table.shape[0])
+  return table.at[places].set(rows.astype(table.dtype), mode="drop")
+
+
+def enqueue(
+  queue: jax.Array,
+  position: jax.Array,
+  rows: jax.Array,
+  *,
+  finite: jax.Array,
+  num_rows: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """Writes rows over the oldest ones of a ring buffer.
+
+  Args:
+    queue: [n, ...], or padded at the end.
+    position: int32 scalar, where the next row goes.
+    rows: [m, ...], m <= n.
+    finite: bool scalar.
+    num_rows: n; needed where the queue is spread over devices, which may have
+      padded it.
+
+  Returns:
+    The queue, and the position after the last row.
+
+  Raises:
+    ValueError: when there are more rows than places.
+  """
+  size, count = num_rows or queue.shape[0], rows.shape[0]
+  if count > size:
+    raise ValueError(
+      f"{count} rows do not fit into a queue of {size}: make the queue at "
+      "least as long as the batch."
+    )
+  places = (position + jnp.arange(count)) % size
+  queue = write_rows(queue, places, rows, finite=finite)
+  moved = (position + count) % size
+  return queue, jnp.where(finite, moved, position).astype(position.dtype)

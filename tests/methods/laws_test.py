@@ -1,0 +1,202 @@
+"""The laws that every method keeps, whatever it computes."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from paws_jax import methods
+from paws_jax.parallel import mesh as mesh_lib
+from paws_jax.plan import hlo
+from tests import stateful_method
+from tests import toy_method
+from tests import toy_training
+
+# One that carries an average, a queue and a memory stands for those to come.
+STATEFUL = "stateful"
+NAMES = [*methods.METHODS, STATEFUL]
+NUM_STEPS = 4
+
+
+def _create(name, axis_name=None):
+  if name != STATEFUL:
+    return toy_method.create(name=name, axis_name=axis_name)
+  simclr = toy_method.create(name="simclr", axis_name=axis_name)
+  fields = dataclasses.fields(simclr)
+  return stateful_method.Stateful(
+    **{field.name: getattr(simclr, field.name) for field in fields}
+  )
+
+
+@functools.cache
+def _setup(name, num_devices):
+  with jax.enable_x64(True):
+    return toy_training.make(functools.partial(_create, name), num_devices)
+
+
+@functools.cache
+def _uninterrupted(name, num_devices):
+  """(state on the host, logical extra, metrics) of a run."""
+  with jax.enable_x64(True):
+    setup = _setup(name, num_devices)
+    state, rows = setup.run(setup.initial_state(), 0, NUM_STEPS)
+    return jax.device_get(state), setup.logical_extra(state), rows
+
+
+def _close(actual, expected, atol=1e-9):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=atol),
+    actual,
+    expected,
+  )
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("num_devices", [2, 4])
+def test_any_number_of_devices_gives_the_same(name, num_devices):
+  one, many = _uninterrupted(name, 1), _uninterrupted(name, num_devices)
+  _close(many[2], one[2])
+  _close(many[1], one[1])
+  for part in ("params", "batch_stats", "opt_state"):
+    _close(getattr(many[0], part), getattr(one[0], part))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_resumed_run_is_the_uninterrupted_one(name, tmp_path):
+  setup = _setup(name, 2)
+  with jax.enable_x64(True):
+    state, _ = setup.run(setup.initial_state(), 0, 2)
+    setup.save(tmp_path, 2, state)
+    state, rows = setup.run(setup.restore(tmp_path), 2, NUM_STEPS - 2)
+  expected, _, expected_rows = _uninterrupted(name, 2)
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), expected)
+  assert rows == expected_rows[2:]
+
+
+def test_tables_are_resumed_on_other_numbers_of_devices(tmp_path):
+  """1, then 2, then 3: the tables' padding differs, their rows do not."""
+  state, rows = None, []
+  with jax.enable_x64(True):
+    for step, num_devices in enumerate((1, 2, 3)):
+      setup = _setup(STATEFUL, num_devices)
+      if state is None:
+        state = setup.initial_state()
+      else:
+        state = setup.restore(tmp_path)
+      state, more = setup.run(state, step, 1)
+      rows += more
+      setup.save(tmp_path, step + 1, state)
+    extra = setup.logical_extra(state)
+    queue = state.extra["queue"]
+  expected = _uninterrupted(STATEFUL, 1)
+  _close(rows, expected[2][:3])
+  assert extra["queue"].shape == (14, 8)
+  assert queue.shape == (15, 8)
+  np.testing.assert_array_equal(queue[14:], 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tasks_restore_only_the_encoder(name, tmp_path):
+  setup = _setup(name, 2)
+  method = setup.trainer.method
+  with jax.enable_x64(True):
+    state = setup.initial_state()
+    setup.save(tmp_path, 1, state)
+    part = setup.restore(tmp_path, reads=method.encoder_variables)
+    variables = method.encoder_variables(state)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    jax.device_get(method.encoder_variables(part)),
+    jax.device_get(variables),
+  )
+  assert not jax.tree.leaves(part.opt_state)
+  assert len(jax.tree.leaves(part)) == len(jax.tree.leaves(variables))
+  assert set(variables["params"]) <= {"trunk", "projection", "prediction"}
+
+
+def _views(name, **options):
+  views = toy_method.make_views(num_small=0, **options)
+  if name in ("simclr", STATEFUL):
+    return views
+  if name == "supervised":
+    return toy_method.without_unlabelled(views)
+  return views
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != STATEFUL])
+def test_the_order_of_the_supports_does_not_matter(name):
+  views = _views(name)
+  order = np.array([4, 2, 5, 0, 3, 1])
+  turned = views._replace(
+    support=views.support[order], support_labels=views.support_labels[order]
+  )
+  actual, expected = (
+    toy_method.measure(_create(name), each) for each in (turned, views)
+  )
+  toy_method.assert_same(actual, expected)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != STATEFUL])
+def test_padding_changes_nothing(name):
+  views = _views(name)
+  expected = toy_method.evaluate(_create(name), views)
+  actual = toy_method.evaluate(
+    _create(name, mesh_lib.AXES), toy_method.padded(views, 8), num_devices=4
+  )
+  toy_method.assert_same(actual, expected)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != STATEFUL])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_gradients_are_finite_where_all_images_are_the_same(name, value):
+  views = _views(name)
+  same = jax.tree.map(lambda x: np.full_like(x, value), views.crops)
+  views = views._replace(crops=same, support=np.full_like(views.support, value))
+  result = toy_method.evaluate(_create(name), views)
+  for leaf in jax.tree.leaves(result):
+    assert np.isfinite(leaf).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_does_not_collapse(name):
+  """The embeddings of different images stay different."""
+  setup = _setup(name, 1)
+  with jax.enable_x64(True):
+    state, _ = setup.run(setup.initial_state(), 0, 16)
+    variables = setup.trainer.method.encoder_variables(state)
+    images = toy_method.make_views().crops["large"][:, 0]
+    _, z = setup.trainer.method.encoder.clone().apply(
+      variables, images, train=False
+    )
+  z = np.asarray(z) / np.linalg.norm(z, axis=-1, keepdims=True)
+  assert np.abs(z @ z.T).min() < 0.999
+  assert np.isfinite(z).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_collectives_do_not_grow_with_the_devices(name):
+  counts = []
+  for num_devices in (2, 4):
+    with jax.enable_x64(True):
+      text = _setup(name, num_devices).compiled.as_text()
+    found = [
+      each.kind for each in hlo.collectives(text, num_devices=num_devices)
+    ]
+    counts.append({kind: found.count(kind) for kind in set(found)})
+  assert counts[0] == counts[1]
+  assert "all-to-all" not in counts[0]
+
+
+def test_tables_are_written_in_place():
+  """A step must not copy what may be gigabytes."""
+  num_rows = 400_000
+  with jax.enable_x64(True):
+    setup = toy_training.make(
+      functools.partial(_create, STATEFUL), 2, num_ids=num_rows
+    )
+    memory = setup.compiled.memory_analysis()
+  shard = num_rows // 2 * stateful_method.WIDTH * 8
+  assert memory.alias_size_in_bytes > shard
+  assert memory.temp_size_in_bytes < shard / 4

@@ -1,0 +1,147 @@
+"""Training of any method on toy images, in float64 on any number of devices."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from paws_jax import config as config_lib
+from paws_jax import optim
+from paws_jax.data import memory_pipeline
+from paws_jax.data import sampling
+from paws_jax.methods import base
+from paws_jax.parallel import mesh as mesh_lib
+from paws_jax.runs import checkpoint
+from paws_jax.training import checkpoints
+from paws_jax.training import state as state_lib
+from paws_jax.training import step as step_lib
+from tests import tiny_recipe
+
+NUM_IMAGES = 26
+NUM_CLASSES = 3
+BATCH_SIZE = 12
+# Most of the time of these tests is the compiler's.
+_QUICK = {"xla_backend_optimization_level": 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """A trainer with its images; compiles its step once."""
+
+  trainer: state_lib.Trainer
+  pipeline: memory_pipeline.InMemory
+
+  def initial_state(self):
+    inputs = self.pipeline.input_shapes(1)
+    batch = jax.eval_shape(self.pipeline.batch, inputs, jnp.int32(0))
+    state = step_lib.init_state(self.trainer, batch)
+    return step_lib.add_extra(self.trainer, state)
+
+  @functools.cached_property
+  def compiled(self):
+    call = step_lib.make_train_call(self.trainer, self.pipeline, 1)
+    inputs = self.pipeline.inputs(0, 1)
+    lowered = call.lower(self.initial_state(), inputs)
+    return lowered.compile(compiler_options=_QUICK)
+
+  def run(self, state, first_step, num_steps):
+    """(state after the steps, metrics of each)."""
+    rows = []
+    for step in range(first_step, first_step + num_steps):
+      inputs = self.pipeline.inputs(step, 1)
+      state, metrics = self.compiled(state, inputs)
+      rows.append({k: float(v[0]) for k, v in metrics.items()})
+    return state, rows
+
+  def logical_extra(self, state):
+    """What a checkpoint holds of `extra`, on the host."""
+    shapes = step_lib.extra_shapes(self.trainer, state)
+    return jax.device_get(
+      state_lib.logical_extra(self.trainer, state.extra, shapes)
+    )
+
+  def save(self, directory, step, state):
+    with checkpoint.Checkpointer(directory) as checkpointer:
+      checkpoints.save(checkpointer, self.trainer, step, state, {})
+
+  def restore(self, directory, **options):
+    with checkpoint.Checkpointer(directory) as checkpointer:
+      _, state, _ = checkpoints.restore_latest(
+        checkpointer, self.trainer, self.initial_state(), **options
+      )
+    return state
+
+
+def _views():
+  section = tiny_recipe.get_config().views
+  section.update(
+    large_size=6,
+    num_small=0,
+    flip_probability=0.5,
+    mean=(0.5,) * 3,
+    std=(0.25,) * 3,
+  )
+  return config_lib.Views(**section)
+
+
+def make(make_method, num_devices, *, learning_rate=0.05, num_ids=NUM_IMAGES):
+  """Sets up a run on the first devices; call it in x64.
+
+  Args:
+    make_method: of axis_name, gives a method on the toy encoder.
+    num_devices: of the mesh.
+    learning_rate: of SGD.
+    num_ids: images that a method believes there are.
+  """
+  mesh = mesh_lib.make_mesh(jax.devices()[:num_devices])
+  method = make_method(mesh_lib.AXES)
+  rng = np.random.default_rng(3)
+  patterns = rng.uniform(40, 215, (NUM_CLASSES, 8, 8, 3))
+  labels = (np.arange(NUM_IMAGES) % NUM_CLASSES).astype(np.int32)
+  noise = rng.normal(0, 20, (NUM_IMAGES, 8, 8, 3))
+  images = np.clip(patterns[labels] + noise, 0, 255).astype(np.uint8)
+  index = sampling.label_index(
+    np.arange(15), labels[:15], class_names=tuple("abc")
+  )
+  views = _views()
+  schedule = optim.warmup_cosine(
+    start_lr=learning_rate / 4,
+    peak_lr=learning_rate,
+    final_lr=learning_rate / 10,
+    warmup_steps=2,
+    total_steps=50,
+  )
+  support = config_lib.Support(
+    classes_per_step=NUM_CLASSES, images_per_class=2, num_views=2
+  )
+  return Setup(
+    trainer=state_lib.Trainer(
+      method=method,
+      optimizer=optim.sgd(
+        schedule, weight_decay=1e-4, momentum=0.9, nesterov=False
+      ),
+      schedule=schedule,
+      views=method.views(views),
+      num_support_views=support.num_views,
+      seed=7,
+      mesh=mesh,
+      facts=base.Facts(
+        num_images=num_ids,
+        num_classes=NUM_CLASSES,
+        class_counts=(5,) * NUM_CLASSES,
+        steps_per_epoch=NUM_IMAGES // BATCH_SIZE,
+      ),
+    ),
+    pipeline=memory_pipeline.InMemory(
+      images,
+      index,
+      support=support,
+      batch_size=BATCH_SIZE,
+      seed=7,
+      pool=np.arange(NUM_IMAGES),
+      mesh=mesh,
+      with_unlabelled=method.views(views).num_large > 0,
+    ),
+  )
