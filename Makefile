@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Most of the time of a test is compilation on one core: one process per core.
-PYTEST_FLAGS ?= -n auto --dist loadfile
+# tests/conftest.py orders the files, long ones first.
+PYTEST_FLAGS ?= -n auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test test-fast lint clean
 

@@ -1,10 +1,12 @@
 """Strict settings for all tests, eight CPU devices, one compilation cache."""
 
+import collections
 import os
 import shutil
 import tempfile
 
 import jax
+import pytest
 
 from paws_jax.parallel import cpu_devices
 
@@ -15,14 +17,43 @@ cpu_devices.limit_blas_threads()
 
 # What one test has compiled another need not, nor the processes they start. The
 # controller of several workers comes first, and they inherit its variable.
-_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
-_OWN = None
-if _VARIABLE not in os.environ:
-  _OWN = os.environ[_VARIABLE] = tempfile.mkdtemp(prefix="compiled-")
-jax.config.update("jax_compilation_cache_dir", os.environ[_VARIABLE])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+_OWN_CACHE = None
+if _CACHE not in os.environ:
+  _OWN_CACHE = os.environ[_CACHE] = tempfile.mkdtemp(prefix="compiled-")
+jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
+_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+os.environ.setdefault(_SECONDS, "0.5")
+jax.config.update(_SECONDS.lower(), float(os.environ[_SECONDS]))
+
+# Their tests start processes that train.
+_LONG = ("end_to_end", "benchmarks")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _optimizations(request):
+  """Leaves XLA's expensive passes out of a module marked `unoptimized`."""
+  if request.node.get_closest_marker("unoptimized") is None:
+    yield
+    return
+  # JAX finds compiled programs by what they compute, not by how.
+  jax.clear_caches()
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+  jax.clear_caches()
+
+
+def pytest_collection_modifyitems(items):
+  """Puts long files first, so that no worker is left with one at the end."""
+  slow = collections.Counter(
+    item.path for item in items if item.get_closest_marker("slow")
+  )
+  items.sort(
+    key=lambda item: (item.path.parent.name not in _LONG, -slow[item.path])
+  )
 
 
 def pytest_unconfigure():
-  if _OWN is not None:
-    shutil.rmtree(_OWN, ignore_errors=True)
+  if _OWN_CACHE is not None:
+    shutil.rmtree(_OWN_CACHE, ignore_errors=True)

@@ -41,6 +41,11 @@ _LAUNCHERS = (
   "XLA_FLAGS",
   "JAX_",
 )
+# Where compiled programs are kept: where the tests keep theirs.
+_CACHE = (
+  "JAX_COMPILATION_CACHE_DIR",
+  "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +82,7 @@ class Group:
     self._ended: dict[int, float] = {}
     env = {
       **{k: v for k, v in os.environ.items() if not k.startswith(_LAUNCHERS)},
+      **compilation_cache(),
       "JAX_PLATFORMS": "cpu",
       "JAX_NUM_CPU_DEVICES": str(devices),
       "PYTHONUNBUFFERED": "1",
@@ -167,6 +173,11 @@ class Group:
       if process.poll() is None:
         process.kill()
       process.wait()
+
+
+def compilation_cache() -> dict[str, str]:
+  """Environment variables that give a process the cache of the tests."""
+  return {k: os.environ[k] for k in _CACHE if k in os.environ}
 
 
 def free_port() -> int:

@@ -12,6 +12,8 @@ from paws_jax import losses
 from paws_jax.parallel import mesh as mesh_lib
 from tests import golden_reference
 
+pytestmark = pytest.mark.unoptimized
+
 X64 = pytest.mark.parametrize("x64", [True, False], ids=["x64", "float32"])
 
 

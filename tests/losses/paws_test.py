@@ -19,6 +19,8 @@ from paws_jax.losses import similarity
 from paws_jax.parallel import mesh as mesh_lib
 from tests import golden_reference
 
+pytestmark = pytest.mark.unoptimized
+
 PAWS_INPUTS = (
   "anchor_views",
   "anchor_supports",

@@ -22,6 +22,7 @@ from paws_jax.export import torch
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.tasks import export
 from paws_jax.weights import torch_names
+from tests import processes
 from tests import random_classifier
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -60,7 +61,12 @@ def run_apart(directory, code, blocked):
   result = subprocess.run(
     [sys.executable, "-c", code],
     cwd=directory,
-    env={"PATH": os.defpath, "HOME": str(directory), "JAX_PLATFORMS": "cpu"},
+    env={
+      "PATH": os.defpath,
+      "HOME": str(directory),
+      "JAX_PLATFORMS": "cpu",
+      **processes.compilation_cache(),
+    },
     capture_output=True,
     text=True,
     timeout=300,
@@ -222,7 +228,12 @@ def test_the_command_line(workdir, tmp_path):
         f"--targets={targets}",
       ],
       cwd=ROOT,
-      env={"PATH": os.defpath, "HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"},
+      env={
+        "PATH": os.defpath,
+        "HOME": str(tmp_path),
+        "JAX_PLATFORMS": "cpu",
+        **processes.compilation_cache(),
+      },
       capture_output=True,
       text=True,
       timeout=300,

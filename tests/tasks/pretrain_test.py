@@ -21,6 +21,7 @@ from paws_jax.runs import out_of_memory
 from paws_jax.runs import results
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.tasks import pretrain
+from tests import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECIPE = ROOT / "tests" / "tiny_recipe.py"
@@ -75,14 +76,12 @@ app.run(main.main, flags_parser=command_line.parse_flags)
 def launch(tmp_path_factory):
   """Runs the tiny recipe in a process of its own."""
   home = tmp_path_factory.mktemp("home")
-  # The programs are the same every time, also in later runs of these tests by a
-  # person who has set this.
-  name = "JAX_COMPILATION_CACHE_DIR"
+  # Programs are the same every time, however quickly they are compiled.
   environment = {
     "PATH": os.defpath,
     "HOME": str(home),
     "JAX_PLATFORMS": "cpu",
-    name: os.environ.get(name, str(home / "compiled")),
+    **processes.compilation_cache(),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
   }
   warnings = (
