@@ -1,6 +1,6 @@
 """Draws the random views of a recipe, so that one can look at them.
 
-  python benchmarks/contact_sheet.py --config=configs/quickstart.py
+  python -m benchmarks.contact_sheet --config=configs/quickstart.py
 
 Each row of the sheet is an image: the original, its evaluation crop, then its
 large and small crops. Images come from scikit-learn (`--images=photographs` or

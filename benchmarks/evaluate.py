@@ -1,7 +1,7 @@
 """How fast the labelled images vote, and how fast neighbors are found.
 
-  python benchmarks/evaluate.py
-  python benchmarks/evaluate.py --large
+  python -m benchmarks.evaluate
+  python -m benchmarks.evaluate --large
 
 Queries per second of
 

@@ -1,7 +1,7 @@
 """What predicting costs beside the encoder alone.
 
-  python benchmarks/predict.py
-  python benchmarks/predict.py --model=small_resnet --side=32 --images=4096
+  python -m benchmarks.predict
+  python -m benchmarks.predict --model=small_resnet --side=32 --images=4096
 
 Prints images per second of
 

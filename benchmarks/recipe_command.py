@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable
 
 import ml_collections
-import slices
 from absl import app
 from absl import flags
 from absl import logging
 from ml_collections import config_flags
 
+from benchmarks import slices
 from paws_jax.cli import config_flag
 
 CONFIG = config_flags.DEFINE_config_file(

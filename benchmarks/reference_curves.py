@@ -1,6 +1,6 @@
 """Makes the reference curves of a recipe out of several runs of it.
 
-  python benchmarks/reference_curves.py --recipe=quickstart runs/q0 runs/q1 ...
+  python -m benchmarks.reference_curves --recipe=quickstart runs/q0 runs/q1 ...
 
 Takes three or more finished runs with different seeds (or label draws, where
 those are meant to count as spread) and writes

@@ -1,7 +1,8 @@
 """Recipes cut down to what one device can be measured on, by name.
 
-  python benchmarks/step.py --slice=imagenet-slice
-  python benchmarks/step.py --slice=imagenet-slice --config.train.batch_size=256
+  python -m benchmarks.step.step --slice=imagenet-slice
+  python -m benchmarks.step.step --slice=imagenet-slice \
+    --config.train.batch_size=256
 
 imagenet-slice: configs/imagenet.py as one of 64 devices has it, 64 unlabelled
   images and 15 x 7 = 105 supports.

@@ -39,7 +39,7 @@ def experiment(
     ValueError, TypeError: as `experiment.create`.
   """
   if config.data.pipeline == "host":
-    # Reading is measured by benchmarks/input.py: here the device alone.
+    # Reading is measured by benchmarks/input/input.py: here the device alone.
     config.data.pipeline = "memory"
     config.data.labels_per_class = config.support.images_per_class
     config.data.labels_fraction = 0.0

@@ -2,8 +2,8 @@
 
 An accelerator compares: a one-hot histogram and a one-hot look-up are fused
 into their sums and need neither gathers nor scatters. A CPU counts and looks
-up, which takes a hundredth of the time there (benchmarks/augment.py). Both are
-whole numbers, and equal.
+up, which takes a hundredth of the time there (benchmarks/step/augment.py).
+Both are whole numbers, and equal.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import accounting
-from benchmarks import photographs
+from benchmarks.input import photographs
+from benchmarks.step import accounting
 from paws_jax.parallel import cpu_devices
 from paws_jax.plan import chips
 
@@ -69,14 +69,13 @@ def step(trainer, state, batch):
 
 train.train_step = step
 sys.argv = sys.argv[1:]
-sys.path.insert(0, "benchmarks")
-runpy.run_path(sys.argv[0], run_name="__main__")
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
 
 def _run(script, *arguments, num_devices=1):
   return subprocess.run(
-    [sys.executable, "-c", _DRIVER, f"benchmarks/{script}.py", *arguments],
+    [sys.executable, "-c", _DRIVER, f"benchmarks.{script}", *arguments],
     cwd=_ROOT,
     env={
       **os.environ,
@@ -106,7 +105,7 @@ def _check_lines(result, *lines, last):
 
 @pytest.mark.slow
 def test_scans():
-  result = _run("scan", *_RECIPE, "--steps_per_call=2", "--steps=1")
+  result = _run("step.scan", *_RECIPE, "--steps_per_call=2", "--steps=1")
   _check_lines(
     result,
     "data: digits, steps of an epoch: 179",
@@ -121,7 +120,7 @@ def test_scans():
 
 @pytest.mark.slow
 def test_augmentation():
-  result = _run("augment", "--side=8", "--batch=2", "--windows=1")
+  result = _run("step.augment", "--side=8", "--batch=2", "--windows=1")
   names = ("crop", "brightness", "contrast", "saturation", "hue")
   names += ("greyscale", "blur", "solarize", "equalize")
   alternatives = ("blur, banded matrices", "blur, depthwise convolution")
@@ -145,7 +144,7 @@ def test_augmentation():
 @pytest.mark.slow
 def test_scaling():
   arguments = ("--per_device=8", "--steps=1", "--warmup=0")
-  result = _run("scaling", *_RECIPE, *arguments, num_devices=2)
+  result = _run("step.scaling", *_RECIPE, *arguments, num_devices=2)
   _check_lines(
     result,
     rf"1 device: {_SPREAD}",
@@ -167,7 +166,7 @@ def test_scaling():
 @pytest.mark.slow
 def test_the_whole_path(tmp_path):
   arguments = ("--images=80", "--batch=4", "--steps=1", "--windows=1")
-  result = _run("whole_path", f"--dir={tmp_path}/new", *arguments)
+  result = _run("input.whole_path", f"--dir={tmp_path}/new", *arguments)
   of_files = rf"{_NUMBER} steps/s, {_NUMBER} images/s; {_SPREAD}"
   _check_lines(
     result,
@@ -188,31 +187,41 @@ def test_the_whole_path(tmp_path):
 @pytest.mark.parametrize(
   ("script", "arguments", "status", "message"),
   [
-    ("scan", [], 2, "--config is missing: give a recipe"),
+    ("step.scan", [], 2, "--config is missing: give a recipe"),
     (
-      "scan",
+      "step.scan",
       [*_RECIPE, "--steps_per_call=4,1"],
       2,
       "--steps_per_call=1: give numbers above 1, or 'epoch'",
     ),
-    ("scan", [*_RECIPE, "--steps_per_call="], 2, "--steps_per_call is empty"),
     (
-      "scan",
+      "step.scan",
+      [*_RECIPE, "--steps_per_call="],
+      2,
+      "--steps_per_call is empty",
+    ),
+    (
+      "step.scan",
       [*_RECIPE, "--config.train.batch_size=1024", "--steps_per_call=4,epoch"],
       2,
       "--steps_per_call=epoch: an epoch has 1 step, which is the plain loop",
     ),
-    ("augment", ["more"], 1, "unknown arguments: more"),
-    ("scaling", [*_RECIPE, "more"], 2, "unknown arguments: more"),
+    ("step.augment", ["more"], 1, "unknown arguments: more"),
+    ("step.scaling", [*_RECIPE, "more"], 2, "unknown arguments: more"),
     (
-      "scaling",
+      "step.scaling",
       [*_RECIPE, "--devices=1,9"],
       2,
       "--devices=1,9: give numbers from 1 to 1, which is how many there are",
     ),
-    ("scaling", [*_RECIPE], 2, "1 device of 1 has nothing to be compared with"),
     (
-      "whole_path",
+      "step.scaling",
+      [*_RECIPE],
+      2,
+      "1 device of 1 has nothing to be compared with",
+    ),
+    (
+      "input.whole_path",
       ["--dir=benchmarks", "--images=0"],
       1,
       "flag --images=0",
@@ -228,7 +237,7 @@ def test_bad_arguments_are_refused(script, arguments, status, message):
 
 @pytest.mark.slow
 def test_numbers_of_devices_begin_with_one():
-  result = _run("scaling", *_RECIPE, "--devices=2", num_devices=2)
+  result = _run("step.scaling", *_RECIPE, "--devices=2", num_devices=2)
   assert result.returncode == 2
   assert "--devices=2: 1 must be among them" in result.stderr
 
@@ -237,7 +246,7 @@ def test_numbers_of_devices_begin_with_one():
 def test_scaling_takes_all_cores_whatever_the_batch_of_each():
   # As many devices as the script makes of the cores.
   result = _run(
-    "scaling", *_RECIPE, "--per_device=9", "--devices=1,99", num_devices=-1
+    "step.scaling", *_RECIPE, "--per_device=9", "--devices=1,99", num_devices=-1
   )
   assert result.returncode == 2
   most = min(cpu_devices.num_cores(), 8)
@@ -247,7 +256,7 @@ def test_scaling_takes_all_cores_whatever_the_batch_of_each():
 @pytest.mark.slow
 def test_too_few_photographs_are_refused(tmp_path):
   photographs.make(tmp_path, 3)
-  result = _run("whole_path", f"--dir={tmp_path}", "--batch=4")
+  result = _run("input.whole_path", f"--dir={tmp_path}", "--batch=4")
   assert result.returncode == 2
   assert "error: there are 3 JPEGs, but --batch=4" in result.stderr
   assert "80 are needed" in result.stderr
@@ -256,7 +265,7 @@ def test_too_few_photographs_are_refused(tmp_path):
 @pytest.mark.slow
 def test_a_directory_of_something_else_is_not_filled(tmp_path):
   (tmp_path / "picture.png").write_bytes(b"")
-  result = _run("whole_path", f"--dir={tmp_path}", "--images=1")
+  result = _run("input.whole_path", f"--dir={tmp_path}", "--images=1")
   assert result.returncode == 2
   assert f"error: --dir={tmp_path} has no JPEGs" in result.stderr
   assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]

@@ -1,0 +1,175 @@
+"""Training at a known cost, by programs that are compiled once."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.compare import data as comparison_data
+from paws_jax.data import sampling
+from paws_jax.parallel import mesh as mesh_lib
+from paws_jax.plan import traced_costs
+from paws_jax.runs import progress as progress_lib
+from paws_jax.training import loop
+from paws_jax.training import state as state_lib
+from paws_jax.training import step as step_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Spent:
+  """What training has cost; `+` adds phases up.
+
+  Attributes:
+    steps: of the optimiser.
+    images: taken into steps, unlabelled and labelled ones, repeats counted.
+    views: crops of them that passed through the encoder.
+    flops: of convolutions and matrix products, of all devices together.
+    seconds: without compiling.
+    compile_seconds: 0 where the program was there already.
+  """
+
+  steps: int = 0
+  images: int = 0
+  views: int = 0
+  flops: int = 0
+  seconds: float = 0.0
+  compile_seconds: float = 0.0
+
+  def __add__(self, other: Spent) -> Spent:
+    mine, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
+    return Spent(*(a + b for a, b in zip(mine, theirs, strict=True)))
+
+
+class Padded:
+  """A pipeline whose inputs have one shape, however many labels there are."""
+
+  def __init__(self, pipeline: Any, mesh: jax.sharding.Mesh):
+    """Widens the lists of labelled images with empty places."""
+    self._pipeline = pipeline
+    index = pipeline.inputs(0, 1).index
+    ids = np.asarray(index.ids)
+    room = comparison_data.MOST_LABELS - ids.shape[1]
+    wide = np.pad(ids, [(0, 0), (0, room)], constant_values=-1)
+    self._index = mesh_lib.replicate(
+      sampling.LabelIndex(wide, np.asarray(index.counts)), mesh
+    )
+    self.batch = pipeline.batch
+
+  def inputs(self, first_step: int, num_steps: int, *, busy: Any = None) -> Any:
+    """As of `in_memory.InMemory`."""
+    inputs = self._pipeline.inputs(first_step, num_steps, busy=busy)
+    return inputs._replace(index=self._index)
+
+
+class Programs:
+  """Compiled steps by key, with their FLOPs."""
+
+  def __init__(self):
+    """Starts with none."""
+    self._programs: dict[tuple[str, int], tuple[Any, int]] = {}
+
+  def train(
+    self,
+    program_key: tuple[str, int],
+    trainer: state_lib.Trainer,
+    pipeline: Padded,
+    state: state_lib.TrainState,
+    *,
+    images: int,
+    views: int,
+    num_steps: int,
+  ) -> tuple[state_lib.TrainState, Spent]:
+    """Takes all steps.
+
+    Args:
+      program_key: of a program that is the same for all who give it.
+      trainer: what a step needs.
+      pipeline: its images.
+      state: at step 0; it is given away.
+      images: that a step takes.
+      views: that a step encodes.
+      num_steps: to take.
+
+    Raises:
+      errors.NonFiniteError: training diverges.
+    """
+    compile_seconds = 0.0
+    if program_key not in self._programs:
+      start = time.perf_counter()
+      call = step_lib.make_train_call(trainer, pipeline, 1)
+      traced = call.trace(state, pipeline.inputs(0, 1))
+      # Counted as one device does them.
+      flops = traced_costs.flops(traced.jaxpr.jaxpr) * trainer.mesh.size
+      self._programs[program_key] = (traced.lower().compile(), flops)
+      compile_seconds = time.perf_counter() - start
+      print(f"compiled {program_key[0]} in {compile_seconds:.0f} s", flush=True)
+    call, flops = self._programs[program_key]
+    start = time.perf_counter()
+    state = _loop(
+      call,
+      state,
+      pipeline,
+      images=images,
+      num_steps=num_steps,
+      losses=trainer.method.shown_losses,
+    )
+    return state, Spent(
+      steps=num_steps,
+      images=images * num_steps,
+      views=views * num_steps,
+      flops=flops * num_steps,
+      seconds=time.perf_counter() - start,
+      compile_seconds=compile_seconds,
+    )
+
+
+def _loop(
+  call: Any,
+  state: state_lib.TrainState,
+  pipeline: Padded,
+  *,
+  images: int,
+  num_steps: int,
+  losses: Sequence[str],
+) -> state_lib.TrainState:
+  """Trains; nothing is looked at or saved on the way."""
+  progress = progress_lib.Progress(
+    total_steps=num_steps,
+    first_step=0,
+    images_per_step=images,
+    losses=losses,
+    interval=30.0,
+  )
+
+  def log(step: int, values: dict[str, np.ndarray]) -> None:
+    progress.show(step, {name: float(v[-1]) for name, v in values.items()})
+
+  def nothing(*unused: Any) -> None:
+    """A cell is stored when it has ended, not before."""
+
+  try:
+    return loop.loop(
+      call,
+      state,
+      pipeline,
+      first_step=0,
+      total_steps=num_steps,
+      steps_per_call=1,
+      eval_every=0,
+      save_every=0,
+      hooks=loop.Hooks(
+        log=log,
+        evaluate=nothing,
+        save=nothing,
+        stopping=lambda: False,
+        rescue=nothing,
+        not_finite=nothing,
+      ),
+    )
+  finally:
+    progress.end()
