@@ -1,1 +1,1 @@
-"""Several processes as one run: launch, rendezvous, agreement."""
+"""Start, watch and stop a run of several processes; README.md says why."""

@@ -1,14 +1,14 @@
-"""What the processes of a run tell each other, beside their arrays.
+"""Exchange of values and errors between the processes of a run.
 
-With one process everything here returns at once.
+With one process every function here returns at once.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 from typing import TypeVar
 
@@ -23,14 +23,14 @@ from paws_jax.distributed import rendezvous
 
 _Result = TypeVar("_Result")
 
-_MOST_FIELDS = 8
+_MAX_FIELDS = 8
 
 
 def gather(value: Any) -> list[Any]:
-  """What every process gives, by its number; every process calls it.
+  """Returns the values of all processes, in their order; called by all.
 
   Args:
-    value: JSON-serialisable.
+    value: JSON-serializable.
   """
   if jax.process_count() == 1:
     return [value]
@@ -46,90 +46,80 @@ def gather(value: Any) -> list[Any]:
 
 
 def on_all(function: Callable[[], _Result]) -> _Result:
-  """Calls a function on every process; where it fails on one, all fail.
+  """Calls a function on every process; an error on one is raised on all.
 
-  It must not wait for other processes.
-
-  Returns:
-    What it has returned on this process.
+  The function must not wait for other processes.
 
   Raises:
-    Exception: what the function has raised here.
-    ValueError, DistributedError: when it has raised elsewhere; the former when
-      that was a ValueError or TypeError, something that a user gave.
+    Exception: the one that the function has raised on this process.
+    InputError, DistributedError: when it has raised on another process; the
+      former for a ValueError, TypeError or FileNotFoundError, which a user's
+      input causes.
   """
-  result, trouble = None, None
+  result, raised = None, None
   try:
     result = function()
   except Exception as error:
-    trouble = error
-  refused = isinstance(trouble, (ValueError, TypeError, FileNotFoundError))
-  told = str(trouble) or type(trouble).__name__ if trouble else ""
-  everyone = gather([told, refused])
-  if trouble is not None:
-    raise trouble
-  for number, (told, refused) in enumerate(everyone):
-    if told:
-      kind = errors.InputError if refused else errors.DistributedError
-      raise kind(f"process {number}: {told}")
+    raised = error
+  message = str(raised) or type(raised).__name__ if raised else ""
+  by_input = isinstance(raised, (ValueError, TypeError, FileNotFoundError))
+  everyone = gather([message, by_input])
+  if raised is not None:
+    raise raised
+  for number, (message, by_input) in enumerate(everyone):
+    if message:
+      kind = errors.InputError if by_input else errors.DistributedError
+      raise kind(f"process {number}: {message}")
   return result
 
 
 def on_main(function: Callable[[], _Result]) -> _Result | None:
-  """`on_all`, but the function is called on process 0 alone; else None."""
+  """Calls a function as `on_all` does, but on process 0 alone; else None."""
   return on_all(function if lifecycle.is_main() else lambda: None)
 
 
 def agree(**values: str) -> None:
-  """Makes sure that every process has the same texts; every process calls it.
+  """Checks that all processes have the same texts; called by all.
 
   Args:
-    **values: texts by name, the names alike everywhere. Of objects of JSON the
-      fields that differ are told.
+    **values: texts by name, the same names everywhere. Of a JSON object the
+      fields that differ are named.
 
   Raises:
-    DisagreementError: in every process; names what differs, and who has what.
+    DisagreementError: on every process; names what differs, and who has what.
   """
-  everyone = gather(values)
-  differences = list(_differences(everyone))
+  everyone = [_flatten(each) for each in gather(values)]
+  differences = []
+  for name in dict.fromkeys(name for each in everyone for name in each):
+    found = {i: each.get(name, "missing") for i, each in enumerate(everyone)}
+    if len(set(found.values())) > 1:
+      differences.append(f"{name} is {rendezvous.list_values(found)}")
   if differences:
     raise errors.DisagreementError(
       "the processes do not agree: "
-      + text_lib.first_few(differences, most=_MOST_FIELDS, separator="; ")
+      + text_lib.first_few(differences, most=_MAX_FIELDS, separator="; ")
       + ". Give all the same, and the same versions of the code."
     )
 
 
-def _differences(everyone: list[dict[str, str]]) -> Iterator[str]:
-  """What differs, one at a time."""
-  fields = [
-    dict(
-      field
-      for name, text in values.items()
-      for field in _fields(name, text, whole=False)
-    )
-    for values in everyone
-  ]
-  for name in dict.fromkeys(name for each in fields for name in each):
-    found = {i: each.get(name, "missing") for i, each in enumerate(fields)}
-    if len(set(found.values())) > 1:
-      yield f"{name} is {rendezvous.listed(found)}"
-
-
-def _fields(
-  name: str, value: Any, *, whole: bool = True
-) -> Iterator[tuple[str, str]]:
-  """Leaves of a text or of an object of JSON, by their path."""
-  if not whole:
-    with contextlib.suppress(ValueError):
+def _flatten(values: Mapping[str, str]) -> dict[str, str]:
+  """Replaces JSON objects by their fields, which have names of their own."""
+  fields: dict[str, str] = {}
+  for name, value in values.items():
+    try:
       loaded = json.loads(value)
-      if isinstance(loaded, dict):
-        for key, field in loaded.items():
-          # A recipe's fields are known by their own names.
-          yield from _fields(key, field)
-        return
-  if isinstance(value, dict) and value:
-    for key, field in value.items():
-      yield from _fields(f"{name}.{key}", field)
-  else:
-    yield name, value if isinstance(value, str) else json.dumps(value)
+    except ValueError:
+      loaded = None
+    fields |= _leaves(loaded) if isinstance(loaded, dict) else {name: value}
+  return fields
+
+
+def _leaves(
+  tree: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, str]]:
+  """Yields the paths of a JSON object's fields, and their values as text."""
+  for key, value in tree.items():
+    if isinstance(value, dict) and value:
+      yield from _leaves(value, f"{prefix}{key}.")
+    else:
+      yield prefix + key, value if isinstance(value, str) else json.dumps(value)

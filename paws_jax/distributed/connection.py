@@ -4,68 +4,78 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import selectors
 import socket
 import time
 from collections.abc import Iterable
 from typing import Any
 
-_MOST_BYTES = 4096
-# A message that has begun, and the first one, come within this.
+_MAX_BYTES = 4096
+# The rest of a message, and the first message, must come within this time.
 LINE_SECONDS = 5.0
-# An idle connection is examined after so many seconds, and then so often.
+# A connection is probed after 20 s of silence, then every 10 s, and is given up
+# after 4 probes: a machine that loses its power closes nothing.
 _KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4}
 
 
-class Peer:
-  """A connection to another process."""
+class Connection:
+  """A connection to another process.
 
-  def __init__(self, connection: socket.socket, name: str = "process 0"):
-    """Takes over a connection; `name` says who is there, once known."""
-    self.socket = connection
+  Attributes:
+    socket: never blocks.
+    name: of the other process, for messages.
+  """
+
+  def __init__(self, connected: socket.socket, name: str = "process 0"):
+    """Takes over a connected socket."""
+    self.socket = connected
     self.name = name
     self._received = b""
-    # A process whose machine has lost its power closes nothing. Nor can that be
-    # asked of a connection that has been closed already.
+    connected.setblocking(False)
+    # Fails on a socket that the other side has closed.
     with contextlib.suppress(OSError):
-      connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+      connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
       for option, value in _KEEPALIVE.items():
         if hasattr(socket, option):
-          connection.setsockopt(
-            socket.IPPROTO_TCP, getattr(socket, option), value
-          )
+          number = getattr(socket, option)
+          connected.setsockopt(socket.IPPROTO_TCP, number, value)
 
   def fileno(self) -> int:
-    """For `ready`."""
+    """File descriptor, for `ready`."""
     return self.socket.fileno()
 
-  def say(self, **message: Any) -> None:
-    """Sends a message; to one that has gone, nothing."""
+  def close(self) -> None:
+    """Closes the connection; closing twice does no harm."""
+    self.socket.close()
+
+  def send(self, **message: Any) -> None:
+    """Sends a message; does nothing when the other side has gone."""
     with contextlib.suppress(OSError):
       self.socket.sendall(json.dumps(message).encode() + b"\n")
 
-  def hear(self, seconds: float | None) -> dict[str, Any] | None:
-    """The next message; None when there will be none.
+  def receive(self, seconds: float) -> dict[str, Any] | None:
+    """Returns the next message, or None when the other side has gone.
 
     Args:
-      seconds: how long to wait; 0: for nothing but what has come, which is kept
-        for the next time where it is the beginning of a message; None: for
-        ever.
+      seconds: how long to wait; with 0 only what has arrived is read. The start
+        of a message is kept for the next call.
 
     Raises:
-      TimeoutError: no whole message has come within `seconds`.
-      ValueError: what comes is no message of ours.
+      TimeoutError: no complete message has arrived within `seconds`.
+      ValueError: what arrives is not a message.
     """
-    deadline = None if seconds is None else time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while b"\n" not in self._received:
-      if len(self._received) > _MOST_BYTES:
+      if len(self._received) > _MAX_BYTES:
         raise ValueError("too long")
-      left = None if deadline is None else max(deadline - time.monotonic(), 0)
+      if not ready([self], deadline - time.monotonic()):
+        raise TimeoutError
       try:
-        self.socket.settimeout(left)
-        more = self.socket.recv(_MOST_BYTES)
-      except (TimeoutError, BlockingIOError):
-        raise TimeoutError from None
+        more = self.socket.recv(_MAX_BYTES)
+      except BlockingIOError:
+        # Another thread has read it.
+        continue
       except OSError:
         more = b""
       if not more:
@@ -81,25 +91,28 @@ class Peer:
     return message
 
   def has_gone(self) -> bool:
-    """Whether the other side has closed the connection."""
-    if not ready([self], 0):
-      return False
+    """Whether the other side has gone; drops the messages that have arrived."""
     try:
-      return not self.socket.recv(1, socket.MSG_PEEK)
+      while self.socket.recv(_MAX_BYTES):
+        pass
+    except BlockingIOError:
+      return False
     except OSError:
-      return True
+      pass
+    return True
 
 
-def ready(readers: Iterable[Any], seconds: float | None) -> list[Any]:
-  """Those of some sockets or peers that have something to read, or have gone.
+def ready(readers: Iterable[Any], seconds: float = math.inf) -> list[Any]:
+  """Waits until sockets or connections can be read, and returns these.
+
+  Unlike `select.select` it takes file descriptors above 1,023.
 
   Args:
-    readers: what to look at; of more than 1,024, too, unlike `select.select`.
-    seconds: how long to wait for the first; None: for ever.
+    readers: sockets and connections; one that was closed counts as readable.
+    seconds: how long to wait for the first.
   """
   with selectors.DefaultSelector() as selector:
     for reader in readers:
       selector.register(reader, selectors.EVENT_READ)
-    if seconds is not None:
-      seconds = max(seconds, 0)
-    return [key.fileobj for key, _ in selector.select(seconds)]
+    timeout = None if seconds == math.inf else max(seconds, 0)
+    return [key.fileobj for key, _ in selector.select(timeout)]

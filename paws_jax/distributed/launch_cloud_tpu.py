@@ -1,4 +1,4 @@
-"""What a machine of Cloud TPU or GKE says of the others of its slice."""
+"""Lookup of the machines of a slice on Cloud TPU and GKE."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Workers(NamedTuple):
   Attributes:
     hosts: names or addresses, without ports, in the order of their numbers; one
       or none for a machine that is alone.
-    number: this machine's, as it was told; None: it was not.
-    num_slices: 1 where nothing speaks of several.
+    number: this machine's, as text; None where it is not given.
+    num_slices: 1 where nothing names several.
   """
 
   hosts: list[str]
@@ -39,7 +39,7 @@ def has_device() -> bool:
 
 
 def ask_metadata(attribute: str) -> str | None:
-  """An attribute of this machine in Google's cloud; None where there is none.
+  """Returns an attribute of this machine in Google's cloud, or None.
 
   Raises:
     ValueError: when the metadata server is there but does not answer.
@@ -74,11 +74,11 @@ def ask_metadata(attribute: str) -> str | None:
 def find(
   environ: Mapping[str, str], metadata: Callable[[str], str | None]
 ) -> Workers:
-  """Reads variables, which GKE sets, else what the metadata server knows.
+  """Reads the variables that GKE sets, or else asks the metadata server.
 
   Args:
     environ: environment variables.
-    metadata: gives an attribute of this machine by name, None without.
+    metadata: returns an attribute of this machine by name, None without.
   """
   slices = environ.get("MEGASCALE_NUM_SLICES", "")
   listed = environ.get("TPU_PROCESS_ADDRESSES") or environ.get(
@@ -107,7 +107,7 @@ def _count(slices: str) -> int:
 
 
 def _without_port(host: str) -> str:
-  """A worker's address may have a port, which is another service's."""
+  """Removes the port of a worker's address: it is another service's."""
   name, _, port = host.partition(":")
   # Several colons: an address of IPv6.
   return host if ":" in port else name

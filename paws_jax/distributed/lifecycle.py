@@ -1,20 +1,20 @@
-"""A run of several processes: starting, and ending together.
+"""Start of a run of several processes, and its common end.
 
-With one process everything here returns at once.
+With one process every function here returns at once.
 
-*Ending.* A process that goes takes the others with it, see `watch` (where JAX
-finds the others itself, by its heartbeat). One that meets an error must leave
-by `exit_now`, since Python's ordinary exit waits for the others, minutes long,
-while they wait for it; `initialize` sees to errors that nobody catches.
+*Errors.* A process that ends also ends the others, see `watchdog`. A process
+that meets an error must leave by `exit_now`: Python's ordinary exit waits up to
+five minutes for the others, which wait for it. `initialize` arranges this for
+errors that nobody catches.
 
-*Pre-emption.* With several processes a handler of our own must not decide when
-to stop: each process would at its own step, and the others would hang in the
-next collective. The rule: from `initialize` on SIGTERM belongs to JAX, which
-tells all processes; `StopNotice`, asked wherever it is possible to stop, says
-so at the same step everywhere, and nothing else may ask JAX. A handler for
-SIGTERM that is installed before is replaced by JAX's and notices nothing; one
-that is installed later (`terminal.Signals`) hides the notice from JAX, and
-nobody stops. A handler for SIGINT may make the same of Ctrl-C:
+*Pre-emption.* With several processes no handler of our own may decide when to
+stop: each process would stop at its own step, and the others would hang in the
+next collective. So from `initialize` on SIGTERM belongs to JAX, which notifies
+all processes; `StopNotice`, asked wherever it is possible to stop, gives the
+same answer at the same step everywhere, and nothing else may ask JAX. A handler
+for SIGTERM that is installed before is replaced by JAX's; one that is installed
+later (`runs.signals`) hides the signal from JAX, and nobody stops. A handler
+for SIGINT may turn Ctrl-C into the same:
 `os.kill(os.getpid(), signal.SIGTERM)`.
 """
 
@@ -36,8 +36,8 @@ from paws_jax.distributed import launch as launch_lib
 from paws_jax.distributed import rendezvous
 from paws_jax.distributed import watchdog
 
-# The one thing that a process has once, like JAX's own connection.
-_watches: list[watchdog.Watch] = []
+# One per process at most, like JAX's own connection.
+_watchdogs: list[watchdog.Watchdog] = []
 
 
 def initialize(
@@ -48,21 +48,20 @@ def initialize(
 ) -> None:
   """Makes this process one of a run.
 
-  To be called when the number of CPU devices has been set
-  (`sharding.use_cpu_cores`), and before anything else of JAX. Afterwards
-  `jax.devices()` are those of all processes. CPU devices talk over gloo, which
-  is JAX's default.
+  Called after the number of CPU devices is set (`cpu_devices.use_cpu_cores`),
+  and before anything else of JAX. Afterwards `jax.devices()` lists the devices
+  of all processes. CPU devices communicate through gloo, JAX's default.
 
   Args:
-    launch: what `detect` has found; None, for a process that is alone, does
-      nothing.
+    launch: the result of `launch.detect`; with None, for a single process,
+      nothing happens.
     timeout_seconds: how long to wait for the others.
-    heartbeat_timeout_seconds: after how long without a sign of life JAX gives
-      a process up, where the connection does not tell.
+    heartbeat_timeout_seconds: silence after which JAX gives a process up, where
+      its connection stays open.
 
   Raises:
-    DistributedError: processes that do not come, or were told something else,
-      or have different numbers of devices.
+    DistributedError: when processes do not come, disagree, or have different
+      numbers of devices.
   """
   if launch is None:
     return
@@ -79,15 +78,17 @@ def initialize(
         f"{error}"
       ) from error
   else:
-    peers = rendezvous.meet(
+    connections = rendezvous.meet(
       launch.coordinator_address,
       launch.num_processes,
       launch.process_id,
       timeout_seconds=timeout_seconds,
       run_id=launch.run_id,
     )
-    # From here on a process that goes is noticed, also while JAX starts.
-    _watches.append(watchdog.Watch(peers, process_id=launch.process_id))
+    # Also while JAX starts a process that ends is noticed.
+    _watchdogs.append(
+      watchdog.Watchdog(connections, process_id=launch.process_id)
+    )
     # Without "deactivate" JAX takes one GPU for each task of SLURM or Open MPI,
     # whatever `detect` has found.
     jax.distributed.initialize(
@@ -99,13 +100,13 @@ def initialize(
       **options,
     )
     # Before JAX's own, which waits for the others.
-    atexit.register(_watches[-1].leave)
+    atexit.register(_watchdogs[-1].leave)
   _leave_on_errors()
   _check_devices()
 
 
 def _leave_on_errors() -> None:
-  """Makes an error that nobody catches end all processes."""
+  """Makes an uncaught error end all processes."""
   show = sys.excepthook
 
   def hook(
@@ -123,7 +124,7 @@ def _check_devices() -> None:
   """Refuses processes with different numbers of devices."""
   counts = collections.Counter(d.process_index for d in jax.devices())
   if len(set(counts.values())) > 1:
-    listed = rendezvous.listed({i: str(counts[i]) for i in sorted(counts)})
+    listed = rendezvous.list_values({i: str(counts[i]) for i in sorted(counts)})
     raise errors.DistributedError(
       f"the processes have different numbers of devices: {listed}. Give each "
       "the same (JAX_NUM_CPU_DEVICES, CUDA_VISIBLE_DEVICES, machines of one "
@@ -132,34 +133,34 @@ def _check_devices() -> None:
 
 
 def is_main() -> bool:
-  """Whether this is process 0, which prints and writes."""
+  """Whether this is process 0, which prints and writes files."""
   return jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
-  """Waits until every process has come to the barrier of this name."""
+  """Waits until every process has reached the barrier of this name."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(name)
 
 
 class StopNotice:
-  """Tells all processes at once to stop, when one of them got a SIGTERM.
+  """Common answer of all processes to "stop now?", after a SIGTERM to one.
 
-  Every process makes one for a run, and asks it equally often, each time at the
+  Every process makes one for a run and asks it equally often, each time at the
   same step. JAX agrees on the largest number of any process's last question
-  plus one, and waits for that very number: questions are therefore counted,
-  from 1, and not numbered by step, of which several lie between two questions,
-  and of which a resumed run has many behind it.
+  plus one, and waits for exactly this number. Questions are therefore counted
+  from 1, not numbered by the step: several steps lie between two questions, and
+  a resumed run starts at a large one.
   """
 
   def __init__(self):
     self._num_asked = 0
 
   def reached(self) -> bool:
-    """Whether to stop now; the same in every process.
+    """Whether to stop now; the same on every process.
 
     Always False with a single process, whose own handler decides
-    (`terminal.Signals`).
+    (`runs.signals`).
     """
     if jax.process_count() == 1:
       return False
@@ -168,18 +169,17 @@ class StopNotice:
 
 
 def exit_now(status: int) -> None:
-  """Ends this process of several at once; the others then stop, too.
+  """Ends this process at once, and thereby the others.
 
-  For a process that has met an error, and has said so: Python's ordinary exit
-  would wait for the others, which wait for this one. A process that is alone
-  exits as usual.
+  For a process that has reported an error: Python's ordinary exit would wait
+  for the others, which wait for this one. A single process exits as usual.
 
   Raises:
     SystemExit: with one process.
   """
   if not jax.distributed.is_initialized():
     sys.exit(status)
-  for each in _watches:
+  for each in _watchdogs:
     each.fail(status)
   for stream in (sys.stdout, sys.stderr):
     with contextlib.suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What real processes tell each other."""
+"""Exchange of values and errors between real processes."""
 
 import pytest
 
@@ -10,8 +10,8 @@ import sys
 process, num_processes, port = map(int, sys.argv[1:])
 from paws_jax.distributed import agree as agreement
 from paws_jax.distributed import launch as launch_lib
-from paws_jax.distributed import lifecycle as distributed
-distributed.initialize(
+from paws_jax.distributed import lifecycle
+lifecycle.initialize(
   launch_lib.Launch(f"localhost:{port}", num_processes, process, "test"),
   timeout_seconds=60,
 )
@@ -45,7 +45,7 @@ def test_alone():
 
 
 @pytest.mark.slow
-def test_what_each_gives_and_what_process_0_does():
+def test_gather_and_calls_on_one_process_or_all():
   code = """
 print(agreement.gather({"number": process, "text": "ä" * process}))
 print(agreement.on_main(lambda: print("done") or 7))
@@ -69,19 +69,19 @@ caught(agreement.on_all, missing)
     "7",
     "ValueError no room",
     "OSError disk full",
-    "ValueError process 1: no such data",
+    "InputError process 1: no such data",
   ]
   assert processes.lines(other) == [
     gathered,
     "None",
-    "ValueError process 0: no room",
+    "InputError process 0: no room",
     "DistributedError process 0: disk full",
     "FileNotFoundError no such data",
   ]
 
 
 @pytest.mark.slow
-def test_processes_that_do_not_agree_learn_of_what():
+def test_differences_are_named():
   code = """
 agreement.agree(a="same", recipe='{"x": {"y": 1}}')
 caught(agreement.agree, version=str(process // 2), other="same")

@@ -1,4 +1,4 @@
-"""What the metadata server answers, or does not."""
+"""Answers of the metadata server, and their absence."""
 
 import contextlib
 import http.server
@@ -11,7 +11,7 @@ from paws_jax.distributed import launch_cloud_tpu
 
 @contextlib.contextmanager
 def _server(monkeypatch, answers):
-  """Serves attributes; a number is an error. Yields what was asked."""
+  """Serves attributes; a number is an error. Yields the list of requests."""
   asked = []
 
   class Handler(http.server.BaseHTTPRequestHandler):
@@ -40,7 +40,7 @@ def _server(monkeypatch, answers):
     server.server_close()
 
 
-def test_an_attribute(monkeypatch):
+def test_attribute(monkeypatch):
   with _server(monkeypatch, {"agent-worker-number": "3"}) as asked:
     assert launch_cloud_tpu.ask_metadata("agent-worker-number") == "3"
     assert launch_cloud_tpu.ask_metadata("tpu-env") is None
@@ -50,7 +50,7 @@ def test_an_attribute(monkeypatch):
   )
 
 
-def test_a_server_that_does_not_answer(monkeypatch):
+def test_server_error_is_reported(monkeypatch):
   with (
     _server(monkeypatch, {"tpu-env": 503}) as asked,
     pytest.raises(ValueError, match=r"one of several.*503.*--num_processes"),
@@ -59,7 +59,7 @@ def test_a_server_that_does_not_answer(monkeypatch):
   assert len(asked) == 3
 
 
-def test_elsewhere_there_is_no_such_server(monkeypatch):
+def test_no_server_outside_the_cloud(monkeypatch):
   monkeypatch.setenv("GCE_METADATA_IP", "nowhere.invalid")
   monkeypatch.setenv("no_proxy", "*")
   assert launch_cloud_tpu.ask_metadata("tpu-env") is None

@@ -1,4 +1,4 @@
-"""A process finds out from its environment whether it is one of several."""
+"""Detection of one or several processes from flags and the environment."""
 
 import os
 import subprocess
@@ -57,7 +57,7 @@ def test_alone():
   assert detect() is None
 
 
-def test_flags_win():
+def test_flags_come_first():
   launch = detect(SRUN, flags=("host:1234", 3, 2))
   assert launch == launch_lib.Launch("host:1234", 3, 2, "flags")
   assert detect(flags=("[fe80::1]:12", 2, 0)).coordinator_address == (
@@ -135,7 +135,7 @@ def test_incomplete_slurm(environ, words):
     detect(environ)
 
 
-def test_nodes_of_the_job_where_the_step_tells_none():
+def test_nodes_of_the_job_where_the_step_lists_none():
   environ = without(SRUN, "SLURM_STEP_NODELIST", SLURM_JOB_NODELIST="a,b")
   assert detect(environ).coordinator_address == "a:61444"
 
@@ -172,7 +172,7 @@ def test_gpus_of_a_task(changes, ids):
   assert detect(SRUN | changes).local_device_ids == ids
 
 
-def test_gpus_that_the_tasks_cannot_share():
+def test_gpus_that_tasks_cannot_share():
   with pytest.raises(ValueError, match="lists 3 GPUs but 2 processes"):
     detect(SRUN | {"CUDA_VISIBLE_DEVICES": "0,1,2"})
   with pytest.raises(ValueError, match=r"number 2 \(SLURM_LOCALID\)"):
@@ -192,7 +192,7 @@ def test_torchrun():
   assert detect(TORCHRUN | {"WORLD_SIZE": "1", "RANK": "0"}) is None
 
 
-def test_torchrun_that_listens_itself():
+def test_torchrun_occupies_its_port():
   environ = TORCHRUN | {
     "TORCHELASTIC_USE_AGENT_STORE": "True",
     "TORCHELASTIC_RUN_ID": "none",
@@ -214,7 +214,7 @@ def test_torchrun_that_listens_itself():
   assert detect(environ).coordinator_address == "first:29500"
 
 
-def test_torchrun_that_listens_on_any_port():
+def test_port_differs_from_any_port_of_torchrun():
   environ = TORCHRUN | {"TORCHELASTIC_USE_AGENT_STORE": "True"}
   for port in range(61440, 65536):
     launch = detect(environ | {"MASTER_PORT": str(port)})
@@ -249,7 +249,7 @@ def test_open_mpi():
   assert detect(ORTE | {"OMPI_COMM_WORLD_SIZE": "1"}) is None
 
 
-def test_open_mpi_that_tells_no_address():
+def test_open_mpi_without_an_address():
   environ = without(ORTE, "OMPI_MCA_orte_hnp_uri")
   with pytest.raises(ValueError, match=r"MASTER_ADDR and MASTER_PORT .*mpirun"):
     detect(environ)
@@ -301,12 +301,12 @@ def test_tpu_vm(endpoints, host):
   assert detect({"JAX_PLATFORMS": "cpu"}, metadata=metadata) is None
 
 
-def test_tpu_vm_that_is_alone():
+def test_tpu_vm_of_a_single_machine():
   assert detect(metadata={}) is None
   assert detect(metadata={"worker-network-endpoints": "10.0.0.1"}) is None
 
 
-def test_metadata_are_asked_only_where_there_is_a_tpu():
+def test_metadata_server_is_asked_only_with_a_tpu():
   def fail(name):
     raise AssertionError(name)
 
@@ -331,7 +331,7 @@ def test_several_slices():
   assert detect(GKE | {"MEGASCALE_NUM_SLICES": "1"}).num_processes == 3
 
 
-def test_nothing_here_loads_jax():
+def test_detection_does_not_import_jax():
   code = (
     "import sys; from paws_jax.distributed import launch; "
     "print('jax' in sys.modules)"

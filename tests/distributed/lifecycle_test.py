@@ -1,4 +1,4 @@
-"""Real processes on this machine: they start, agree, stop and end together."""
+"""Real processes on this machine start, stop and end together."""
 
 import signal
 
@@ -16,12 +16,12 @@ if process == int(os.environ.get("ENDS_LATE", -1)):
   atexit.register(time.sleep, 1.5)
 from paws_jax import errors
 from paws_jax.distributed import launch as launch_lib
-from paws_jax.distributed import lifecycle as distributed
+from paws_jax.distributed import lifecycle
 launch = launch_lib.Launch(
   f"localhost:{port}", num_processes, process, "test"
 )
 def start(launch=launch, seconds=60):
-  distributed.initialize(
+  lifecycle.initialize(
     launch, timeout_seconds=seconds, heartbeat_timeout_seconds=10
   )
 def caught(function, *args, **options):
@@ -65,8 +65,8 @@ def test_processes_start_and_end():
   code = """
 start()
 import jax
-print(jax.process_count(), jax.device_count(), distributed.is_main())
-distributed.barrier("here")
+print(jax.process_count(), jax.device_count(), lifecycle.is_main())
+lifecycle.barrier("here")
 """
   for process, finished in enumerate(_run(code, 3, devices=2)):
     assert finished.status == 0, finished.err
@@ -75,14 +75,14 @@ distributed.barrier("here")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("late", [0, 1])
-def test_a_process_may_end_later_than_others(late):
+def test_process_may_end_later_than_others(late):
   for finished in _run("start()", environ={"ENDS_LATE": str(late)}):
     assert finished.status == 0, finished.err
     assert "error" not in finished.err
 
 
 @pytest.mark.slow
-def test_numbers_of_processes_that_disagree():
+def test_different_numbers_of_processes():
   code = """
 launch = launch_lib.Launch(f"localhost:{port}", 2 + process, process, "test")
 caught(start, launch)
@@ -91,11 +91,11 @@ caught(start, launch)
     assert finished.status == 0, finished.err
     (line,) = processes.lines(finished)
     assert line.startswith("DistributedError process 1 (")
-    assert "was told that there are 3 processes, process 0" in line
+    assert "was started with 3 processes, process 0" in line
 
 
 @pytest.mark.slow
-def test_a_process_that_does_not_come():
+def test_missing_process():
   code = """
 launch = launch_lib.Launch(f"localhost:{port}", 2, int("WHO"), "test")
 caught(start, launch, seconds=1)
@@ -129,7 +129,7 @@ GO = "start()\nfrom jax.experimental import multihost_utils\n"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_process_is_killed(victim):
+def test_process_is_killed(victim):
   with processes.start_code(START + GO + LOOP, num_processes=2) as group:
     for number in range(2):
       group.wait_for_output(number, "going")
@@ -137,19 +137,19 @@ def test_a_process_is_killed(victim):
     finished = group.wait(seconds=8)
   killed, other = finished[victim], finished[1 - victim]
   assert killed.status == -signal.SIGKILL
-  # JAX aborts as soon as process 0 has gone, and may be quicker.
+  # JAX aborts as soon as process 0 has ended, and may be quicker.
   if victim == 0 and other.status == -signal.SIGABRT:
     assert "Terminating process because the JAX distributed" in other.err
   else:
     assert other.status == 1
     assert f"error: process {victim}" in other.err
-    assert "has gone without a word" in other.err
+    assert "has ended without a message" in other.err
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_process_goes_while_jax_starts(victim):
-  # Before JAX could notice, also of process 0.
+def test_process_ends_while_jax_starts(victim):
+  # Before JAX could notice, for process 0, too.
   code = f"""
 import jax
 if process == {victim}:
@@ -162,7 +162,7 @@ start()
   assert other.status == 1, other.err
   name = ["process 0 has", "process 1 ("][victim]
   assert f"error: {name}" in other.err
-  assert "gone without a word" in other.err
+  assert "ended without a message" in other.err
   assert f"Process {1 - victim} (" in other.err
 
 
@@ -172,10 +172,10 @@ start()
   ("how", "status"),
   [
     ("raise KeyError('mine')", 1),
-    ("distributed.exit_now(7)", 7),
+    ("lifecycle.exit_now(7)", 7),
   ],
 )
-def test_a_process_fails(victim, how, status):
+def test_process_fails(victim, how, status):
   code = f"""{GO}
 if process == {victim}:
   time.sleep(0.5)
@@ -192,7 +192,7 @@ time.sleep(60)
 
 
 STOP = """
-notice = distributed.StopNotice()
+notice = lifecycle.StopNotice()
 for step in range(0, 4000, 2):
   multihost_utils.process_allgather(step)
   if notice.reached():
@@ -202,7 +202,7 @@ for step in range(0, 4000, 2):
     print("going", flush=True)
   time.sleep(0.005)
 """
-# Ctrl-C makes the same of it.
+# Ctrl-C does the same.
 INTERRUPT = """
 signal.signal(
   signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM)
@@ -219,7 +219,7 @@ if early and process == 1:
   os.kill(os.getpid(), signal.SIGTERM)
   time.sleep(3)
 multihost_utils.process_allgather(1)
-notice = distributed.StopNotice()
+notice = lifecycle.StopNotice()
 state = sharding.replicate({"w": np.zeros(3)}, sharding.make_mesh())
 with checkpoint.Checkpointer(directory) as checkpointer:
   for step in range(3900, 7800, 39):
@@ -257,14 +257,14 @@ def test_neither_checkpoints_nor_earlier_steps_hide_the_notice(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ("told", "number"), [(0, signal.SIGTERM), (2, signal.SIGINT)]
+  ("target", "number"), [(0, signal.SIGTERM), (2, signal.SIGINT)]
 )
-def test_all_stop_at_the_same_step(told, number):
+def test_all_stop_at_the_same_step(target, number):
   code = START + GO + INTERRUPT + STOP
   with processes.start_code(code, num_processes=3) as group:
     for process in range(3):
       group.wait_for_output(process, "going")
-    group.send(told, number)
+    group.send(target, number)
     finished = group.wait(seconds=30)
   assert [each.status for each in finished] == [0, 0, 0], finished
   stops = {processes.lines(each)[-1] for each in finished}

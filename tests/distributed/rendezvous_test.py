@@ -1,4 +1,4 @@
-"""Processes find each other, or learn in words why they do not."""
+"""Rendezvous of the processes of a run, and its errors."""
 
 import concurrent.futures
 import contextlib
@@ -19,7 +19,7 @@ from tests import processes
 
 
 def meet_all(ids, nums=None, *, seconds=20.0, delays=None):
-  """Outcomes of `meet` in one thread each: connections, or the error."""
+  """Calls `meet` in one thread each; returns connections, or the error."""
   address = f"localhost:{processes.free_port()}"
   nums = nums or [len(ids)] * len(ids)
 
@@ -33,8 +33,8 @@ def meet_all(ids, nums=None, *, seconds=20.0, delays=None):
   with concurrent.futures.ThreadPoolExecutor(len(ids)) as pool:
     outcomes = list(pool.map(meet, ids, nums, delays or [0] * len(ids)))
   for outcome in outcomes:
-    for peer in outcome if isinstance(outcome, list) else []:
-      peer.socket.close()
+    for connection in outcome if isinstance(outcome, list) else []:
+      connection.close()
   return outcomes
 
 
@@ -42,35 +42,39 @@ def meet_all(ids, nums=None, *, seconds=20.0, delays=None):
 def test_all_meet(delays):
   first, *others = meet_all([0, 1, 2], delays=delays)
   host = socket.gethostname()
-  names = [peer.name for peer in first]
+  names = [connection.name for connection in first]
   assert names == [f"process 1 ({host})", f"process 2 ({host})"]
-  assert [[peer.name for peer in other] for other in others] == [
+  assert [[connection.name for connection in other] for other in others] == [
     ["process 0"],
     ["process 0"],
   ]
 
 
-def test_the_port_is_free_again():
+def test_port_is_free_afterwards():
   port = processes.free_port()
   address = f"localhost:{port}"
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
     meet = lambda i: rendezvous.meet(address, 2, i, timeout_seconds=20)  # noqa: E731
-    found = [peer for peers in pool.map(meet, range(2)) for peer in peers]
+    found = [
+      connection
+      for connections in pool.map(meet, range(2))
+      for connection in connections
+    ]
   # With the connections still open.
   socket.create_server(("", port)).close()
-  for peer in found:
-    peer.socket.close()
+  for connection in found:
+    connection.close()
 
 
-def test_some_do_not_come():
+def test_missing_processes():
   outcomes = meet_all([0, 2], [4, 4], seconds=1.0)
   # The one that has come is told the same.
   assert outcomes[0] == outcomes[1]
   assert "has waited 1 s for processes 1, 3, of 4" in outcomes[0]
-  assert "whether all were started" in outcomes[0]
+  assert "that all were started" in outcomes[0]
 
 
-def test_process_0_does_not_come():
+def test_missing_process_0():
   (outcome,) = meet_all([1], [2], seconds=1.0)
   assert f"process 1 ({socket.gethostname()}) has tried for 1 s" in outcome
   assert "reach process 0 at localhost:" in outcome
@@ -78,38 +82,38 @@ def test_process_0_does_not_come():
   assert "firewall" in outcome
 
 
-def test_an_unknown_machine():
+def test_unknown_host():
   with pytest.raises(errors.DistributedError, match=r"at nowhere\.invalid"):
     rendezvous.meet("nowhere.invalid:1", 2, 1, timeout_seconds=0.3)
 
 
 @pytest.mark.parametrize("nums", [[2, 3], [3, 2]])
-def test_numbers_of_processes_that_disagree(nums):
+def test_different_numbers_of_processes(nums):
   start = time.monotonic()
   outcomes = meet_all([0, 1], nums)
   assert time.monotonic() - start < 10
   assert outcomes[0] == outcomes[1]
   host = socket.gethostname()
   assert (
-    f"process 1 ({host}) was told that there are {nums[1]} processes, process "
-    f"0 ({host}) that there are {nums[0]}: start all with the same"
+    f"process 1 ({host}) was started with {nums[1]} processes, process 0 "
+    f"({host}) with {nums[0]}: start all with the same number"
   ) in outcomes[0]
 
 
-def test_two_of_the_same_number():
+def test_two_processes_with_one_number():
   outcomes = meet_all([0, 1, 1])
   assert len(set(outcomes)) == 1
   assert "two processes are number 1" in outcomes[0]
 
 
-def test_a_port_that_is_taken():
+def test_port_in_use():
   with socket.create_server(("", 0)) as server:
     address = f"localhost:{server.getsockname()[1]}"
     with pytest.raises(errors.DistributedError, match="cannot listen on"):
       rendezvous.meet(address, 2, 0, timeout_seconds=5)
 
 
-def test_torchrun_listens_on_its_port_itself():
+def test_torchrun_occupies_its_port():
   with socket.create_server(("", 0)) as store:
 
     def meet(number):
@@ -135,10 +139,14 @@ def test_torchrun_listens_on_its_port_itself():
       )
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-      found = [peer for peers in pool.map(meet, range(2)) for peer in peers]
+      found = [
+        connection
+        for connections in pool.map(meet, range(2))
+        for connection in connections
+      ]
     assert len(found) == 2
-    for peer in found:
-      peer.socket.close()
+    for connection in found:
+      connection.close()
 
 
 @pytest.mark.parametrize(
@@ -149,11 +157,12 @@ def test_torchrun_listens_on_its_port_itself():
     b'{"waiting": "long"}\n',
     b'{"waiting": Infinity}\n',
     b'{"waiting": 5}\n[]\n',
+    b'{"waiting": true}\n',
     b'{"go": 1}\n',
     b'{"refused": 1}\n',
   ],
 )
-def test_something_else_answers(words):
+def test_another_program_answers(words):
   with socket.create_server(("localhost", 0)) as server:
 
     def answer():
@@ -179,7 +188,7 @@ def test_nothing_answers(monkeypatch):
 
 
 HELLO = {"process_id": 1, "num_processes": 2, "host": "x", "run_id": ""}
-STRANGERS = [
+OTHER_CLIENTS = [
   b"GET / HTTP/1.1\r\n\r\n",
   b"",
   b"[1]\n",
@@ -206,26 +215,26 @@ STRANGERS = [
 ]
 
 
-@pytest.mark.parametrize("words", STRANGERS)
-def test_strangers_do_not_matter(words):
+@pytest.mark.parametrize("words", OTHER_CLIENTS)
+def test_other_clients_are_ignored(words):
   port = processes.free_port()
   address = f"localhost:{port}"
 
-  def strangers():
+  def join():
     _connect(port, words).close()
     return rendezvous.meet(address, 2, 1, timeout_seconds=20)
 
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
-    other = pool.submit(strangers)
+    other = pool.submit(join)
     found = rendezvous.meet(address, 2, 0, timeout_seconds=20)
     host = socket.gethostname()
-    assert [peer.name for peer in found] == [f"process 1 ({host})"]
-    for peer in found + other.result():
-      peer.socket.close()
+    assert [connection.name for connection in found] == [f"process 1 ({host})"]
+    for connection in found + other.result():
+      connection.close()
 
 
 def _connect(port, words=b""):
-  """A connection to process 0, which may still be starting."""
+  """Connects to process 0, which may still be starting."""
   deadline = time.monotonic() + 10
   while True:
     try:
@@ -239,7 +248,7 @@ def _connect(port, words=b""):
     return connection
 
 
-def test_strangers_that_are_silent_keep_nobody_waiting(monkeypatch):
+def test_silent_clients_delay_nobody(monkeypatch):
   # Longer than any of this takes.
   monkeypatch.setattr(connection_lib, "LINE_SECONDS", 60)
   port = processes.free_port()
@@ -248,15 +257,15 @@ def test_strangers_that_are_silent_keep_nobody_waiting(monkeypatch):
     first = pool.submit(rendezvous.meet, address, 2, 0, timeout_seconds=20)
     silent = [_connect(port, words) for words in (b"", b"", b'{"proc')]
     other = rendezvous.meet(address, 2, 1, timeout_seconds=20)
-    for peer in first.result() + other:
-      peer.socket.close()
+    for connection in first.result() + other:
+      connection.close()
     # They are let go afterwards.
     for each in silent:
       with each, contextlib.suppress(ConnectionResetError):
         assert each.recv(1) == b""
 
 
-def test_a_stranger_that_is_silent_is_let_go(monkeypatch):
+def test_silent_client_is_dropped(monkeypatch):
   monkeypatch.setattr(connection_lib, "LINE_SECONDS", 0.2)
   port = processes.free_port()
   address = f"localhost:{port}"
@@ -267,11 +276,11 @@ def test_a_stranger_that_is_silent_is_let_go(monkeypatch):
         assert silent.recv(1) == b""
     finally:
       other = rendezvous.meet(address, 2, 1, timeout_seconds=60)
-    for peer in first.result() + other:
-      peer.socket.close()
+    for connection in first.result() + other:
+      connection.close()
 
 
-def test_a_hello_in_two_parts():
+def test_first_message_in_two_parts():
   port = processes.free_port()
   words = json.dumps(HELLO).encode() + b"\n"
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -281,9 +290,9 @@ def test_a_hello_in_two_parts():
     with _connect(port, words[:20]) as connection:
       time.sleep(0.2)
       connection.sendall(words[20:])
-      (peer,) = first.result()
-    assert peer.name == "process 1 (x)"
-    peer.socket.close()
+      (connection,) = first.result()
+    assert connection.name == "process 1 (x)"
+    connection.close()
 
 
 def test_another_run_on_the_port():
@@ -303,11 +312,11 @@ def test_another_run_on_the_port():
       ) in str(raised.value)
     # The first run starts all the same.
     found = rendezvous.meet(address, 2, 1, timeout_seconds=20, run_id="a")
-    for peer in first.result() + found:
-      peer.socket.close()
+    for connection in first.result() + found:
+      connection.close()
 
 
-def test_starts_over_more_time_than_one_waits(monkeypatch):
+def test_late_start_of_process_0_extends_the_wait(monkeypatch):
   monkeypatch.setattr(rendezvous, "_EXTRA_SECONDS", 0.2)
   # Process 1 would give up after 2.2 s on its own, and process 0 waits until
   # 3.5 s.
@@ -315,7 +324,7 @@ def test_starts_over_more_time_than_one_waits(monkeypatch):
   assert [type(each) for each in outcomes] == [list] * 3, outcomes
 
 
-def test_one_that_has_gone_before_all_had_come():
+def test_process_that_ends_during_the_wait_is_missing():
   port = processes.free_port()
   address = f"localhost:{port}"
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -327,7 +336,7 @@ def test_one_that_has_gone_before_all_had_come():
         future.result()
 
 
-def test_one_that_was_started_again_before_all_had_come():
+def test_process_restarted_during_the_wait():
   port = processes.free_port()
   address = f"localhost:{port}"
   with concurrent.futures.ThreadPoolExecutor(3) as pool:
@@ -339,68 +348,68 @@ def test_one_that_was_started_again_before_all_had_come():
     ]
     found = [p for f in (first, *others) for p in f.result()]
   assert len(found) == 4
-  for peer in found:
-    peer.socket.close()
+  for connection in found:
+    connection.close()
 
 
 def _go_early(port):
-  """Says that it is process 1, is heard, and goes."""
+  """Connects as process 1, waits for the answer, and closes."""
   with _connect(port) as connection:
-    peer = connection_lib.Peer(connection)
-    peer.say(**HELLO | {"num_processes": 3})
-    assert peer.hear(10)["waiting"] > 0
+    connection = connection_lib.Connection(connection)
+    connection.send(**HELLO | {"num_processes": 3})
+    assert connection.receive(10)["waiting"] > 0
 
 
-def test_messages():
-  here, there = (connection_lib.Peer(s) for s in _pair())
-  here.say(a=1)
-  here.say(b="two")
-  assert there.hear(5) == {"a": 1}
-  assert there.hear(5) == {"b": "two"}
+def test_messages_are_received_in_order_and_in_parts():
+  here, there = (connection_lib.Connection(s) for s in _pair())
+  here.send(a=1)
+  here.send(b="two")
+  assert there.receive(5) == {"a": 1}
+  assert there.receive(5) == {"b": "two"}
   with pytest.raises(TimeoutError):
-    there.hear(0.05)
+    there.receive(0.05)
   assert not there.has_gone()
   # Of a message that has begun nothing is lost.
   here.socket.sendall(b'{"a":')
   for seconds in (0.05, 0):
     with pytest.raises(TimeoutError):
-      there.hear(seconds)
+      there.receive(seconds)
   here.socket.sendall(b" 3}\n")
-  assert there.hear(5) == {"a": 3}
+  assert there.receive(5) == {"a": 3}
   here.socket.sendall(b"[" * 4000 + b"\n")
   with pytest.raises(ValueError, match="too deeply"):
-    there.hear(5)
+    there.receive(5)
   here.socket.sendall(b"x" * 10_000)
   with pytest.raises(ValueError, match="too long"):
-    there.hear(5)
+    there.receive(5)
   here.socket.close()
   there.socket.close()
 
 
-def test_a_peer_that_has_gone():
-  here, there = (connection_lib.Peer(s) for s in _pair())
+def test_closed_connection():
+  here, there = (connection_lib.Connection(s) for s in _pair())
   here.socket.close()
-  assert there.hear(5) is None
+  assert there.receive(5) is None
   assert there.has_gone()
   # Nothing, not an error.
   for _ in range(3):
-    there.say(a=1)
+    there.send(a=1)
   there.socket.close()
 
 
-def test_more_connections_than_select_can_look_at():
+def test_file_descriptors_above_1023():
   if resource.getrlimit(resource.RLIMIT_NOFILE)[0] <= 1024:
     pytest.skip("this machine allows no more")
   here, there = _pair()
   number = fcntl.fcntl(there.fileno(), fcntl.F_DUPFD, 1024)
   there.close()
-  peer = connection_lib.Peer(socket.socket(fileno=number))
-  assert connection_lib.ready([peer], 0) == []
-  assert not peer.has_gone()
+  connection = connection_lib.Connection(socket.socket(fileno=number))
+  assert connection_lib.ready([connection], 0) == []
+  assert not connection.has_gone()
   here.close()
-  assert connection_lib.ready([peer], 5) == [peer]
-  assert peer.has_gone()
-  peer.socket.close()
+  assert connection_lib.ready([connection], 5) == [connection]
+  assert connection.has_gone()
+  connection.close()
 
 
 def _pair():
