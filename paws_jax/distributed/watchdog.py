@@ -65,11 +65,13 @@ class Watchdog:
 
   def fail(self, status: int) -> None:
     """Tells the others that this process ends with an error."""
-    if not self._reported.wait(_NEWS_SECONDS):
+    reported = self._reported.wait(_NEWS_SECONDS)
+    # First: the others pass the message on, to this process, too.
+    self._leaving.set()
+    if not reported:
       self._send_all(
         failed=f"{self._me} has ended with an error, status {status}"
       )
-    self._leaving.set()
     self._let_others_end_first()
 
   def _send_all(self, **message: Any) -> None:
