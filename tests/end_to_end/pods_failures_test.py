@@ -29,7 +29,7 @@ def test_a_process_that_dies_takes_the_others_with_it(tmp_path):
   assert killed.status == -signal.SIGKILL
   assert survivor.status == 1
   assert "error: process 1" in survivor.err
-  assert "goes on from the last checkpoint" in survivor.err
+  assert "continues from the last checkpoint" in survivor.err
   # What it leaves can be gone on from.
   with checkpoint.Checkpointer(tmp_path / "checkpoints") as saved:
     assert saved.steps()[-1] >= 2
