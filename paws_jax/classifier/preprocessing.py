@@ -182,7 +182,7 @@ def cover(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
   Args:
     pixels: uint8 [h, w, 1 or 3].
     height: of the result.
-    width: likewise.
+    width: of the result.
 
   Returns:
     uint8 [height, width, 1 or 3].

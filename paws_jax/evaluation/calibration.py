@@ -23,7 +23,7 @@ class Calibration:
     counts: int [B], images of each bin.
     confidence: [B], mean probability of the predicted class; NaN in an empty
       bin.
-    accuracy: [B], fraction that was right; NaN likewise.
+    accuracy: [B], fraction that was right; also NaN.
     error: the expected calibration error, in [0, 1]: the mean of
       |accuracy − confidence| over the images.
   """

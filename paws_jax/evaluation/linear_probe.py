@@ -4,7 +4,7 @@ Multinomial logistic regression on standardized features: the mean cross-entropy
 plus λ/2 Σ W², the bias left free, minimized by SciPy's L-BFGS-B with the loss
 and its gradient on the device. The problem is convex, so how it is solved does
 not matter; what does is λ, which is chosen by images with a label that are left
-out in turn. No other image is looked at.
+out in turn. No other image is used.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Program:
     weights: arrays by name, "encoder/params/...", "bank/..." or "head/...".
     classifier: what it is the program of.
     description: of the classifier, for a reader of the artifact; JSON.
-    interface: of `apply`, likewise.
+    interface: inputs and outputs of `apply`; JSON.
   """
 
   apply: Callable[[Weights, jax.Array], dict[str, jax.Array]]

@@ -45,7 +45,7 @@ def write(
     directory: an empty one.
 
   Returns:
-    What model.json tells of it.
+    Entries of model.json about it.
 
   Raises:
     OSError, tensorflow.errors.OpError: when it cannot be written.

@@ -34,7 +34,7 @@ def write(
     directory: an empty one.
 
   Returns:
-    What model.json tells of these files.
+    Entries of model.json about these files.
 
   Raises:
     OSError: when they cannot be written.

@@ -194,8 +194,8 @@ def _from_file(
     )
   except (ValueError, FileNotFoundError) as error:
     # It reads the file as if it were that of the split.
-    told = str(error).replace("data.labels_file", "finetune.holdout_file")
-    raise type(error)(told) from error
+    message = str(error).replace("data.labels_file", "finetune.holdout_file")
+    raise type(error)(message) from error
   if not len(others.labelled):
     raise errors.InputError(
       f"finetune.holdout_file = {file!r} lists no image: list labelled "

@@ -143,7 +143,7 @@ class LinearHead:
       params: as they are trained.
       queries: of `embed`.
       supports: the labelled images, embedded, where they vote; else None.
-      support_labels: [N] integers, likewise.
+      support_labels: [N] integers, or None.
     """
     del supports, support_labels
     head = self.head(params)

@@ -106,7 +106,7 @@ def _embed(
 ) -> tuple[np.ndarray, np.ndarray]:
   rows = protocol.embed(params, batch_stats, part.images)
   if hasattr(part.images, "share_unreadable"):
-    # Each process has looked at its own images only.
+    # Each process has read its own images only.
     part.images.share_unreadable(agree.gather)
   readable = part.readable
   rows, labels = rows[readable], part.labels[readable]
@@ -120,8 +120,8 @@ class Scores:
   Attributes:
     history: of all epochs.
     best: the best of them; None: nothing is scored yet.
-    epoch: its number, from 1; 0: likewise.
-    kept: {"params", "batch_stats"} after it; None: likewise.
+    epoch: its number, from 1; 0: nothing yet.
+    kept: {"params", "batch_stats"} after it; None: nothing yet.
   """
 
   def __init__(self, score: Scorer | None, steps_per_epoch: int):

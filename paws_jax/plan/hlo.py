@@ -54,7 +54,7 @@ class Collective:
 
   Attributes:
     kind: one of COLLECTIVES.
-    num_bytes: of the whole array: what an all-reduce sums, what an all-gather
+    num_bytes: of the entire array: what an all-reduce sums, what an all-gather
       gives, what a reduce-scatter takes. Several arrays may share one.
     bytes_by_dtype: the same, by dtype.
     group_size: devices that take part.
@@ -252,15 +252,15 @@ def memory(compiled: Any) -> Memory:
   arguments = stats.argument_size_in_bytes
   outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes
   temporaries = stats.temp_size_in_bytes
-  told = getattr(stats, "peak_memory_in_bytes", 0)
-  # Not every version tells the peak, and that of the CPU backend leaves out
+  reported = getattr(stats, "peak_memory_in_bytes", 0)
+  # Not every version reports the peak, and that of the CPU backend leaves out
   # temporaries; all together are a bound of it.
   everything = arguments + outputs + temporaries
   shardings = compiled.input_shardings, compiled.output_shardings
   devices = [d for s in jax.tree.leaves(shardings) for d in s.device_set]
   on_cpu = any(device.platform == "cpu" for device in devices)
   return Memory(
-    peak=everything if on_cpu or not told else told,
+    peak=everything if on_cpu or not reported else reported,
     arguments=arguments,
     temporaries=temporaries,
   )
@@ -281,7 +281,7 @@ def needed_bytes(message: str, *, argument_bytes: int) -> int | None:
     argument_bytes: of state and inputs, which some messages leave out.
 
   Returns:
-    None where the message does not tell.
+    None where the message does not say.
   """
   match = _NEEDS.search(message)
   if match:

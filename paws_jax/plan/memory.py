@@ -56,7 +56,7 @@ def memory(experiment: experiment_lib.Experiment) -> Memory:
   keeps its result for the normalization after it, and the normalization keeps
   its own for the next convolution: twice the results' bytes. With
   train.remat = "dots" they are kept once; with "all" the encoder is computed
-  anew, one batch of views at a time, and the largest of them counts.
+  again, one batch of views at a time, and the largest of them counts.
 
   For ResNet-50 in bfloat16 that makes 45 MB for an image of 224 pixels, and
   211 MB for an unlabelled image with its share of the supports in the ImageNet
@@ -148,7 +148,7 @@ def _inner(equation: Any) -> Iterator[Any]:
 
 
 def device_memory(devices: Sequence[jax.Device]) -> int | None:
-  """Bytes that each device has; None where nothing tells.
+  """Bytes that each device has; None where it is unknown.
 
   The devices of a CPU share what the machine has, or what Linux grants the
   container that this process runs in.
@@ -169,7 +169,7 @@ def _group_limits(
   """Limits in bytes of the control groups (version 2) that hold this process.
 
   Args:
-    membership: the file in which Linux tells the group.
+    membership: the file in which Linux names the group.
     root: where the groups are mounted.
   """
   try:

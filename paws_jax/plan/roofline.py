@@ -29,13 +29,13 @@ class StepCosts:
 
   Attributes:
     method: "compiled", with the effort, or that it is a model's.
-    peak_bytes: at the fullest moment; None: too much, and not told how much.
+    peak_bytes: at the fullest moment; None: too much, and unknown.
     argument_bytes: state and inputs; None as the following: not known.
     temporary_bytes: what the program itself allocates.
     flops: of the step.
     bytes_accessed: to and from memory.
     collectives: of the program.
-    too_large: the compiler found no way to fit it.
+    too_large: the compiler could not fit it.
   """
 
   method: str
@@ -175,7 +175,7 @@ def print_sizes(step: abstract_step.Step, target: chips.Machine) -> None:
 
 
 def print_plan(plan: dict[str, Any], target: chips.Machine) -> None:
-  """Prints what `assess` found."""
+  """Prints the plan of `assess`."""
   lines = [f"\nMemory of each {target.unit} ({plan['method']})"]
   lines += [f"  {line}" for line in _memory_lines(plan)]
   if plan["step_seconds_bound"] is not None:
@@ -197,13 +197,13 @@ def _memory_lines(plan: dict[str, Any]) -> list[str]:
   usable = plan["usable_memory_bytes"]
   verdict = "it fits" if plan["fits"] else "it DOES NOT FIT"
   if peak is None:
-    told = f"more than there is: {verdict}"
+    needed = f"more than there is: {verdict}"
   else:
-    told = f"{_bytes(peak)}, and {_bytes(waiting)} of batches that wait: "
-    told += verdict
+    needed = f"{_bytes(peak)}, and {_bytes(waiting)} of batches that wait: "
+    needed += verdict
   lines = [
     f"usable {_bytes(usable)} of {_bytes(plan['memory_bytes'])}",
-    f"needed {told}",
+    f"needed {needed}",
   ]
   if plan["argument_bytes"] is not None:
     lines.append(
@@ -220,7 +220,7 @@ def _memory_lines(plan: dict[str, Any]) -> list[str]:
 
 def _speed_lines(plan: dict[str, Any]) -> list[str]:
   seconds = plan["step_seconds_by_limit"]
-  told = {
+  amounts = {
     "arithmetic": f"{plan['flops']:.3g} FLOP",
     "memory": f"{plan['bytes_accessed'] / 1e9:.3g} GB",
     "interconnect": f"{plan['collective_sent_bytes'] / 1e6:.3g} MB sent",
@@ -228,7 +228,7 @@ def _speed_lines(plan: dict[str, Any]) -> list[str]:
   lines = [
     f"{name}: {what}, {1e3 * seconds[name]:.3g} ms"
     + " (the limit)" * (name == plan["limited_by"])
-    for name, what in told.items()
+    for name, what in amounts.items()
   ]
   lines += [
     f"{kind}: {entry['count']:,}, in all {entry['bytes'] / 1e6:.3g} MB"

@@ -236,7 +236,7 @@ class PredictionsFile:
     return next(p for p in map(path.with_name, names) if not p.exists())
 
   def _take_over(self) -> None:
-    """Keeps the rows that are whole."""
+    """Keeps the complete rows."""
     self._file.seek(0)
     end = 0
     for stop, fields in csv_rows.complete_rows(self._file, len(self._header)):

@@ -54,7 +54,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> EvaluateInputs:
 
   Raises:
     UserError: the input cannot be used; with a message for the user.
-    errors.CheckpointError: when there is no checkpoint that is whole.
+    errors.CheckpointError: when there is no checkpoint that is complete.
     errors.DistributedError: when the processes do not agree.
   """
   trained = restore.load(config, workdir)

@@ -106,7 +106,7 @@ def run(prepared: ExportInputs) -> int:
 def write(
   program: program_lib.Program, output: pathlib.Path, target: str
 ) -> pathlib.Path:
-  """Writes a target, whole or not at all.
+  """Writes a target, completely or not at all.
 
   Args:
     program: of `program.create`.
@@ -124,8 +124,8 @@ def write(
   path = output / target
   _check_replaceable(path)
   with _replacing(path) as directory:
-    told = module.write(program, directory)
-    description = {"target": target, **told, **program.description}
+    artifact = module.write(program, directory)
+    description = {"target": target, **artifact, **program.description}
     description[_WRITTEN] = _names(directory)
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
     (directory / DESCRIPTION).write_text(text, encoding="utf-8")
@@ -212,7 +212,7 @@ def _check_replaceable(path: pathlib.Path) -> None:
   others = sorted({*_names(path)} - {DESCRIPTION, *written})
   if others:
     raise errors.InputError(
-      f"{path} would be replaced, and holds what no export has written "
+      f"{path} would be replaced, and holds files that no export has written "
       f"({text_lib.first_few(others)}): move it away, or choose another "
       "--output."
     )

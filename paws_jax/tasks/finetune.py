@@ -2,8 +2,8 @@
 
 The protocol of ImageNet or that of CIFAR (`finetune.protocols`). Learning rate
 and number of epochs are chosen on labelled images that are held out
-(`holdout`), then, unless told otherwise, all labelled images are trained on in
-the same way once more. The test images are looked at once, at the end.
+(`holdout`). Unless the recipe says otherwise, all labelled images are then
+trained on in the same way. Test images are used once, at the end.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> FinetuneInputs:
 
   Raises:
     UserError: the input cannot be used; with a message for the user.
-    errors.CheckpointError: when there is no checkpoint that is whole.
+    errors.CheckpointError: when there is no checkpoint that is complete.
     errors.DisagreementError: when the processes have other recipes.
   """
   agree.agree(

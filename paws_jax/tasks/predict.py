@@ -187,7 +187,7 @@ def _extended(
 ) -> classifier_lib.Classifier:
   for notice in found.notices:
     print(notice)
-  # Named by their whole paths, as the classifier may be used anywhere.
+  # Named by their absolute paths, as the classifier may be used anywhere.
   images = image_list.ImageList(
     [os.path.abspath(found.path(name)) for name in found.names],
     classifier.preprocessing,

@@ -51,7 +51,7 @@ def embed(
     variables["params"], variables["batch_stats"], images.images
   )
   if hasattr(images.images, "share_unreadable"):
-    # Each process has looked at its own images only.
+    # Each process has read its own images only.
     images.images.share_unreadable(agree.gather)
   bad = int((~np.isfinite(rows)).any(axis=-1).sum())
   if bad:
@@ -75,7 +75,7 @@ def soft_nn(
     experiment: the labels and the temperature.
     part: "validation", "test", or "labelled": leave-one-out.
     queries: [n, D] images of the part, embedded or as pixels.
-    supports: [N, D] labelled images, likewise.
+    supports: [N, D] labelled images, as the queries are.
   """
   dataset = experiment.dataset
   labels = getattr(dataset, part).labels

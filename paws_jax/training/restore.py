@@ -47,7 +47,7 @@ def load(config: ml_collections.ConfigDict, workdir: str) -> TrainedRun:
 
   Raises:
     UserError: as for `experiment.create`, or there is no such run.
-    errors.CheckpointError: when it has no checkpoint that is whole.
+    errors.CheckpointError: when it has no checkpoint that is complete.
     errors.DistributedError: when the processes do not agree.
   """
 

@@ -29,7 +29,7 @@ def from_trained(
   Args:
     trained: what the run has learnt.
     params: of the encoder, instead of the run's.
-    batch_stats: batch statistics, likewise.
+    batch_stats: batch statistics, instead of the run's.
     head: of a fine-tuned run, with kernel and bias.
 
   Raises:

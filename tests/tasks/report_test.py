@@ -149,10 +149,10 @@ def test_the_page_of_a_run(digits):
     "(95% interval 44.9% to 55.1%)"
   ) in reader.texts
   assert "digits: report on 20 labels" in reader.texts
-  # The recipe has 10 steps; how many were looked at is said.
+  # The recipe has 10 steps; the page says how many were inspected.
   assert f"{STEP} of 10: the run is not finished" in reader.texts
   assert any("200 test images sampled from 360" in t for t in reader.texts)
-  assert any("200 unlabelled images drawn" in t for t in reader.texts)
+  assert any("200 unlabelled images sampled" in t for t in reader.texts)
   for title in (
     *("Accuracy", "Training", "Confusion matrix", "Classes"),
     *("Map of the embeddings", "Most and least certain"),
