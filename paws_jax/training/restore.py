@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -28,6 +29,8 @@ class TrainedRun:
     params: of the encoder that evaluation and classifiers use.
     batch_stats: its batch statistics.
     step: steps taken.
+    head: kernel [d, K] and bias [K] of a linear layer that decides instead of
+      the labelled images; None: they vote.
   """
 
   config: ml_collections.ConfigDict
@@ -36,6 +39,7 @@ class TrainedRun:
   params: Any
   batch_stats: Any
   step: int
+  head: Mapping[str, Any] | None = None
 
 
 def load(config: ml_collections.ConfigDict, workdir: str) -> TrainedRun:
@@ -91,4 +95,5 @@ def load(config: ml_collections.ConfigDict, workdir: str) -> TrainedRun:
     params=variables["params"],
     batch_stats=variables["batch_stats"],
     step=step,
+    head=trainer.method.head(state),
   )

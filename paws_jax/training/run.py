@@ -348,6 +348,7 @@ class TrainingRun:
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         step=self.step,
+        head=method.head(self._state),
       )
     )
     made.save(prepared.workdir / workdir_lib.CLASSIFIER)

@@ -29,8 +29,8 @@ def from_trained(
   Args:
     trained: what the run has learnt.
     params: of the encoder, instead of the run's.
-    batch_stats: batch statistics, instead of the run's.
-    head: of a fine-tuned run, with kernel and bias.
+    batch_stats: batch statistics, likewise.
+    head: of a fine-tuned run, with kernel and bias, instead of the run's.
 
   Raises:
     errors.BadImageError: as the recipe says, and when the labelled images that
@@ -40,6 +40,7 @@ def from_trained(
   config, dataset = trained.config, trained.experiment.dataset
   params = trained.params if params is None else params
   stats = trained.batch_stats if batch_stats is None else batch_stats
+  head = trained.head if head is None else head
   encoder = {
     # Where training started need not be there any more.
     "model": {**config.model, "init_from": ""},

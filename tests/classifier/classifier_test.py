@@ -103,6 +103,7 @@ def test_a_run_on_disk_knows_its_labelled_images_again(tmp_path):
     params=variables["params"],
     batch_stats=variables["batch_stats"],
     step=0,
+    head=None,
   )
   classifier = save_classifier.from_trained(run)
   assert classifier.support_bank.names == tuple(

@@ -7,10 +7,19 @@ import jax
 import numpy as np
 import pytest
 
+from paws_jax import config as config_lib
 from paws_jax import methods
+from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.plan import hlo
+from paws_jax.runs import checkpoint
+from paws_jax.runs import workdir as workdir_lib
+from paws_jax.training import checkpoints
+from paws_jax.training import experiment
+from paws_jax.training import restore
+from paws_jax.training import save_classifier
 from tests import stateful_method
+from tests import tiny_recipe
 from tests import toy_method
 from tests import toy_training
 
@@ -200,3 +209,53 @@ def test_tables_are_written_in_place():
   shard = num_rows // 2 * stateful_method.WIDTH * 8
   assert memory.alias_size_in_bytes > shard
   assert memory.temp_size_in_bytes < shard / 4
+
+
+# --- Whole runs --------------------------------------------------------------
+
+
+def _tiny_run(name, directory):
+  """(recipe, workdir) of a run of the tiny recipe that has taken no steps."""
+  config = tiny_recipe.get_config()
+  config.method = config_lib.method_section(name)
+  if name in ("simclr", "suncet"):
+    config.views.num_small = 0
+  built = experiment.create(config, devices=jax.devices()[:2])
+  split = built.dataset.split.as_json()
+  path = workdir_lib.prepare(directory, config, split)
+  workdir_lib.write_split(path, split)
+  with checkpoint.Checkpointer(path / workdir_lib.CHECKPOINTS) as checkpointer:
+    checkpoints.save(
+      checkpointer,
+      built.trainer,
+      built.total_steps,
+      built.initial_state(),
+      {},
+    )
+  return config, path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_its_encoder_predicts_and_is_a_start_for_others(name, tmp_path):
+  config, path = _tiny_run(name, tmp_path / "run")
+  trained = restore.load(config, str(path))
+  made = save_classifier.from_trained(trained)
+  made.save(tmp_path / "classifier")
+  loaded = classifier_lib.Classifier.load(tmp_path / "classifier")
+  images = np.zeros((3, 8, 8, 1), np.uint8)
+  np.testing.assert_array_equal(
+    loaded.predict(images).probabilities, made.predict(images).probabilities
+  )
+  for source in (path, tmp_path / "classifier"):
+    config.seed = 5
+    config.model.init_from = str(source)
+    started = experiment.create(config, devices=jax.devices()[:2])
+    method = started.trainer.method
+    variables = method.encoder_variables(started.initial_state())
+    for part in ("params", "batch_stats"):
+      jax.tree.map(
+        np.testing.assert_array_equal,
+        jax.device_get(variables[part]),
+        loaded.variables[part],
+      )

@@ -372,3 +372,89 @@ def test_who_only_reads_leaves_everything_as_it_is(tmp_path):
   assert step == 1
   assert len(warnings) == 1
   assert sorted(str(path) for path in tmp_path.rglob("*")) == before
+
+
+# --- Trees of other versions, and the item beside the state ------------------
+
+
+@pytest.mark.parametrize("stored_has_it", [True, False])
+def test_a_tree_of_another_version_is_not_damage(tmp_path, stored_has_it):
+  """A field more in the state, even an empty one, is named as what it is."""
+  plain = make_state(3)
+  more = plain | {"extra": {}}
+  stored, asked = (more, plain) if stored_has_it else (plain, more)
+  warnings = []
+  with checkpoint.Checkpointer(
+    tmp_path / "c", warn=warnings.append
+  ) as checkpointer:
+    checkpointer.save(3, stored, {"version": "0.0.7"})
+  with checkpoint.Checkpointer(
+    tmp_path / "c", warn=warnings.append
+  ) as checkpointer:
+    with pytest.raises(errors.CheckpointError) as info:
+      checkpointer.restore_latest(like(asked))
+    assert checkpointer.steps() == [3]
+  message = str(info.value)
+  assert "paws_jax 0.0.7" in message
+  assert "extra is" in message
+  assert "of this version" in message
+  assert not warnings
+  assert [p.name for p in (tmp_path / "c").iterdir()] == ["3"]
+
+
+def test_extra_arrays_are_an_item_of_their_own(tmp_path):
+  state = make_state(3)
+  extra = {"queue": jnp.arange(6.0).reshape(3, 2), "empty": {}}
+  with checkpoint.Checkpointer(tmp_path / "c") as checkpointer:
+    checkpointer.save(3, state, {"wall": 1}, extra=extra)
+    checkpointer.wait()
+    step, (restored, restored_extra), meta = checkpointer.restore_latest(
+      like(state), extra=like(extra)
+    )
+  assert (step, meta) == (3, {"wall": 1})
+  assert_same_bits(restored, state)
+  assert_same_bits(restored_extra, extra)
+  items = {path.name for path in (tmp_path / "c" / "3").iterdir()}
+  assert {"state", "extra", "meta"} <= items
+
+
+def test_nothing_extra_leaves_no_trace(tmp_path):
+  with checkpoint.Checkpointer(tmp_path / "c") as checkpointer:
+    checkpointer.save(3, make_state(3), {}, extra={"empty": {}})
+  assert not (tmp_path / "c" / "3" / "extra").exists()
+
+
+def test_damage_to_extra_arrays_is_found(tmp_path):
+  state, extra = make_state(3), {"queue": jnp.arange(4096.0)}
+  with checkpoint.Checkpointer(tmp_path / "c") as checkpointer:
+    checkpointer.save(3, state, {}, extra=extra)
+  files = [p for p in (tmp_path / "c/3/extra").rglob("*") if p.is_file()]
+  largest = max(files, key=lambda path: path.stat().st_size)
+  content = bytearray(largest.read_bytes())
+  content[len(content) // 2] ^= 1
+  largest.write_bytes(bytes(content))
+  warnings = []
+  with (
+    checkpoint.Checkpointer(
+      tmp_path / "c", warn=warnings.append
+    ) as checkpointer,
+    pytest.raises(errors.CheckpointError, match="none of the checkpoints"),
+  ):
+    checkpointer.restore_latest(like(state), extra=like(extra))
+  assert "checkpoint 3 is damaged" in warnings[0]
+
+
+def test_only_some_arrays_are_read(tmp_path):
+  state, extra = make_state(3), {"queue": jnp.arange(6.0), "big": jnp.ones(9)}
+  with checkpoint.Checkpointer(tmp_path / "c") as checkpointer:
+    checkpointer.save(3, state, {}, extra=extra)
+    checkpointer.wait()
+    _, (restored, restored_extra), _ = checkpointer.restore_latest(
+      like(state),
+      extra=like(extra),
+      only={"params/kernel", "extra/queue"}.__contains__,
+    )
+  assert_same_bits(restored["params"]["kernel"], state["params"]["kernel"])
+  assert len(jax.tree.leaves(restored)) == 1
+  assert_same_bits(restored_extra["queue"], extra["queue"])
+  assert restored_extra["big"] is None

@@ -582,6 +582,10 @@ class Loop:
 
       return hook
 
+    def epoch_end(state, step):
+      note("epoch_end")(state, step)
+      return state
+
     return loop.loop(
       self._call,
       first_step,
@@ -591,6 +595,7 @@ class Loop:
       steps_per_call=steps_per_call,
       eval_every=every.get("eval_every", 0),
       save_every=every.get("save_every", 0),
+      epoch_steps=every.get("epoch_steps", 0),
       hooks=loop.Hooks(
         log=self._log,
         evaluate=note("evaluate"),
@@ -600,11 +605,46 @@ class Loop:
           self._stop_at is not None and self._step >= self._stop_at
         ),
         not_finite=note("not_finite"),
+        epoch_end=epoch_end,
       ),
     )
 
   def steps(self, name):
     return [step for event, step in self.events if event == name]
+
+
+def test_epochs_end_before_the_state_is_used_or_saved():
+  run = Loop()
+  run.run(6, steps_per_call=2, epoch_steps=4, save_every=4, eval_every=4)
+  assert run.events == [
+    ("epoch_end", 0),
+    ("call", 0),
+    ("call", 2),
+    ("log", 2),
+    ("log", 4),
+    ("epoch_end", 4),
+    ("evaluate", 4),
+    ("save", 4),
+    ("call", 4),
+    ("log", 6),
+    ("evaluate", 6),
+    ("save", 6),
+  ]
+
+
+def test_a_resumed_run_does_not_repeat_the_end_of_an_epoch():
+  run = Loop()
+  run.run(8, first_step=4, epoch_steps=4)
+  assert run.steps("epoch_end") == [8]
+
+
+def test_an_epoch_end_that_fails_saves_nothing():
+  """A resumed run would take the state for one that has been changed."""
+  run = Loop()
+  with pytest.raises(ValueError, match="cannot be read"):
+    run.run(8, epoch_steps=4, breaks=[("epoch_end", 4)])
+  assert not run.steps("rescue")
+  assert not run.steps("save")
 
 
 def test_metrics_are_delivered_one_call_late_and_exactly_once():
