@@ -12,6 +12,7 @@ from paws_jax import methods
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.plan import hlo
+from paws_jax.plan import memory as memory_lib
 from paws_jax.runs import checkpoint
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import checkpoints
@@ -209,6 +210,21 @@ def test_tables_are_written_in_place():
   shard = num_rows // 2 * stateful_method.WIDTH * 8
   assert memory.alias_size_in_bytes > shard
   assert memory.temp_size_in_bytes < shard / 4
+
+
+def test_the_plan_counts_tables_by_the_share_of_a_device():
+  sizes = []
+  for num_devices in (1, 2):
+    setup = _setup(STATEFUL, num_devices)
+    with jax.enable_x64(True):
+      state = jax.eval_shape(setup.initial_state)
+    sizes.append(memory_lib.extra_bytes(setup.trainer, state))
+  table = (
+    (toy_training.NUM_IMAGES + stateful_method.Stateful.queue_size)
+    * stateful_method.WIDTH
+    * 8
+  )
+  assert sizes[0] - sizes[1] == table // 2
 
 
 # --- Whole runs --------------------------------------------------------------
