@@ -50,7 +50,10 @@ def pytest_collection_modifyitems(items):
     item.path for item in items if item.get_closest_marker("slow")
   )
   items.sort(
-    key=lambda item: (item.path.parent.name not in _LONG, -slow[item.path])
+    key=lambda item: (
+      not set(_LONG).intersection(item.path.parts),
+      -slow[item.path],
+    )
   )
 
 
