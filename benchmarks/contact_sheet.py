@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from paws_jax import augment
-from paws_jax import config
+from paws_jax import config as config_lib
 from paws_jax.plots import training_figure
 
 
@@ -40,11 +40,11 @@ def main() -> None:
   parser.add_argument("--set", action="append", default=[], metavar="F=V")
   parser.add_argument("--out", default="contact_sheet.png")
   arguments = parser.parse_args()
-  section = dict(_load_recipe(arguments.config).views)
+  section = _load_recipe(arguments.config).views
   for change in arguments.set:
     field, value = change.split("=", 1)
-    section[field] = ast.literal_eval(value)
-  settings = augment.ViewsConfig(**section)
+    section.update_from_flattened_dict({field: ast.literal_eval(value)})
+  settings = config_lib.build_views(section)
   images = load_images(arguments.images, arguments.num_images)
   sheet = contact_sheet(
     images, settings, canvas=arguments.canvas, seed=arguments.seed
@@ -72,7 +72,7 @@ def load_images(source: str, num_images: int) -> list[np.ndarray]:
 
 def contact_sheet(
   images: list[np.ndarray],
-  settings: augment.ViewsConfig,
+  settings: config_lib.Views,
   *,
   canvas: int,
   seed: int,
@@ -102,25 +102,21 @@ def contact_sheet(
     )
   )
   blocks = []
-  for stream, (kind, count) in enumerate(
-    (("large", settings.num_large), ("small", settings.num_small))
-  ):
-    if count:
-      key = jax.random.fold_in(jax.random.key(seed), stream)
-      keys = jax.random.split(key, (len(images), count))
-      draw = jax.jit(
-        functools.partial(augment.multi_views, config=settings, kind=kind)
-      )
-      blocks.append(
-        training_figure.to_levels(
-          draw(keys, canvases, sizes), mean=settings.mean, std=settings.std
-        )
-      )
+  statistics = {"mean": settings.mean, "std": settings.std}
+  for stream, spec in enumerate(settings.crops.values()):
+    key = jax.random.fold_in(jax.random.key(seed), stream)
+    keys = jax.random.split(key, (len(images), spec.count))
+    draw = jax.jit(
+      functools.partial(augment.multi_views, spec=spec, **statistics)
+    )
+    blocks.append(
+      training_figure.to_levels(draw(keys, canvases, sizes), **statistics)
+    )
   evaluated = augment.evaluation_view(
     canvases,
     sizes,
-    resize=settings.eval_resize,
-    size=settings.large_size,
+    resize=settings.evaluation.eval_resize,
+    size=settings.evaluation.eval_size,
   )
   rows = []
   for index, image in enumerate(images):
@@ -135,7 +131,7 @@ def contact_sheet(
 def _load_recipe(path):
   """Calls `get_config` of a recipe file, given as path or path:argument."""
   if path is None:
-    return config.base()
+    return config_lib.base()
   path, _, argument = path.partition(":")
   spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
   module = importlib.util.module_from_spec(spec)

@@ -10,6 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from paws_jax import config as config_lib
 from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.plan import abstract_step
 from paws_jax.training import experiment as experiment_lib
@@ -114,7 +115,8 @@ def _random_arrays(
     # Whole calls, so that intervals fit whatever the batch size.
     per_call = config.train.batch_size * config.train.steps_per_call
     num_images = math.ceil(classes * labels / per_call) * per_call
-    side = side or config.views.eval_resize or config.views.large_size
+    view = config_lib.build_views(config.views).evaluation
+    side = side or view.eval_resize or view.eval_size
   rng = np.random.default_rng(0)
 
   def draw(size):

@@ -26,16 +26,17 @@ def get_config(variant: str = "4000"):
   config.data.tfds_name = "cifar10"
   config.data.labels_per_class = _labels_per_class(variant)
 
-  config.views.large_size = 32
-  config.views.large_scale = (0.75, 1.0)
-  config.views.num_small = 6
-  config.views.small_size = 18
-  config.views.small_scale = (0.3, 0.75)
-  config.views.jitter_strength = 0.5
-  config.views.grey_probability = 0.0
-  config.views.blur_probability = 0.0
-  config.views.solarize_probability = 0.2
-  config.views.equalize_probability = 0.2
+  config.views.large.size = 32
+  config.views.large.scale = (0.75, 1.0)
+  config.views.small.count = 6
+  config.views.small.size = 18
+  config.views.small.scale = (0.3, 0.75)
+  for view in (config.views.large, config.views.small):
+    view.jitter_strength = 0.5
+    view.grey_probability = 0.0
+    view.blur_probability = 0.0
+    view.solarize_probability = 0.2
+    view.equalize_probability = 0.2
   config.views.mean = (0.4914, 0.4822, 0.4465)
   config.views.std = (0.2023, 0.1994, 0.2010)
   config.views.eval_resize = 0

@@ -45,14 +45,15 @@ def _data_and_views(config):
   config.data.dir = "/usr/share/datasets/fashion-mnist"
   config.data.labels_per_class = 400
 
-  config.views.large_size = 28
-  config.views.large_scale = (0.5, 1.0)
-  config.views.small_size = 16
-  config.views.small_scale = (0.2, 0.5)
-  # Grey images: brightness and contrast are all that jitter changes.
-  config.views.jitter_strength = 0.5
-  config.views.grey_probability = 0.0
-  config.views.blur_probability = 0.0
+  config.views.large.size = 28
+  config.views.large.scale = (0.5, 1.0)
+  config.views.small.size = 16
+  config.views.small.scale = (0.2, 0.5)
+  for view in (config.views.large, config.views.small):
+    # Grey images: brightness and contrast are all that jitter changes.
+    view.jitter_strength = 0.5
+    view.grey_probability = 0.0
+    view.blur_probability = 0.0
   config.views.mean = (0.286,)
   config.views.std = (0.353,)
   config.views.eval_resize = 0
@@ -81,9 +82,9 @@ def _accelerator(config):
 
 
 def _cpu(config):
-  config.views.large_size = 20
-  config.views.large_scale = (0.4, 1.0)
-  config.views.num_small = 0
+  config.views.large.size = 20
+  config.views.large.scale = (0.4, 1.0)
+  config.views.small.count = 0
   config.views.eval_resize = 20
 
   config.support.images_per_class = 10

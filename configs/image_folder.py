@@ -67,11 +67,12 @@ def _gpu(config):
 def _laptop(config):
   config.data.canvas_size = 96
 
-  config.views.large_size = 48
-  config.views.large_scale = (0.4, 1.0)
-  config.views.num_small = 0
-  config.views.blur_probability = 0.0
-  config.views.jitter_strength = 0.5
+  config.views.large.size = 48
+  config.views.large.scale = (0.4, 1.0)
+  config.views.small.count = 0
+  for view in (config.views.large, config.views.small):
+    view.blur_probability = 0.0
+    view.jitter_strength = 0.5
   config.views.eval_resize = 54
 
   config.support.images_per_class = 8

@@ -30,15 +30,16 @@ def get_config():
   config.data.image_size = 16
   config.data.labels_per_class = 4
 
-  config.views.large_size = 16
-  config.views.large_scale = (0.5, 1.0)
-  config.views.num_small = 0
-  config.views.aspect_ratio = (1.0, 1.0)
-  config.views.flip_probability = 0.0
-  config.views.rotation_degrees = 20.0
-  config.views.jitter_probability = 0.0
-  config.views.grey_probability = 0.0
-  config.views.blur_probability = 0.0
+  config.views.large.size = 16
+  config.views.large.scale = (0.5, 1.0)
+  config.views.small.count = 0
+  for view in (config.views.large, config.views.small):
+    view.aspect_ratio = (1.0, 1.0)
+    view.flip_probability = 0.0
+    view.rotation_degrees = 20.0
+    view.jitter_probability = 0.0
+    view.grey_probability = 0.0
+    view.blur_probability = 0.0
   config.views.mean = (0.305,)
   config.views.std = (0.376,)
   # The centre 16 of 18 pixels: about as large as crops are on average.

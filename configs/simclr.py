@@ -53,8 +53,8 @@ def _imagenet():
   config = _recipe("imagenet").get_config()
   config.method = config_lib.method_section("simclr")
 
-  config.views.large_scale = (0.08, 1.0)
-  config.views.num_small = 0
+  config.views.large.scale = (0.08, 1.0)
+  config.views.small.count = 0
 
   # Nothing looks at them; as few as there can be.
   config.support.classes_per_step = 2

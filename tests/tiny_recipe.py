@@ -11,16 +11,17 @@ def get_config():
   config.data.source = "digits"
   config.data.labels_per_class = 2
 
-  config.views.large_size = 8
-  config.views.large_scale = (0.5, 1.0)
-  config.views.num_small = 1
-  config.views.small_size = 8
-  config.views.small_scale = (0.3, 0.6)
-  config.views.aspect_ratio = (1.0, 1.0)
-  config.views.flip_probability = 0.0
-  config.views.jitter_probability = 0.0
-  config.views.grey_probability = 0.0
-  config.views.blur_probability = 0.0
+  config.views.large.size = 8
+  config.views.large.scale = (0.5, 1.0)
+  config.views.small.count = 1
+  config.views.small.size = 8
+  config.views.small.scale = (0.3, 0.6)
+  for view in (config.views.large, config.views.small):
+    view.aspect_ratio = (1.0, 1.0)
+    view.flip_probability = 0.0
+    view.jitter_probability = 0.0
+    view.grey_probability = 0.0
+    view.blur_probability = 0.0
   config.views.mean = (0.305,)
   config.views.std = (0.376,)
   config.views.eval_resize = 8

@@ -17,6 +17,7 @@ from paws_jax.runs import checkpoint
 from paws_jax.training import checkpoints
 from paws_jax.training import state as state_lib
 from paws_jax.training import step as step_lib
+from paws_jax.training import views as views_lib
 from tests import tiny_recipe
 
 NUM_IMAGES = 26
@@ -76,14 +77,10 @@ class Setup:
 
 def _views():
   section = tiny_recipe.get_config().views
-  section.update(
-    large_size=6,
-    num_small=0,
-    flip_probability=0.5,
-    mean=(0.5,) * 3,
-    std=(0.25,) * 3,
-  )
-  return config_lib.Views(**section)
+  section.large.update(size=6, flip_probability=0.5)
+  section.small.count = 0
+  section.update(mean=(0.5,) * 3, std=(0.25,) * 3)
+  return config_lib.build_views(section)
 
 
 def make(make_method, num_devices, *, learning_rate=0.05, num_ids=NUM_IMAGES):
@@ -123,7 +120,7 @@ def make(make_method, num_devices, *, learning_rate=0.05, num_ids=NUM_IMAGES):
         schedule, weight_decay=1e-4, momentum=0.9, nesterov=False
       ),
       schedule=schedule,
-      views=method.views(views),
+      views=views_lib.step_views(method, views),
       num_support_views=support.num_views,
       seed=7,
       mesh=mesh,
@@ -142,6 +139,6 @@ def make(make_method, num_devices, *, learning_rate=0.05, num_ids=NUM_IMAGES):
       seed=7,
       pool=np.arange(NUM_IMAGES),
       mesh=mesh,
-      with_unlabelled=method.views(views).num_large > 0,
+      with_unlabelled=bool(method.views(views)),
     ),
   )

@@ -11,7 +11,6 @@ import dataclasses
 import ml_collections
 
 from benchmarks.compare import data as comparison_data
-from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax.training import experiment
 
@@ -136,7 +135,7 @@ def check_views(config: ml_collections.ConfigDict, dataset_name: str) -> None:
   method, _, _ = experiment.create_method(
     config, dataset_name=dataset_name, num_classes=num_classes
   )
-  method.views(augment.ViewsConfig(**config.views))
+  method.views(config_lib.build_views(config.views))
 
 
 def images_per_step(config: ml_collections.ConfigDict, method: Method) -> int:
@@ -151,7 +150,9 @@ def images_per_step(config: ml_collections.ConfigDict, method: Method) -> int:
 
 def views_per_step(config: ml_collections.ConfigDict, method: Method) -> int:
   """Crops that a step passes through the encoder, those it learns from."""
-  crops = config.views.num_large + config.views.num_small
+  crops = sum(
+    spec.count for spec in config_lib.build_views(config.views).crops.values()
+  )
   support = config.support
   labelled = support.classes_per_step * support.images_per_class
   return (

@@ -138,7 +138,7 @@ def _experiment(
   ]("laptop")
   config.data.dir, config.data.manifest = str(root), str(manifest)
   config.data.canvas_size = _CANVAS.value
-  config.views.large_size = _SIDE.value
+  config.views.large.size = _SIDE.value
   config.views.eval_resize = _SIDE.value
   config.support.images_per_class = 2
   config.model.name, config.model.output_dim = _MODEL.value, 32

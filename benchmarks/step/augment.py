@@ -197,15 +197,18 @@ def _operations(
 
 def _fused(canvas: np.ndarray):
   """The large crop of the ImageNet recipe with every operation switched on."""
-  views = config_lib.base().views.to_dict()
-  views |= {
-    "large_size": _SIDE.value,
-    "solarize_probability": 0.2,
-    "equalize_probability": 0.2,
-  }
-  config = augment.ViewsConfig(**views)
+  section = config_lib.base().views
+  section.large.update(
+    size=_SIDE.value, solarize_probability=0.2, equalize_probability=0.2
+  )
+  views = config_lib.build_views(section)
   program = jax.jit(
-    functools.partial(augment.random_views, config=config, kind="large")
+    functools.partial(
+      augment.random_views,
+      spec=views.specs["large"],
+      mean=views.mean,
+      std=views.std,
+    )
   )
   keys = jax.random.split(jax.random.key(0), len(canvas))
   sizes = jnp.full((len(canvas), 2), canvas.shape[1], jnp.int32)

@@ -160,14 +160,12 @@ def _print_setting(
   """Everything that a number must be quoted with."""
   step_command.print_setting(with_peer)
   views, support = experiment.trainer.views, config.support
-  unlabelled = (
-    f"{config.train.batch_size} unlabelled images as "
-    f"{views.num_large} x {views.large_size}"
+  crops = " and ".join(
+    f"{spec.count} x {spec.size}" for spec in views.crops.values()
   )
-  if views.num_small:
-    unlabelled += f" and {views.num_small} x {views.small_size}"
-  if not views.num_large:
-    unlabelled = f"no unlabelled images, views of {views.large_size}"
+  unlabelled = f"{config.train.batch_size} unlabelled images as {crops}"
+  if not crops:
+    unlabelled = f"no unlabelled images, views of {views.support.size}"
   print(
     f"recipe: {config.model.name} x{config.model.width} in "
     f"{_dtype(experiment)}, {unlabelled} pixels, {support.classes_per_step} x "
@@ -260,7 +258,7 @@ def _print_rates(
 
 def _kind(experiment: experiment_lib.Experiment) -> str:
   """Of the images that `images_per_step` counts."""
-  return "unlabelled" if experiment.trainer.views.num_large else "labelled"
+  return "unlabelled" if experiment.trainer.views.crops else "labelled"
 
 
 def _print_costs(

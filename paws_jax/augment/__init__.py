@@ -2,11 +2,11 @@
 
 from paws_jax.augment.crop import crop_boxes
 from paws_jax.augment.crop import evaluation_view
-from paws_jax.augment.views import ViewsConfig
 from paws_jax.augment.views import jitter_factors
 from paws_jax.augment.views import multi_views
 from paws_jax.augment.views import normalise
 from paws_jax.augment.views import random_views
+from paws_jax.config.views import build_from_fields as ViewsConfig
 
 __all__ = [
   "ViewsConfig",

@@ -16,16 +16,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
+from paws_jax import config
 from paws_jax.augment import color
 from paws_jax.augment import crop
 from paws_jax.augment import equalize
 from paws_jax.augment import resample
-from paws_jax.config import views as views_lib
 
 # Uniform numbers that a view draws, by operation. All are drawn in one call:
 # each call of threefry is a loop of its own, which takes time to compile. A new
@@ -43,16 +42,14 @@ _DRAWS = {
 }
 
 
-ViewsConfig = views_lib.Views
-
-
 def random_views(
   keys: jax.Array,
   images: jax.Array,
   sizes: jax.Array,
   *,
-  config: ViewsConfig,
-  kind: Literal["large", "small"],
+  spec: config.ViewSpec,
+  mean: tuple[float, ...],
+  std: tuple[float, ...],
   precision: jax.lax.PrecisionLike = crop.HIGHEST,
 ) -> jax.Array:
   """Draws one random view of each image; see `multi_views`.
@@ -61,8 +58,9 @@ def random_views(
     keys: typed PRNG keys [n].
     images: uint8 or float [n, S, S', C] in [0, 255].
     sizes: int32 [n, 2], height and width of each image on its canvas.
-    config: the views section of the recipe.
-    kind: "large" or "small", which size and scale of the config to take.
+    spec: size, scale and augmentation of the views; its count is not read.
+    mean: per channel, in units of the full range.
+    std: likewise.
     precision: of the matrix products.
 
   Returns:
@@ -77,8 +75,9 @@ def random_views(
     keys[:, None],
     images,
     sizes,
-    config=config,
-    kind=kind,
+    spec=spec,
+    mean=mean,
+    std=std,
     precision=precision,
   )
   return jnp.squeeze(views, axis=1)
@@ -89,22 +88,24 @@ def multi_views(
   images: jax.Array,
   sizes: jax.Array,
   *,
-  config: ViewsConfig,
-  kind: Literal["large", "small"],
+  spec: config.ViewSpec,
+  mean: tuple[float, ...],
+  std: tuple[float, ...],
   precision: jax.lax.PrecisionLike = crop.HIGHEST,
 ) -> jax.Array:
   """Draws V random views of each image from one copy of its canvas.
 
   In this order: random resized crop, flip, rotation, colour jitter, greyscale,
   blur, solarize, equalize, normalisation. An operation whose probability (or
-  strength) is zero in the config is not part of the program.
+  strength) is zero in the spec is not part of the program.
 
   Args:
     keys: typed PRNG keys [n, V], one per view.
     images: uint8 or float [n, S, S', C] in [0, 255].
     sizes: int32 [n, 2], height and width of each image on its canvas.
-    config: the views section of the recipe.
-    kind: "large" or "small", which size and scale of the config to take.
+    spec: size, scale and augmentation of the views; its count is not read.
+    mean: per channel, in units of the full range.
+    std: likewise.
     precision: of the matrix products. The default keeps float32; in a crop
       TF32 costs at most 0.2 of a grey level, bfloat16 1.4.
 
@@ -114,8 +115,6 @@ def multi_views(
   Raises:
     ValueError: for arguments of another rank, size or dtype.
   """
-  if kind not in ("large", "small"):
-    raise ValueError(f'kind must be "large" or "small", but is {kind!r}.')
   images = color.check_images(images)
   crop.check_sizes(sizes, images)
   if keys.ndim != 2:
@@ -124,20 +123,18 @@ def multi_views(
     )
   num_images, num_views = keys.shape
   _check_keys(keys, (images.shape[0], num_views))
-  large = kind == "large"
-  size = config.large_size if large else config.small_size
   draws = _draw(keys.reshape(-1))
   boxes = crop.crop_boxes(
     draws["crop"].reshape(-1, 4, crop.CROP_TRIES),
     jnp.broadcast_to(sizes[:, None, :], (*keys.shape, 2)).reshape(-1, 2),
-    scale=config.large_scale if large else config.small_scale,
-    aspect_ratio=config.aspect_ratio,
+    scale=spec.scale,
+    aspect_ratio=spec.aspect_ratio,
   )
   flip = None
-  if config.flip_probability > 0:
-    flip = draws["flip"][:, 0] < config.flip_probability
+  if spec.flip_probability > 0:
+    flip = draws["flip"][:, 0] < spec.flip_probability
   rows, columns = resample.crop_matrices(
-    boxes, images.shape[1:3], size=size, flip=flip
+    boxes, images.shape[1:3], size=spec.size, flip=flip
   )
   split = (num_images, num_views)
   views = resample.apply_matrices(
@@ -147,8 +144,8 @@ def multi_views(
     precision=precision,
   )
   views = views.reshape(-1, *views.shape[2:])
-  views = _distort(draws, views, config=config, precision=precision)
-  views = normalise(views, config.mean, config.std)
+  views = _distort(draws, views, spec=spec, precision=precision)
+  views = normalise(views, mean, std)
   return views.reshape(*split, *views.shape[1:])
 
 
@@ -184,38 +181,38 @@ def normalise(
   return images * scale.reshape(shape) + shift.reshape(shape)
 
 
-def _distort(draws, views, *, config, precision):
+def _distort(draws, views, *, spec, precision):
   """Everything after crop and flip, on [m, size, size, C]."""
-  if config.rotation_degrees > 0:
-    degrees = config.rotation_degrees * (2 * draws["rotate"][:, 0] - 1)
+  if spec.rotation_degrees > 0:
+    degrees = spec.rotation_degrees * (2 * draws["rotate"][:, 0] - 1)
     views = resample.rotate(views, degrees, precision=precision)
-  if config.jitter_strength > 0 and config.jitter_probability > 0:
+  if spec.jitter_strength > 0 and spec.jitter_probability > 0:
     chance, *levels = jnp.unstack(draws["jitter"], axis=1)
     views = color.select(
-      chance < config.jitter_probability,
-      color.jitter(views, **jitter_factors(levels, config.jitter_strength)),
+      chance < spec.jitter_probability,
+      color.jitter(views, **jitter_factors(levels, spec.jitter_strength)),
       views,
     )
-  if config.grey_probability > 0:
-    grey = draws["grey"][:, 0] < config.grey_probability
+  if spec.grey_probability > 0:
+    grey = draws["grey"][:, 0] < spec.grey_probability
     views = color.select(grey, color.greyscale(views), views)
-  if config.blur_probability > 0:
+  if spec.blur_probability > 0:
     chance, radii = jnp.unstack(draws["blur"], axis=1)
-    low, high = config.blur_radius
+    low, high = spec.blur_radius
     # A radius of 0 is the identity: nothing to select afterwards.
     radii = jnp.where(
-      chance < config.blur_probability, low + (high - low) * radii, 0
+      chance < spec.blur_probability, low + (high - low) * radii, 0
     )
     views = resample.gaussian_blur(views, radii, precision=precision)
-  if config.solarize_probability > 0:
+  if spec.solarize_probability > 0:
     chance, thresholds = jnp.unstack(draws["solarize"], axis=1)
     # 256 is above every value: nothing is inverted.
     thresholds = jnp.where(
-      chance < config.solarize_probability, 256 * thresholds, 256
+      chance < spec.solarize_probability, 256 * thresholds, 256
     )
     views = color.solarize(views, thresholds)
-  if config.equalize_probability > 0:
-    equalized = draws["equalize"][:, 0] < config.equalize_probability
+  if spec.equalize_probability > 0:
+    equalized = draws["equalize"][:, 0] < spec.equalize_probability
     views = color.select(equalized, equalize.equalize(views), views)
   return views
 

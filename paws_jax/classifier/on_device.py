@@ -75,7 +75,7 @@ class OnDevice:
     settings = self._preprocessing
     return embed.make_embedder(
       models.create(self._model),
-      views=settings.on_device,
+      view=settings.on_device,
       batch_size=size,
       mesh=self.mesh,
       resize=functools.partial(

@@ -14,13 +14,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
 
 import ml_collections
 import numpy as np
 
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.data.host import decode
 from paws_jax.data.host import evaluation_images
@@ -32,16 +32,6 @@ _REMEDY = "Repair it, or leave it out"
 
 
 @dataclasses.dataclass(frozen=True)
-class DeviceView:
-  """What the embedder does to a batch: fields of section `views`."""
-
-  eval_resize: int
-  large_size: int
-  mean: tuple[float, ...]
-  std: tuple[float, ...]
-
-
-@dataclasses.dataclass(frozen=True)
 class Preprocessing:
   """Settings of a run that decide what its encoder sees.
 
@@ -50,7 +40,7 @@ class Preprocessing:
     shape: (height, width, channels) of an image on its way to the device.
     image_size: `data.image_size`, for images in memory.
     eval_resize: `views.eval_resize`.
-    large_size: `views.large_size`.
+    large_size: side of the crop that is embedded; a name of version 0.1.0.
     mean: `views.mean`.
     std: `views.std`.
     max_pixels: `data.max_pixels`; an image of more is a bad one.
@@ -76,11 +66,11 @@ class Preprocessing:
     return self.shape[2]
 
   @property
-  def on_device(self) -> DeviceView:
+  def on_device(self) -> config_lib.EvalView:
     """What is left to be done there."""
-    return DeviceView(
+    return config_lib.EvalView(
       eval_resize=0 if self.on_disk else self.eval_resize,
-      large_size=self.large_size,
+      eval_size=self.large_size,
       mean=self.mean,
       std=self.std,
     )
@@ -149,15 +139,15 @@ def from_run(config: ml_collections.ConfigDict, dataset: Any) -> Preprocessing:
     config: its recipe.
     dataset: its `dataset.Dataset`.
   """
-  views: Mapping[str, Any] = config.views
+  view = config_lib.build_views(config.views).evaluation
   return Preprocessing(
     on_disk=not dataset.in_memory,
     shape=tuple(int(n) for n in dataset.labelled.images.shape[1:]),
     image_size=config.data.image_size if dataset.in_memory else 0,
-    eval_resize=views.eval_resize,
-    large_size=views.large_size,
-    mean=views.mean,
-    std=views.std,
+    eval_resize=view.eval_resize,
+    large_size=view.eval_size,
+    mean=view.mean,
+    std=view.std,
     max_pixels=config.data.max_pixels,
   )
 

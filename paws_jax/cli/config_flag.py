@@ -14,6 +14,7 @@ from absl import flags
 
 from paws_jax import errors
 from paws_jax.config import methods
+from paws_jax.config import views
 
 _METHOD = "config.method"
 
@@ -100,6 +101,9 @@ def parse(argv: Sequence[str]) -> list[str]:
   except (AttributeError, KeyError) as error:
     message = f"a recipe has no such field: {_no_field(error)}"
     raise errors.InputError(message) from error
+  notice = views.notice(config)
+  if notice:
+    print(notice, file=sys.stderr)
   return rest
 
 

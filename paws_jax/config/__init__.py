@@ -16,11 +16,17 @@ from paws_jax.config.model import Model
 from paws_jax.config.optim import Optim
 from paws_jax.config.recipe import Recipe
 from paws_jax.config.recipe import base
+from paws_jax.config.recipe import editable
 from paws_jax.config.recipe import method_section
 from paws_jax.config.recipe import resolve
 from paws_jax.config.support import Support
 from paws_jax.config.train import Train
+from paws_jax.config.views import EvalView
 from paws_jax.config.views import Views
+from paws_jax.config.views import ViewSpec
+from paws_jax.config.views import build as build_views
+from paws_jax.config.views import support_name
+from paws_jax.config.views import view_spec
 
 # The former name of `resolve`.
 validate = resolve
@@ -29,6 +35,7 @@ __all__ = [
   "Checkpoint",
   "Data",
   "Eval",
+  "EvalView",
   "Finetune",
   "Log",
   "Method",
@@ -37,9 +44,14 @@ __all__ = [
   "Recipe",
   "Support",
   "Train",
+  "ViewSpec",
   "Views",
   "base",
+  "build_views",
+  "editable",
   "method_section",
   "resolve",
+  "support_name",
   "validate",
+  "view_spec",
 ]

@@ -20,11 +20,12 @@ def check_sections(recipe: recipe_lib.Recipe) -> None:
     InputError: naming the fields, their values, and what to change.
   """
   recipe.method.check_support(recipe.support)
-  views, model = recipe.views, recipe.model
-  if recipe.data.pipeline == "host" and not views.eval_resize:
+  view, model = recipe.views.evaluation, recipe.model
+  if recipe.data.pipeline == "host" and not view.eval_resize:
     raise errors.InputError(
       "views.eval_resize is 0 but data.pipeline is 'host', where images differ "
-      f"in size: set it to at least views.large_size, {views.large_size}."
+      f"in size: set it to at least {view.eval_size}, the side of the crop for "
+      "evaluation."
     )
   if recipe.optim.warmup_epochs > recipe.train.epochs:
     raise errors.InputError(

@@ -91,7 +91,7 @@ class Data(fields.Section):
     if self.pipeline == "host" and self.image_size:
       raise errors.InputError(
         f"data.image_size is {self.image_size} but data.pipeline is 'host': "
-        "leave it 0; views.large_size and data.canvas_size say what images "
+        "leave it 0; views.large.size and data.canvas_size say what images "
         "become."
       )
     self._check_folders()

@@ -8,7 +8,8 @@ a type, a default and, where not every value will do, a rule:
 ...   # Passes over the training set.
 ...   epochs: int = field(100, AT_LEAST_ONE)
 
-A field may also hold a section, or a mapping from names to sections.
+A field may also hold a section, or a mapping from names to sections; with the
+metadata INLINE these stand among the other fields of their section.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ POSITIVES: Rule = (
   "numbers greater than 0",
   lambda x: len(x) > 0 and all(v > 0 for v in x),
 )
+
+# Metadata of a mapping whose sections a recipe has among the section's fields.
+INLINE: Mapping[str, Any] = {"inline": True}
 
 _TYPES = {
   bool: "True or False",
@@ -94,7 +98,7 @@ class Section:
 
 def defaults(kind: type[Section]) -> dict[str, Any]:
   """Returns the default of each field of a section, in order."""
-  return dataclasses.asdict(kind())
+  return as_dict(kind())
 
 
 @functools.cache
@@ -125,13 +129,59 @@ def build(
   if isinstance(values, kind):
     return values
   hints, built = types(kind), {}
-  for key, value in values.items():
-    path = _join(name, key)
+  for key, value in _gather_inline(kind, values).items():
+    path = name if key == _inline_field(kind) else _join(name, key)
     if key not in hints:
       title = title or f"section {name}"
       raise errors.UnknownFieldError(unknown_field(kind, path, title))
     built[key] = _build_nested(hints[key], value, path)
   return kind(**built)
+
+
+def as_dict(section: Section) -> dict[str, Any]:
+  """Returns the values of a section as nested dictionaries, as a recipe has."""
+  values, inline = {}, _inline_field(type(section))
+  for part in dataclasses.fields(section):
+    value = getattr(section, part.name)
+    if isinstance(value, Section):
+      value = as_dict(value)
+    elif isinstance(value, Mapping):
+      value = {key: as_dict(inner) for key, inner in value.items()}
+    values |= value if part.name == inline else {part.name: value}
+  return values
+
+
+def _gather_inline(
+  kind: type[Section], values: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Moves sections among the fields to the mapping with INLINE.
+
+  A section takes what it lacks from the default section of its name.
+  """
+  values, inline = dict(values.items()), _inline_field(kind)
+  if not inline or inline in values:
+    return values
+  names = [
+    key
+    for key, value in values.items()
+    if key not in types(kind) and hasattr(value, "items")
+  ]
+  if names:
+    known = getattr(kind(), inline)
+    values[inline] = {
+      key: (as_dict(known[key]) if key in known else {})
+      | dict(values.pop(key).items())
+      for key in names
+    }
+  return values
+
+
+def _inline_field(kind: type[Section]) -> str | None:
+  """Name of the field with the metadata INLINE."""
+  for part in dataclasses.fields(kind):
+    if part.metadata.get("inline"):
+      return part.name
+  return None
 
 
 def _join(name: str, key: str) -> str:
@@ -140,7 +190,7 @@ def _join(name: str, key: str) -> str:
 
 def unknown_field(kind: type[Section], name: str, title: str) -> str:
   """Returns the message about a field that a section does not have."""
-  known = ", ".join(types(kind))
+  known = ", ".join(key for key in types(kind) if key != _inline_field(kind))
   return f"{name} is no field of {title}; its fields are {known}."
 
 
@@ -175,7 +225,7 @@ def check(section: Section, name: str) -> None:
     ValueError: naming the field, its value, and what it may be.
   """
   for key, value, hint, rule in _values(section):
-    path = _join(name, key)
+    path = name if key == _inline_field(type(section)) else _join(name, key)
     if isinstance(value, Section):
       check(value, path)
     elif isinstance(value, Mapping):

@@ -13,6 +13,7 @@ import ml_collections
 from paws_jax.config import checks
 from paws_jax.config import fields
 from paws_jax.config import methods
+from paws_jax.config import views as views_lib
 from paws_jax.config.checkpoint import Checkpoint
 from paws_jax.config.data import Data
 from paws_jax.config.eval import Eval
@@ -51,7 +52,7 @@ class Recipe(fields.Section):
 
   def to_dict(self) -> dict[str, Any]:
     """Returns the recipe as JSON stores it: dicts, lists, numbers, strings."""
-    return json.loads(json.dumps(dataclasses.asdict(self)))
+    return json.loads(json.dumps(fields.as_dict(self)))
 
 
 def base(method: str = methods.DEFAULT) -> ml_collections.ConfigDict:
@@ -61,7 +62,14 @@ def base(method: str = methods.DEFAULT) -> ml_collections.ConfigDict:
     method: name of the method whose fields section `method` has.
   """
   recipe = dataclasses.replace(Recipe(), method=methods.config_class(method)())
-  return ml_collections.ConfigDict(dataclasses.asdict(recipe))
+  return editable(recipe)
+
+
+def editable(recipe: Recipe) -> ml_collections.ConfigDict:
+  """Returns a recipe as a ConfigDict, for a file or flags to change."""
+  config = ml_collections.ConfigDict(fields.as_dict(recipe))
+  config.views = views_lib.ViewsDict(config.views)
+  return config
 
 
 def method_section(
@@ -96,6 +104,9 @@ def resolve(config: ml_collections.ConfigDict | Recipe) -> Recipe:
   """
   recipe = config
   if isinstance(config, ml_collections.ConfigDict):
+    notice = views_lib.notice(config)
+    if notice:
+      print(notice, file=sys.stderr)
     values = config.to_dict()
     values["method"] = _method(values["method"])
     recipe = fields.build(Recipe, values, "", title="a recipe")

@@ -15,6 +15,7 @@ from paws_jax import errors
 from paws_jax.config import fields
 from paws_jax.config import methods
 from paws_jax.config import recipe as recipe_lib
+from paws_jax.config import views
 
 VERSION = 1
 KEY = "version"
@@ -103,8 +104,9 @@ def _nested(flat: _Flat) -> dict[str, Any]:
 
 
 def _from_0(flat: _Flat) -> _Flat:
-  """Gives each method its own fields."""
+  """Gives each method, and each spec of a view, its own fields."""
   flat = {_RENAMED_1.get(name, name): value for name, value in flat.items()}
+  flat = views.upgrade(flat)
   kind = methods.config_class(flat.get("method.name", methods.DEFAULT))
   ignored = set(_METHOD_FIELDS_0).difference(fields.types(kind))
   for field in ignored:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from paws_jax import augment
+from paws_jax import config as config_lib
 from paws_jax.data.labels import split as split_lib
 
 
@@ -51,7 +51,7 @@ class Dataset:
     unlabelled: training images whose label, if there is one, is not used;
       None: there are none.
     in_memory: whether the images of these parts are arrays.
-    eval_views: how an image of `labelled` and `test` is cropped to embed it.
+    eval_view: how an image of `labelled` and `test` is cropped to embed it.
     resize: applied to a batch of them, uint8 [n, H, W, Ch], before that.
     make_pipeline: takes (support, batch_size, seed, mesh, with_unlabelled) by
       name, and returns a pipeline with the interface of
@@ -73,7 +73,7 @@ class Dataset:
   test: LabelledImages | None
   unlabelled: LabelledImages | None
   in_memory: bool
-  eval_views: augment.ViewsConfig
+  eval_view: config_lib.EvalView
   resize: Callable[[np.ndarray], np.ndarray]
   make_pipeline: Callable[..., Any]
   # All training images, in the order of their ids: arrays, or read on demand.

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.data import dataset as dataset_lib
@@ -26,7 +25,7 @@ from paws_jax.data.sources import manifest
 
 def load(
   config: config_lib.Data,
-  views: augment.ViewsConfig,
+  views: config_lib.Views,
   *,
   arrays: arrays_lib.Arrays | None = None,
   every_class: bool = True,
@@ -57,7 +56,7 @@ def load(
 def _in_memory(
   arrays: arrays_lib.Arrays,
   config: config_lib.Data,
-  views: augment.ViewsConfig,
+  views: config_lib.Views,
   every_class: bool,
 ) -> dataset_lib.Dataset:
   """Makes a data set whose images are kept on the devices."""
@@ -90,7 +89,7 @@ def _in_memory(
     ),
     in_memory=True,
     train_images=arrays.train_images,
-    eval_views=views,
+    eval_view=views.evaluation,
     resize=resize,
     make_pipeline=functools.partial(
       _memory_pipeline, images, arrays, ids, config.include_labelled
@@ -124,11 +123,11 @@ def _memory_pipeline(
 
 
 def _on_disk(
-  config: config_lib.Data, views: augment.ViewsConfig, every_class: bool
+  config: config_lib.Data, views: config_lib.Views, every_class: bool
 ) -> dataset_lib.Dataset:
   """Makes a data set of encoded images, each read when it is needed."""
   listing = open_catalog(config)
-  side = views.large_size
+  side = views.evaluation.eval_size
   _check_images(listing.name, (side, side, 3), views)
   split = _choose_split(listing, config, every_class)
   ids, labels = split.labelled_ids, listing.train.labels
@@ -174,7 +173,7 @@ def _on_disk(
       listing.train.images, leave_out_bad=config.on_bad_image == "skip"
     ),
     # They are already the squares to embed.
-    eval_views=dataclasses.replace(views, eval_resize=0),
+    eval_view=dataclasses.replace(views.evaluation, eval_resize=0),
     resize=lambda images: images,
     make_pipeline=functools.partial(_disk_pipeline, listing, config, ids),
     notices=tuple(folders.notices(listing.other_files)),
@@ -295,7 +294,7 @@ def _label_index(
 
 
 def _check_images(
-  name: str, shape: tuple[int, int, int], views: augment.ViewsConfig
+  name: str, shape: tuple[int, int, int], views: config_lib.Views
 ) -> None:
   """Refuses statistics and crops that the images cannot have."""
   height, width, channels = shape
@@ -305,9 +304,9 @@ def _check_images(
       f"values but {name} has {channels} channels: give one per channel."
     )
   short = views.eval_resize or min(height, width)
-  if short < views.large_size:
+  name, size = views.evaluation_size
+  if short < size:
     raise errors.InputError(
-      f"views.large_size is {views.large_size} but the short side of an "
-      f"evaluation image is {short}: set views.eval_resize to at least "
-      f"{views.large_size}."
+      f"{name} is {size} but the short side of an evaluation image is {short}: "
+      f"set views.eval_resize to at least {size}."
     )

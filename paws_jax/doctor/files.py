@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from paws_jax import config as config_lib
 from paws_jax import text as text_lib
 from paws_jax.data.sources import catalog
 from paws_jax.data.sources import folders
@@ -59,13 +60,14 @@ def image_files(
     [(one.height, one.width) for one in everything if one.height]
   )
   sizes = sizes.reshape(-1, 2)
-  crop, canvas = config.views.large_size, config.data.canvas_size
+  name, crop = config_lib.build_views(config.views).evaluation_size
+  canvas = config.data.canvas_size
   num_small = int((sizes.min(axis=1) < crop).sum())
   num_large = int((sizes.max(axis=1) > canvas).sum())
   if num_small:
     report.say(
       f"{findings.count(num_small, 'image')} with a side shorter than "
-      f"views.large_size = {crop}: crops are enlarged"
+      f"{name} = {crop}: crops are enlarged"
     )
   if num_large:
     text = (
@@ -74,8 +76,8 @@ def image_files(
     )
     if canvas < crop:
       report.warning(
-        f"{text}, and the crops enlarged again to views.large_size = {crop}. "
-        f"Raise data.canvas_size, best to {2 * crop}"
+        f"{text}, and the crops enlarged again to {name} = {crop}. Raise "
+        f"data.canvas_size, best to {2 * crop}"
       )
     else:
       report.say(text)

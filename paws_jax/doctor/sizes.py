@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import ml_collections
 
-from paws_jax import augment
+from paws_jax import config as config_lib
 from paws_jax.data import memory_pipeline
 from paws_jax.data.sources import catalog
 from paws_jax.doctor import findings
@@ -22,7 +23,7 @@ def steps(
   listing: catalog.Catalog,
   *,
   num_labelled: int,
-  views: augment.ViewsConfig,
+  crops: Mapping[str, config_lib.ViewSpec],
 ) -> None:
   """Reports steps and batch sizes, in total and per device.
 
@@ -31,7 +32,7 @@ def steps(
     config: a valid recipe.
     listing: the data.
     num_labelled: training images whose label is used.
-    views: the views that the method makes of an unlabelled image.
+    crops: of the unlabelled images, by name.
   """
   mesh = mesh_lib.make_mesh()
   batch_size, epochs = config.train.batch_size, config.train.epochs
@@ -52,13 +53,13 @@ def steps(
     batch_size, num_images=pool, mesh=mesh
   ):
     report.problem(problem)
-  if views.num_large:
+  if crops:
+    first, *others = crops.values()
     report.say(
       f"unlabelled images per step: {batch_size:,} "
-      f"({batch_size / mesh.size:g} per device), each with {views.num_large} "
-      f"crops of {views.large_size} pixels"
-      + f" and {views.num_small} of {views.small_size}"
-      * (views.num_small > 0)
+      f"({batch_size / mesh.size:g} per device), each with {first.count} crops "
+      f"of {first.size} pixels"
+      + "".join(f" and {spec.count} of {spec.size}" for spec in others)
     )
   _support_size(report, config.support, listing.num_classes, num_labelled, mesh)
 

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from paws_jax import augment
+from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax import errors
 from paws_jax.data import memory_pipeline
@@ -64,7 +64,7 @@ def draw(
     name: _canvases(config, listing.train.images, rows)
     for name, rows in images.items()
   }
-  section = augment.ViewsConfig(**config.views)
+  section = config_lib.build_views(config.views)
   views = _first_views(
     canvases[unlabelled],
     canvases["labelled"],
@@ -150,7 +150,7 @@ def _first_views(
   labelled: data.Canvases,
   *,
   seed: int,
-  section: augment.ViewsConfig,
+  section: config_lib.Views,
   num_support_views: int,
 ) -> data.Views:
   """Returns the views of these images in step 0, on the host."""
@@ -166,7 +166,12 @@ def _first_views(
     views_lib.make_views,
     seed=seed,
     step=0,
-    config=section,
+    views=views_lib.StepViews(
+      crops=section.crops,
+      support=section.support,
+      mean=section.mean,
+      std=section.std,
+    ),
     num_support_views=num_support_views,
   )
   return jax.device_get(jax.jit(make)(jax.tree.map(jnp.asarray, batch)))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from paws_jax import augment
+from paws_jax import config as config_lib
 from paws_jax.parallel import mesh as mesh_lib
 
 
@@ -26,7 +27,7 @@ def last_layer(encoder: Any, crops: jax.Array) -> jax.Array:
 def make_embedder(
   encoder: Any,
   *,
-  views: augment.ViewsConfig,
+  view: config_lib.EvalView,
   batch_size: int,
   mesh: jax.sharding.Mesh,
   resize: Callable[[np.ndarray], np.ndarray] = lambda images: images,
@@ -36,7 +37,7 @@ def make_embedder(
 
   Args:
     encoder: `models.Encoder`.
-    views: for the evaluation crop and the normalization.
+    view: the evaluation crop and the normalization.
     batch_size: images at once; made a multiple of the devices.
     mesh: images are spread over its devices.
     resize: what the recipe does to images once when they are loaded.
@@ -60,10 +61,10 @@ def make_embedder(
     crops = augment.evaluation_view(
       images,
       jnp.broadcast_to(size[None, :], (images.shape[0], 2)),
-      resize=views.eval_resize,
-      size=views.large_size,
+      resize=view.eval_resize,
+      size=view.eval_size,
     )
-    crops = augment.normalise(crops, views.mean, views.std)
+    crops = augment.normalise(crops, view.mean, view.std)
     return encoder.apply(
       {"params": params, "batch_stats": batch_stats}, crops, method=layers
     )

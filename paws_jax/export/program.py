@@ -190,7 +190,7 @@ def evaluation_view(
     images,
     jnp.broadcast_to(size, (count, 2)),
     resize=view.eval_resize,
-    size=view.large_size,
+    size=view.eval_size,
   )
   return augment.normalise(crops, view.mean, view.std)
 

@@ -13,7 +13,6 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax import text
@@ -187,7 +186,7 @@ def _from_file(
     "labels_per_class": 0,
     "labels_fraction": 0.0,
   }
-  views = augment.ViewsConfig(**config.views)
+  views = config_lib.build_views(config.views)
   try:
     others = load_dataset.load(
       config_lib.Data(**section), views, every_class=False

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from paws_jax import augment
+from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax.methods import base
 from paws_jax.methods import encoding
@@ -52,9 +52,10 @@ class LinearHead(base.Method):
 
   shown_losses = ("cross_entropy",)
 
-  def views(self, config: augment.ViewsConfig) -> augment.ViewsConfig:
-    """No crops of unlabelled images."""
-    return dataclasses.replace(config, num_large=0, num_small=0)
+  def views(self, section: config_lib.Views) -> dict[str, config_lib.ViewSpec]:
+    """Returns no crops: unlabelled images play no part."""
+    del section
+    return {}
 
   def loss(
     self,

@@ -123,7 +123,7 @@ class LinearHead:
     config, built = self.trained.config, self.trained.experiment
     return embed.make_embedder(
       models.create(config.model),
-      views=built.dataset.eval_views,
+      view=built.dataset.eval_view,
       batch_size=config.eval.batch_size,
       mesh=built.trainer.mesh,
       resize=built.dataset.resize,
@@ -245,8 +245,9 @@ def _recipe(
   recipe = config.copy_and_resolve_references()
   section = recipe.finetune
   recipe.method = config_lib.method_section("supervised", recipe.method)
-  recipe.views.update(
-    large_scale=section.crop_scale,
+  # Only labelled images are cut.
+  recipe.views[config_lib.support_name(recipe.views)].update(
+    scale=section.crop_scale,
     aspect_ratio=section.aspect_ratio,
     jitter_probability=0.0,
     grey_probability=0.0,

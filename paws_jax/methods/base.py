@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from paws_jax import augment
+from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax.methods import encoding
 from paws_jax.parallel import mesh
@@ -69,9 +69,11 @@ class Method:
       `shard_map`.
     shown_losses: names of the metrics that tell a person how the loss is doing;
       each is at least 0, and 0 is best.
+    needs_support: whether a step has labelled images.
   """
 
   shown_losses: ClassVar[tuple[str, ...]] = ()
+  needs_support: ClassVar[bool] = True
 
   config: Any = None
   encoder: Any = None
@@ -79,8 +81,11 @@ class Method:
   remat: str = "none"
   axis_name: Any = None
 
-  def views(self, section: augment.ViewsConfig) -> augment.ViewsConfig:
+  def views(self, section: config_lib.Views) -> dict[str, config_lib.ViewSpec]:
     """Selects the crops that the method needs of each unlabelled image.
+
+    They are numbered in the order of the mapping, which must not change: the
+    random keys of a view derive from its number.
 
     Raises:
       ValueError: when the recipe's crops do not fit the method.

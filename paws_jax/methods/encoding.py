@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
@@ -10,7 +11,9 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 
+from paws_jax import config as config_lib
 from paws_jax import data
+from paws_jax import errors
 from paws_jax import losses
 from paws_jax.parallel import gather
 
@@ -21,6 +24,24 @@ _REMAT_POLICIES = {
   "dots": jax.checkpoint_policies.dots_saveable,
   "all": jax.checkpoint_policies.nothing_saveable,
 }
+
+
+def known_crops(
+  section: config_lib.Views, names: Sequence[str], *, method_name: str
+) -> dict[str, config_lib.ViewSpec]:
+  """Returns the crops of a recipe that a method knows, in the order of `names`.
+
+  Raises:
+    ValueError: a crop of another name, which the method would leave out.
+  """
+  for name, spec in section.crops.items():
+    if name not in names:
+      raise errors.InputError(
+        f"views.{name}.count is {spec.count} but method.name is "
+        f"{method_name!r}, which cuts {' and '.join(names)} crops only: set it "
+        "to 0."
+      )
+  return {name: section.crops[name] for name in names if name in section.crops}
 
 
 def init_encoder(

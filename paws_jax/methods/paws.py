@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from paws_jax import augment
+from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax import errors
 from paws_jax import losses
@@ -65,14 +65,18 @@ class Paws(base.Method):
   # Of every class of the data; None: the same for all.
   prior: tuple[float, ...] | None = None
 
-  def views(self, config: augment.ViewsConfig) -> augment.ViewsConfig:
-    """All crops of the recipe; at least two large ones are needed."""
-    if config.num_large < 2:
+  def views(self, section: config_lib.Views) -> dict[str, config_lib.ViewSpec]:
+    """Returns at least two large crops, and small ones if there are any."""
+    crops = encoding.known_crops(
+      section, ("large", "small"), method_name=self.config.name
+    )
+    count = crops["large"].count if "large" in crops else 0
+    if count < 2:
       raise errors.InputError(
-        f"views.num_large is {config.num_large}: {self.config.name} compares "
-        "at least 2 large crops of an image."
+        f"views.large.count is {count}: {self.config.name} compares at least 2 "
+        "large crops of an image."
       )
-    return config
+    return crops
 
   def loss(
     self,

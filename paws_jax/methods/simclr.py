@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from paws_jax import augment
+from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax import errors
 from paws_jax.methods import base
@@ -27,16 +27,20 @@ class Simclr(base.Method):
 
   shown_losses = ("nt_xent",)
 
-  def views(self, config: augment.ViewsConfig) -> augment.ViewsConfig:
-    """Two large crops of the recipe, and no small ones."""
-    for name, wanted in (("num_large", 2), ("num_small", 0)):
-      if getattr(config, name) != wanted:
+  def views(self, section: config_lib.Views) -> dict[str, config_lib.ViewSpec]:
+    """Returns two large crops; small ones are refused."""
+    crops = encoding.known_crops(
+      section, ("large", "small"), method_name=self.config.name
+    )
+    for name, wanted in (("large", 2), ("small", 0)):
+      count = crops[name].count if name in crops else 0
+      if count != wanted:
         raise errors.InputError(
-          f"views.{name} is {getattr(config, name)} but method.name is "
+          f"views.{name}.count is {count} but method.name is "
           f"{self.config.name!r}, which compares 2 large crops: set it to "
           f"{wanted}."
         )
-    return config
+    return crops
 
   def loss(
     self,

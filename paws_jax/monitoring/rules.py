@@ -258,7 +258,7 @@ RULES = (
     ("target_confidence",),
     _saturation,
     "Raise method.temperature (0.1 in the paper). If the views agree, make "
-    "them harder (lower views.large_scale) or train for fewer epochs.",
+    "them harder (lower views.large.scale) or train for fewer epochs.",
     3,
     "there are errors to learn from again.",
   ),

@@ -19,7 +19,6 @@ import jax
 import ml_collections
 import numpy as np
 
-from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.data import load_dataset
@@ -156,13 +155,13 @@ def create(
     config.model.dtype = "bfloat16"
   train_config = config_lib.Train(**config.train)
   mesh = mesh_lib.make_mesh(devices, bn_group_size=train_config.bn_group_size)
-  views = augment.ViewsConfig(**config.views)
+  views = config_lib.build_views(config.views)
   source = _source(config, views)
   method, _, support = experiment.create_method(
     config, dataset_name=source.name, num_classes=source.num_classes
   )
   num_supports = support.num_images
-  with_unlabelled = method.views(views).num_large > 0
+  with_unlabelled = bool(method.views(views))
   pipeline = _make_pipeline(
     source,
     mesh,
@@ -207,7 +206,7 @@ def _make_pipeline(
 
 
 def _source(
-  config: ml_collections.ConfigDict, views: augment.ViewsConfig
+  config: ml_collections.ConfigDict, views: config_lib.Views
 ) -> Source:
   """The data of a recipe: by their published sizes, or as they are there."""
   section = config_lib.Data(**config.data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from typing import Any
 
@@ -46,7 +45,7 @@ def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
     raise errors.WorkdirError(
       f"--workdir={workdir} holds no run: there is no {RECIPE} in it."
     )
-  return ml_collections.ConfigDict(dataclasses.asdict(stored)).lock()
+  return config_lib.editable(stored).lock()
 
 
 def stored_recipe(workdir: epath.Path) -> config_lib.Recipe | None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import ml_collections
 
-from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax import methods
 from paws_jax import models
@@ -84,13 +84,13 @@ def describe(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> str:
     encoder=models.create(dict(config.model)),
     label_smoothing=config.support.label_smoothing,
   )
-  views = method.views(augment.ViewsConfig(**config.views))
+  crops = method.views(config_lib.build_views(config.views))
   batch_size = config.train.batch_size
   # The number of images is known only from the data.
   memory_pipeline.check_batch(batch_size, num_images=batch_size, mesh=mesh)
   lines = ["Devices", *(f"  {line}" for line in _devices(mesh))]
-  lines += ["", "A step", *_table(_shares(config, views, mesh), mesh)]
-  lines += [f"  {line}" for line in _notes(config, views)]
+  lines += ["", "A step", *_table(_shares(config, crops, mesh), mesh)]
+  lines += [f"  {line}" for line in _notes(config, crops)]
   return "\n".join(lines)
 
 
@@ -114,14 +114,14 @@ def _devices(mesh: jax.sharding.Mesh) -> list[str]:
 
 def _shares(
   config: ml_collections.ConfigDict,
-  views: augment.ViewsConfig,
+  crops: Mapping[str, config_lib.ViewSpec],
   mesh: jax.sharding.Mesh,
 ) -> list[Share]:
   """Lists the rows that a step and an evaluation divide among the devices."""
   shares = []
-  if views.num_large:
+  if crops:
     batch_size = config.train.batch_size
-    num_views = views.num_large + views.num_small
+    num_views = sum(spec.count for spec in crops.values())
     shares += [
       Share("unlabelled images", batch_size),
       Share("their crops", batch_size * num_views),
@@ -171,7 +171,7 @@ def _table(shares: list[Share], mesh: jax.sharding.Mesh) -> list[str]:
 
 
 def _notes(
-  config: ml_collections.ConfigDict, views: augment.ViewsConfig
+  config: ml_collections.ConfigDict, crops: Mapping[str, config_lib.ViewSpec]
 ) -> list[str]:
   """Lists facts that the table does not show."""
   support = config.support
@@ -186,7 +186,7 @@ def _notes(
       f"0), which --task=doctor counts; {of_each}, padded to a multiple of the "
       "devices"
     ]
-  if not views.num_large:
+  if not crops:
     notes.append(
       f"unlabelled images: none, method.name is {config.method.name!r}"
     )

@@ -107,7 +107,9 @@ def _check_training(
       config,
       inspection.listing,
       num_labelled=len(inspection.labelled_ids),
-      views=experiment.trainer.views if experiment else config.views,
+      crops=experiment.trainer.views.crops
+      if experiment
+      else config_lib.build_views(config.views).crops,
     )
   sizes.learning_rate(report, config)
   if experiment is not None:
@@ -137,10 +139,11 @@ def _draw_views(
       f"{path} shows crops of a few images: if they do not show the class, "
       "raise the scales in section views"
     )
-    if config.views.flip_probability:
+    specs = config_lib.build_views(config.views).specs
+    if any(spec.flip_probability for spec in specs.values()):
       report.say(
-        "some are mirrored: set views.flip_probability to 0 where left and "
-        "right matter, as in writing"
+        "some are mirrored: set views.flip_probability to 0 (it is that of all "
+        "views) where left and right matter, as in writing"
       )
 
 

@@ -178,7 +178,7 @@ def _embedder(trained: restore.TrainedRun) -> Any:
     experiment,
     embed=embed_lib.make_embedder(
       encoder,
-      views=dataset.eval_views,
+      view=dataset.eval_view,
       batch_size=experiment.eval.batch_size,
       mesh=experiment.trainer.mesh,
       resize=dataset.resize,

@@ -14,7 +14,6 @@ import ml_collections
 import numpy as np
 import optax
 
-from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax import methods
@@ -28,6 +27,7 @@ from paws_jax.methods import base
 from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.training import state as state_lib
 from paws_jax.training import step
+from paws_jax.training import views as views_lib
 from paws_jax.weights import init_from
 
 
@@ -134,7 +134,7 @@ def create(
     FileNotFoundError: data that is not there.
   """
   sections = _sections(config)
-  views = augment.ViewsConfig(**sections["views"])
+  views = config_lib.build_views(config.views)
   data_config = config_lib.Data(**sections["data"])
   dataset = load_dataset.load(data_config, views, arrays=arrays)
   train_config = config_lib.Train(**sections["train"])
@@ -145,13 +145,13 @@ def create(
     num_classes=dataset.num_classes,
     class_counts=dataset.split.class_counts,
   )
-  method_views = method.views(views)
+  has_unlabelled = bool(method.views(views))
   pipeline = dataset.make_pipeline(
-    support=support if getattr(method, "needs_support", True) else None,
+    support=support if method.needs_support else None,
     batch_size=train_config.batch_size,
     seed=config.seed,
     mesh=mesh,
-    with_unlabelled=method_views.num_large > 0,
+    with_unlabelled=has_unlabelled,
   )
   experiment = Experiment(
     dataset=dataset,
@@ -168,7 +168,7 @@ def create(
     ),
     embed=embed.make_embedder(
       encoder,
-      views=dataset.eval_views,
+      view=dataset.eval_view,
       batch_size=config.eval.batch_size,
       mesh=mesh,
       resize=dataset.resize,
@@ -181,7 +181,7 @@ def create(
     temperature=config.method.temperature,
     total_steps=train_config.epochs * pipeline.steps_per_epoch,
     images_per_step=train_config.batch_size
-    if method_views.num_large
+    if has_unlabelled
     else support.num_images,
     init_from=config.model.init_from,
   )
@@ -265,7 +265,7 @@ def create_trainer(
     method=methods.in_steps(method, steps_per_epoch=steps_per_epoch),
     optimizer=_grouped(optimizer, method, sections["optim"]),
     schedule=schedule,
-    views=method.views(augment.ViewsConfig(**sections["views"])),
+    views=views_lib.step_views(method, config_lib.build_views(config.views)),
     num_support_views=support.num_views,
     seed=config.seed,
     mesh=mesh,

@@ -395,7 +395,9 @@ class TrainingRun:
 def facts(prepared: PretrainInputs) -> rules.Facts:
   """What the rules of `health` need of a recipe."""
   config, experiment = prepared.config, prepared.experiment
-  views = config.views
+  counts = {
+    name: spec.count for name, spec in experiment.trainer.views.crops.items()
+  }
   steps_per_epoch = experiment.total_steps / experiment.train.epochs
   num_classes = experiment.dataset.num_classes
   return rules.Facts(
@@ -405,6 +407,6 @@ def facts(prepared: PretrainInputs) -> rules.Facts:
     total_steps=experiment.total_steps,
     warmup_steps=round(config.optim.warmup_epochs * steps_per_epoch),
     temperature=experiment.temperature,
-    small_share=views.num_small / (views.num_large + views.num_small),
+    small_share=counts.get("small", 0) / max(sum(counts.values()), 1),
     label_smoothing=config.support.label_smoothing,
   )

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding
 
-from paws_jax import augment
 from paws_jax.methods import base
 from paws_jax.parallel import mesh as mesh_lib
+from paws_jax.training import views as views_lib
 
 
 @flax.struct.dataclass
@@ -53,7 +53,7 @@ class Trainer:
   method: base.Method
   optimizer: optax.GradientTransformation
   schedule: optax.Schedule
-  views: augment.ViewsConfig
+  views: views_lib.StepViews
   num_support_views: int
   seed: int
   mesh: jax.sharding.Mesh

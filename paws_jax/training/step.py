@@ -247,7 +247,7 @@ def _local_views(
     batch,
     seed=trainer.seed,
     step=step,
-    config=trainer.views,
+    views=trainer.views,
     num_support_views=trainer.num_support_views,
   )
 

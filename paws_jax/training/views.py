@@ -2,12 +2,48 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from paws_jax import augment
+from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax.data import sampling
+
+
+@dataclasses.dataclass(frozen=True)
+class StepViews:
+  """How the images of a step are cut.
+
+  Attributes:
+    crops: of the unlabelled images, in the order of their numbers.
+    support: of the labelled images; its count is not read.
+    mean: per channel, in units of the full range.
+    std: likewise.
+  """
+
+  crops: Mapping[str, config_lib.ViewSpec] = dataclasses.field(hash=False)
+  support: config_lib.ViewSpec
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+
+def step_views(method: Any, section: config_lib.Views) -> StepViews:
+  """Returns the views that a method makes of section `views`.
+
+  Raises:
+    ValueError: crops that the method cannot use.
+  """
+  return StepViews(
+    crops=method.views(section),
+    support=section.support,
+    mean=section.mean,
+    std=section.std,
+  )
 
 
 def make_views(
@@ -15,32 +51,33 @@ def make_views(
   *,
   seed: int | jax.Array,
   step: int | jax.Array,
-  config: augment.ViewsConfig,
+  views: StepViews,
   num_support_views: int,
 ) -> data.Views:
   """Cuts and distorts the crops of one step.
 
   Every crop is a function of (seed, step, image id, number of the view), so it
-  does not matter which device cuts it. Supports are cut like large crops.
+  does not matter which device cuts it. Views of an image are numbered through
+  the named crops in order.
 
   Args:
     batch: contract in `paws_jax.data`; inside `shard_map`, this device's rows.
     seed: the run's seed.
     step: from 0.
-    config: section `views`.
+    views: how images are cut.
     num_support_views: V.
 
   Returns:
     The views; contract in `paws_jax.data`.
   """
-  views = data.Views(crops={})
+  made = data.Views(crops={})
   if batch.unlabelled is not None:
-    views = views._replace(
-      crops=_crops(batch.unlabelled, seed=seed, step=step, config=config),
+    made = made._replace(
+      crops=_crops(batch.unlabelled, views, seed=seed, step=step),
       ids=batch.unlabelled.id,
     )
   if batch.support is None:
-    return views
+    return made
   numbers = batch.support_slot[:, None] * num_support_views
   numbers += jnp.arange(num_support_views)[None, :]
   keys = sampling.view_keys(
@@ -50,8 +87,8 @@ def make_views(
     stream=sampling.SUPPORT_VIEWS,
     step=step,
   )
-  return views._replace(
-    support=_cut(batch.support, keys, config, "large"),
+  return made._replace(
+    support=_cut(batch.support, keys, views, views.support),
     support_ids=batch.support.id,
     support_mask=batch.support_mask,
     support_labels=batch.support_labels,
@@ -61,14 +98,13 @@ def make_views(
 
 def _crops(
   canvases: data.Canvases,
+  views: StepViews,
   *,
   seed: int | jax.Array,
   step: int | jax.Array,
-  config: augment.ViewsConfig,
 ) -> dict[str, jax.Array]:
-  """Crops of unlabelled images by name; their views are numbered in order."""
-  counts = {"large": config.num_large, "small": config.num_small}
-  numbers = jnp.arange(sum(counts.values()))
+  """Crops of unlabelled images by name."""
+  numbers = jnp.arange(sum(spec.count for spec in views.crops.values()))
   num_images = canvases.id.shape[0]
   keys = sampling.view_keys(
     canvases.id,
@@ -78,19 +114,24 @@ def _crops(
     step=step,
   )
   crops, first = {}, 0
-  for name, count in counts.items():
-    if count:
-      crops[name] = _cut(canvases, keys[:, first : first + count], config, name)
-    first += count
+  for name, spec in views.crops.items():
+    end = first + spec.count
+    crops[name] = _cut(canvases, keys[:, first:end], views, spec)
+    first = end
   return crops
 
 
 def _cut(
   canvases: data.Canvases,
   keys: jax.Array,
-  config: augment.ViewsConfig,
-  kind: str,
+  views: StepViews,
+  spec: config_lib.ViewSpec,
 ) -> jax.Array:
   return augment.multi_views(
-    keys, canvases.image, canvases.size, config=config, kind=kind
+    keys,
+    canvases.image,
+    canvases.size,
+    spec=spec,
+    mean=views.mean,
+    std=views.std,
   )

@@ -4,7 +4,6 @@
 come from torchvision 0.29.2 on Pillow images (see the golden README).
 """
 
-import dataclasses
 import functools
 import itertools
 import json
@@ -54,7 +53,7 @@ _TOLERANCES = {
   "equalize": (0, 0, 0),
 }
 
-_STATIC = ("config", "kind", "precision")
+_STATIC = ("spec", "mean", "std", "precision")
 _random_views = jax.jit(augment.random_views, static_argnames=_STATIC)
 _multi_views = jax.jit(augment.multi_views, static_argnames=_STATIC)
 
@@ -66,16 +65,25 @@ _PLAIN = {
 }
 
 
+_NORMALIZATION = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
 def _views(**changes):
-  section = dict(config.base().views, large_size=16, small_size=8)
-  return augment.ViewsConfig(**(section | changes))
+  """Arguments of `multi_views`: large views."""
+  normalization = {
+    key: changes.pop(key, value) for key, value in _NORMALIZATION.items()
+  }
+  return {"spec": config.ViewSpec(**({"size": 16} | changes)), **normalization}
+
+
+def _small_views(**changes):
+  return _views(**({"size": 8, "scale": (0.05, 0.14)} | changes))
 
 
 def _cifar_views(**changes):
   return _views(
     **{
-      "large_scale": (0.75, 1.0),
-      "small_scale": (0.3, 0.75),
+      "scale": (0.75, 1.0),
       "jitter_strength": 0.5,
       "grey_probability": 0.0,
       "blur_probability": 0.0,
@@ -85,6 +93,10 @@ def _cifar_views(**changes):
       **changes,
     }
   )
+
+
+def _cifar_small_views():
+  return _cifar_views(size=8, scale=(0.3, 0.75))
 
 
 def _photographs(num_images, side, channels=3):
@@ -353,7 +365,7 @@ def test_normalise_maps_mean_to_zero_and_std_to_one():
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [_views, _cifar_views])
 def test_view_depends_on_its_key_and_image_only(settings):
-  draw = functools.partial(_random_views, config=settings(), kind="large")
+  draw = functools.partial(_random_views, **settings())
   keys, images = _keys(0, 64), _photographs(64, 32)
   sizes = jnp.asarray([[32, 32], [20, 31]] * 32, jnp.int32)
   views = draw(keys, images, sizes)
@@ -372,7 +384,7 @@ def test_view_depends_on_its_key_and_image_only(settings):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [_views, _cifar_views])
+@pytest.mark.parametrize("settings", [_small_views, _cifar_small_views])
 def test_sharded_multi_views_are_the_random_views_of_each_key(settings):
   keys, images = _keys(0, 16, 2), _photographs(16, 24)
   sizes = _full(images)
@@ -382,16 +394,13 @@ def test_sharded_multi_views_are_the_random_views_of_each_key(settings):
   sharding = jax.NamedSharding(mesh, jax.P("data"))
   views = _multi_views(
     *jax.device_put((keys, images, sizes), sharding),
-    config=settings(),
-    kind="small",
+    **settings(),
   )
   assert views.shape == (16, 2, 8, 8, 3)
   assert views.dtype == jnp.float32
   assert views.sharding.is_equivalent_to(sharding, views.ndim)
   for view in range(2):
-    single = _random_views(
-      keys[:, view], images, sizes, config=settings(), kind="small"
-    )
+    single = _random_views(keys[:, view], images, sizes, **settings())
     np.testing.assert_allclose(views[:, view], single, atol=1e-4)
 
 
@@ -409,31 +418,29 @@ def test_sharded_multi_views_are_the_random_views_of_each_key(settings):
 def test_probability_is_respected(field, probability):
   num_images = 600
   images = jnp.tile(_photographs(1, 24), (num_images, 1, 1, 1))
-  whole = {"large_size": 24, "large_scale": (1.0, 1.0)}
+  whole = {"size": 24, "scale": (1.0, 1.0)}
   plain = _PLAIN | whole | {"aspect_ratio": (1.0, 1.0)}
   views = _random_views(
     _keys(3, num_images),
     images,
     _full(images),
-    config=_views(**(plain | {field: probability})),
-    kind="large",
+    **_views(**(plain | {field: probability})),
   )
-  undistorted = augment.normalise(images, _views().mean, _views().std)
+  undistorted = augment.normalise(images, **_NORMALIZATION)
   changed = np.abs(views - undistorted).max(axis=(1, 2, 3)) > 1e-3
   # Four standard errors, and thresholds above the brightest pixel.
   assert abs(changed.mean() - probability) < 0.08
   np.testing.assert_allclose(views[~changed], undistorted[~changed], atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["large", "small"])
-@pytest.mark.parametrize("settings", [_views, _cifar_views])
-def test_program_of_views_has_no_gather_or_scatter(settings, kind):
+@pytest.mark.parametrize(
+  "settings", [_views, _small_views, _cifar_views, _cifar_small_views]
+)
+def test_program_of_views_has_no_gather_or_scatter(settings):
   images = _photographs(2, 24)
   # For an accelerator: a CPU may, where it is faster.
   lowered = (
-    jax.jit(
-      functools.partial(augment.multi_views, config=settings(), kind=kind)
-    )
+    jax.jit(functools.partial(augment.multi_views, **settings()))
     .trace(_keys(0, 2, 2), images, _full(images))
     .lower(lowering_platforms=("tpu",))
   )
@@ -448,9 +455,7 @@ def test_operations_of_probability_zero_are_not_in_the_program():
 
   def num_operations(**changes):
     lowered = jax.jit(
-      functools.partial(
-        augment.random_views, config=_views(**changes), kind="large"
-      )
+      functools.partial(augment.random_views, **_views(**changes))
     ).lower(_keys(0, 2), images, _full(images))
     return lowered.as_text().count("stablehlo.")
 
@@ -473,15 +478,15 @@ def test_operations_of_probability_zero_are_not_in_the_program():
 def test_grey_images_pass_through_every_operation():
   images = _photographs(2, 24, 1)
   settings = _cifar_views(
+    size=8,
+    scale=(0.3, 0.75),
     mean=(0.5,),
     std=(0.25,),
     jitter_probability=1.0,
     grey_probability=0.5,
     blur_probability=0.5,
   )
-  views = _random_views(
-    _keys(0, 2), images, _full(images), config=settings, kind="small"
-  )
+  views = _random_views(_keys(0, 2), images, _full(images), **settings)
   assert views.shape == (2, 8, 8, 1)
   assert np.isfinite(views).all()
 
@@ -493,7 +498,7 @@ def test_wrong_arguments_are_refused_with_the_numbers():
   images = _photographs(2, 24)
   settings = _views()
   sizes = _full(images)
-  views = functools.partial(augment.random_views, config=settings, kind="large")
+  views = functools.partial(augment.random_views, **settings)
   for call, message in (
     (lambda: views(_keys(0, 2), images[0], sizes), r"images .*\[24, 24, 3\]"),
     (
@@ -514,12 +519,6 @@ def test_wrong_arguments_are_refused_with_the_numbers():
     (
       lambda: views(_keys(0, 2), images[..., :1], sizes),
       "mean .* 1 for .*has 3",
-    ),
-    (
-      lambda: augment.random_views(
-        _keys(0, 2), images, sizes, config=settings, kind="medium"
-      ),
-      "kind .*medium",
     ),
     (
       lambda: augment.evaluation_view(images, sizes, resize=20, size=22),
@@ -546,19 +545,6 @@ def test_wrong_arguments_are_refused_with_the_numbers():
   ):
     with pytest.raises(ValueError, match=message):
       call()
-
-
-def test_config_holds_exactly_the_fields_of_the_section():
-  section = dict(config.base().views)
-  assert set(section) == {
-    field.name for field in dataclasses.fields(augment.ViewsConfig)
-  }
-  with pytest.raises(TypeError, match="flip_probabilty"):
-    augment.ViewsConfig(**section, flip_probabilty=0.5)
-  from_json = json.loads(json.dumps(dict(config.base().views)))
-  assert hash(augment.ViewsConfig(**from_json)) == hash(
-    augment.ViewsConfig(**dict(config.base().views))
-  )
 
 
 def test_a_new_operation_leaves_the_draws_of_the_others(monkeypatch):

@@ -12,7 +12,6 @@ from PIL import Image
 from safetensors import numpy as safetensors
 
 import paws_jax
-from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax import models
@@ -92,7 +91,7 @@ def test_a_run_on_disk_knows_its_labelled_images_again(tmp_path):
   sections = config.to_dict()
   dataset = load_dataset.load(
     config_lib.Data(**sections["data"]),
-    augment.ViewsConfig(**sections["views"]),
+    config_lib.build_views(sections["views"]),
   )
   encoder = models.create(sections["model"])
   init = jax.jit(functools.partial(encoder.init, train=False))
@@ -384,8 +383,8 @@ def test_the_head_stands_on_the_first_projection_layer(classifier):
   features = dataclasses.replace(classifier, head=head).embed(
     np.zeros((1, 8, 8, 1), np.uint8)
   )
-  views = trained.experiment.dataset.eval_views
-  crop = (0 - np.float32(views.mean)) / np.float32(views.std)
+  view = trained.experiment.dataset.eval_view
+  crop = (0 - np.float32(view.mean)) / np.float32(view.std)
   want = models.create(classifier.model).apply(
     classifier.variables,
     np.broadcast_to(crop, (1, 8, 8, 1)),

@@ -47,7 +47,7 @@ def test_a_file_is_cut_as_the_evaluation_cuts_it(tmp_path, size):
 def test_what_is_left_for_the_device():
   assert DISK.on_device.eval_resize == 0
   assert GREY.on_device.eval_resize == 32
-  assert GREY.on_device.large_size == 28
+  assert GREY.on_device.eval_size == 28
   assert preprocessing.Preprocessing(**GREY.as_json()) == GREY
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax.config import fields
 from paws_jax.config import methods
 
 RECIPES = sorted((pathlib.Path(__file__).parents[2] / "configs").glob("*.py"))
@@ -29,31 +30,35 @@ REFUSED = {
   "data.max_pixels": ([0, 178_956_971], "[1, 178956970]"),
   "data.support_cache_mb": ([-1], "at least 0"),
   "data.split_seed": ([-1, 2**31], "[0, 2147483647]"),
-  "views.num_large": ([0], "at least 1"),
-  "views.large_size": ([0], "at least 1"),
-  "views.large_scale": (
+  "views.large.count": ([-1], "at least 0"),
+  "views.large.size": ([0], "at least 1"),
+  "views.large.scale": (
     [(0.0, 1.0), (0.5, 0.2), (0.5, 1.5), (-0.1, 0.5), (0.5,)],
     "0 < low <= high <= 1",
   ),
-  "views.num_small": ([-1], "at least 0"),
-  "views.small_size": ([0], "at least 1"),
-  "views.small_scale": (
+  "views.small.count": ([-1], "at least 0"),
+  "views.small.size": ([0], "at least 1"),
+  "views.small.scale": (
     [(0.0, 1.0), (0.5, 0.2), (0.5, 1.5), (0.1, 0.2, 0.3)],
     "0 < low <= high <= 1",
   ),
-  "views.aspect_ratio": ([(0.0, 1.0), (2.0, 1.0), (1.0,)], "0 < low <= high"),
-  "views.flip_probability": ([-0.1, 1.1], "[0, 1]"),
-  "views.rotation_degrees": ([-1.0, 181.0], "[0, 180]"),
-  "views.jitter_strength": ([-0.1], "at least 0"),
-  "views.jitter_probability": ([-0.1, 1.1], "[0, 1]"),
-  "views.grey_probability": ([-0.1, 1.1], "[0, 1]"),
-  "views.blur_probability": ([-0.1, 1.1], "[0, 1]"),
-  "views.blur_radius": ([(0.0, 1.0), (2.0, 1.0)], "0 < low <= high"),
-  "views.solarize_probability": ([-0.1, 1.1], "[0, 1]"),
-  "views.equalize_probability": ([-0.1, 1.1], "[0, 1]"),
+  "views.large.aspect_ratio": (
+    [(0.0, 1.0), (2.0, 1.0), (1.0,)],
+    "0 < low <= high",
+  ),
+  "views.large.flip_probability": ([-0.1, 1.1], "[0, 1]"),
+  "views.large.rotation_degrees": ([-1.0, 181.0], "[0, 180]"),
+  "views.large.jitter_strength": ([-0.1], "at least 0"),
+  "views.large.jitter_probability": ([-0.1, 1.1], "[0, 1]"),
+  "views.large.grey_probability": ([-0.1, 1.1], "[0, 1]"),
+  "views.large.blur_probability": ([-0.1, 1.1], "[0, 1]"),
+  "views.large.blur_radius": ([(0.0, 1.0), (2.0, 1.0)], "0 < low <= high"),
+  "views.large.solarize_probability": ([-0.1, 1.1], "[0, 1]"),
+  "views.large.equalize_probability": ([-0.1, 1.1], "[0, 1]"),
   "views.mean": ([()], "one number per channel"),
   "views.std": ([(), (0.2, 0.0, 0.2), (0.2, -0.1, 0.2)], "greater than 0"),
   "views.eval_resize": ([-1], "at least 0"),
+  "views.eval_size": ([-1], "at least 0"),
   "support.sampling": (["class"], "one of balanced, uniform"),
   "support.batch_size": ([-1], "at least 0"),
   "support.classes_per_step": ([-1, 1], "0 (all classes) or at least 2"),
@@ -162,11 +167,11 @@ def test_a_number_of_supports_that_nothing_reads_is_refused():
 
 def test_small_crops_are_no_larger_than_large_ones():
   config = config_lib.base()
-  config.views.large_size, config.views.small_size = 16, 17
-  with pytest.raises(ValueError, match=r"small_size is 17.*16 pixels"):
+  config.views.large.size, config.views.small.size = 16, 17
+  with pytest.raises(ValueError, match=r"small.size is 17.*16 pixels"):
     config_lib.resolve(config)
   # Without small crops their size says nothing.
-  config.views.num_small = 0
+  config.views.small.count = 0
   config_lib.resolve(config)
 
 
@@ -185,7 +190,7 @@ def test_the_defaults_are_those_of_the_dataclasses():
     config = config_lib.base(method)
     recipe = config_lib.resolve(config)
     assert recipe.method.name == method
-    assert dataclasses.asdict(recipe) == config.to_dict()
+    assert fields.as_dict(recipe) == config.to_dict()
   assert config_lib.resolve(config_lib.base()) == config_lib.Recipe()
 
 
@@ -238,8 +243,8 @@ def test_a_value_of_another_type_is_refused_by_name(name, value, wanted):
 def test_an_integer_is_a_number_and_a_list_a_tuple():
   recipe = config_lib.resolve(_changed("optim.peak_lr", 1))
   assert isinstance(recipe.optim.peak_lr, float)
-  recipe = config_lib.resolve(_changed("views.large_scale", [0.5, 1.0]))
-  assert recipe.views.large_scale == (0.5, 1.0)
+  recipe = config_lib.resolve(_changed("views.large.scale", [0.5, 1.0]))
+  assert recipe.views.specs["large"].scale == (0.5, 1.0)
 
 
 def test_a_recipe_can_be_resolved_again():
@@ -260,6 +265,8 @@ def test_a_recipe_as_json_stores_it():
 
 def test_every_number_has_a_range():
   for name, value in _all_leaves().items():
+    # The fields of small crops are those of large ones.
+    name = name.replace("views.small.", "views.large.")
     if isinstance(value, (int, float, tuple)) and not isinstance(value, bool):
       assert name in REFUSED, name
 
@@ -295,10 +302,10 @@ def test_numbers_that_are_not_finite_are_refused(name, value):
 @pytest.mark.parametrize(
   ("name", "value"),
   [
-    ("views.num_small", 0),
-    ("views.large_scale", (1.0, 1.0)),
-    ("views.flip_probability", 1.0),
-    ("views.jitter_strength", 0.0),
+    ("views.small.count", 0),
+    ("views.large.scale", (1.0, 1.0)),
+    ("views.large.flip_probability", 1.0),
+    ("views.large.jitter_strength", 0.0),
     ("views.eval_resize", 0),
     ("support.label_smoothing", 0.0),
     ("optim.start_lr", 0.0),

@@ -9,6 +9,7 @@ from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.config import methods
 from paws_jax.config import upgrade
+from paws_jax.config import views
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "run_0_1" / "run"
 # Section `method` as version 0 stored it for every method, with its defaults.
@@ -36,7 +37,7 @@ METHOD_0 = {
 
 def test_a_recipe_is_read_as_it_was_written():
   config = config_lib.base("ropaws")
-  config.views.large_scale = (0.3, 0.9)
+  config.views.large.scale = (0.3, 0.9)
   config.method.num_iterations = 3
   recipe = config_lib.resolve(config)
   stored = json.loads(json.dumps(upgrade.write(recipe)))
@@ -76,7 +77,30 @@ def test_the_stored_run_of_version_0():
     assert flat.get(name, value) == value, name
   # Nothing but what the method ignored is dropped.
   dropped = {name for name in before if name not in flat}
-  assert dropped <= {f"method.{name}" for name in METHOD_0}
+  flat_views = {*views.FLAT_NAMES, *views.SHARED_NAMES}
+  views_names = {f"views.{name}" for name in flat_views}
+  assert views_names <= dropped
+  assert dropped - views_names <= {f"method.{name}" for name in METHOD_0}
+  # Fields of all crops have become those of each spec.
+  for name, count, size, scale in (
+    ("large", "num_large", "large_size", "large_scale"),
+    ("small", "num_small", "small_size", "small_scale"),
+  ):
+    old = {"count": count, "size": size, "scale": scale}
+    old |= {shared: shared for shared in views.SHARED_NAMES}
+    for new, former in old.items():
+      value = flat[f"views.{name}.{new}"]
+      assert value == before[f"views.{former}"], (name, new)
+
+
+def test_version_0_has_the_default_crops_where_it_says_nothing():
+  recipe = upgrade.read({"views": {"num_small": 0, "flip_probability": 0.0}})
+  config = config_lib.base()
+  config.views.small.count = 0
+  for view in (config.views.large, config.views.small):
+    view.flip_probability = 0.0
+  assert recipe == config_lib.resolve(config)
+  assert upgrade.read({"seed": 1}).views == config_lib.Views()
 
 
 @pytest.mark.parametrize("version", [0, 1])

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 
-from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax.data import load_dataset
 from paws_jax.data.sources import arrays as arrays_lib
@@ -31,11 +30,11 @@ def arrays():
 
 def load(arrays, **changes):
   section = dict(config_lib.base().data) | {"labels_per_class": 3} | changes
-  views = dict(config_lib.base().views)
-  views |= {"large_size": 8, "mean": (0.5,), "std": (0.25,), "eval_resize": 0}
+  views = config_lib.base().views
+  views.update(eval_size=8, mean=(0.5,), std=(0.25,), eval_resize=0)
   return load_dataset.load(
     config_lib.Data(**section),
-    augment.ViewsConfig(**views),
+    config_lib.build_views(views),
     arrays=arrays,
   )
 
@@ -131,7 +130,7 @@ def test_images_in_other_formats_are_reported(tmp_path, monkeypatch):
   section = dict(config_lib.base().data) | changes | {"dir": "~/photos"}
   dataset = load_dataset.load(
     config_lib.Data(**section),
-    augment.ViewsConfig(**config_lib.base().views),
+    config_lib.build_views(config_lib.base().views),
   )
   assert len(dataset.labelled) == 2
   (notice,) = dataset.notices

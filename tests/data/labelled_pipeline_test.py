@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax.data import labelled_pipeline
 from paws_jax.data import load_dataset
@@ -152,7 +151,7 @@ def test_on_disk_no_image_stands_in_for_another(tmp_path, monkeypatch):
     on_bad_image="skip",
   )
   dataset = load_dataset.load(
-    config_lib.Data(**config.data), augment.ViewsConfig(**config.views)
+    config_lib.Data(**config.data), config_lib.build_views(config.views)
   )
   asked = []
   monkeypatch.setattr(

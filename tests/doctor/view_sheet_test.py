@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paws_jax import augment
+from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.data.sources import catalog
@@ -89,11 +89,14 @@ def test_views_are_those_of_the_first_step(tmp_path, monkeypatch):
     jnp.asarray(canvas), jnp.array([[10, 12]]), jnp.array([7], jnp.int32)
   )
   zero = jnp.zeros(1, jnp.int32)
+  section = config_lib.build_views(config.views)
   make = functools.partial(
     views_lib.make_views,
     seed=config.seed,
     step=0,
-    config=augment.ViewsConfig(**config.views),
+    views=views_lib.StepViews(
+      section.crops, section.support, section.mean, section.std
+    ),
     num_support_views=1,
   )
   batch = data.HostBatch(one, one, zero, None, zero, zero)

@@ -15,8 +15,8 @@ COLABS = ROOT / "colabs"
 NOTEBOOKS = sorted(COLABS.glob("*.ipynb"))
 # Everything small: the point is that the cells fit together.
 _TINY_VIEWS = (
-  "--config.views.large_size=16 --config.views.eval_resize=16 "
-  "--config.views.num_small=0 --config.views.rotation_degrees=0.0 "
+  "--config.views.large.size=16 --config.views.eval_resize=16 "
+  "--config.views.small.count=0 --config.views.rotation_degrees=0.0 "
   "--config.model.name=small_resnet --config.model.output_dim=8 "
   "--config.optim.warmup_epochs=0.0"
 )

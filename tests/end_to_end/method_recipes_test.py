@@ -150,7 +150,7 @@ def test_the_sizes_of_the_suncet_recipe():
   config = _recipe("suncet", "500ep")
   support = config.support
   crops = support.classes_per_step * support.images_per_class
-  crops += config.views.num_large * config.train.batch_size
+  crops += config.views.large.count * config.train.batch_size
   assert crops == 2 * _recipe("simclr").train.batch_size
   steps_per_epoch = 1_281_167 // config.train.batch_size
   assert config.method.supervised_until_epochs == 250
@@ -188,8 +188,9 @@ def test_a_tiny_run_of_the_recipe(name, reported, shown, tmp_path, capsys):
   config = _recipe(name, "cpu")
   # Small images, cut simply: most of the time is the compiler's.
   config.data.image_size = 0
-  config.views.large_size = config.views.eval_resize = 8
-  config.views.rotation_degrees = 0.0
+  config.views.large.size = config.views.eval_resize = 8
+  for view in (config.views.large, config.views.small):
+    view.rotation_degrees = 0.0
   config.train.batch_size = 256
   config.train.epochs = 1
   config.optim.warmup_epochs = 0

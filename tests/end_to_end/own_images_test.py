@@ -31,8 +31,8 @@ NUM_LABELLED, NUM_UNLABELLED, NUM_TEST = 3, 12, 5
 SMALL = {
   "model.name": "small_resnet",
   "model.output_dim": 8,
-  "views.large_size": 32,
-  "views.small_size": 16,
+  "views.large.size": 32,
+  "views.small.size": 16,
   "views.eval_resize": 36,
   "support.classes_per_step": 2,
   "support.images_per_class": 2,
@@ -308,7 +308,9 @@ def imagenet_recipe(tiny_imagenet, tmp_path, variant, **changes):
 def test_imagenets_recipe_on_a_prepared_data_set(
   tiny_imagenet, tmp_path, variant
 ):
-  config = imagenet_recipe(tiny_imagenet, tmp_path, variant, views__num_small=1)
+  config = imagenet_recipe(
+    tiny_imagenet, tmp_path, variant, views__small__count=1
+  )
   assert config.method.me_max == (variant == "10pct,100ep")
   row = run(config, tmp_path / "run")
   assert row["num_labels"] == 4

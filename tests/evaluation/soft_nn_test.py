@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax.evaluation import accuracy as accuracy_lib
 from paws_jax.evaluation import embed as embed_lib
@@ -249,10 +248,7 @@ class Pixels(nn.Module):
     return h, 2 * scale * h + shift.value
 
 
-VIEWS = augment.ViewsConfig(
-  **dict(config_lib.base().views)
-  | {"large_size": 4, "eval_resize": 0, "mean": (0.5,), "std": (0.25,)}
-)
+VIEW = config_lib.EvalView(eval_resize=0, eval_size=4, mean=(0.5,), std=(0.25,))
 PARAMS = {"scale": np.float32([[3]])}
 STATS = {"batch_stats": {"mean": np.float32([[1]])}}
 
@@ -261,7 +257,7 @@ STATS = {"batch_stats": {"mean": np.float32([[1]])}}
 def _embedder(num_devices, batch_size):
   return embed_lib.make_embedder(
     Pixels(),
-    views=VIEWS,
+    view=VIEW,
     batch_size=batch_size,
     mesh=mesh.make_mesh(jax.devices()[:num_devices]),
   )
@@ -296,7 +292,7 @@ def test_no_more_than_two_results_are_on_the_device_at_once():
 
   embed = embed_lib.make_embedder(
     Pixels(),
-    views=VIEWS,
+    view=VIEW,
     batch_size=3,
     mesh=mesh.make_mesh(jax.devices()[:1]),
     resize=resize,
@@ -310,7 +306,7 @@ def test_other_layers_can_be_asked_for():
   images = rng.integers(0, 256, (5, 4, 4, 1), np.uint8)
   embed = embed_lib.make_embedder(
     Pixels(),
-    views=VIEWS,
+    view=VIEW,
     batch_size=4,
     mesh=mesh.make_mesh(jax.devices()[:1]),
     layers=lambda encoder, crops: jnp.concatenate(

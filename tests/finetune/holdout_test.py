@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax.data import load_dataset
 from paws_jax.finetune import holdout
@@ -19,7 +18,7 @@ def _recipe(labels_per_class=5, **changes):
 
 def _parts(config):
   dataset = load_dataset.load(
-    config_lib.Data(**config.data), augment.ViewsConfig(**config.views)
+    config_lib.Data(**config.data), config_lib.build_views(config.views)
   )
   return dataset, holdout.create(config, dataset)
 

@@ -7,7 +7,6 @@ import optax
 import pytest
 from flax import linen as nn
 
-from paws_jax import augment
 from paws_jax import data
 from paws_jax import optim
 from paws_jax.finetune import linear_head
@@ -39,14 +38,13 @@ class _Encoder(nn.Module):
 
 def _problem(num_devices, *, fillers=True):
   """Trainer, params, state and views of 8 rows, of which 3 may not count."""
-  views = augment.ViewsConfig(**tiny_recipe.get_config().views)
   trainer = state_lib.Trainer(
     method=linear_head.LinearHead(
       encoder=_Encoder(axis_name=mesh.AXES), axis_name=mesh.AXES
     ),
     optimizer=None,
     schedule=None,
-    views=views,
+    views=None,
     num_support_views=1,
     seed=0,
     mesh=mesh.make_mesh(jax.devices()[:num_devices]),

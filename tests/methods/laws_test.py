@@ -235,7 +235,7 @@ def _tiny_run(name, directory):
   config = tiny_recipe.get_config()
   config.method = config_lib.method_section(name)
   if name in ("simclr", "suncet"):
-    config.views.num_small = 0
+    config.views.small.count = 0
   built = experiment.create(config, devices=jax.devices()[:2])
   split = built.dataset.split.as_json()
   path = workdir_lib.prepare(directory, config, split)

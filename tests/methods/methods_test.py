@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax import losses
 from paws_jax import methods
@@ -29,26 +28,43 @@ def _reference(name="paws"):
 # --- Views and refusals ------------------------------------------------------
 
 
-def _views_config(**fields):
-  return augment.ViewsConfig(**(config_lib.base().views.to_dict() | fields))
+def _section(**counts):
+  """Section `views` with so many crops of each name."""
+  section = config_lib.base().views
+  for name, count in counts.items():
+    section[name] = section.get(name, config_lib.view_spec())
+    section[name].count = count
+  return config_lib.build_views(section)
 
 
 def test_paws_takes_all_crops_of_the_recipe():
-  config = _views_config(num_large=2, num_small=6)
-  assert toy_method.create().views(config) == config
+  section = _section(large=2, small=6)
+  crops = toy_method.create().views(section)
+  assert crops == dict(section.specs)
+  assert list(crops) == ["large", "small"]
+  crops = toy_method.create().views(_section(large=3, small=0))
+  assert {name: spec.count for name, spec in crops.items()} == {"large": 3}
 
 
-def test_paws_refuses_a_single_large_crop():
-  with pytest.raises(ValueError, match=r"views\.num_large is 1: .* at least 2"):
-    toy_method.create().views(_views_config(num_large=1))
+@pytest.mark.parametrize("count", [0, 1])
+def test_paws_refuses_a_single_large_crop(count):
+  message = rf"views\.large\.count is {count}: .* at least 2"
+  with pytest.raises(ValueError, match=message):
+    toy_method.create().views(_section(large=count))
+
+
+@pytest.mark.parametrize("name", ["paws", "simclr"])
+def test_crops_that_a_method_would_leave_out_are_refused(name):
+  section = _section(small=0, strong=1)
+  message = rf"views\.strong\.count is 1 but .*'{name}', which cuts large and"
+  with pytest.raises(ValueError, match=message):
+    toy_method.create(name=name).views(section)
+  # Supports may have crops of their own.
+  toy_method.create(name=name).views(_section(small=0, support=1))
 
 
 def test_supervised_takes_no_crops_of_unlabelled_images():
-  config = toy_method.create(name="supervised").views(
-    _views_config(large_size=24)
-  )
-  assert (config.num_large, config.num_small) == (0, 0)
-  assert config.large_size == 24
+  assert toy_method.create(name="supervised").views(_section()) == {}
 
 
 def test_unknown_methods_are_refused():

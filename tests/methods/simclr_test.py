@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax import losses
 from paws_jax import methods
@@ -157,13 +156,18 @@ def test_metrics():
 @pytest.mark.parametrize(
   ("crops", "message"),
   [
-    ({"num_large": 3}, r"views\.num_large is 3 .*'simclr'.* set it to 2"),
-    ({"num_small": 6}, r"views\.num_small is 6 .* set it to 0"),
+    (
+      {"large.count": 3},
+      r"views\.large\.count is 3 .*'simclr'.* set it to 2",
+    ),
+    ({"small.count": 6}, r"views\.small\.count is 6 .* set it to 0"),
   ],
 )
 def test_other_crops_are_refused(crops, message):
-  fields = config_lib.base().views.to_dict() | {"num_small": 0}
-  taken = augment.ViewsConfig(**fields)
-  assert _create("simclr").views(taken) == taken
+  section = config_lib.base().views
+  section.small.count = 0
+  taken = config_lib.build_views(section)
+  assert _create("simclr").views(taken) == taken.crops
+  section.update_from_flattened_dict(crops)
   with pytest.raises(ValueError, match=message):
-    _create("simclr").views(augment.ViewsConfig(**(fields | crops)))
+    _create("simclr").views(config_lib.build_views(section))

@@ -346,7 +346,7 @@ def tiny_encoder(output_dim, **axes):
 def run(*, arrays=None, evaluations=0, **changes):
   """Trains for an epoch or so; (rows, facts) with really measured numbers."""
   config = tiny_recipe.get_config()
-  flat = {"views.num_small": 0, "train.batch_size": 64, "train.epochs": 1}
+  flat = {"views.small.count": 0, "train.batch_size": 64, "train.epochs": 1}
   flat |= {k.replace("__", "."): v for k, v in changes.items()}
   config.update_from_flattened_dict(flat)
   experiment = experiment_lib.create(
@@ -392,7 +392,7 @@ def _train(experiment):
 def _embed(experiment, state, config):
   embed = embed_lib.make_embedder(
     tiny_encoder(config.model.output_dim),
-    views=experiment.dataset.eval_views,
+    view=experiment.dataset.eval_view,
     batch_size=config.eval.batch_size,
     mesh=experiment.trainer.mesh,
     resize=experiment.dataset.resize,

@@ -182,7 +182,7 @@ def test_of_many_differing_fields_the_method_and_a_few_are_named(tmp_path):
     data__source="idx",
     method__name="simclr",
     method__temperature=0.5,
-    views__num_small=0,
+    views__small__count=0,
   )
   note = comparison.recipe_note(run, found)
   assert note.startswith(

@@ -70,9 +70,9 @@ def test_what_is_computed_anew_is_kept_once_or_one_at_a_time():
 def _create(num_devices, **changes):
   config = config_lib.base()
   config.data.labels_per_class = 2
-  config.views.large_size = 8
-  config.views.num_small = 1
-  config.views.small_size = 4
+  config.views.large.size = 8
+  config.views.small.count = 1
+  config.views.small.size = 4
   config.views.mean = (0.5, 0.5, 0.5)
   config.views.eval_resize = 0
   config.support.classes_per_step = 2

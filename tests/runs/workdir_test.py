@@ -25,11 +25,7 @@ from paws_jax.runs import workdir
 def recipe(**changes):
   config = config_lib.base()
   for name, value in changes.items():
-    section, _, field = name.partition("__")
-    if field:
-      config[section][field] = value
-    else:
-      config[section] = value
+    config.update_from_flattened_dict({name.replace("__", "."): value})
   return config
 
 
@@ -69,12 +65,12 @@ def test_another_recipe_is_refused_with_what_differs(tmp_path):
   before = (path / recipe_lib.RECIPE).read_text()
   with pytest.raises(errors_lib.WorkdirError) as caught:
     workdir.prepare(
-      path, recipe(seed=1, optim__peak_lr=0.5, views__large_scale=(0.2, 1.0))
+      path, recipe(seed=1, optim__peak_lr=0.5, views__large__scale=(0.2, 1.0))
     )
   message = str(caught.value)
   assert "seed: 0 there, 1 now" in message
   assert "optim.peak_lr: 6.4 there, 0.5 now" in message
-  assert "views.large_scale: [0.14, 1.0] there, [0.2, 1.0] now" in message
+  assert "views.large.scale: [0.14, 1.0] there, [0.2, 1.0] now" in message
   assert message.count(" there, ") == 3
   assert "another --workdir" in message
   assert (path / recipe_lib.RECIPE).read_text() == before
@@ -375,12 +371,12 @@ def test_a_directory_may_lie_in_a_bucket(bucket, monkeypatch):
 
 def test_the_recipe_of_a_run_is_read_as_it_was(tmp_path):
   config = config_lib.base()
-  config.views.large_scale = (0.3, 0.9)
+  config.views.large.scale = (0.3, 0.9)
   config.train.epochs = 70
   workdir.prepare(tmp_path, config)
   stored = recipe_lib.load(tmp_path)
   assert config_lib.resolve(stored) == config_lib.resolve(config)
-  assert isinstance(stored.views.large_scale, tuple)
+  assert isinstance(stored.views.large.scale, tuple)
 
 
 def test_a_recipe_with_unknown_fields_is_refused(tmp_path):

@@ -90,7 +90,7 @@ def test_without_unlabelled_images():
     ({"train.batch_size": 0}, "train.batch_size is 0: .* at least 1"),
     ({"method.name": "pows"}, "method.name is 'pows'"),
     ({"model.name": "resnet"}, "'resnet'"),
-    ({"views.num_large": 1}, "views.num_large is 1"),
+    ({"views.large.count": 1}, "views.large.count is 1"),
   ],
 )
 def test_what_training_would_refuse(changes, words, capsys):

@@ -57,13 +57,14 @@ def _recipe(root, changes=None):
   config.data.test_dir = "held_out"
   config.data.labels_per_class = 0
   config.data.canvas_size = 32
-  config.views.large_size = 16
-  config.views.num_small = 1
-  config.views.small_size = 8
-  config.views.flip_probability = 0.0
-  config.views.jitter_probability = 0.0
-  config.views.grey_probability = 0.0
-  config.views.blur_probability = 0.0
+  config.views.large.size = 16
+  config.views.small.count = 1
+  config.views.small.size = 8
+  for view in (config.views.large, config.views.small):
+    view.flip_probability = 0.0
+    view.jitter_probability = 0.0
+    view.grey_probability = 0.0
+    view.blur_probability = 0.0
   config.views.eval_resize = 16
   config.support.classes_per_step = 0
   config.support.images_per_class = 3
@@ -297,18 +298,18 @@ def test_small_and_large_images_are_counted(root, examine):
   (root / "more" / "1.png").write_bytes(_image(9, width=32, height=16))
   status, text = examine(root)
   assert status == 0
-  assert "1 image with a side shorter than views.large_size = 16" in text
+  assert "1 image with a side shorter than views.large.size = 16" in text
   assert "1 image with a side longer than data.canvas_size = 32" in text
 
 
 @pytest.mark.usefixtures("quick")
 def test_canvases_smaller_than_crops(root, examine):
   # They do no harm to images that fit.
-  changes = {"data.canvas_size": 24, "views.large_size": 30}
+  changes = {"data.canvas_size": 24, "views.large.size": 30}
   changes["views.eval_resize"] = 30
   assert _findings(examine(root, changes)[1]) == []
   (root / "more" / "0.png").write_bytes(_image(8, width=33))
-  words = "views.large_size = 30. Raise data.canvas_size, best to 60"
+  words = "views.large.size = 30. Raise data.canvas_size, best to 60"
   _only(examine(root, changes), 0, words)
 
 

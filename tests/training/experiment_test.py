@@ -33,12 +33,13 @@ def _config(**changes):
   """A recipe for the toy data; `a__b=1` sets field a.b."""
   config = config_lib.base()
   config.data.labels_per_class = 3
-  config.views.large_size = 8
-  config.views.num_small = 1
-  config.views.small_size = 6
-  config.views.jitter_probability = 0.0
-  config.views.grey_probability = 0.0
-  config.views.blur_probability = 0.0
+  config.views.large.size = 8
+  config.views.small.count = 1
+  config.views.small.size = 6
+  for view in (config.views.large, config.views.small):
+    view.jitter_probability = 0.0
+    view.grey_probability = 0.0
+    view.blur_probability = 0.0
   config.views.mean = (0.5,)
   config.views.std = (0.25,)
   config.views.eval_resize = 0
@@ -89,7 +90,7 @@ def test_the_parts_take_the_recipes_fields():
   )
   assert built.trainer.seed == 11
   assert built.trainer.num_support_views == 2
-  assert built.trainer.views.large_size == 8
+  assert built.trainer.views.crops["large"].size == 8
   assert built.temperature == built.trainer.method.config.temperature == 0.2
   assert built.trainer.method.label_smoothing == 0.3
   assert built.trainer.method.remat == "dots"
@@ -107,7 +108,7 @@ def test_what_a_method_counts_in_epochs_is_in_steps():
     method__name="suncet",
     method__support_loss_weight=1.0,
     method__supervised_until_epochs=2.0,
-    views__num_small=0,
+    views__small__count=0,
   )
   assert built.trainer.method.config.supervised_until == 10
 
@@ -116,7 +117,7 @@ def test_a_step_processes_unlabelled_images_or_supports():
   assert _create().images_per_step == 8
   supervised = _create(method__name="supervised")
   assert supervised.images_per_step == 15
-  assert supervised.trainer.views.num_large == 0
+  assert supervised.trainer.views.crops == {}
 
 
 @pytest.mark.slow
@@ -165,12 +166,12 @@ def test_a_first_state_can_be_made_in_float64():
       "views.mean and views.std have 3 and 3 values but toy has 1 channels",
     ),
     (
-      {"views__large_size": 9},
-      "views.large_size is 9 but the short side of an evaluation image is 8",
+      {"views__large__size": 9},
+      "views.large.size is 9 but the short side of an evaluation image is 8",
     ),
     (
       {"views__eval_resize": 7},
-      "views.large_size is 8 but the short side of an evaluation image is 7",
+      "views.large.size is 8 but the short side of an evaluation image is 7",
     ),
     (
       {"support__classes_per_step": 6},
@@ -188,7 +189,10 @@ def test_a_first_state_can_be_made_in_float64():
       {"train__batch_size": 9},
       "train.batch_size is 9, which 2 devices do not divide",
     ),
-    ({"views__num_large": 1}, "views.num_large is 1: paws compares at least 2"),
+    (
+      {"views__large__count": 1},
+      "views.large.count is 1: paws compares at least 2",
+    ),
     ({"method__name": "pows"}, "method.name is 'pows'; known are paws, "),
     ({"optim__name": "lion"}, "optim.name is 'lion'; known are lars, "),
     ({"model__name": "resnet9"}, "model.name is 'resnet9'; known are resnet50"),
@@ -223,7 +227,7 @@ def test_with_replacement_few_labels_fill_a_support():
 
 
 def test_a_larger_evaluation_image_lets_crops_be_larger():
-  assert _create(views__large_size=9, views__eval_resize=9).total_steps == 20
+  assert _create(views__large__size=9, views__eval_resize=9).total_steps == 20
 
 
 @pytest.mark.parametrize("section", sorted(set(config_lib.base()) - {"seed"}))

@@ -48,7 +48,7 @@ def experiment(*, test=4, validation=0, labelled=2, in_memory=True, embed=None):
     test=part(test, 2) if test else None,
     unlabelled=None,
     in_memory=in_memory,
-    eval_views=None,
+    eval_view=None,
     resize=lambda images: images,
     make_pipeline=lambda **_: None,
     train_images=None,

@@ -5,7 +5,6 @@ import types
 import numpy as np
 import pytest
 
-from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax.data import dataset as dataset_lib
 from paws_jax.data import load_dataset
@@ -77,7 +76,7 @@ def test_accuracy_is_over_the_images_that_can_be_read(readable, expected):
 def test_data_in_memory_know_what_they_hide(per_class):
   section = config_lib.base().data
   section.labels_per_class = per_class
-  views = augment.ViewsConfig(**tiny_recipe.get_config().views)
+  views = config_lib.build_views(tiny_recipe.get_config().views)
   dataset = load_dataset.load(config_lib.Data(**section), views)
   if not per_class:
     assert dataset.hidden is None

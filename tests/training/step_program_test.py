@@ -27,8 +27,8 @@ _NUM_DEVICES = 4
 # Supports with large crops, and small crops.
 _PASSES = 2
 _SMALL = {
-  "views.large_size": 64,
-  "views.small_size": 32,
+  "views.large.size": 64,
+  "views.small.size": 32,
   "data.canvas_size": 64,
   "train.batch_size": 8,
   # 18 supports, which four devices do not divide: they are padded to 20.

@@ -13,7 +13,6 @@ import optax
 import pytest
 from flax import linen as nn
 
-from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax import methods
@@ -31,21 +30,19 @@ from paws_jax.training import step as step_lib
 from paws_jax.training import views as views_lib
 
 BASE = config_lib.base()
-VIEWS = augment.ViewsConfig(
-  **dict(BASE.views)
-  | {
-    "large_size": 8,
-    "large_scale": (0.5, 1.0),
-    "num_small": 1,
-    "small_size": 6,
-    "small_scale": (0.3, 0.6),
-    "flip_probability": 0.0,
-    "jitter_probability": 0.0,
-    "grey_probability": 0.0,
-    "blur_probability": 0.0,
-    "mean": (0.5,),
-    "std": (0.25,),
-  }
+PLAIN = {
+  "flip_probability": 0.0,
+  "jitter_probability": 0.0,
+  "grey_probability": 0.0,
+  "blur_probability": 0.0,
+}
+VIEWS = config_lib.Views(
+  mean=(0.5,),
+  std=(0.25,),
+  specs={
+    "large": config_lib.ViewSpec(count=2, size=8, scale=(0.5, 1.0), **PLAIN),
+    "small": config_lib.ViewSpec(count=1, size=6, scale=(0.3, 0.6), **PLAIN),
+  },
 )
 # PAWS with me-max, temperatures 0.1 and 0.25.
 # What is only watched has tests of its own, and a gather of its own size.
@@ -241,7 +238,7 @@ def make_setup(
       method=method,
       optimizer=optimizer,
       schedule=schedule,
-      views=method.views(VIEWS),
+      views=views_lib.step_views(method, VIEWS),
       num_support_views=1,
       seed=7,
       mesh=mesh,
@@ -308,7 +305,7 @@ def _plain_steps(num_steps, *, dtype):
       pipeline.batch(inputs, step),
       seed=7,
       step=step,
-      config=VIEWS,
+      views=views_lib.step_views(method, VIEWS),
       num_support_views=1,
     )
 

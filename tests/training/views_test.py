@@ -8,25 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax.training import views
 
-CONFIG = augment.ViewsConfig(
-  **dict(config_lib.base().views)
-  | {
-    "large_size": 8,
-    "large_scale": (0.3, 1.0),
-    "num_small": 1,
-    "small_size": 6,
-    "flip_probability": 0.0,
-    "jitter_probability": 0.0,
-    "grey_probability": 0.0,
-    "blur_probability": 0.0,
-    "mean": (0.5,),
-    "std": (0.25,),
-  }
+PLAIN = config_lib.ViewSpec(
+  size=8,
+  scale=(0.3, 1.0),
+  flip_probability=0.0,
+  jitter_probability=0.0,
+  grey_probability=0.0,
+  blur_probability=0.0,
+)
+LARGE = dataclasses.replace(PLAIN, count=2)
+SMALL = dataclasses.replace(PLAIN, count=1, size=6, scale=(0.05, 0.14))
+VIEWS = views.StepViews(
+  crops={"large": LARGE, "small": SMALL},
+  support=LARGE,
+  mean=(0.5,),
+  std=(0.25,),
 )
 NUM_SUPPORT_VIEWS = 2
 
@@ -53,19 +53,18 @@ def _batch(unlabelled, support, slots):
 
 
 _make_views = functools.partial(
-  jax.jit(views.make_views, static_argnames=("config", "num_support_views")),
-  config=CONFIG,
+  jax.jit(views.make_views, static_argnames=("views", "num_support_views")),
   num_support_views=NUM_SUPPORT_VIEWS,
 )
 
 
 @functools.cache
-def _views(unlabelled, support, slots, *, seed=0, step=0):
+def _views(unlabelled, support, slots, *, seed=0, step=0, views=VIEWS):
   batch = _batch(unlabelled, support, slots)
   # The same values in a third of the time to compile.
   jax.config.update("jax_disable_most_optimizations", True)
   try:
-    return jax.device_get(_make_views(batch, seed=seed, step=step))
+    return jax.device_get(_make_views(batch, seed=seed, step=step, views=views))
   finally:
     jax.config.update("jax_disable_most_optimizations", False)
 
@@ -146,10 +145,11 @@ def test_seed_and_step_change_every_crop(change):
     assert np.all(changed > 0.1)
 
 
-def _shapes(batch, config):
+def _shapes(batch, **changes):
+  step_views = dataclasses.replace(VIEWS, **changes)
   return jax.eval_shape(
     lambda batch: views.make_views(
-      batch, seed=0, step=0, config=config, num_support_views=1
+      batch, seed=0, step=0, views=step_views, num_support_views=1
     ),
     batch,
   )
@@ -157,7 +157,7 @@ def _shapes(batch, config):
 
 def test_no_small_crops_are_none():
   batch = _batch((3, 9, 4), (7, 7, 2), (0, 1, 0))
-  shapes = _shapes(batch, dataclasses.replace(CONFIG, num_small=0))
+  shapes = _shapes(batch, crops={"large": LARGE})
   assert "small" not in shapes.crops
   assert shapes.crops["large"].shape == (3, 2, 8, 8, 1)
   assert shapes.support.shape == (3, 1, 8, 8, 1)
@@ -165,8 +165,7 @@ def test_no_small_crops_are_none():
 
 def test_without_unlabelled_images_only_supports_are_cut():
   batch = _batch((3, 9, 4), (7, 7, 2), (0, 1, 0))._replace(unlabelled=None)
-  config = dataclasses.replace(CONFIG, num_large=0, num_small=0)
-  shapes = _shapes(batch, config)
+  shapes = _shapes(batch, crops={})
   assert shapes.crops == {}
   assert shapes.ids is None
   assert shapes.support.shape == (3, 1, 8, 8, 1)
@@ -175,7 +174,7 @@ def test_without_unlabelled_images_only_supports_are_cut():
 def test_without_labelled_images_only_crops_are_cut():
   whole = _batch((3, 9, 4), (7, 7, 2), (0, 1, 0))
   batch = data.HostBatch(whole.unlabelled, *[None] * 5)
-  shapes = _shapes(batch, CONFIG)
+  shapes = _shapes(batch)
   assert sorted(shapes.crops) == ["large", "small"]
   assert shapes.ids.shape == (3,)
   assert shapes[2:] == (None,) * 5
@@ -183,5 +182,32 @@ def test_without_labelled_images_only_crops_are_cut():
 
 def test_more_large_crops_than_two_are_cut():
   batch = _batch((3, 9, 4), (7, 7, 2), (0, 1, 0))
-  shapes = _shapes(batch, dataclasses.replace(CONFIG, num_large=3))
+  three = dataclasses.replace(LARGE, count=3)
+  shapes = _shapes(batch, crops={"large": three})
   assert shapes.crops["large"].shape == (3, 3, 8, 8, 1)
+
+
+def test_views_are_numbered_through_the_names_in_order():
+  # The crops of a second name go on where those of the first end.
+  images = ((3, 9, 4), (7, 7, 2), (0, 1, 0))
+  together = _views(*images, views=_with_crops(three=3)).crops["three"]
+  apart = _views(*images, views=_with_crops(weak=1, strong=2)).crops
+  np.testing.assert_array_equal(apart["weak"], together[:, :1])
+  np.testing.assert_array_equal(apart["strong"], together[:, 1:])
+
+
+def _with_crops(**counts):
+  crops = {
+    name: dataclasses.replace(PLAIN, count=count)
+    for name, count in counts.items()
+  }
+  return dataclasses.replace(VIEWS, crops=crops)
+
+
+def test_each_name_has_its_own_augmentation():
+  crops = {"weak": PLAIN, "strong": dataclasses.replace(PLAIN, size=5)}
+  batch = _batch((3, 9, 4), (7, 7, 2), (0, 1, 0))
+  shapes = _shapes(batch, crops=crops, support=SMALL)
+  assert shapes.crops["weak"].shape == (3, 1, 8, 8, 1)
+  assert shapes.crops["strong"].shape == (3, 1, 5, 5, 1)
+  assert shapes.support.shape == (3, 1, 6, 6, 1)

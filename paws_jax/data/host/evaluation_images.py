@@ -67,7 +67,7 @@ class EvaluationImages:
     if not 0 < size <= resize:
       raise errors.InputError(
         f"views.eval_resize is {resize} but the crop has {size} pixels: set "
-        "views.eval_resize to at least views.large_size."
+        f"views.eval_resize to at least {size}."
       )
     self._images = image_reader.ImageReader(
       reader,

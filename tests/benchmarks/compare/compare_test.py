@@ -20,7 +20,7 @@ _TINY = (
   "--config.model.output_dim=8",
   "--config.train.batch_size=256",
   "--config.support.images_per_class=2",
-  "--config.views.large_size=8",
+  "--config.views.large.size=8",
   "--config.views.rotation_degrees=0.0",
   "--config.views.eval_resize=8",
   "--seeds=3",
@@ -138,7 +138,7 @@ _REFUSED = {
   "output=OTHER": "holds cells whose views is 7, but now it is",
   "config.model.init_from=x": "model.init_from is 'x': methods are compared",
   "config.data.pipeline=host": "data.pipeline is 'host': the comparison needs",
-  "config.views.num_small=1": "views.num_small is 1",
+  "config.views.small.count=1": "views.small.count is 1",
 }
 _DRIVER = """
 import sys

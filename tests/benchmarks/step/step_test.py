@@ -18,9 +18,9 @@ _TINY = (
   "--config.model.output_dim=8",
   "--config.train.batch_size=8",
   "--config.support.images_per_class=2",
-  "--config.views.large_size=12",
-  "--config.views.num_small=1",
-  "--config.views.small_size=8",
+  "--config.views.large.size=12",
+  "--config.views.small.count=1",
+  "--config.views.small.size=8",
   "--config.views.rotation_degrees=0.0",
   "--windows=1",
   "--steps=1",
@@ -134,7 +134,7 @@ def test_a_slice_with_other_fields_on_random_images():
   [
     "optim.name=lars",
     "optim.name=sgd",
-    "views.num_small=0",
+    "views.small.count=0",
     "model.name=wide_resnet10",
     "model.name=resnet_tiny",
     "model.prediction_head=True",
@@ -158,8 +158,8 @@ def test_the_peer_has_the_same_losses_on_a_slice(name):
     "--config.model.name=resnet_tiny",
     "--config.support.classes_per_step=4",
     # Of smaller ones the last maps are a pixel.
-    "--config.views.large_size=64",
-    "--config.views.small_size=48",
+    "--config.views.large.size=64",
+    "--config.views.small.size=48",
     # What would show rounding: a difference of two numbers, cosines ten-fold,
     # and a large learning rate.
     "--config.method.me_max=False",

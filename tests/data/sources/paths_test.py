@@ -155,7 +155,7 @@ def test_lists_of_labels_are_in_the_current_directory(where, photos):
 
   def load():
     return load_dataset.load(
-      config_lib.Data(**section), load_dataset.augment.ViewsConfig(**views)
+      config_lib.Data(**section), config_lib.build_views(views)
     )
 
   if where == "current":
