@@ -26,6 +26,7 @@ import numpy as np
 
 from paws_jax import config as config_lib
 from paws_jax import models
+from paws_jax.config.methods import supervised
 from paws_jax.data import dataset as dataset_lib
 from paws_jax.data import labelled_pipeline
 from paws_jax.evaluation import embed
@@ -244,7 +245,9 @@ def _recipe(
   """The recipe of a fine-tuning run: what all protocols share, and the rest."""
   recipe = config.copy_and_resolve_references()
   section = recipe.finetune
-  recipe.method = config_lib.method_section("supervised", recipe.method)
+  recipe.method = config_lib.method_section(
+    supervised.Config.name, recipe.method
+  )
   # Only labelled images are cut.
   recipe.views[config_lib.support_name(recipe.views)].update(
     scale=section.crop_scale,

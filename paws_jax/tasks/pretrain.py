@@ -15,6 +15,7 @@ import ml_collections
 from etils import epath
 
 from paws_jax import config as config_lib
+from paws_jax.config import methods as config_methods
 from paws_jax.distributed import agree
 from paws_jax.evaluation import result_rows
 from paws_jax.monitoring import reference_curves
@@ -163,7 +164,8 @@ def _finished_row(
 def table(row: Mapping[str, Any]) -> str:
   """The accuracies of a run for a reader, out of its result row."""
   labels, count = row["num_labels"], row["num_test"]
-  name = "PAWS-NN" if row["method"] == "paws" else f"{row['method']}, soft NN"
+  kind = config_methods.config_class(row["method"])
+  name = kind.soft_nn_title or f"{row['method']}, soft NN"
   images = f"{count} test images" if count else "no test images"
   lines = (
     (name, "", count),

@@ -17,9 +17,12 @@ class Method(fields.Section):
   Attributes:
     in_domain_temperature: temperature of the probability that an image is of a
       known class; None for a method to which every image is.
+    soft_nn_title: what tables call the vote of labelled images; None: the name
+      of the method, and "soft NN".
   """
 
   in_domain_temperature: ClassVar[float | None] = None
+  soft_nn_title: ClassVar[str | None] = None
 
   # One of config.methods.METHODS (docs/methods.md says which when).
   name: str

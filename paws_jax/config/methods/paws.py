@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from paws_jax import errors
 from paws_jax.config import fields
@@ -16,6 +17,8 @@ _PRIOR_TOLERANCE = 1e-4
 @dataclasses.dataclass(frozen=True)
 class Config(base.Method):
   """Fields of PAWS (2021)."""
+
+  soft_nn_title: ClassVar[str | None] = "PAWS-NN"
 
   name: str = fields.field("paws")
   sharpen_temperature: float = fields.field(0.25, fields.POSITIVE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from paws_jax.config import fields
 from paws_jax.config.methods import paws
@@ -11,6 +12,8 @@ from paws_jax.config.methods import paws
 @dataclasses.dataclass(frozen=True)
 class Config(paws.Config):
   """Fields of RoPAWS (2023), those of PAWS among them."""
+
+  soft_nn_title: ClassVar[str | None] = None
 
   name: str = fields.field("ropaws")
   # Weight of all supports together in the density, over that of all unlabelled
