@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from paws_jax import errors
+
 
 def ema(
   average: Any, new: Any, *, momentum: jax.Array | float, finite: jax.Array
@@ -75,11 +77,11 @@ def enqueue(
     The queue, and the position after the last row.
 
   Raises:
-    ValueError: when there are more rows than places.
+    errors.InputError: when there are more rows than places.
   """
   size, count = num_rows or queue.shape[0], rows.shape[0]
   if count > size:
-    raise ValueError(
+    raise errors.InputError(
       f"{count} rows do not fit into a queue of {size}: make the queue at "
       "least as long as the batch."
     )

@@ -191,7 +191,8 @@ def _embedder(trained: restore.TrainedRun) -> Any:
   def embed(part: str) -> protocols.EmbeddedImages:
     labels = getattr(dataset, part).labels
     print(f"embedding {len(labels)} {part} images ...")
-    rows = measure.embed(every_layer, trained, part)
+    variables = {"params": trained.params, "batch_stats": trained.batch_stats}
+    rows = measure.embed(every_layer, variables, part, step=trained.step)
     trunk, h, *z = np.split(
       rows, [-heads * width, *([-width] if heads == 2 else [])], axis=1
     )

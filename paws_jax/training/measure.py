@@ -17,7 +17,6 @@ from paws_jax.evaluation import soft_nn as soft_nn_lib
 from paws_jax.monitoring import reference_curves
 from paws_jax.plots import training_figure
 from paws_jax.training import experiment as experiment_lib
-from paws_jax.training import state as state_lib
 
 TASK = "pretrain"
 
@@ -33,9 +32,19 @@ class Spent:
 
 
 def embed(
-  experiment: experiment_lib.Experiment, state: state_lib.TrainState, part: str
+  experiment: experiment_lib.Experiment,
+  variables: Mapping[str, Any],
+  part: str,
+  *,
+  step: int,
 ) -> np.ndarray:
   """Embeds the images of "labelled", "validation" or "test".
+
+  Args:
+    experiment: its data and embedder.
+    variables: {"params", "batch_stats"} of the encoder.
+    part: the name of the images.
+    step: steps that the encoder has been trained for, for messages.
 
   Returns:
     [n, D] float32; n is 0 where the data set has no such part.
@@ -46,7 +55,6 @@ def embed(
   images = getattr(experiment.dataset, part)
   if images is None:
     return np.zeros((0, 1), np.float32)
-  variables = experiment.trainer.method.encoder_variables(state)
   rows = experiment.embed(
     variables["params"], variables["batch_stats"], images.images
   )
@@ -57,7 +65,7 @@ def embed(
   if bad:
     raise errors.NonFiniteError(
       f"the embeddings of {bad} of {len(rows)} {part} images are not finite "
-      f"at step {int(state.step)}: lower optim.peak_lr or lengthen "
+      f"at step {step}: lower optim.peak_lr or lengthen "
       "optim.warmup_epochs."
     )
   return rows

@@ -386,9 +386,13 @@ class TrainingRun:
     if self._embedded[0] != step:
       self._embedded = (step, {})
     known = self._embedded[1]
+    method = self._experiment.trainer.method
+    variables = method.encoder_variables(state)
     for part in parts:
       if part not in known:
-        known[part] = measure.embed(self._experiment, state, part)
+        known[part] = measure.embed(
+          self._experiment, variables, part, step=step
+        )
     return [known[part] for part in parts]
 
 

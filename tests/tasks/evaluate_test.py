@@ -359,8 +359,10 @@ def test_a_run_is_evaluated_by_its_newest_checkpoint(run, capsys):
   assert list(rows) == TITLES
   # As pre-training would have measured it.
   experiment = before.experiment
+  variables = {"params": state.params, "batch_stats": state.batch_stats}
   queries, supports = (
-    measure.embed(experiment, state, part) for part in ("test", "labelled")
+    measure.embed(experiment, variables, part, step=4)
+    for part in ("test", "labelled")
   )
   accuracy = measure.soft_nn(experiment, "test", queries, supports)
   assert rows["soft NN"]["top1"] == accuracy["top1"]

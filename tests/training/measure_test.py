@@ -10,7 +10,6 @@ from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.data import dataset as dataset_lib
 from paws_jax.data.labels import split
-from paws_jax.methods import base
 from paws_jax.tasks import pretrain
 from paws_jax.training import measure as measure_lib
 
@@ -59,20 +58,19 @@ def experiment(*, test=4, validation=0, labelled=2, in_memory=True, embed=None):
     total_steps=7,
     embed=embed or pixels,
     trainer=types.SimpleNamespace(
-      method=types.SimpleNamespace(
-        shown_losses=("cross_entropy",),
-        encoder_variables=base.Method().encoder_variables,
-      )
+      method=types.SimpleNamespace(shown_losses=("cross_entropy",))
     ),
   )
 
 
-STATE = types.SimpleNamespace(params=None, batch_stats=None, step=7)
+VARIABLES = {"params": None, "batch_stats": None}
 
 
 def embeddings(built):
   parts = ("labelled", "validation", "test")
-  return {name: measure_lib.embed(built, STATE, name) for name in parts}
+  return {
+    name: measure_lib.embed(built, VARIABLES, name, step=7) for name in parts
+  }
 
 
 def measure(built):
@@ -140,7 +138,7 @@ def test_embeddings_that_are_not_finite_are_refused():
   with pytest.raises(
     errors.NonFiniteError, match="embeddings of 2 of 12 test images are not"
   ):
-    measure_lib.embed(experiment(embed=embed), STATE, "test")
+    measure_lib.embed(experiment(embed=embed), VARIABLES, "test", step=7)
 
 
 @pytest.mark.parametrize("test", [0, 4])
