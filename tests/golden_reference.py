@@ -9,6 +9,7 @@ import json
 import pathlib
 import zlib
 
+import jax.numpy as jnp
 import numpy as np
 
 DIRECTORY = pathlib.Path(__file__).parent / "golden"
@@ -23,6 +24,35 @@ def load(name):
   with np.load(DIRECTORY / f"{name}.npz") as file:
     arrays = dict(file)
   return arrays, json.loads(str(arrays.pop("config")))
+
+
+def names(pattern):
+  """Names of the files golden/<pattern>.npz, of which there must be one."""
+  files = sorted(DIRECTORY.glob(pattern + ".npz"))
+  assert files, pattern
+  return [file.stem for file in files]
+
+
+def cast(arrays, keys, x64):
+  """Arrays by key, in float64 or float32."""
+  dtype = jnp.float64 if x64 else jnp.float32
+  return [jnp.asarray(arrays[key], dtype) for key in keys]
+
+
+def assert_near(actual, arrays, *, x64):
+  """Compares to `*_f64` where finite; elsewhere asks for finite numbers."""
+  for key, value in actual.items():
+    value = np.asarray(value)
+    assert value.dtype == (np.float64 if x64 else np.float32), key
+    assert np.isfinite(value).all(), key
+    expected = arrays[f"{key}_f64"]
+    if not np.isfinite(expected).all():
+      continue
+    largest = np.abs(expected).max()
+    atol = 1e-8 * largest if x64 else 5e-5 * largest + 1e-6
+    np.testing.assert_allclose(
+      value, expected, rtol=0, atol=atol, err_msg=key, strict=False
+    )
 
 
 def hash_u(name, n):

@@ -1,4 +1,4 @@
-"""Losses: golden numbers of the public code, properties, refusals.
+"""The loss of PAWS: golden numbers of the public code, properties, refusals.
 
 The golden numbers may change only if tests/golden is made anew.
 """
@@ -31,33 +31,6 @@ PAWS_INPUTS = (
 X64 = pytest.mark.parametrize("x64", [True, False], ids=["x64", "float32"])
 
 
-def _names(pattern):
-  files = sorted(golden_reference.DIRECTORY.glob(pattern + ".npz"))
-  assert files, pattern
-  return [file.stem for file in files]
-
-
-def _assert_golden(actual, arrays, *, x64):
-  """Compares to `*_f64` where finite; elsewhere asks for finite numbers."""
-  for key, value in actual.items():
-    value = np.asarray(value)
-    assert value.dtype == (np.float64 if x64 else np.float32), key
-    assert np.isfinite(value).all(), key
-    expected = arrays[f"{key}_f64"]
-    if not np.isfinite(expected).all():
-      continue
-    largest = np.abs(expected).max()
-    atol = 1e-8 * largest if x64 else 5e-5 * largest + 1e-6
-    np.testing.assert_allclose(
-      value, expected, rtol=0, atol=atol, err_msg=key, strict=False
-    )
-
-
-def _cast(arrays, keys, x64):
-  dtype = jnp.float64 if x64 else jnp.float32
-  return [jnp.asarray(arrays[key], dtype) for key in keys]
-
-
 # --- PAWS, one process -------------------------------------------------------
 
 
@@ -88,12 +61,12 @@ def _paws(*inputs, settings):
 
 
 @X64
-@pytest.mark.parametrize("name", _names("paws_loss_*"))
+@pytest.mark.parametrize("name", golden_reference.names("paws_loss_*"))
 def test_paws_loss_and_gradients_equal_the_reference(name, x64):
   arrays, config = golden_reference.load(name)
   with jax.enable_x64(x64):
     result = _paws(
-      *_cast(arrays, PAWS_INPUTS, x64),
+      *golden_reference.cast(arrays, PAWS_INPUTS, x64),
       settings=(
         ("num_small_crops", config["multicrop"]),
         ("temperature", config["tau"]),
@@ -105,10 +78,10 @@ def test_paws_loss_and_gradients_equal_the_reference(name, x64):
     # Probabilities that float32 does not hold.
     assert all(np.isfinite(value).all() for value in result.values())
   else:
-    _assert_golden(result, arrays, x64=x64)
+    golden_reference.assert_near(result, arrays, x64=x64)
 
 
-# --- PAWS and SuNCEt, four devices -------------------------------------------
+# --- PAWS, four devices ------------------------------------------------------
 
 
 def _four_devices(group_size=0):
@@ -157,7 +130,7 @@ def _sharded_paws(mesh, config):
 
 
 @X64
-@pytest.mark.parametrize("name", _names("dist_paws_w4_*"))
+@pytest.mark.parametrize("name", golden_reference.names("dist_paws_w4_*"))
 def test_paws_on_four_devices_is_the_mean_of_the_references_ranks(name, x64):
   arrays, config = golden_reference.load(name)
   x, labels = arrays["x"], arrays["labels"]
@@ -191,104 +164,9 @@ def test_paws_on_four_devices_is_the_mean_of_the_references_ranks(name, x64):
     "world_mean_rloss": rloss,
     "world_mean_grad_z": grads[1],
   } | {f"ddp_grad.{n}": grad for n, grad in grads[0].items()}
-  _assert_golden(result, arrays, x64=x64)
+  golden_reference.assert_near(result, arrays, x64=x64)
   # The regulariser is that of all ranks' anchors, not a mean of four.
   assert np.ptp(arrays["rloss_f64"]) < 1e-12
-
-
-@functools.partial(jax.jit, static_argnames="temperature")
-def _suncet(z, labels, *, temperature):
-  loss = functools.partial(losses.suncet_loss, temperature=temperature)
-  return jax.value_and_grad(loss)(z, labels)
-
-
-@X64
-@pytest.mark.parametrize("name", _names("suncet_loss_*"))
-def test_suncet_loss_and_gradient_equal_the_reference(name, x64):
-  arrays, config = golden_reference.load(name)
-  with jax.enable_x64(x64):
-    loss, grad = _suncet(
-      *_cast(arrays, ("z", "labels"), x64), temperature=config["temperature"]
-    )
-  _assert_golden({"loss": loss, "grad_z": grad}, arrays, x64=x64)
-
-
-def _sharded_suncet(mesh, temperature):
-  return mesh_lib.shard_map(
-    functools.partial(
-      losses.suncet_loss, temperature=temperature, axis_name=mesh_lib.AXES
-    ),
-    mesh,
-    in_specs=(mesh_lib.BATCH, mesh_lib.BATCH),
-    out_specs=P(),
-  )
-
-
-@X64
-@pytest.mark.parametrize("name", _names("dist_suncet_w4_*"))
-def test_suncet_on_four_devices_is_the_mean_of_the_references_ranks(name, x64):
-  arrays, config = golden_reference.load(name)
-  loss = _sharded_suncet(_four_devices(group_size=2), config["tau"])
-  with jax.enable_x64(x64):
-    z, labels = _cast(arrays, ("z", "labels"), x64)
-    value, grad = jax.jit(jax.value_and_grad(loss))(
-      z.reshape(-1, z.shape[-1]), labels
-    )
-  _assert_golden(
-    {"world_mean_loss": value, "world_mean_grad_z": grad.reshape(z.shape)},
-    arrays,
-    x64=x64,
-  )
-
-
-def test_suncet_of_bfloat16_embeddings_is_the_same_on_four_devices():
-  key = jax.random.key(0)
-  z = jax.random.normal(key, (8, 6), jnp.bfloat16)
-  rows = losses.label_rows(jnp.arange(8) % 4, jnp.arange(4), smoothing=0.1)
-  expected = losses.suncet_loss(z, rows, temperature=0.5)
-  loss = jax.jit(_sharded_suncet(_four_devices(), 0.5))(z, rows)
-  assert loss.dtype == expected.dtype == jnp.float32
-  np.testing.assert_allclose(loss, expected, rtol=1e-6)
-
-
-# --- Label rows --------------------------------------------------------------
-
-
-def test_label_rows_equal_the_references_matrices():
-  matrices, cases = golden_reference.load("labels_matrix")
-  covered = 0
-  for key, case in cases.items():
-    ranks = case["world_size"]
-    if ranks > 1 and not case["unique_classes"]:
-      # The reference then has columns that no label names, and rows that do
-      # not sum to 1. Ours have a column per class of the step.
-      continue
-    per_rank = np.tile(np.arange(case["num_classes"]), case["s_batch_size"])
-    first = np.arange(ranks)[:, None] * case["num_classes"]
-    # Class ids need not be column numbers.
-    labels = jnp.asarray((first + per_rank[None]).ravel() + 100)
-    rows = losses.label_rows(
-      labels,
-      jnp.arange(ranks * case["num_classes"]) + 100,
-      smoothing=case["smoothing"],
-    )
-    np.testing.assert_allclose(rows, matrices[key], atol=1e-7, err_msg=key)
-    covered += 1
-  assert covered == 12
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
-def test_smoothed_label_rows_sum_to_one(smoothing):
-  labels = jnp.array([7, 3, 5, 3])
-  rows = losses.label_rows(labels, jnp.array([3, 5, 7]), smoothing=smoothing)
-  np.testing.assert_allclose(rows.sum(-1), 1, rtol=1e-6)
-  np.testing.assert_array_equal(np.argmax(rows, -1), [2, 0, 1, 0])
-  np.testing.assert_allclose(rows.max(-1), 1 - smoothing + smoothing / 3)
-
-
-def test_a_label_without_a_column_names_no_class():
-  rows = losses.label_rows(jnp.array([9]), jnp.array([3, 5]), smoothing=0.1)
-  np.testing.assert_allclose(rows, [[0.05, 0.05]], rtol=1e-6)
 
 
 # --- Properties --------------------------------------------------------------
@@ -411,25 +289,6 @@ def test_high_similarity_temperature_takes_the_mean_label():
   )
   expected = np.tile(np.mean(labels, 0), (9, 1))
   np.testing.assert_allclose(probs, expected, atol=1e-5)
-
-
-def test_sharpening():
-  probs = jax.nn.softmax(_normal(0, 8, 5), axis=-1)
-  same = losses.sharpen(probs, temperature=1.0)
-  np.testing.assert_allclose(same, probs, rtol=1e-6)
-  one_hot = losses.sharpen(probs, temperature=1e-3)
-  np.testing.assert_allclose(one_hot, jnp.eye(5)[probs.argmax(-1)], atol=1e-6)
-  sharp = losses.sharpen(probs, temperature=0.25)
-  np.testing.assert_allclose(
-    sharp, np.asarray(probs) ** 4 / np.sum(probs**4, -1, keepdims=True), 1e-5
-  )
-
-
-def test_sharpening_many_small_probabilities_does_not_underflow():
-  probs = jnp.full((1, 2000), 1 / 2000)
-  # (1/2000) ** 20 is nothing in float32.
-  sharp = losses.sharpen(probs, temperature=0.05)
-  np.testing.assert_allclose(sharp, probs, rtol=1e-5)
 
 
 def test_two_large_crops_are_held_to_the_opposite_ones_prediction():
@@ -620,13 +479,6 @@ def test_columns_that_no_support_names_stay_finite():
   assert all(np.isfinite(grad).all() for grad in _gradient(problem).values())
 
 
-def test_a_zero_embedding_has_a_finite_direction():
-  zero = jnp.zeros((1, 4))
-  np.testing.assert_array_equal(losses.normalize(zero), zero)
-  grad = jax.grad(lambda x: losses.normalize(x).sum())(zero)
-  np.testing.assert_allclose(grad, 1 / losses.MIN_NORM, rtol=1e-6)
-
-
 def test_bfloat16_embeddings_are_compared_in_float32():
   x = _normal(0, 3, 8).astype(jnp.bfloat16)
   probs = losses.soft_nearest_neighbours(x, x, jnp.eye(3), temperature=0.1)
@@ -637,44 +489,7 @@ def test_bfloat16_embeddings_are_compared_in_float32():
   np.testing.assert_array_equal(probs, expected)
 
 
-def test_suncet_of_one_hot_rows_is_the_ratio_of_its_definition():
-  with jax.enable_x64(True):
-    z, classes = _normal(0, 6, 4), np.array([0, 0, 1, 1, 1, 0])
-    rows = losses.label_rows(jnp.asarray(classes), jnp.arange(2))
-    loss, _ = _suncet(z, rows, temperature=0.3)
-    unit = np.asarray(z) / np.linalg.norm(z, axis=-1, keepdims=True)
-  votes = np.exp(unit @ unit.T / 0.3) * (1 - np.eye(6))
-  same = classes[:, None] == classes[None]
-  expected = -np.log((votes * same).sum(-1) / votes.sum(-1)).mean()
-  np.testing.assert_allclose(loss, expected, rtol=1e-12)
-
-
-def test_suncet_of_a_class_with_one_image_stays_finite():
-  rows = losses.label_rows(jnp.array([0, 0, 1]), jnp.arange(2))
-  value, grad = _suncet(_normal(0, 3, 4), rows, temperature=0.1)
-  assert np.isfinite(value)
-  assert np.isfinite(grad).all()
-
-
 # --- Refusals and documentation ----------------------------------------------
-
-
-@pytest.mark.parametrize(
-  ("queries", "supports", "labels", "message"),
-  [
-    ((3,), (2, 4), (2, 2), r"two dimensions; got shapes \(3,\), \(2, 4\)"),
-    ((3, 4), (2, 4), (2,), r"two dimensions.* and \(2,\)"),
-    ((3, 5), (2, 4), (2, 2), "queries have 5 dimensions and supports 4"),
-    ((3, 4), (2, 4), (6, 2), "2 supports but 6 label rows"),
-  ],
-)
-def test_supports_that_do_not_fit_are_refused(
-  queries, supports, labels, message
-):
-  with pytest.raises(ValueError, match=message):
-    losses.soft_nearest_neighbours(
-      jnp.ones(queries), jnp.ones(supports), jnp.ones(labels), temperature=0.1
-    )
 
 
 @pytest.mark.parametrize(
@@ -693,11 +508,6 @@ def test_views_that_do_not_fit_are_refused(
   problem["target_views"] = problem["target_views"][:targets]
   with pytest.raises(ValueError, match=message):
     _loss(problem, num_small=num_small, num_large_crops=num_large)
-
-
-def test_suncet_refuses_labels_that_do_not_fit():
-  with pytest.raises(ValueError, match="3 supports but 2 label rows"):
-    losses.suncet_loss(jnp.ones((3, 4)), jnp.ones((2, 2)), temperature=0.1)
 
 
 def test_examples_of_the_documentation_hold():

@@ -1,0 +1,41 @@
+"""results.json: rows are appended, a damaged file is refused."""
+
+import json
+
+import pytest
+
+from paws_jax.runs import results
+
+
+def test_results_are_appended(tmp_path):
+  assert results.read_results(tmp_path) == []
+  results.append_result(tmp_path, {"top1": 0.5})
+  results.append_result(tmp_path, {"top1": 0.75, "interval": (0.7, 0.8)})
+  rows = json.loads((tmp_path / results.RESULTS).read_text())
+  assert rows == [{"top1": 0.5}, {"top1": 0.75, "interval": [0.7, 0.8]}]
+  assert results.read_results(tmp_path) == rows
+  assert [path.name for path in tmp_path.iterdir()] == [results.RESULTS]
+
+
+@pytest.mark.parametrize(
+  ("text", "problem"),
+  [
+    ("[1, 2", "is not JSON"),
+    ("", "is not JSON"),
+    ('{"top1": 1}', "is not a JSON list"),
+    ("[1, 2]", "is not a JSON list"),
+  ],
+)
+def test_results_that_are_no_list_are_refused(tmp_path, text, problem):
+  path = tmp_path / results.RESULTS
+  path.write_text(text)
+  with pytest.raises(ValueError, match=f"results.json {problem}"):
+    results.append_result(tmp_path, {"top1": 0.5})
+  assert path.read_text() == text
+
+
+def test_a_result_that_is_no_json_leaves_the_file(tmp_path):
+  results.append_result(tmp_path, {"top1": 0.5})
+  with pytest.raises(ValueError, match="JSON"):
+    results.append_result(tmp_path, {"top1": float("nan")})
+  assert results.read_results(tmp_path) == [{"top1": 0.5}]
