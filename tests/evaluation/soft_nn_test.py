@@ -1,18 +1,10 @@
 """Soft-NN evaluation: golden numbers, padding, leave-one-out, errors."""
 
-import functools
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
-from paws_jax import config as config_lib
-from paws_jax.evaluation import accuracy as accuracy_lib
-from paws_jax.evaluation import embed as embed_lib
 from paws_jax.evaluation import soft_nn
-from paws_jax.parallel import mesh
 from tests import golden_reference
 
 NUM_CLASSES = 4
@@ -120,51 +112,6 @@ def test_leave_one_out_equals_dropping_each_support_in_turn(batch_size):
     np.testing.assert_allclose(probs[i], expected[0], atol=1e-5)
 
 
-def test_top_k_counts_the_label_among_the_k_most_probable():
-  probs = np.array([[0.1, 0.6, 0.3], [0.5, 0.3, 0.2], [0.2, 0.3, 0.5]])
-  labels = np.array([2, 0, 0])
-  assert accuracy_lib.top_k_accuracy(probs, labels, 1) == pytest.approx(1 / 3)
-  assert accuracy_lib.top_k_accuracy(probs, labels, 2) == pytest.approx(2 / 3)
-  assert accuracy_lib.top_k_accuracy(probs, labels, 3) == 1
-
-
-def test_of_equally_probable_classes_the_lower_number_wins():
-  probs = np.full((4, 4), 0.25)
-  assert accuracy_lib.top_k_accuracy(probs, np.arange(4), 1) == 0.25
-  assert accuracy_lib.top_k_accuracy(probs[:1], np.array([0]), 1) == 1
-  assert accuracy_lib.top_k_accuracy(probs[:1], np.array([1]), 1) == 0
-  assert accuracy_lib.top_k_accuracy(probs[:1], np.array([1]), 2) == 1
-  tie = np.array([[0.2, 0.4, 0.4]])
-  assert accuracy_lib.top_k_accuracy(tie, np.array([1]), 1) == 1
-  assert accuracy_lib.top_k_accuracy(tie, np.array([2]), 1) == 0
-
-
-def test_with_five_classes_or_fewer_every_row_is_in_the_top_five():
-  for num_classes in (2, 5):
-    labels = np.arange(num_classes)
-    probs = np.eye(num_classes)[::-1]
-    assert accuracy_lib.top_k_accuracy(probs, labels, 5) == 1
-  probs = np.arange(6.0)[None, :]
-  assert accuracy_lib.top_k_accuracy(probs, np.array([0]), 5) == 0
-
-
-@pytest.mark.parametrize(
-  ("fraction", "count", "low", "high"),
-  [
-    # Newcombe, 1998, table I, method 3: Wilson's score without correction.
-    (81 / 263, 263, 0.2553, 0.3662),
-    (15 / 148, 148, 0.0624, 0.1605),
-    (0 / 20, 20, 0.0, 0.1611),
-    (1 / 29, 29, 0.0061, 0.1718),
-    (20 / 20, 20, 0.8389, 1.0),
-  ],
-)
-def test_intervals_are_wilsons(fraction, count, low, high):
-  interval = accuracy_lib.confidence_interval(fraction, count)
-  assert interval == pytest.approx((low, high), abs=5e-5)
-  assert 0 <= interval[0] <= fraction <= interval[1] <= 1
-
-
 def _call(queries, supports, labels, **settings):
   return soft_nn.soft_nn_probabilities(
     queries,
@@ -233,88 +180,3 @@ def test_a_vote_needs_queries_and_supports():
     _call(queries[:0], supports, labels)
   with pytest.raises(ValueError, match="23 queries and 0 supports: a vote"):
     _call(queries, supports[:0], labels[:0])
-
-
-class Pixels(nn.Module):
-  """A stand-in for an encoder: h is the crop's pixels, z twice that."""
-
-  @nn.compact
-  def __call__(self, images, *, train, mask=None):
-    assert not train
-    assert mask is None
-    scale = self.param("scale", nn.initializers.ones, (1, 1))
-    shift = self.variable("batch_stats", "mean", jnp.zeros, (1, 1))
-    h = images.reshape(images.shape[0], -1)
-    return h, 2 * scale * h + shift.value
-
-
-VIEW = config_lib.EvalView(eval_resize=0, eval_size=4, mean=(0.5,), std=(0.25,))
-PARAMS = {"scale": np.float32([[3]])}
-STATS = {"batch_stats": {"mean": np.float32([[1]])}}
-
-
-@functools.cache
-def _embedder(num_devices, batch_size):
-  return embed_lib.make_embedder(
-    Pixels(),
-    view=VIEW,
-    batch_size=batch_size,
-    mesh=mesh.make_mesh(jax.devices()[:num_devices]),
-  )
-
-
-@pytest.mark.parametrize(
-  ("num_devices", "batch_size"), [(1, 7), (1, 64), (4, 6), (8, 8), (8, 3)]
-)
-def test_every_image_is_embedded_once_whatever_batch_and_devices(
-  num_devices, batch_size
-):
-  rng = np.random.default_rng(1)
-  images = rng.integers(0, 256, (19, 6, 6, 1), np.uint8)
-
-  z = _embedder(num_devices, batch_size)(PARAMS, STATS, images)
-  assert isinstance(z, np.ndarray)
-  assert z.dtype == np.float32
-  # The centre 4 x 4, normalised; z and not h, with the running statistics.
-  crops = (images[:, 1:5, 1:5] / 255 - 0.5) / 0.25
-  expected = 6 * crops.reshape(19, 16) + 1
-  np.testing.assert_allclose(z, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_no_more_than_two_results_are_on_the_device_at_once():
-  waiting = []
-
-  def resize(images):
-    # Asked for before each batch.
-    results = [a for a in jax.live_arrays() if a.shape == (3, 16)]
-    waiting.append(len(results))
-    return images
-
-  embed = embed_lib.make_embedder(
-    Pixels(),
-    view=VIEW,
-    batch_size=3,
-    mesh=mesh.make_mesh(jax.devices()[:1]),
-    resize=resize,
-  )
-  assert len(embed(PARAMS, STATS, np.zeros((19, 6, 6, 1), np.uint8))) == 19
-  assert waiting == [0, 1, 1, 1, 1, 1, 1]
-
-
-def test_other_layers_can_be_asked_for():
-  rng = np.random.default_rng(1)
-  images = rng.integers(0, 256, (5, 4, 4, 1), np.uint8)
-  embed = embed_lib.make_embedder(
-    Pixels(),
-    view=VIEW,
-    batch_size=4,
-    mesh=mesh.make_mesh(jax.devices()[:1]),
-    layers=lambda encoder, crops: jnp.concatenate(
-      encoder(crops, train=False), axis=1
-    ),
-  )
-  h = (images.reshape(5, 16) / 255 - 0.5) / 0.25
-  expected = np.concatenate([h, 6 * h + 1], axis=1)
-  np.testing.assert_allclose(
-    embed(PARAMS, STATS, images), expected, rtol=1e-5, atol=1e-5
-  )
