@@ -50,6 +50,8 @@ def test_main_says_it_for_tasks_without_advice_of_their_own(
   def fail(*unused, **options):
     raise jax.errors.JaxRuntimeError(FULL)
 
+  # Made first: a recipe imports the section of its method.
+  config = tiny_recipe.get_config() if with_config else None
   module = types.SimpleNamespace(
     prepare=fail if where == "prepare" else lambda *unused, **options: None,
     run=fail,
@@ -59,7 +61,6 @@ def test_main_says_it_for_tasks_without_advice_of_their_own(
   for name, value in (("TASK", task), ("CACHE", None)):
     flag = types.SimpleNamespace(value=value)
     monkeypatch.setattr(flags, name, flag)
-  config = tiny_recipe.get_config() if with_config else None
   assert dispatch._execute(config, "") == 1
   error = capsys.readouterr().err
   assert error.startswith("error: the devices' memory does not suffice. Lower ")
