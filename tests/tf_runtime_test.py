@@ -8,7 +8,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-DATA = ROOT / "paws_jax" / "data"
+PACKAGE = ROOT / "paws_jax"
 
 # Loads a data set of TFDS as far as its builder, and tells what TensorFlow and
 # TFDS find in the environment when they are imported.
@@ -50,8 +50,8 @@ def _imports_at_run_time(tree):
 
 def test_one_module_imports_it():
   importing = {
-    path.name
-    for path in DATA.glob("*.py")
+    path.relative_to(PACKAGE).as_posix()
+    for path in PACKAGE.rglob("*.py")
     for name in _imports_at_run_time(ast.parse(path.read_text("utf-8")))
     if name.split(".")[0] == "tensorflow"
   }
