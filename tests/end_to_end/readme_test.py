@@ -1,10 +1,9 @@
-"""Every command of README.md runs as it stands, and every page is true.
+"""Every command of README.md runs as it stands, and so does its Python code.
 
-Commands run in a directory of their own with the recipes beside them, where
-`python` is that of the tests.
+Commands run in a directory of their own that has the recipes, and `python` is
+that of the tests.
 """
 
-import collections
 import os
 import pathlib
 import re
@@ -14,26 +13,21 @@ import sys
 
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 
-from paws_jax import config as config_lib
-from paws_jax.cli import config_flag
-from paws_jax.cli import flags as flags_lib
-from tests import golden_run
-from tests import processes
+from paws_jax.runs import results
 from tests import random_classifier
-from tests import small_runs
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 _BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+_QUICKSTART = ".venv/bin/python -m paws_jax.main --config=configs/quickstart.py"
 
-# Commands that are not run, and why. Their flags and recipe are checked.
+# Commands that are not run, and why.
 NOT_RUN = {
-  "make quickstart": "installs from the network; its command is run below",
-  "make test": "is what runs this test",
-  "python3 -m venv .venv": "the tests have an environment",
+  "make quickstart": "installs from the network; what it trains with is run",
+  "make test": "runs this test",
+  "python3 -m venv .venv": "the environment of the tests takes its place",
   '.venv/bin/python -m pip install -e ".[dev]"': "installs from the network",
   ".venv/bin/python -m pytest -n auto --dist loadfile": "runs this test",
   "python -m paws_jax.main --config=configs/fashion_mnist.py:40 "
@@ -41,21 +35,182 @@ NOT_RUN = {
     "needs the files of Fashion-MNIST, and hours on a CPU"
   ),
 }
-# How long a command may take on a busy machine, in seconds.
-_SECONDS = 900
+# What each command leaves, or prints.
+LEAVES = {
+  _QUICKSTART: "runs/quickstart/training.png",
+  "--task=doctor": "runs/photos/views.png",
+  "--workdir=runs/photos": "runs/photos/classifier/classifier.json",
+  "--task=evaluate": "runs/quickstart/evaluation/confusion.csv",
+  "--task=finetune": "runs/quickstart/finetuned/classifier.json",
+  "--images=photos": "runs/quickstart/predictions.csv",
+  "--task=report": "runs/quickstart/report.html",
+  "--targets=stablehlo,torch": "runs/quickstart/export/stablehlo/model.jax",
+}
+PRINTS = {
+  "--machine=h200:8": "h200:8",
+  "--task=devices": "devices",
+}
 
 
 def _commands():
-  """All commands, in order, each on one line without its comment."""
-  shell = [text for language, text in _BLOCKS if not language]
-  lines = "".join(shell).replace("\\\n", " ").splitlines()
-  commands = [re.sub(r"\s+", " ", line.split(" #")[0]).strip() for line in lines]
-  return [c for c in commands if re.match(r"(make|\S*python3?) ", c)]
+  """All commands, in order, each on one line and without its comment."""
+  text = "".join(text for language, text in _BLOCKS if not language)
+  lines = [
+    " ".join(re.sub(r" #.*", "", line).split())
+    for line in text.replace("\\\n", " ").splitlines()
+  ]
+  return [line for line in lines if re.match(r"(make|\S*python3?) ", line)]
 
 
-def _main_arguments(command):
-  """The arguments of paws_jax.main; None: the command is another one."""
-  words = shlex.split(command)
-  if words[1:3] != ["-m", "paws_jax.main"]:
-    return None
-  return words[3:]
+COMMANDS = _commands()
+RUN = [command for command in COMMANDS if command not in NOT_RUN]
+
+
+def _run(command, directory):
+  environ = os.environ | {
+    "JAX_PLATFORMS": "cpu",
+    "PATH": os.pathsep.join([str(pathlib.Path(sys.executable).parent)])
+    + os.pathsep
+    + os.environ["PATH"],
+    "PYTHONPATH": str(ROOT),
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+  }
+  result = subprocess.run(
+    ["bash", "-c", command],
+    cwd=directory,
+    env=environ,
+    capture_output=True,
+    text=True,
+    timeout=1200,
+    check=False,
+  )
+  assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+  return result.stdout
+
+
+def _image(path, seed):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  pixels = np.random.default_rng(seed).integers(0, 256, (24, 20, 3), np.uint8)
+  Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+  """What a reader has: recipes, an environment, photographs."""
+  path = tmp_path_factory.mktemp("reader")
+  (path / "configs").symlink_to(ROOT / "configs")
+  (path / ".venv").symlink_to(sys.prefix)
+  places = ["labelled/a", "labelled/b", "test/a", "test/b"] * 3
+  for seed, place in enumerate(places + ["unlabelled"] * 60):
+    _image(path / "photos" / place / f"{seed}.png", seed)
+  return path
+
+
+@pytest.fixture(scope="module")
+def quickstart(directory):
+  """Runs the quickstart, as far as it has not been run; returns its output."""
+  return _run(_QUICKSTART, directory)
+
+
+def _key(command):
+  """What tells a command from the others in LEAVES and PRINTS."""
+  (key,) = [
+    key
+    for key in [*LEAVES, *PRINTS]
+    if command == key or command.endswith(f" {key}")
+  ]
+  return key
+
+
+def test_every_command_is_known():
+  assert set(NOT_RUN) <= set(COMMANDS)
+  assert len(COMMANDS) == len(RUN) + len(NOT_RUN)
+  assert {_key(command) for command in RUN} == LEAVES.keys() | PRINTS.keys()
+
+
+@pytest.mark.parametrize(
+  ("target", "command"),
+  [
+    ("quickstart", _QUICKSTART),
+    ("test", ".venv/bin/python -m pytest -n auto --dist loadfile"),
+    ("test-fast", '-m "not slow"'),
+  ],
+)
+def test_make_runs_the_commands_that_are_given_beside_it(target, command):
+  assert f"make {target}" in README
+  result = subprocess.run(
+    ["make", "-n", "-C", str(ROOT), target], capture_output=True, text=True
+  )
+  assert result.returncode == 0, result.stderr
+  assert command in result.stdout
+
+
+@pytest.mark.parametrize(
+  "command", [name for name in NOT_RUN if "paws_jax.main" in name]
+)
+def test_recipes_that_are_not_run_are_valid(command):
+  code = (
+    "import sys\n"
+    "from paws_jax import config\n"
+    "from paws_jax.cli import flags\n"
+    "assert flags.parse_flags(sys.argv) == sys.argv[:1]\n"
+    "flags.check_options()\n"
+    "config.validate(flags.recipe())\n"
+  )
+  arguments = shlex.split(command)[3:]
+  result = subprocess.run(
+    [sys.executable, "-c", code, *arguments],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_the_quickstart(quickstart, directory):
+  assert "PAWS-NN" in quickstart
+  assert (directory / LEAVES[_QUICKSTART]).is_file()
+  (row,) = results.read_results(directory / "runs" / "quickstart")
+  # Rounding differs from machine to machine; so much it does not change.
+  assert row["top1"] > 0.93
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "command",
+  [command for command in RUN if command != _QUICKSTART],
+  ids=lambda command: command[-40:].replace("/", "|"),
+)
+def test_a_command(command, directory, request):
+  if "--workdir=runs/quickstart" in command:
+    request.getfixturevalue("quickstart")
+  out = _run(command, directory)
+  key = _key(command)
+  if key in LEAVES:
+    assert (directory / LEAVES[key]).is_file()
+  else:
+    assert PRINTS[key] in out
+
+
+def test_the_python_code(tmp_path, monkeypatch, capsys):
+  (code,) = [text for language, text in _BLOCKS if language == "python"]
+  classifier = random_classifier.make()
+  classifier.save(tmp_path / "runs" / "quickstart" / "classifier")
+  for seed, name in enumerate(("a.jpg", "b.jpg", "z1.jpg", "z2.jpg")):
+    _image(tmp_path / name, seed)
+  monkeypatch.chdir(tmp_path)
+  names = {}
+  exec(code, names)
+  shown = capsys.readouterr().out
+  assert len(re.findall(f"'({'|'.join(classifier.class_names)})'", shown)) == 2
+  assert names["larger"].class_names == (*classifier.class_names, "zebra")
+
+
+def test_it_fits_on_one_screen_and_a_few_pages():
+  lines = README.splitlines()
+  assert len(lines) <= 140
+  first = README.partition("\n## ")[0]
+  assert len(first.splitlines()) <= 40
+  for part in ("make quickstart", "make test", "![", "```python", "| `paws` |"):
+    assert part in first
