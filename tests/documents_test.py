@@ -18,7 +18,13 @@ PACKAGE = ROOT / "paws_jax"
 # The change log tells of what was; it is not held to what is.
 PAGES = sorted(
   path
-  for pattern in ("*.md", "docs/*.md", "*/README.md", "benchmarks/*.md", "tests/golden/*.md")
+  for pattern in (
+    "*.md",
+    "docs/*.md",
+    "*/README.md",
+    "benchmarks/*.md",
+    "tests/golden/*.md",
+  )
   for path in ROOT.glob(pattern)
   if path.name != "CHANGELOG.md"
 )
