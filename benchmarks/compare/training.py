@@ -61,7 +61,7 @@ class Padded:
     self.batch = pipeline.batch
 
   def inputs(self, first_step: int, num_steps: int, *, busy: Any = None) -> Any:
-    """As of `in_memory.InMemory`."""
+    """As of `memory_pipeline.InMemory`."""
     inputs = self._pipeline.inputs(first_step, num_steps, busy=busy)
     return inputs._replace(index=self._index)
 

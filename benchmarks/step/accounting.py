@@ -37,7 +37,7 @@ class StepCosts:
     flops: two for each multiplication of a convolution or a matrix product,
       those with padding included (the compiler's own count leaves these out
       and reads 3 to 7 % lower), and what `train.remat` computes again.
-    traffic: bytes to and from memory as the compiler estimates; 0: not told.
+    traffic: bytes to and from memory as the compiler estimates; 0: unknown.
     peak_memory: bytes at the fullest moment, arguments included.
   """
 

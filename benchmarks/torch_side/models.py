@@ -229,7 +229,7 @@ class Encoder(nn.Module):
       self.trunk.bn1.momentum = 1 - section["final_bn_momentum"]
 
   def load(self, state: Mapping[str, np.ndarray]) -> None:
-    """Takes the weights that `interop.torch_names.to_torch` gives."""
+    """Takes the weights that `torch_names.to_torch` gives."""
     heads = ("fc.", "pred.")
     self.load_state_dict(
       {

@@ -220,7 +220,7 @@ def _distort(draws, views, *, spec, precision):
 def jitter_factors(
   draws: Sequence[jax.Array], strength: float
 ) -> dict[str, jax.Array]:
-  """Turns eight uniform draws into the arguments of `colour.jitter`.
+  """Turns eight uniform draws into the arguments of `color.jitter`.
 
   Args:
     draws: eight float [n] in [0, 1): brightness, contrast, saturation, hue, and

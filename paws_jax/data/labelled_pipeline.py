@@ -63,7 +63,7 @@ class LabelledEpochs:
     """Makes the pipeline.
 
     Args:
-      make_pipeline: of a `datasets.Dataset`.
+      make_pipeline: of a `dataset.Dataset`.
       ids: int32 [n], rows of the training set.
       labels: int32 [n], of these rows.
       num_classes: K.
@@ -101,7 +101,7 @@ class LabelledEpochs:
     *,
     busy: Callable[[], bool] | None = None,
   ) -> Any:
-    """What `batch` needs, as of `in_memory.InMemory`."""
+    """What `batch` needs, as of `memory_pipeline.InMemory`."""
     return self._pipeline.inputs(first_step, num_steps, busy=busy)
 
   def batch(self, inputs: Any, step: jax.Array) -> data.HostBatch:

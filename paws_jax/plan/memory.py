@@ -107,7 +107,7 @@ def extra_bytes(trainer: state_lib.Trainer, state: state_lib.TrainState) -> int:
 
 def _host_batches(steps_per_call: int) -> int:
   """Batches of the host pipeline that lie on the devices at once."""
-  # Those of the call that runs and, as `train.loop` keeps them until its
+  # Those of the call that runs and, as `loop.loop` keeps them until its
   # metrics are there, of the one before; of several, one is copied to be used.
   in_use = 2 * steps_per_call + (steps_per_call > 1)
   return in_use + _PREFETCHED

@@ -92,7 +92,7 @@ def _from_directory(where: str, top: str) -> ImageFiles:
     )
   if not names:
     raise errors.InputError(
-      f"{where} holds no image, and {others.total()} files of other kinds: add "
+      f"{where} holds no image, but {others.total()} other files: add "
       f"images ({', '.join(folders.SUFFIXES)}), or give another directory."
     )
   notices = (*closed, *folders.notices(others))

@@ -1,10 +1,9 @@
-"""One process's part of a training run: what the loop's hooks share."""
+"""A training run in one process, and the hooks of its loop."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import signal
 import time
 from collections.abc import Mapping
@@ -22,35 +21,37 @@ from paws_jax.distributed import lifecycle
 from paws_jax.monitoring import comparison
 from paws_jax.monitoring import monitor
 from paws_jax.monitoring import reference_curves
-from paws_jax.monitoring import rules
 from paws_jax.plots import training_figure
 from paws_jax.runs import checkpoint
-from paws_jax.runs import files
 from paws_jax.runs import metrics
 from paws_jax.runs import progress
 from paws_jax.runs import provenance
 from paws_jax.runs import results
 from paws_jax.runs import signals as signals_lib
 from paws_jax.runs import workdir as workdir_lib
+from paws_jax.training import bad_images
 from paws_jax.training import checkpoints
+from paws_jax.training import evaluator
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import failed_step
+from paws_jax.training import health
 from paws_jax.training import loop
 from paws_jax.training import measure
-from paws_jax.training import pseudo_labels
 from paws_jax.training import restore
 from paws_jax.training import save_classifier
 from paws_jax.training import state as state_lib
 from paws_jax.training import step as step_lib
 
-BAD_IMAGES = "bad_images.json"
-
 
 @dataclasses.dataclass(frozen=True)
 class PretrainInputs:
-  """A recipe, checked and built, with its directory.
+  """A checked recipe, its parts and its directory.
 
-  And curves to compare the run with, if there are any.
+  Attributes:
+    config: the recipe.
+    workdir: of the run.
+    experiment: built from the recipe.
+    reference: curves to compare the run with, if any.
   """
 
   config: ml_collections.ConfigDict
@@ -80,23 +81,26 @@ class TrainingRun:
     self._signals = signals
     self._stop_notice = lifecycle.StopNotice()
     self._compile_seconds = 0.0
-    self._num_bad_images = 0
-    # Seconds spent waiting for images, and training, when last asked.
-    self._stall_asked = (0.0, 0.0)
-    # Embeddings of the parts of the data at a step, for what comes next.
-    self._embedded: tuple[int, dict[str, np.ndarray]] = (-1, {})
+    self._bad_images = bad_images.BadImages(
+      prepared.experiment, prepared.workdir
+    )
+    self._evaluator = evaluator.Evaluator(prepared.experiment)
+    # Seconds of waiting for images, and of training, at the last `_stall`.
+    self._last_stall = (0.0, 0.0)
     self.step, self._state, meta = self._start()
     self._earlier = measure.Spent(**meta["spent"])
     self._means = metrics.StepMeans(
       self._experiment.log.every_steps, meta["pending_metrics"]
     )
-    # Made when training starts.
+    # Set when training starts.
     self._progress: progress.Progress | None = None
     self._writer: metrics.Writer | None = None
-    self._monitor = monitor.Monitor(facts(prepared))
+    self._monitor = monitor.Monitor(
+      health.facts(prepared.config, prepared.experiment)
+    )
 
   def _start(self) -> tuple[int, state_lib.TrainState, dict[str, Any]]:
-    """Restores the newest checkpoint, or makes the state at step 0."""
+    """Restores the newest checkpoint, or creates the state at step 0."""
     experiment = self._experiment
     if self._checkpointer.steps():
       step, state, meta = checkpoints.restore_latest(
@@ -104,13 +108,13 @@ class TrainingRun:
       )
       print(f"resuming from the checkpoint of step {step}")
       return step, state, meta
-    # Of several processes all look for checkpoints.
+    # Of several processes all list the checkpoints.
     agree.agree(checkpoints="[]")
     state = experiment.initial_state()
     return 0, state, {"spent": {}, "pending_metrics": []}
 
   def train(self) -> None:
-    """Compiles and runs the loop."""
+    """Compiles the train step and runs the loop."""
     experiment = self._experiment
     steps_per_call = experiment.train.steps_per_call
     call = step_lib.make_train_call(
@@ -124,7 +128,7 @@ class TrainingRun:
         first_step=self.step,
         tensorboard=experiment.log.tensorboard,
       )
-      # What earlier processes have said is not said again.
+      # Findings that earlier processes have printed are not printed again.
       for row in metrics.read(self._prepared.workdir / metrics.METRICS):
         self._monitor.add(row)
     self._progress = progress.Progress(
@@ -161,35 +165,10 @@ class TrainingRun:
       experiment.pipeline.close()
 
   def _stopping(self) -> bool:
-    """Whether this process, or with several any of them, is asked to stop."""
+    """Whether this process, or any of several, has been asked to stop."""
     if self._stop_notice.reached():
       self._signals.received = signal.SIGTERM
     return self._signals.received is not None
-
-  def _report_bad_images(self) -> None:
-    """Lists images that could not be read, and says how many are new."""
-    labelled = self._experiment.dataset.labelled.images
-    bad = {
-      name: f"left out as a labelled image: {reason}"
-      for name, reason in getattr(labelled, "unreadable", {}).items()
-    }
-    for name, substitute in self._experiment.pipeline.replaced.items():
-      bad[name] = f"replaced by {substitute}"
-    # Each process tells of the images that it has read.
-    bad = dict(item for each in agree.gather(bad) for item in each.items())
-    new = len(bad) - self._num_bad_images
-    if not new or not lifecycle.is_main():
-      return
-    self._num_bad_images = len(bad)
-    path = self._prepared.workdir / BAD_IMAGES
-    try:
-      if path.exists():
-        bad = json.loads(path.read_text()) | bad
-      files.replace_text(path, json.dumps(bad, indent=2) + "\n")
-    except (OSError, ValueError) as error:
-      print(f"\n{path} could not be written: {error}; unreadable are {bad}")
-      return
-    print(f"\n{new} more images cannot be read; {path} lists all of them")
 
   def _compile(self, call: Any) -> Any:
     print("compiling the train step ...")
@@ -222,10 +201,11 @@ class TrainingRun:
       self._progress.show(at, means)
 
   def _write(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Appends a line of metrics, and what it says about the run's health."""
+    """Appends a line of metrics, and findings about the run's health."""
     if self._writer is None:
       return
-    # What is only watched must not end a run: a rank of nothing is no number.
+    # Metrics that are only monitored must not end a run: the rank of constant
+    # embeddings is not a number.
     scalars = {k: v for k, v in scalars.items() if np.isfinite(v)}
     self._writer.write(step, scalars)
     for finding in self._monitor.add({"step": step, **scalars}):
@@ -233,32 +213,21 @@ class TrainingRun:
       self._progress.say(finding.as_text())
 
   def _stall(self) -> float:
-    """Share of the time since it was last asked that was spent waiting."""
+    """Share of the time since the last call that was spent on waiting."""
     now = (self._experiment.pipeline.stall_seconds, self._progress.seconds())
-    waited, passed = np.subtract(now, self._stall_asked)
-    self._stall_asked = now
+    waited, passed = np.subtract(now, self._last_stall)
+    self._last_stall = now
     return float(min(max(waited / max(passed, 1e-9), 0.0), 1.0))
 
   def _evaluate(self, state: state_lib.TrainState, step: int) -> None:
     with self._progress.paused():
-      scalars = self._watched(state, step)
-      if pseudo_labels.hidden_part(self._experiment.dataset) is not None:
-        rows = self._embed(state, step, "hidden", "labelled")
-        scalars |= pseudo_labels.accuracy(self._experiment, *rows)
+      accuracy = self._evaluator.monitored_accuracy(state, step)
+      if accuracy:
+        self._progress.accuracy(accuracy["top1"], step)
+      scalars = {f"soft_nn_{k}": v for k, v in accuracy.items()}
+      scalars |= self._evaluator.pseudo_label_accuracy(state, step)
       if scalars:
         self._write(step, scalars)
-
-  def _watched(
-    self, state: state_lib.TrainState, step: int
-  ) -> dict[str, float]:
-    """Accuracy to be shown while training; empty when none can be measured."""
-    part = self._experiment.dataset.monitored_part
-    if part == "labelled" and not measure.can_leave_one_out(self._experiment):
-      return {}
-    queries, supports = self._embed(state, step, part, "labelled")
-    accuracy = measure.soft_nn(self._experiment, part, queries, supports)
-    self._progress.accuracy(accuracy["top1"], step)
-    return {f"soft_nn_{k}": v for k, v in accuracy.items()}
 
   def _epoch_end(
     self, state: state_lib.TrainState, step: int
@@ -279,14 +248,14 @@ class TrainingRun:
       return method.on_epoch_end(state, embed, step=step)
 
   def _rescue(self, state: state_lib.TrainState, step: int) -> None:
-    """Saves before an error; but of several processes one alone cannot."""
+    """Saves before an error; one of several processes cannot save alone."""
     if jax.process_count() == 1:
       self._save(state, step)
 
   def _save(self, state: state_lib.TrainState, step: int) -> None:
     with self._progress.paused():
       if self._writer is not None:
-        # A run that goes on from here does not write them again.
+        # A run that resumes here does not write them again.
         self._writer.flush()
       checkpoints.save(
         self._checkpointer,
@@ -301,7 +270,7 @@ class TrainingRun:
           "version": provenance.version(),
         },
       )
-    self._report_bad_images()
+    self._bad_images.report()
 
   def _not_finite(
     self, state: state_lib.TrainState, step: int, inputs: Any
@@ -315,25 +284,30 @@ class TrainingRun:
     )
 
   def report(self) -> dict[str, Any]:
-    """Evaluates the final state; writes the result row and the figure."""
+    """Evaluates the final state; writes the result row and the figure.
+
+    Returns:
+      The result row.
+    """
     prepared, experiment = self._prepared, self._experiment
-    row = measure.measure(experiment, prepared.config, self._final())
+    embeddings = self._evaluator.embeddings(self._state, self.step)
+    row = measure.measure(experiment, prepared.config, embeddings)
     spent = self._spent()
     row["wall_seconds"] = spent.wall_seconds
     row["compile_seconds"] = spent.compile_seconds
     row["steps_per_second"] = experiment.total_steps / spent.train_seconds
-    # Before the figure: if that fails, the result is not lost.
+    # Before drawing: if that fails, the result is not lost.
     agree.on_main(
       functools.partial(results.append_result, prepared.workdir, row)
     )
-    self._report_bad_images()
+    self._bad_images.report()
     self.draw()
     return row
 
   def save_classifier(self) -> None:
-    """Saves what predicts: the encoder with its labelled images.
+    """Saves a classifier: the encoder with its labelled images.
 
-    Of several processes none does: --task=predict makes it when it is needed.
+    Several processes save none: --task=predict builds it when it is needed.
     """
     if jax.process_count() > 1:
       return
@@ -356,7 +330,7 @@ class TrainingRun:
   def draw(self) -> None:
     """Draws the figure of a run that has taken all its steps."""
     workdir, reference = self._prepared.workdir, self._prepared.reference
-    embeddings = self._final()
+    embeddings = self._evaluator.embeddings(self._state, self.step)
     rows = metrics.read(workdir / metrics.METRICS)
     if lifecycle.is_main():
       measure.draw(
@@ -372,45 +346,3 @@ class TrainingRun:
         recipe = config_lib.resolve(self._prepared.config)
         if note := comparison.recipe_note(recipe, reference):
           print(note)
-
-  def _final(self) -> dict[str, np.ndarray]:
-    """Embeddings of all parts by the last state."""
-    parts = ("labelled", "validation", "test")
-    rows = self._embed(self._state, self.step, *parts)
-    return dict(zip(parts, rows, strict=True))
-
-  def _embed(
-    self, state: state_lib.TrainState, step: int, *parts: str
-  ) -> list[np.ndarray]:
-    """Embeds parts of the data, each only once at a step."""
-    if self._embedded[0] != step:
-      self._embedded = (step, {})
-    known = self._embedded[1]
-    method = self._experiment.trainer.method
-    variables = method.encoder_variables(state)
-    for part in parts:
-      if part not in known:
-        known[part] = measure.embed(
-          self._experiment, variables, part, step=step
-        )
-    return [known[part] for part in parts]
-
-
-def facts(prepared: PretrainInputs) -> rules.Facts:
-  """What the rules of `health` need of a recipe."""
-  config, experiment = prepared.config, prepared.experiment
-  counts = {
-    name: spec.count for name, spec in experiment.trainer.views.crops.items()
-  }
-  steps_per_epoch = experiment.total_steps / experiment.train.epochs
-  num_classes = experiment.dataset.num_classes
-  return rules.Facts(
-    num_classes=config.support.classes_per_step or num_classes,
-    labels_per_class=len(experiment.dataset.labelled) / num_classes,
-    images_per_step=experiment.images_per_step,
-    total_steps=experiment.total_steps,
-    warmup_steps=round(config.optim.warmup_epochs * steps_per_epoch),
-    temperature=experiment.temperature,
-    small_share=counts.get("small", 0) / max(sum(counts.values()), 1),
-    label_smoothing=config.support.label_smoothing,
-  )

@@ -9,6 +9,7 @@ import importlib.util
 import io
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from paws_jax.runs import results
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.tasks import doctor
 from paws_jax.tasks import pretrain
-from paws_jax.training import run as run_lib
+from paws_jax.training import bad_images
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 CLASSES = ("china", "flower")
@@ -124,7 +125,7 @@ def test_a_folder_of_images(folder, tmp_path, capsys, variant):
   assert all(0 <= stall <= 1 for stall in stalls)
   assert "input stall" in capsys.readouterr().out
   assert (tmp_path / "run" / "training.png").exists()
-  assert not (tmp_path / "run" / run_lib.BAD_IMAGES).exists()
+  assert not (tmp_path / "run" / bad_images.BAD_IMAGES).exists()
 
 
 @pytest.mark.slow
@@ -196,7 +197,7 @@ def test_bad_images_are_named_or_replaced(folder, tmp_path, capsys):
   assert row["num_test"] == 0
   assert row["top1"] is None
   assert row["leave_one_out_top1"] is not None
-  bad = json.loads((workdir / run_lib.BAD_IMAGES).read_text())
+  bad = json.loads((workdir / bad_images.BAD_IMAGES).read_text())
   assert set(bad) == {"flower/1.jpg", "../unlabelled/china0.jpg"}
   assert "more images cannot be read" in capsys.readouterr().out
 
@@ -325,7 +326,8 @@ def test_the_doctor_on_a_prepared_data_set(tiny_imagenet, tmp_path, capsys):
   config = imagenet_recipe(tiny_imagenet, tmp_path, "1pct")
   sheet = tmp_path / "sheet"
   assert doctor.run(config, str(sheet), train_command="train") == 0
-  told = capsys.readouterr().out
-  assert "24 training images, 2 classes" in told
-  assert "labels of 4 of them are used" in told
+  output = capsys.readouterr().out
+  assert "24 training images, 24 of them with a label; 2 classes" in output
+  # Labels used and unused of each class.
+  assert len(re.findall(r"(?m)^ *'\w+' +2 +10\b", output)) == 2
   assert (sheet / "views.png").exists()

@@ -25,6 +25,7 @@ from paws_jax.parallel import mesh
 from paws_jax.runs import metrics
 from paws_jax.runs import progress
 from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import health
 from paws_jax.training import measure
 from paws_jax.training import run as run_lib
 from paws_jax.training import step as step_lib
@@ -363,8 +364,7 @@ def run(*, arrays=None, evaluations=0, **changes):
     found = measure.soft_nn(experiment, "test", queries, supports)
     row = {"step": len(rows), "soft_nn_top1": found["top1"]}
     rows += [row] * evaluations
-  prepared = run_lib.PretrainInputs(config, None, experiment)
-  return rows, run_lib.facts(prepared)
+  return rows, health.facts(config, experiment)
 
 
 def _train(experiment):

@@ -327,7 +327,7 @@ def test_a_directory_that_vanishes_is_not_made_anew(tmp_path):
     checkpointer.save(2, make_state(2), {})
     checkpointer.wait()
     (tmp_path / "c").rename(tmp_path / "elsewhere")
-    with pytest.raises(errors.CheckpointError, match=r"4 .* has vanished"):
+    with pytest.raises(errors.CheckpointError, match=r"4 .* has been deleted"):
       checkpointer.save(4, make_state(4), {})
   assert not (tmp_path / "c").exists()
   with checkpoint.Checkpointer(tmp_path / "elsewhere") as checkpointer:

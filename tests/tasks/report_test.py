@@ -48,7 +48,7 @@ def tiny(**changes):
 
 
 def make_trained(config, workdir, *, state=None):
-  """What `trained.load` gives of a run; of one that has not trained."""
+  """Returns what `restore.load` gives, for a run that has not trained."""
   experiment = experiment_lib.create(config, devices=jax.devices()[:1])
   split = experiment.dataset.split.as_json()
   path = workdir_lib.prepare(workdir, config, split)

@@ -537,7 +537,7 @@ class FakePipeline:
 
 
 class Loop:
-  """Runs `train.loop` on a program that counts, and notes what happens."""
+  """Runs `loop.loop` on a program that counts, and notes what happens."""
 
   def __init__(self, *, bad=None, stop_at=None, fails_at=None):
     self._pipeline = FakePipeline(fails_at)

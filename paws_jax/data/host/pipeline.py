@@ -44,7 +44,7 @@ class Inputs(NamedTuple):
 class HostPipeline:
   """Serves `HostBatch`es out of encoded images.
 
-  The interface of `in_memory.InMemory`. `inputs` hands out batches that a
+  The interface of `memory_pipeline.InMemory`. `inputs` hands out batches that a
   thread has already put on the devices; `close`, or leaving the context, ends
   the thread.
 
