@@ -152,10 +152,10 @@ def expand(argv: Sequence[str]) -> list[str]:
   Raises:
     ValueError: --slice and --config are both given, or the slice is unknown.
   """
-  name = config_flag.given(argv, "slice")
+  name = config_flag.flag_value(argv, "slice")
   if name is None:
     return list(argv)
-  config = config_flag.given(argv, "config")
+  config = config_flag.flag_value(argv, "config")
   if config is not None:
     raise ValueError(
       f"--slice={name} and --config={config} are both given: drop one of them. "

@@ -17,7 +17,6 @@ LONG_FILES = {
 LONG_FUNCTIONS = {
   "augment/crop.py": {"evaluation_view", "crop_boxes"},
   "augment/views.py": {"multi_views"},
-  "data/host/pipeline.py": {"__init__"},
   "distributed/lifecycle.py": {"initialize"},
   "training/experiment.py": {"create"},
   "training/loop.py": {"loop"},

@@ -1,4 +1,4 @@
-"""Parses command lines with a recipe, `--config`, and says what is wrong."""
+"""Parses command lines with a recipe, `--config`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RecipeParser(flags.ArgumentParser):
     self._loader = loader
 
   def parse(self, argument: str) -> Any:
-    """Returns the recipe in a file; see `config.resolve` for what is kept.
+    """Loads a recipe with the overrides of the command line.
 
     Raises:
       InputError: an unknown method, or a field on the command line that the
@@ -44,7 +44,7 @@ class RecipeParser(flags.ArgumentParser):
       return config
     section = config.method
     argv = flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False)
-    name = given(argv, f"{_METHOD}.name") or section.name
+    name = flag_value(argv, f"{_METHOD}.name") or section.name
     values, dropped = methods.rebuild(section, name)
     if dropped:
       print(methods.dropped_line(name, dropped), file=sys.stderr)
@@ -73,17 +73,17 @@ def parse(argv: Sequence[str]) -> list[str]:
     argv: the program and its arguments.
 
   Returns:
-    What is left of the arguments.
+    The arguments that are no flags.
 
   Raises:
-    ValueError: the command line is wrong; its message is one line.
+    errors.InputError: the command line is wrong; its message is one line.
   """
-  recipe = given(argv, "config") or ""
+  recipe = flag_value(argv, "config") or ""
   if recipe and not pathlib.Path(recipe.partition(":")[0]).is_file():
     raise errors.InputError(f"--config={recipe}: there is no such file")
   try:
     rest = flags.FLAGS(argv)
-    # ml_collections puts the error of a missing file off until this is used.
+    # ml_collections delays the error of a missing file until this is used.
     config = flags.FLAGS["config"].value
     _ = config is None or config.keys
   except flags.Error as error:
@@ -107,8 +107,8 @@ def parse(argv: Sequence[str]) -> list[str]:
   return rest
 
 
-def given(argv: Sequence[str], flag: str) -> str | None:
-  """What a flag is given on a command line, at last; None: nothing."""
+def flag_value(argv: Sequence[str], flag: str) -> str | None:
+  """Finds the last value of a flag on a command line; None: not given."""
   value = None
   for argument, following in zip(argv, [*argv[1:], ""], strict=True):
     found = re.fullmatch(rf"--?{flag}(?:=(.*))?", argument)
@@ -118,7 +118,7 @@ def given(argv: Sequence[str], flag: str) -> str | None:
 
 
 def _no_field(error: AttributeError | KeyError) -> str:
-  """What ml_collections says of a field that does not exist, in one line.
+  """Formats the message of ml_collections on an unknown field in one line.
 
   Raises:
     AttributeError, KeyError: `error`, when it is about something else.

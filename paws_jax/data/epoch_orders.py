@@ -1,4 +1,4 @@
-"""Orders of epochs on the devices, each computed once."""
+"""Orders of epochs on the devices, each computed only once."""
 
 from __future__ import annotations
 

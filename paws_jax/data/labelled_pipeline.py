@@ -1,8 +1,8 @@
-"""Epochs over labelled images: each of them once, its label beside it.
+"""Epochs over labelled images with their labels, each image once.
 
-A pipeline's stream of unlabelled images, over a pool that is the labelled ones,
-is handed out in the place of the supports, where labels are. The order is the
-pipeline's own: `sampling.epoch_order`, a function of (seed, epoch).
+A pipeline's stream of unlabelled images runs over the labelled images, and
+serves as the supports of the batches, which have labels. The order is that of
+the pipeline: `sampling.epoch_order`, a function of (seed, epoch).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from paws_jax import errors
 from paws_jax.data import sampling
 from paws_jax.parallel import mesh as mesh_lib
 
-# Label of a row that fills a batch up; it must not count.
+# Label of a row that pads a batch; it must not count.
 FILLER = -1
 
-# A pipeline always draws supports: here as few as it can.
+# The pipeline draws as few supports as possible; they are not used.
 _FEWEST_SUPPORTS = config_lib.Support(
   classes_per_step=1,
   images_per_class=1,
@@ -36,17 +36,17 @@ _FEWEST_SUPPORTS = config_lib.Support(
 
 
 class LabelledEpochs:
-  """Serves `HostBatch`es whose supports are an epoch's next labelled images.
+  """A pipeline whose supports are the next labelled images of an epoch.
 
-  The batch does not divide every number of images, so an epoch is filled up
-  with images that are there already, anywhere in it. Their label is `FILLER`
+  An epoch is padded with repeated images to full batches; these fillers are
+  shuffled with the other images. Their label is `FILLER`
   and `support_mask` is False: they count neither in a loss nor in batch
   statistics. Every step has at least one image that counts.
 
   Attributes:
-    batch_size: rows of a step: what was asked for, or as many as there are
-      images and the devices divide.
-    steps_per_epoch: the smallest number that visits all images.
+    batch_size: rows of a step: the recipe's, or fewer if there are fewer
+      images.
+    steps_per_epoch: the smallest number of steps that visits all images.
   """
 
   def __init__(
@@ -60,7 +60,7 @@ class LabelledEpochs:
     seed: int,
     mesh: jax.sharding.Mesh,
   ):
-    """Makes the pipeline.
+    """Creates the pipeline.
 
     Args:
       make_pipeline: of a `dataset.Dataset`.
@@ -72,7 +72,7 @@ class LabelledEpochs:
       mesh: devices.
 
     Raises:
-      ValueError: when the devices do not divide the batch.
+      errors.InputError: when the devices do not divide the batch.
     """
     check_batch(batch_size, num_images=len(ids), mesh=mesh)
     self.batch_size = min(batch_size, mesh_lib.padded_size(len(ids), mesh))
@@ -101,11 +101,11 @@ class LabelledEpochs:
     *,
     busy: Callable[[], bool] | None = None,
   ) -> Any:
-    """What `batch` needs, as of `memory_pipeline.InMemory`."""
+    """Returns the inputs of `batch`, as `memory_pipeline.InMemory` does."""
     return self._pipeline.inputs(first_step, num_steps, busy=busy)
 
   def batch(self, inputs: Any, step: jax.Array) -> data.HostBatch:
-    """The images of a step; traced."""
+    """Gathers the images of a step; traced."""
     images = self._pipeline.batch(inputs, step).unlabelled
     labels = self._batch_labels(step)
     mask = None
@@ -123,11 +123,11 @@ class LabelledEpochs:
     )
 
   def _batch_labels(self, step: jax.Array) -> jax.Array:
-    """int32 [B]: by place in the epoch, so that fillers are told apart."""
+    """Returns labels by place in the epoch, to tell fillers: int32 [B]."""
     order = sampling.epoch_order(
       len(self._labels), seed=self._seed, epoch=step // self.steps_per_epoch
     )
-    # Left to spread, the layout leaks into the sort.
+    # Without the constraint, XLA distributes the sort.
     order = mesh_lib.constrain(order, mesh_lib.replicated(self._mesh))
     first = (step % self.steps_per_epoch) * self.batch_size
     places = jax.lax.dynamic_slice(order, (first,), (self.batch_size,))
@@ -141,12 +141,12 @@ class LabelledEpochs:
 def check_batch(
   batch_size: int, *, num_images: int, mesh: jax.sharding.Mesh
 ) -> None:
-  """Refuses a batch that the devices do not divide.
+  """Refuses a batch size that the devices do not divide.
 
-  One of more than `num_images` is never filled, and so may be any.
+  A batch of all `num_images` may have any size.
 
   Raises:
-    ValueError: with both numbers.
+    errors.InputError: with both numbers.
   """
   one_step = batch_size >= mesh_lib.padded_size(num_images, mesh)
   if batch_size % mesh.size and not one_step:

@@ -1,4 +1,4 @@
-"""A pipeline for data sets that fit on a device: images are gathered there."""
+"""A pipeline for data sets in device memory, which gathers images there."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ _RESIZED_AT_ONCE = 4096
 
 
 class Inputs(NamedTuple):
-  """What one call of several steps reads, replicated on every device."""
+  """Inputs of a call of several steps, replicated on every device."""
 
-  # [n, S, S', Ch] uint8: the whole training set.
+  # [n, S, S', Ch] uint8: all training images.
   images: jax.Array
-  # For supports drawn by class, else None; for uniform ones, else None.
+  # One of them, for supports drawn by class or uniformly; the other is None.
   index: sampling.LabelIndex | None
   labelled: sampling.LabelledStream | None
-  # [E, n] int32: the orders of the epochs that the call touches.
+  # [E, n] int32: the orders of the epochs that the call reads.
   orders: jax.Array
   # Number of the first of them.
   first_epoch: jax.Array
 
 
 class InMemory:
-  """Serves `HostBatch`es out of arrays that live on the devices.
+  """Serves `HostBatch`es from arrays on the devices.
 
   `inputs` is called on the host once per call of the compiled program;
   `batch` is traced into it.
 
   Attributes:
     stall_seconds: 0; `inputs` never waits for images.
-    replaced: empty; all images are there.
+    replaced: empty; all images are readable.
   """
 
   stall_seconds = 0.0
@@ -78,8 +78,8 @@ class InMemory:
       with_unlabelled: False for methods that train on labelled images alone.
 
     Raises:
-      ValueError: fewer images than a batch, or a batch that does not divide
-        over the devices.
+      errors.InputError: fewer images than a batch, or a batch that the
+        devices do not divide.
     """
     pool = np.arange(len(images), dtype=np.int32) if pool is None else pool
     check_batch(batch_size, num_images=len(pool), mesh=mesh)
@@ -111,7 +111,7 @@ class InMemory:
 
   @property
   def steps_per_epoch(self) -> int:
-    """Whole batches in an epoch."""
+    """Full batches in an epoch."""
     return self._num_images // self._batch_size
 
   def inputs(
@@ -121,10 +121,12 @@ class InMemory:
     *,
     busy: Callable[[], bool] | None = None,
   ) -> Inputs:
-    """Arrays that `batch` needs for `num_steps` steps from `first_step`.
+    """Returns the arrays that `batch` needs for a call.
 
-    `first_step` is a multiple of `num_steps`; `busy` is for pipelines that may
-    have to wait.
+    Args:
+      first_step: a multiple of `num_steps`.
+      num_steps: steps in the call.
+      busy: unused; for pipelines that may have to wait.
     """
     del busy
     first = first_step // self.steps_per_epoch
@@ -137,11 +139,11 @@ class InMemory:
     )
 
   def input_shapes(self, num_steps: int) -> Inputs:
-    """Shapes, dtypes and shardings of `inputs`."""
-    whole = mesh_lib.replicated(self._mesh)
+    """Returns shapes, dtypes and shardings of `inputs`."""
+    replicated = mesh_lib.replicated(self._mesh)
 
     def struct(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-      return jax.ShapeDtypeStruct(shape, dtype, sharding=whole)
+      return jax.ShapeDtypeStruct(shape, dtype, sharding=replicated)
 
     orders = (self._num_orders(num_steps), self._num_images)
     return Inputs(
@@ -156,16 +158,16 @@ class InMemory:
     )
 
   def _num_orders(self, num_steps: int) -> int:
-    """The most epochs that any call of so many steps touches.
+    """Computes the most epochs that any call of `num_steps` reads.
 
-    Always as many, so that the program is compiled once.
+    The same for every call, so that the program is compiled once.
     """
     per_epoch = self.steps_per_epoch
     latest_start = per_epoch - math.gcd(num_steps, per_epoch)
     return (latest_start + num_steps - 1) // per_epoch + 1
 
   def close(self) -> None:
-    """Nothing to end; a pipeline that reads on the host has a thread."""
+    """Does nothing; a pipeline that reads on the host ends its thread."""
 
   def batch(self, inputs: Inputs, step: jax.Array) -> data.HostBatch:
     """Gathers the images of a step; traced."""
@@ -173,8 +175,8 @@ class InMemory:
     if self._support is None:
       return data.HostBatch(unlabelled, *[None] * 5)
     ids, slots, labels, class_ids = self._supports(inputs, step)
-    # Padding repeats the last support. Not jnp.pad, which the compiler spreads,
-    # at the cost of two collectives.
+    # Padding repeats the last support. jnp.pad would be distributed by XLA and
+    # cost two collectives.
     num_rows = mesh_lib.padded_size(ids.size, self._mesh)
     places = np.arange(num_rows, dtype=np.int32)
     mask = None
@@ -193,7 +195,7 @@ class InMemory:
   def _supports(
     self, inputs: Inputs, step: jax.Array
   ) -> tuple[jax.Array, Any, jax.Array, jax.Array]:
-    """Ids [N], slots [N], labels [N] and class_ids [C] of the supports."""
+    """Draws ids [N], slots [N], labels [N] and class_ids [C] of supports."""
     support = self._support
     if inputs.labelled is not None:
       ids, labels, slots = sampling.uniform_indices(
@@ -210,7 +212,7 @@ class InMemory:
         classes_per_step=support.classes_per_step,
         images_per_class=support.images_per_class,
       )
-    # Left to spread, the layout leaks into the sorts: ids stay replicated.
+    # Without the constraint, XLA distributes the sorts.
     ids, labels, class_ids = mesh_lib.constrain(
       (ids, labels, class_ids), mesh_lib.replicated(self._mesh)
     )
@@ -245,7 +247,7 @@ class InMemory:
 def batch_problems(
   batch_size: int, *, num_images: int, mesh: jax.sharding.Mesh
 ) -> list[str]:
-  """Why a batch cannot be made of the images, or spread over the devices."""
+  """Lists reasons why the images or devices do not fit a batch size."""
   problems = []
   if not num_images:
     problems.append(
@@ -272,18 +274,18 @@ def check_batch(
   """Refuses a batch that has `batch_problems`.
 
   Raises:
-    ValueError: the first of them.
+    errors.InputError: the first of them.
   """
   for problem in batch_problems(batch_size, num_images=num_images, mesh=mesh):
     raise errors.InputError(problem)
 
 
 def resize(images: np.ndarray, *, side: int) -> np.ndarray:
-  """Makes images squares, bilinearly and antialiased; once, before anything.
+  """Resizes images to squares, bilinearly with antialiasing.
 
   Args:
     images: [n, H, W, Ch] uint8.
-    side: in pixels; 0: as they are.
+    side: in pixels; 0: no resizing.
 
   Returns:
     [n, side, side, Ch] uint8.
@@ -299,7 +301,7 @@ def resize(images: np.ndarray, *, side: int) -> np.ndarray:
 
 @jax.jit(static_argnames="side")
 def _resize_batch(images: jax.Array, *, side: int) -> jax.Array:
-  whole = jnp.asarray([[0, 0, *images.shape[1:3]]], jnp.int32)
-  boxes = jnp.broadcast_to(whole, (len(images), 4))
+  box = jnp.asarray([[0, 0, *images.shape[1:3]]], jnp.int32)
+  boxes = jnp.broadcast_to(box, (len(images), 4))
   resized = resample.crop_and_resize(images, boxes, size=side)
   return jnp.round(resized).astype(jnp.uint8)

@@ -1,4 +1,4 @@
-"""Which images make up a step: pure functions of (seed, step or epoch).
+"""The images of each step, as pure functions of (seed, step or epoch).
 
 Nothing is carried from step to step, so nothing about data order needs saving,
 a resumed run sees what an uninterrupted one would have, and every process and
@@ -17,7 +17,7 @@ import numpy as np
 from paws_jax import errors
 from paws_jax import text
 
-# Streams of random numbers that must not touch each other.
+# Streams of random numbers, each independent of the others.
 _EPOCH_ORDER, _CLASS_ORDER, _SUPPORT_DRAW = 0, 1, 2
 UNLABELLED_VIEWS, SUPPORT_VIEWS, INITIALIZATION, METHOD = 3, 4, 5, 6
 _LABELLED_ORDER = 7
@@ -33,12 +33,12 @@ class LabelIndex(NamedTuple):
 
 
 class LabelledStream(NamedTuple):
-  """The labelled images, shuffled anew in every epoch; what a call needs."""
+  """The labelled images in shuffled order, for the steps of a call."""
 
   # [m] int32 ids of training images; [m] int32, their classes.
   ids: jax.Array
   labels: jax.Array
-  # [E, m] int32: the orders of the epochs that the call touches.
+  # [E, m] int32: the orders of the epochs that the call reads.
   orders: jax.Array
   # Step of the call's first batch, and its first place in `orders`.
   first_step: jax.Array
@@ -62,7 +62,7 @@ def label_index(
     The index, on the host.
 
   Raises:
-    ValueError: when a class has no labelled image.
+    errors.InputError: when a class has no labelled image.
   """
   labelled_ids = np.sort(np.asarray(labelled_ids, np.int32))
   classes = np.asarray(labels)[labelled_ids]
@@ -91,7 +91,7 @@ def check_support(
   """Refuses a support set that the labelled images cannot fill.
 
   Raises:
-    ValueError: more classes per step than classes; or a class with fewer
+    errors.InputError: more classes per step than classes; or a class with fewer
       labelled images than `images_per_class` and no `with_replacement`.
   """
   num_classes = len(class_names)
@@ -117,7 +117,7 @@ def check_uniform(
   """Refuses a batch of more labelled images than there are.
 
   Raises:
-    ValueError: more images than labelled ones and no `with_replacement`.
+    errors.InputError: more images than labelled ones and no `with_replacement`.
   """
   num_images = int(np.sum(index.counts))
   if batch_size > num_images and not with_replacement:
@@ -129,10 +129,10 @@ def check_uniform(
 
 
 def stream_key(seed: int | jax.Array, stream: int) -> jax.Array:
-  """The PRNG key from which one stream of random numbers derives.
+  """Derives the PRNG key of a stream of random numbers.
 
-  Of a seed known while tracing it is a constant of the program, not a loop of
-  threefry to compile.
+  If the seed is known while tracing, the key is a constant of the program,
+  which saves the compilation of a threefry loop.
   """
   with jax.ensure_compile_time_eval():
     return jax.random.fold_in(jax.random.key(seed), stream)
@@ -141,7 +141,7 @@ def stream_key(seed: int | jax.Array, stream: int) -> jax.Array:
 def epoch_order(
   num_images: int, *, seed: int | jax.Array, epoch: int | jax.Array
 ) -> jax.Array:
-  """Order in which an epoch visits the training images.
+  """Draws the order in which an epoch visits the training images.
 
   Args:
     num_images: n.
@@ -149,8 +149,8 @@ def epoch_order(
     epoch: from 0.
 
   Returns:
-    [n] int32, a permutation of 0..n−1. A step takes the next batch of it; what
-    is left over after the last whole batch is not visited in that epoch.
+    [n] int32, a permutation of 0..n−1. A step takes the next batch of it; the
+    rest after the last full batch is not visited in that epoch.
   """
   key = jax.random.fold_in(stream_key(seed, _EPOCH_ORDER), epoch)
   return jax.random.permutation(key, num_images).astype(jnp.int32)
@@ -171,7 +171,7 @@ def class_balanced_indices(
   that all are covered evenly. A class's images are drawn afresh in every step,
   without replacement; a class with n < images_per_class images gives each of
   them floor or ceil(images_per_class / n) times (`check_support` refuses that
-  where it was not asked for).
+  without `with_replacement`).
 
   Args:
     index: labelled images per class.
@@ -208,7 +208,7 @@ def class_balanced_indices(
 
 
 def labelled_images(index: LabelIndex) -> tuple[np.ndarray, np.ndarray]:
-  """Ids [m] and classes [m] of all labelled images, int32, on the host."""
+  """Lists ids [m] and classes [m] of all labelled images, int32, on host."""
   ids, counts = map(np.asarray, index)
   labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
   return ids[ids >= 0], labels
@@ -217,7 +217,7 @@ def labelled_images(index: LabelIndex) -> tuple[np.ndarray, np.ndarray]:
 def labelled_order(
   num_images: int, *, seed: int | jax.Array, epoch: int | jax.Array
 ) -> jax.Array:
-  """Order of the labelled images in one of their epochs: [m] int32."""
+  """Draws the order of the labelled images in one epoch: [m] int32."""
   key = jax.random.fold_in(stream_key(seed, _LABELLED_ORDER), epoch)
   return jax.random.permutation(key, num_images).astype(jnp.int32)
 
@@ -225,10 +225,10 @@ def labelled_order(
 def uniform_start(
   step: int, *, num_images: int, batch_size: int
 ) -> tuple[int, int]:
-  """Epoch of the labelled images and place in it where a step begins.
+  """Computes the labelled epoch, and the place in it, where a step begins.
 
   Steps follow each other without a gap: a batch may begin in one epoch and end
-  in the next. On the host, where a product of two large numbers fits.
+  in the next. Runs on the host, where large products do not overflow.
 
   Args:
     step: from 0.
@@ -239,7 +239,7 @@ def uniform_start(
 
 
 def num_orders(num_steps: int, *, num_images: int, batch_size: int) -> int:
-  """The most epochs of labelled images that a call of some steps touches.
+  """Computes the most labelled epochs that a call of some steps reads.
 
   Calls begin at multiples of `num_steps`.
   """
@@ -251,13 +251,13 @@ def num_orders(num_steps: int, *, num_images: int, batch_size: int) -> int:
 def uniform_indices(
   stream: LabelledStream, *, step: int | jax.Array, batch_size: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """The labelled images of a step: the next of a shuffled stream.
+  """Selects the labelled images of a step, the next of a shuffled stream.
 
   A pure function of (seed, step) through the orders of the stream; on NumPy
   arrays it is computed on the host.
 
   Args:
-    stream: of the call that the step is in.
+    stream: of the call that contains the step.
     step: from 0.
     batch_size: N.
 
@@ -281,7 +281,7 @@ def view_keys(
   stream: int,
   step: int | jax.Array,
 ) -> jax.Array:
-  """One PRNG key per image and view, whatever batch or device they are in.
+  """Derives one PRNG key per image and view, for any batch and device.
 
   Args:
     ids: [n] int32.

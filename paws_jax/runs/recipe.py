@@ -1,4 +1,4 @@
-"""The recipe a run has stored, and how another one differs from it."""
+"""The stored recipe of a run, and its differences from another recipe."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from paws_jax.runs import files
 
 RECIPE = "config.json"
 
-# What may change between two commands on one workdir. `train.epochs` may grow:
-# from the step where the run goes on, the learning rate follows the schedule of
-# the longer run.
+# Fields that may change between two commands on one workdir. `train.epochs` may
+# grow: from the step where the run resumes, the learning rate follows the
+# schedule of the longer run.
 _FREE = (
   "log.",
   "eval.",
   "checkpoint.",
   "finetune.",
-  # So that a run that a bad image has stopped can go on without it.
+  # So that a run that a bad image has stopped can resume without it.
   "data.on_bad_image",
   "data.max_pixels",
   "data.support_cache_mb",
@@ -37,7 +37,7 @@ def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
   Fields that are newer than the run have their defaults.
 
   Raises:
-    WorkdirError: when there is no run, or its recipe has unknown fields.
+    errors.WorkdirError: when there is no run, or its recipe has unknown fields.
   """
   workdir = files.resolve(path)
   stored = stored_recipe(workdir)
@@ -52,7 +52,7 @@ def stored_recipe(workdir: epath.Path) -> config_lib.Recipe | None:
   """Reads the recipe that a run has stored; None: there is none.
 
   Raises:
-    WorkdirError: when it is damaged, or has fields of another version.
+    errors.WorkdirError: when it is damaged, or has fields of another version.
   """
   stored = files.read_object(workdir / RECIPE)
   if stored is None:
@@ -69,7 +69,7 @@ def stored_recipe(workdir: epath.Path) -> config_lib.Recipe | None:
 def check_recipe(
   path: str | os.PathLike[str], config: ml_collections.ConfigDict
 ) -> epath.Path:
-  """As `open_run`, for those who do not look at the data.
+  """Checks directory and recipe as `open_run` does, but not the data.
 
   Args:
     path: a run's directory.
@@ -79,7 +79,8 @@ def check_recipe(
     The absolute path.
 
   Raises:
-    WorkdirError: when the directory holds no run or that of another recipe.
+    errors.WorkdirError: when the directory holds no run, or one of another
+      recipe.
   """
   workdir = files.resolve(path)
   stored = stored_recipe(workdir)
@@ -95,10 +96,10 @@ def check_recipe(
 def check_same(
   stored: config_lib.Recipe, recipe: config_lib.Recipe, workdir: epath.Path
 ) -> None:
-  """Refuses a recipe that would train otherwise than the stored one.
+  """Refuses a recipe that trains differently from the stored one.
 
   Raises:
-    WorkdirError: naming the fields that differ.
+    errors.WorkdirError: naming the fields that differ.
   """
   differing = [
     f"{name}: {before} there, {now} now"
@@ -120,8 +121,8 @@ def differences(
   """Finds the fields in which two recipes differ, if they matter in training.
 
   Args:
-    stored: of an earlier run.
-    recipe: as it is now.
+    stored: the recipe of an earlier run.
+    recipe: the recipe of this command.
 
   Returns:
     {dotted name: (its value in `stored`, in `recipe`)}, by name; a value that
@@ -144,5 +145,5 @@ def differences(
 
 
 def changes_training(field: str) -> bool:
-  """Whether a field, by dotted name, matters for how a recipe trains."""
+  """Whether a field, by its dotted name, affects training."""
   return not field.startswith(_FREE)

@@ -1,7 +1,7 @@
-"""`--task=pretrain`: train by a recipe, then classify with the labelled images.
+"""`--task=pretrain`: trains by a recipe, evaluates and saves a classifier.
 
-A second run of the same command in the same workdir goes on where the first
-one stopped, and ends with the same numbers as if it had not.
+The same command resumes a run that was stopped, and ends with the numbers of an
+uninterrupted run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def prepare(
   *,
   compare_to: str | None = None,
 ) -> run_lib.PretrainInputs:
-  """Checks everything a user can get wrong, before anything takes long.
+  """Checks recipe, data and directory before anything takes long.
 
   Args:
     config: the recipe, with overrides.
@@ -48,7 +48,7 @@ def prepare(
     compare_to: another run's directory, or a recipe with reference curves.
 
   Raises:
-    UserError: the input cannot be used; with a message for the user.
+    errors.UserError: the input cannot be used; with a message for the user.
     MemoryError: when the data do not fit on the devices.
     errors.DistributedError: when the processes do not agree.
   """
@@ -111,7 +111,7 @@ def run(prepared: run_lib.PretrainInputs) -> int:
       ) as checkpointer,
     ):
       process = run_lib.TrainingRun(prepared, checkpointer, signals)
-      # A directory may look different from elsewhere: process 0 decides.
+      # Processes may see different states of a directory: process 0 decides.
       row, drawn = agree.gather(_finished_row(prepared, process.step))[0]
       if row is None:
         process.train()
@@ -133,11 +133,11 @@ def run(prepared: run_lib.PretrainInputs) -> int:
 
 
 def _stopped(step: int, total: int, by: signal.Signals) -> int:
-  """Says how a run that was asked to stop can go on; the exit status."""
-  saved = "it is saved, and the" if step else "nothing was lost, and the"
+  """Prints how to resume a stopped run; returns the exit status."""
+  saved = "the state is saved" if step else "nothing was lost"
   print(
-    f"stopped by {by.name} at step {step} of {total}; {saved} same command "
-    "goes on from there."
+    f"stopped by {by.name} at step {step} of {total}: {saved}, and the same "
+    "command resumes from there."
   )
   return 130 if by == signal.SIGINT else 0
 
@@ -145,9 +145,10 @@ def _stopped(step: int, total: int, by: signal.Signals) -> int:
 def _finished_row(
   prepared: run_lib.PretrainInputs, step: int
 ) -> tuple[dict[str, Any] | None, bool]:
-  """The result that an earlier run has written, and whether the figure is.
+  """Finds the result of a finished run, and whether its figure is drawn.
 
-  None at a step before the last.
+  Returns:
+    (row, whether the figure exists); the row is None for an unfinished run.
   """
   if step < prepared.experiment.total_steps:
     return None, False
@@ -162,7 +163,7 @@ def _finished_row(
 
 
 def table(row: Mapping[str, Any]) -> str:
-  """The accuracies of a run for a reader, out of its result row."""
+  """Formats the accuracies of a result row as a table."""
   labels, count = row["num_labels"], row["num_test"]
   kind = config_methods.config_class(row["method"])
   name = kind.soft_nn_title or f"{row['method']}, soft NN"
@@ -192,7 +193,7 @@ def table(row: Mapping[str, Any]) -> str:
 
 
 def footer(workdir: epath.Path, next_command: str) -> str:
-  """Where everything lies, and what to try next."""
+  """Formats the paths of a run's files, and the command to try next."""
   lines = [
     f"checkpoint  {workdir / workdir_lib.CHECKPOINTS}",
     f"metrics     {workdir / metrics.METRICS}",

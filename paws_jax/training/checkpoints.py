@@ -80,7 +80,7 @@ def _names_read(
   function: Callable[[state_lib.TrainState], Any],
   state: state_lib.TrainState,
 ) -> set[str]:
-  """Names, as stored, of the arrays of a state that a function uses."""
+  """Returns the stored names of the arrays of a state that a function uses."""
   closed = jax.make_jaxpr(function)(state)
   used = {id(variable) for variable in closed.jaxpr.outvars}
   for equation in closed.jaxpr.eqns:

@@ -1,4 +1,4 @@
-"""What is kept of a step whose numbers are not finite, to look into it."""
+"""State and images of a step whose numbers are not finite, for debugging."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def keep(
   step: int,
   ids: Mapping[str, Sequence[int]],
 ) -> None:
-  """Writes the state before the step and its images, and says where.
+  """Writes the state before the step and its image ids; prints where.
 
   Args:
     workdir: of the run.
     state: before the step.
     step: its number.
-    ids: of `image_ids`.
+    ids: a result of `image_ids`.
   """
   directory = workdir / "not_finite" / str(step)
   try:
@@ -42,7 +42,7 @@ def keep(
     with ocp.StandardCheckpointer() as writer:
       writer.save(directory / "state", state, force=True)
   except (OSError, ValueError) as error:
-    # What was not finite must still be said, by what follows.
+    # The caller still reports the number that is not finite.
     print(f"state and sample ids could not be kept in {directory}: {error}")
     return
   print(f"state, step and sample ids are kept in {directory}")
@@ -51,7 +51,7 @@ def keep(
 def image_ids(
   experiment: experiment_lib.Experiment, inputs: Any, step: int
 ) -> dict[str, list[int]]:
-  """Images of a step, of all devices: those of "support" and "unlabelled"."""
+  """Returns image ids of a step on all devices, "support" and "unlabelled"."""
   pipeline = experiment.pipeline
 
   def ids(inputs):
@@ -59,6 +59,6 @@ def image_ids(
     parts = {"support": batch.support, "unlabelled": batch.unlabelled}
     return {name: part.id for name, part in parts.items() if part is not None}
 
-  whole = mesh.replicated(experiment.trainer.mesh)
-  found = jax.jit(ids, out_shardings=whole)(inputs)
+  replicated = mesh.replicated(experiment.trainer.mesh)
+  found = jax.jit(ids, out_shardings=replicated)(inputs)
   return {name: np.asarray(rows).tolist() for name, rows in found.items()}

@@ -19,19 +19,19 @@ _MUST_BE_FINITE = ("loss", "grad_norm", "update_norm")
 
 @dataclasses.dataclass(frozen=True)
 class Hooks:
-  """What the loop calls at the end of a call, when its turn has come."""
+  """Functions that the loop calls between two calls of the train step."""
 
-  # Metrics [k] of the k steps up to a given one, all finite.
+  # Logs metrics [k] of the k steps up to a given one; all are finite.
   log: Callable[[int, Mapping[str, np.ndarray]], None]
   evaluate: Callable[[state_lib.TrainState, int], None]
   save: Callable[[state_lib.TrainState, int], None]
-  # Whether the run has been asked to stop; asked once before and after a call.
+  # Whether the run has been asked to stop; called before and after each call.
   stopping: Callable[[], bool]
   # Saves before an error that other processes may not have.
   rescue: Callable[[state_lib.TrainState, int], None]
-  # Called with the state, step and inputs when a number is not finite.
+  # Receives the state, step and inputs when a number is not finite.
   not_finite: Callable[[state_lib.TrainState, int, Any], None]
-  # Gives the state to go on with; called at multiples of `epoch_steps`.
+  # Returns the state to continue with; called at multiples of `epoch_steps`.
   epoch_end: Callable[[state_lib.TrainState, int], state_lib.TrainState] = (
     lambda state, step: state
   )
@@ -53,15 +53,15 @@ def loop(
   """Trains from `first_step` to `total_steps`, or until asked to stop.
 
   Metrics are fetched one call late, so that the host never waits for the
-  device while there is work to hand out.
+  device while there is work to submit.
 
   Args:
-    call: of `step.make_train_call`.
+    call: a result of `step.make_train_call`.
     state: after `first_step` steps.
-    pipeline: gives the inputs of a call.
+    pipeline: returns the inputs of a call.
     first_step: steps taken before.
     total_steps: steps to take in all.
-    steps_per_call: of `call`; divides the other numbers.
+    steps_per_call: steps in one `call`; divides the other numbers.
     eval_every: steps between evaluations; 0: at the end only.
     save_every: steps between checkpoints; 0: at the end only.
     epoch_steps: steps between calls of `hooks.epoch_end`, the first of which
@@ -69,11 +69,11 @@ def loop(
     hooks: see `Hooks`.
 
   Returns:
-    The last state; saved.
+    The last state, which has been saved.
 
   Raises:
-    NonFiniteError: when the loss or the norm of the gradient or of the update
-      is not finite.
+    errors.NonFiniteError: when the loss, or the norm of the gradient or of the
+      update, is not finite.
   """
   pending = None
   step = first_step
@@ -84,7 +84,7 @@ def loop(
     try:
       inputs = pipeline.inputs(step, steps_per_call, busy=_busy(pending))
     except Exception:
-      # An image that cannot be read costs nothing but itself.
+      # Steps taken before an image that cannot be read are saved.
       if pending is not None:
         _deliver(pending, state, hooks)
         hooks.rescue(state, step)
@@ -100,7 +100,7 @@ def loop(
     evaluate = step >= total_steps or (eval_every and step % eval_every == 0)
     epoch = epoch_steps and step % epoch_steps == 0
     if save or evaluate or epoch:
-      # A state is used or saved only when its steps are known to be good.
+      # A state is used or saved only when its steps are known to be finite.
       _deliver(pending, state, hooks)
       pending = None
     if epoch:
@@ -114,7 +114,7 @@ def loop(
 
 
 def _evaluate(state: state_lib.TrainState, step: int, hooks: Hooks) -> None:
-  """Evaluates; saves the state where that fails, so that no step is lost."""
+  """Evaluates a state; saves it first when that fails."""
   try:
     hooks.evaluate(state, step)
   except Exception:
@@ -123,7 +123,7 @@ def _evaluate(state: state_lib.TrainState, step: int, hooks: Hooks) -> None:
 
 
 def _busy(pending: tuple | None) -> Callable[[], bool]:
-  """Whether the device still computes the call whose metrics are pending."""
+  """Returns a check whether the device still computes the pending call."""
   if pending is None:
     return lambda: False
   metrics = jax.tree.leaves(pending[1])
@@ -131,7 +131,7 @@ def _busy(pending: tuple | None) -> Callable[[], bool]:
 
 
 def _deliver(pending: tuple, state: state_lib.TrainState, hooks: Hooks) -> None:
-  """Fetches the metrics of a finished call; stops at numbers not finite."""
+  """Fetches and logs the metrics of a call; refuses numbers not finite."""
   last_step, metrics, inputs = pending
   metrics = jax.device_get(metrics)
   finite = np.all([np.isfinite(metrics[name]) for name in _MUST_BE_FINITE], 0)
@@ -147,5 +147,5 @@ def _deliver(pending: tuple, state: state_lib.TrainState, hooks: Hooks) -> None:
     raise errors.NonFiniteError(
       f"{name} is {metrics[name][good]} at step {first + good}. The state "
       "before that step was kept; lower optim.peak_lr, lengthen "
-      "optim.warmup_epochs or look at the images of the step."
+      "optim.warmup_epochs or inspect the images of the step."
     )

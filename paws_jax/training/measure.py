@@ -23,7 +23,7 @@ TASK = "pretrain"
 
 @dataclasses.dataclass(frozen=True)
 class Spent:
-  """Seconds spent on a run so far, by all its processes one after another."""
+  """Seconds spent on a run so far, earlier processes included."""
 
   wall_seconds: float = 0.0
   compile_seconds: float = 0.0
@@ -77,13 +77,16 @@ def soft_nn(
   queries: np.ndarray,
   supports: np.ndarray,
 ) -> dict[str, float]:
-  """Accuracy on a part of the data, {"top1", "top5"}, fractions.
+  """Computes the soft-NN accuracy on a part of the data.
 
   Args:
     experiment: the labels and the temperature.
     part: "validation", "test", or "labelled": leave-one-out.
-    queries: [n, D] images of the part, embedded or as pixels.
-    supports: [N, D] labelled images, as the queries are.
+    queries: [n, D] embeddings or pixels of the part's images.
+    supports: [N, D] embeddings or pixels of the labelled images.
+
+  Returns:
+    {"top1", "top5"}, fractions.
   """
   dataset = experiment.dataset
   labels = getattr(dataset, part).labels
@@ -106,17 +109,16 @@ def measure(
   config: ml_collections.ConfigDict,
   embeddings: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
-  """The result row of a run, but for the time it took.
+  """Makes the result row of a run, without the times.
 
   Args:
     experiment: data, split and temperature.
     config: its recipe.
-    embeddings: of "labelled" and what other parts there are, by the final
-      encoder.
+    embeddings: of "labelled" and other parts of the data by the final encoder.
 
   Returns:
-    JSON-serializable: what was measured on what, and accuracies as fractions;
-    None where a data set has no such images, or they are on disk.
+    JSON-serializable: run, data and accuracies as fractions; None where a data
+    set has no such images, or they are on disk.
   """
   dataset = experiment.dataset
   supports = embeddings["labelled"]
@@ -141,7 +143,7 @@ def _accuracy(
   queries: np.ndarray,
   supports: np.ndarray,
 ) -> dict[str, Any]:
-  """Accuracies with their intervals, and on how many images."""
+  """Returns accuracies with intervals, and the number of images."""
   count = len(queries)
   accuracy = dict.fromkeys(("top1", "top5"))
   if count:
@@ -153,7 +155,7 @@ def _accuracy(
 
 
 def _raw_pixels(experiment: experiment_lib.Experiment) -> dict[str, Any]:
-  """What the pixels alone give, for images that are in memory."""
+  """Computes the accuracy of raw pixels, for images in memory."""
   dataset = experiment.dataset
   accuracy = dict.fromkeys(("top1", "top5"))
   if dataset.test is not None and dataset.in_memory:
@@ -167,7 +169,7 @@ def _raw_pixels(experiment: experiment_lib.Experiment) -> dict[str, Any]:
 
 
 def can_leave_one_out(experiment: experiment_lib.Experiment) -> bool:
-  """Whether any labelled image can be judged by another of its class."""
+  """Whether any class has two readable labelled images."""
   labelled = experiment.dataset.labelled
   _, counts = np.unique(labelled.labels[labelled.readable], return_counts=True)
   return counts.max(initial=0) > 1
@@ -176,9 +178,10 @@ def can_leave_one_out(experiment: experiment_lib.Experiment) -> bool:
 def _leave_one_out(
   experiment: experiment_lib.Experiment, supports: np.ndarray
 ) -> float | None:
-  """Accuracy over the labelled images, each judged by the others.
+  """Computes the leave-one-out accuracy of the labelled images.
 
-  None when no class has two.
+  Returns:
+    A fraction; None when no class has two labelled images.
   """
   if not can_leave_one_out(experiment):
     return None

@@ -1,9 +1,9 @@
-"""How good the pseudo-labels are, on training images whose label is hidden.
+"""Accuracy of pseudo-labels, on training images whose labels are hidden.
 
 Some data sets come with the labels of all their training images, of which a run
-uses a few. The others tell how often images that the run trains on get the
-right class. That is only watched: these labels reach neither the loss nor the
-choice of anything, and there is no path from here to a train step.
+uses a few. The other labels show how often training images get the right class.
+They are only for monitoring: neither the loss nor any decision depends on them,
+and there is no path from here to a train step.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from paws_jax.training import experiment as experiment_lib
 def hidden_part(
   dataset: dataset_lib.Dataset,
 ) -> dataset_lib.LabelledImages | None:
-  """The part of a data set whose labels are hidden; None where none is known.
+  """Returns the images with hidden labels, for `accuracy` alone.
 
-  It must not be trained on: it is for `accuracy` alone.
+  Returns:
+    None where no labels are hidden.
   """
   return dataset.hidden
 
@@ -30,11 +31,11 @@ def accuracy(
   queries: np.ndarray,
   supports: np.ndarray,
 ) -> dict[str, float]:
-  """Share of the images with a hidden label whose soft-NN class is that label.
+  """Computes the share of hidden labels that the soft-NN class equals.
 
   Args:
-    experiment: the labels and the temperature.
-    queries: [n, D] embeddings of the images of `of`.
+    experiment: labels and temperature.
+    queries: [n, D] embeddings of the images of `hidden_part`.
     supports: [N, D] embeddings of the labelled images.
 
   Returns:

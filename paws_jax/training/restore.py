@@ -1,4 +1,4 @@
-"""A trained encoder with its data, for what comes after pre-training."""
+"""Restores a run for evaluation and the other tasks after training."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from paws_jax.training import experiment as experiment_lib
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedRun:
-  """What a run has learnt so far.
+  """The encoder that a run has trained so far, with its data.
 
   Attributes:
     config: its recipe.
     workdir: its directory.
     experiment: data, split, embedder.
-    params: of the encoder that evaluation and classifiers use.
+    params: parameters of the encoder that evaluation and classifiers use.
     batch_stats: its batch statistics.
     step: steps taken.
     head: kernel [d, K] and bias [K] of a linear layer that decides instead of
@@ -50,8 +50,8 @@ def load(config: ml_collections.ConfigDict, workdir: str) -> TrainedRun:
     workdir: the run's directory.
 
   Raises:
-    UserError: as for `experiment.create`, or there is no such run.
-    errors.CheckpointError: when it has no checkpoint that is complete.
+    errors.UserError: as for `experiment.create`, or there is no such run.
+    errors.CheckpointError: when it has no complete checkpoint.
     errors.DistributedError: when the processes do not agree.
   """
 

@@ -24,17 +24,17 @@ def from_trained(
   batch_stats: Any = None,
   head: predictions_lib.Head | Mapping[str, Any] | None = None,
 ) -> classifier_lib.Classifier:
-  """The classifier of a run; of several processes all call it.
+  """Builds the classifier of a run; of several processes all call it.
 
   Args:
-    trained: what the run has learnt.
-    params: of the encoder, instead of the run's.
-    batch_stats: batch statistics, likewise.
-    head: of a fine-tuned run, with kernel and bias, instead of the run's.
+    trained: the run.
+    params: parameters of the encoder; None: the run's.
+    batch_stats: batch statistics of the encoder; None: the run's.
+    head: kernel and bias of a fine-tuned run; None: the run's.
 
   Raises:
-    errors.BadImageError: as the recipe says, and when the labelled images that
-      can be read are of fewer than two classes.
+    errors.BadImageError: when an image cannot be read and data.on_bad_image is
+      "error", or fewer than two classes have readable labelled images.
     errors.NonFiniteError: when embeddings of labelled images are not finite.
   """
   config, dataset = trained.config, trained.experiment.dataset
@@ -42,7 +42,7 @@ def from_trained(
   stats = trained.batch_stats if batch_stats is None else batch_stats
   head = trained.head if head is None else head
   encoder = {
-    # Where training started need not be there any more.
+    # The weights that training started from may have been deleted.
     "model": {**config.model, "init_from": ""},
     "variables": jax.device_get({"params": params, "batch_stats": stats}),
     "preprocessing": preprocessing_lib.from_run(config, dataset),
@@ -60,7 +60,7 @@ def from_trained(
     temperature=float(trained.experiment.temperature),
     support_bank=support_bank,
     head=_head(head),
-    # Features under a head are not what training compared.
+    # Training did not compare the features under a head.
     in_domain_temperature=methods.in_domain_temperature(config.method)
     if head is None
     else None,

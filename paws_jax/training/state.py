@@ -1,4 +1,4 @@
-"""What training carries from step to step, and what a step needs besides."""
+"""The state of training, and the constant parts of a train step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paws_jax.training import views as views_lib
 
 @flax.struct.dataclass
 class TrainState:
-  """All that training carries from step to step; a pytree of arrays."""
+  """The state that training carries between steps; a pytree of arrays."""
 
   # int32 scalar: steps taken.
   step: jax.Array
@@ -28,13 +28,13 @@ class TrainState:
   opt_state: Any
   # bool scalar; once False, steps leave the state as it is.
   finite: jax.Array
-  # What a method keeps besides: averages, queues, tables; {} for most.
+  # Other state of a method: averages, queues, tables; {} for most.
   extra: Any = flax.struct.field(default_factory=dict)
 
 
 @flax.struct.dataclass
 class Stored:
-  """A state as checkpoints hold it; `extra` is an item of its own there.
+  """The tree of a state in checkpoints, where `extra` is a separate item.
 
   The names are those of version 0.1, whose checkpoints are read.
   """
@@ -48,7 +48,7 @@ class Stored:
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-  """What a step needs besides state and data; nothing here changes."""
+  """The constant parts of a train step, next to state and data."""
 
   method: base.Method
   optimizer: optax.GradientTransformation
@@ -75,7 +75,7 @@ def to_stored(state: TrainState) -> Stored:
 
 
 def from_stored(stored: Stored, extra: Any) -> TrainState:
-  """Converts what `to_stored` has made back to a state."""
+  """Converts the tree in checkpoints to a state; undoes `to_stored`."""
   return TrainState(
     step=stored.step,
     params=stored.params,
@@ -87,7 +87,10 @@ def from_stored(stored: Stored, extra: Any) -> TrainState:
 
 
 def shardings(trainer: Trainer) -> TrainState:
-  """Shardings of a state: a prefix of its tree, replicated but for `extra`."""
+  """Returns the shardings of a state, as a prefix of its tree.
+
+  All arrays but those of `extra` are replicated.
+  """
   replicated = mesh_lib.replicated(trainer.mesh)
   return TrainState(
     step=replicated,
@@ -100,7 +103,7 @@ def shardings(trainer: Trainer) -> TrainState:
 
 
 def replicated_shapes(trainer: Trainer, state: TrainState) -> TrainState:
-  """ShapeDtypeStructs of a state without `extra`, with shardings."""
+  """Returns ShapeDtypeStructs with shardings of a state without `extra`."""
   sharding = mesh_lib.replicated(trainer.mesh)
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
@@ -109,7 +112,7 @@ def replicated_shapes(trainer: Trainer, state: TrainState) -> TrainState:
 
 
 def extra_shardings(trainer: Trainer) -> Any:
-  """Shardings of `extra`, a prefix of its tree."""
+  """Returns the shardings of `extra`, as a prefix of its tree."""
   return jax.tree.map(
     lambda spec: NamedSharding(trainer.mesh, spec), trainer.method.extra_specs
   )
@@ -134,12 +137,12 @@ def pad_extra(trainer: Trainer, extra: Any) -> Any:
 
 
 def logical_extra(trainer: Trainer, extra: Any, shapes: Any) -> Any:
-  """Cuts the padding off: what a checkpoint holds for any number of devices.
+  """Removes the padding, so that any number of devices can restore tables.
 
   Args:
-    trainer: as of `pad_extra`.
+    trainer: as for `pad_extra`.
     extra: of a state.
-    shapes: ShapeDtypeStructs of `Method.init_extra`.
+    shapes: ShapeDtypeStructs of the result of `Method.init_extra`.
 
   Returns:
     Arrays of these shapes; those that had padding are replicated.
@@ -156,7 +159,7 @@ def logical_extra(trainer: Trainer, extra: Any, shapes: Any) -> Any:
 
 
 def logical_like(trainer: Trainer, shapes: Any) -> Any:
-  """Shapes with shardings to restore what `logical_extra` has stored into."""
+  """Returns ShapeDtypeStructs with shardings of a stored `extra`."""
   replicated = mesh_lib.replicated(trainer.mesh)
   spread = jax.tree.map(
     lambda leaf, sharded: sharded and leaf.shape[0] % trainer.mesh.size == 0,
@@ -174,7 +177,7 @@ def logical_like(trainer: Trainer, shapes: Any) -> Any:
 
 
 def _sharded(trainer: Trainer, extra: Any) -> Any:
-  """For every leaf of `extra`, whether its rows are spread over the devices."""
+  """Returns for every leaf of `extra` whether devices share its rows."""
   return jax.tree.map(
     lambda spec, tree: jax.tree.map(
       lambda _: spec != mesh_lib.REPLICATED, tree

@@ -1,4 +1,4 @@
-"""The train step, and several of them as one compiled program."""
+"""The train step, and several steps as one compiled program."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def init_state(
 def add_extra(
   trainer: state_lib.Trainer, state: state_lib.TrainState
 ) -> state_lib.TrainState:
-  """Completes a state at step 0 with what the method carries besides."""
+  """Adds the method's `extra` to a state at step 0."""
 
   def init(params: Any, batch_stats: Any) -> Any:
     extra = _logical_extra(trainer, params, batch_stats)
@@ -69,7 +69,7 @@ def add_extra(
 def extra_shapes(
   trainer: state_lib.Trainer, state: state_lib.TrainState
 ) -> Any:
-  """ShapeDtypeStructs of `extra` with logical numbers of rows."""
+  """Returns ShapeDtypeStructs of `extra` with logical numbers of rows."""
   return jax.eval_shape(
     functools.partial(_logical_extra, trainer), state.params, state.batch_stats
   )
@@ -81,7 +81,7 @@ def _logical_extra(
   key = sampling.stream_key(trainer.seed, sampling.INITIALIZATION)
   # The parameters have been drawn from `key` itself.
   key = jax.random.fold_in(key, 1)
-  # Copies: the step gives each of its arrays' memory to the next state.
+  # Copies, since the train step donates the memory of its arrays.
   return jax.tree.map(
     jnp.copy,
     trainer.method.init_extra(key, params, batch_stats, trainer.facts),
@@ -102,8 +102,8 @@ def train_step(
 
   Returns:
     The state after it, and global scalar metrics. When the loss or the norm of
-    the gradient or of the update is not finite the state comes back as it was
-    but for `finite`, and stays so in later steps.
+    the gradient or of the update is not finite the state is unchanged but for
+    `finite`, in this and all later steps.
   """
   views = make_views(trainer, batch, state.step)
   return trainer.method.step(trainer, state, views, gradient_step)
@@ -166,7 +166,7 @@ def update_extra(
   rows: Any,
   step: jax.Array,
 ) -> state_lib.TrainState:
-  """Calls the method's `after_update` on a state after the optimizer's part."""
+  """Calls the method's `after_update` after the optimizer's update."""
   params, extra = trainer.method.after_update(
     state.params,
     state.batch_stats,
@@ -181,7 +181,7 @@ def update_extra(
 def make_views(
   trainer: state_lib.Trainer, batch: data.HostBatch, step: jax.Array
 ) -> data.Views:
-  """Augments a global batch, every device its own rows."""
+  """Augments a global batch; every device augments its own rows."""
   local = functools.partial(_local_views, trainer)
   shapes = jax.eval_shape(local, batch, step)
   return mesh.shard_map(
@@ -257,17 +257,17 @@ def make_train_call(
 ) -> Callable[
   [state_lib.TrainState, Any], tuple[state_lib.TrainState, dict[str, jax.Array]]
 ]:
-  """Several steps as one compiled program.
+  """Compiles several steps as one program.
 
   Args:
-    trainer: what a step needs.
+    trainer: method, optimizer, views and mesh.
     pipeline: its `batch(inputs, step)` is traced into the program.
     num_steps: length of the `lax.scan`.
 
   Returns:
-    A jitted function of (state, pipeline.inputs(...)), which gives the state
-    after `num_steps` steps and each metric as [num_steps]. The state that goes
-    in is donated.
+    A jitted function of (state, pipeline.inputs(...)), which returns the state
+    after `num_steps` steps and each metric as [num_steps]. Its first argument
+    is donated.
   """
 
   def call(state, inputs):

@@ -17,5 +17,5 @@ from paws_jax.cli import config_flag
     (["--config=first.py", "--config=second.py"], "second.py"),
   ],
 )
-def test_given(arguments, found):
-  assert config_flag.given(["main.py", *arguments], "config") == found
+def test_flag_value(arguments, found):
+  assert config_flag.flag_value(["main.py", *arguments], "config") == found

@@ -299,19 +299,21 @@ def test_killed_then_damaged_then_resumed_is_the_same_run(
 def test_asked_to_stop_then_resumed_is_the_same_run(whole, launch, tmp_path):
   first = launch(tmp_path, at=(signal.SIGINT, "compile"))
   assert first.returncode == 130
-  assert "stopped by SIGINT at step 0 of 10; nothing was lost" in first.stdout
+  assert "stopped by SIGINT at step 0 of 10: nothing was lost" in first.stdout
   second = launch(tmp_path, at=(signal.SIGTERM, 3))
   assert second.returncode == 0
   noted = "\nSIGTERM: finishing the current step, then saving ...\n"
   assert second.stderr == noted
   # Metrics arrive one step late.
-  assert "stopped by SIGTERM at step 4 of 10; it is saved" in second.stdout
+  assert (
+    "stopped by SIGTERM at step 4 of 10: the state is saved" in second.stdout
+  )
   assert steps(tmp_path)[-1] == 4
   spent = stored(tmp_path, 4)["meta"]["spent"]
   third = launch(tmp_path, at=(signal.SIGINT, 6))
   assert third.returncode == 130
   assert "resuming from the checkpoint of step 4" in third.stdout
-  assert "stopped by SIGINT at step 7 of 10; it is saved" in third.stdout
+  assert "stopped by SIGINT at step 7 of 10: the state is saved" in third.stdout
   later = stored(tmp_path, 7)["meta"]["spent"]
   last = launch(tmp_path)
   assert last.returncode == 0

@@ -1,4 +1,4 @@
-"""A pipeline for encoded images: read on the host, one step after another.
+"""A pipeline that reads and decodes images on the host, step by step.
 
 Ids, supports and keys are those of the in-memory pipeline. Each process reads
 the rows of its own devices only, and what it reads depends on (seed, step)
@@ -33,20 +33,20 @@ from paws_jax.parallel import mesh as mesh_lib
 
 
 class Inputs(NamedTuple):
-  """What one call of several steps reads."""
+  """Inputs of a call of several steps."""
 
   # int32 scalar: step of the first batch.
   first_step: jax.Array
-  # One for each step, spread over the devices as in the contract.
+  # One for each step, sharded over the devices as `paws_jax.data` says.
   batches: tuple[data.HostBatch, ...]
 
 
 class HostPipeline:
-  """Serves `HostBatch`es out of encoded images.
+  """Serves `HostBatch`es from encoded images.
 
-  The interface of `memory_pipeline.InMemory`. `inputs` hands out batches that a
-  thread has already put on the devices; `close`, or leaving the context, ends
-  the thread.
+  It has the interface of `memory_pipeline.InMemory`. `inputs` returns batches
+  that a thread has already put on the devices; `close`, or leaving the context,
+  ends the thread.
 
   An image that cannot be read stops the run, or is replaced by another: for a
   support by the next labelled image of its class, else by the next image of the
@@ -54,8 +54,12 @@ class HostPipeline:
   in the batch itself gets other views.
 
   Attributes:
-    stall_seconds: how long the devices have waited for images, in all.
+    stall_seconds: total time that the devices have waited for images.
   """
+
+  stall_seconds = 0.0
+  _prefetcher: prefetch.Prefetcher | None = None
+  _next_step = -1
 
   def __init__(
     self,
@@ -74,27 +78,26 @@ class HostPipeline:
     with_unlabelled: bool = True,
     num_threads: int | None = None,
   ):
-    """Keeps the settings; reading starts with the first `inputs`.
+    """Stores the settings; reading starts with the first `inputs`.
 
     Args:
       reader: n encoded training images.
-      index: labelled images per class, on the host; None for methods without
-        labelled images.
-      pool: int32 [u] rows of the unlabelled stream, each at most once.
+      index: labelled images per class, on the host; None without `support`.
+      pool: int32 [u], distinct rows that serve as unlabelled images.
       support: the recipe's section; None: no labelled images.
       batch_size: B, unlabelled images a step.
       seed: the run's seed.
       mesh: devices.
       canvas_size: S.
       on_bad_image: "error" or "skip".
-      max_pixels: an image of more is a bad one.
-      support_cache_mb: 2**20 bytes of decoded supports to keep, per process.
+      max_pixels: larger images count as unreadable.
+      support_cache_mb: MiB of decoded supports to keep, per process.
       with_unlabelled: False for methods that train on labelled images alone.
-      num_threads: that decode; default one for each core of this process.
+      num_threads: decoding threads; default one per core of this process.
 
     Raises:
-      ValueError: fewer images than a batch, a batch that does not divide over
-        the devices, rows that do not exist, or an unknown `on_bad_image`.
+      errors.InputError: fewer images than a batch, a batch that the devices
+        do not divide, or rows that do not exist.
     """
     self._plan = row_plan.RowPlan(
       index,
@@ -110,10 +113,7 @@ class HostPipeline:
     self._with_unlabelled = with_unlabelled
     self._with_supports = support is not None
     self._images = image_reader.ImageReader(
-      reader,
-      max_pixels=max_pixels,
-      on_bad_image=on_bad_image,
-      fit=canvas_size,
+      reader, max_pixels=max_pixels, on_bad_image=on_bad_image, fit=canvas_size
     )
     self._loader = loader.Loader(
       self._images,
@@ -123,9 +123,6 @@ class HostPipeline:
     )
     self._canvas_size = canvas_size
     self._cache = image_reader.Cache(support_cache_mb * 2**20)
-    self._prefetcher: prefetch.Prefetcher | None = None
-    self._next_step = -1
-    self.stall_seconds = 0.0
 
   def __enter__(self) -> HostPipeline:
     return self
@@ -135,17 +132,17 @@ class HostPipeline:
 
   @property
   def steps_per_epoch(self) -> int:
-    """Whole batches in the pool."""
+    """Full batches in the pool."""
     return self._plan.steps_per_epoch
 
   @property
   def replaced(self) -> dict[str, str]:
-    """Names of bad images that this process met, with their substitutes."""
+    """Names of unreadable images in this process, and of their substitutes."""
     return dict(self._images.replaced)
 
   @property
   def cached_bytes(self) -> int:
-    """Of the decoded supports that are kept."""
+    """Bytes of the decoded supports that are kept."""
     return self._cache.num_bytes
 
   def inputs(
@@ -155,19 +152,20 @@ class HostPipeline:
     *,
     busy: Callable[[], bool] | None = None,
   ) -> Inputs:
-    """Batches of `num_steps` steps from `first_step`, which wait on devices.
+    """Returns the batches of a call, which are on the devices.
 
-    Reading goes on from there; a call for other steps than the next ones
-    starts it anew.
+    Reading continues from there; a call for other steps than the next ones
+    restarts it.
 
     Args:
       first_step: from 0.
-      num_steps: of the call.
-      busy: whether the devices have work; while they have, waiting here stalls
-        nothing. Default: they have none.
+      num_steps: steps in the call.
+      busy: whether the devices have work, so that waiting here does not stall
+        them; None: they have none.
 
     Raises:
-      BadImageError: an image cannot be read, and must not be replaced.
+      errors.BadImageError: an image cannot be read, and `on_bad_image` is
+        "error".
     """
     if self._prefetcher is None or first_step != self._next_step:
       self.close()
@@ -185,7 +183,7 @@ class HostPipeline:
     )
 
   def _next_batch(self, busy: Callable[[], bool] | None) -> data.HostBatch:
-    """Waits for a batch, and counts the time in which the devices idle."""
+    """Waits for a batch, and adds to `stall_seconds` while devices are idle."""
     idle_since = None
 
     def look() -> None:
@@ -200,16 +198,16 @@ class HostPipeline:
     return batch
 
   def input_shapes(self, num_steps: int) -> Inputs:
-    """Shapes, dtypes and shardings of `inputs`, without reading anything."""
+    """Returns shapes, dtypes and shardings of `inputs`; reads no image."""
     side = self._canvas_size
 
     def rows(*shape: int, dtype: np.dtype = np.int32) -> jax.ShapeDtypeStruct:
       spread = mesh_lib.batch_sharded(self._mesh)
       return jax.ShapeDtypeStruct(shape, dtype, sharding=spread)
 
-    def whole(*shape: int) -> jax.ShapeDtypeStruct:
-      replicated = mesh_lib.replicated(self._mesh)
-      return jax.ShapeDtypeStruct(shape, np.int32, sharding=replicated)
+    def replicated(*shape: int) -> jax.ShapeDtypeStruct:
+      everywhere = mesh_lib.replicated(self._mesh)
+      return jax.ShapeDtypeStruct(shape, np.int32, sharding=everywhere)
 
     def canvases(num_rows: int) -> data.Canvases:
       return data.Canvases(
@@ -230,17 +228,17 @@ class HostPipeline:
         support_mask=None
         if drawn.mask is None
         else rows(num_supports, dtype=np.bool_),
-        support_labels=whole(*drawn.labels.shape),
-        class_ids=whole(*drawn.class_ids.shape),
+        support_labels=replicated(*drawn.labels.shape),
+        class_ids=replicated(*drawn.class_ids.shape),
       )
-    return Inputs(first_step=whole(), batches=(batch,) * num_steps)
+    return Inputs(first_step=replicated(), batches=(batch,) * num_steps)
 
   def batch(self, inputs: Inputs, step: jax.Array) -> data.HostBatch:
-    """Picks the batch of a step; traced."""
+    """Selects the batch of a step; traced."""
     if len(inputs.batches) == 1:
       return inputs.batches[0]
     place = step - inputs.first_step
-    # A switch copies one batch; a stack would copy all in every step.
+    # A switch copies one batch; indexing a stack would copy all in every step.
     picks = [functools.partial(_pick, k) for k in range(len(inputs.batches))]
     return jax.lax.switch(place, picks, inputs.batches)
 
@@ -253,15 +251,15 @@ class HostPipeline:
   def local_canvases(
     self, first_step: int, devices: Sequence[jax.Device]
   ) -> Iterator[tuple[data.Canvases | None, data.Canvases | None]]:
-    """What a process reads, step by step and without end.
+    """Reads the images of a process, step by step and indefinitely.
 
     Args:
       first_step: where to begin.
-      devices: its devices; only their rows are read.
+      devices: of the process; only their rows are read.
 
     Yields:
       Unlabelled images and supports, each None for methods without them: the
-      rows of these devices, in the order of `sharding.local_rows`, as NumPy
+      rows of these devices, in the order of `mesh.local_rows`, as NumPy
       arrays.
     """
     tf = tf_runtime.load()
@@ -277,7 +275,7 @@ class HostPipeline:
         cache=self._cache,
       )
     if self._with_unlabelled:
-      # Compiled here, and not in a thread of TensorFlow's.
+      # Compiles here rather than in a thread of TensorFlow.
       self._plan.unlabelled(first_step)
       rows = mesh_lib.local_rows(self._batch_size, self._mesh, devices)
       candidates["unlabelled"] = self._plan.from_pool
@@ -294,7 +292,7 @@ class HostPipeline:
       )
 
   def _batches(self, first_step: int) -> Iterator[data.HostBatch]:
-    """Global batches from a step on, as arrays on this process's devices."""
+    """Yields global batches from a step on, as arrays on the devices."""
     devices = mesh_lib.local_devices(self._mesh)
     local = self.local_canvases(first_step, devices)
     for step, (unlabelled, support) in zip(
@@ -318,12 +316,12 @@ class HostPipeline:
       )
 
   def _spread(self, rows: Any) -> Any:
-    """Global arrays out of a pytree of this process's rows."""
+    """Makes global arrays of a pytree of this process's rows."""
     put = functools.partial(mesh_lib.from_local_rows, mesh=self._mesh)
     return jax.tree.map(put, rows)
 
   def _canvases(self, batch, candidates) -> data.Canvases:
-    """A batch of TensorFlow's as NumPy arrays, its bad images replaced."""
+    """Converts a batch of TensorFlow to NumPy; replaces unreadable images."""
     # Views of TensorFlow's memory, which they keep alive: nothing is copied.
     images, sizes, rows = (np.asarray(memoryview(part)) for part in batch)
     images, sizes = self._loader.replace_bad(
