@@ -49,20 +49,20 @@ def create(
     remat: the recipe's `train.remat`.
     axis_name: mesh axes when the loss runs inside `shard_map`.
     num_classes: of the data; None: not known, and not checked.
-    class_counts: labelled images of each class; None: not known, as when
-      nothing but shapes matters.
+    class_counts: labelled images of each class; None: not known, where only
+      shapes matter.
 
   Returns:
     One of `METHODS`; `methods.base` has the contract.
 
   Raises:
-    UnknownFieldError: a field that the method does not have, by name.
-    InputError: an unknown method, or a prior that does not fit the data.
+    errors.UnknownFieldError: a field that the method does not have, by name.
+    errors.InputError: an unknown method, or a prior that does not fit the data.
   """
   config = _rebuilt(section)
   kind = METHODS[config.name]
   options = {}
-  # A method that depends on the data has a constructor of such fields.
+  # A method that depends on the data computes such fields.
   if hasattr(kind, "fields_of_data"):
     options = kind.fields_of_data(
       config, num_classes=num_classes, class_counts=class_counts
@@ -78,10 +78,10 @@ def create(
 
 
 def in_steps(created: Any, *, steps_per_epoch: int) -> Any:
-  """Returns a method with what its recipe gives in epochs as steps.
+  """Converts fields of a method that count epochs to steps.
 
   Args:
-    created: of `create`; a method without section `method` stays as it is.
+    created: a result of `create`; without a section `method` it is unchanged.
     steps_per_epoch: of the data, which a method does not know.
   """
   section = getattr(created, "config", None)

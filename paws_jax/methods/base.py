@@ -26,7 +26,7 @@ from paws_jax.parallel import mesh
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """What a method may know about the data before training starts.
+  """Facts about the data that a method may use before training starts.
 
   Attributes:
     num_images: training images, numbered by their ids 0 ... num_images - 1.
@@ -42,7 +42,7 @@ class Facts:
 
 
 class Output(NamedTuple):
-  """What a method's loss returns for one device's rows."""
+  """The result of a method's loss for one device's rows."""
 
   # Global scalar; differentiated. May be negative.
   loss: jax.Array
@@ -58,7 +58,7 @@ class Output(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-  """A training method: what a step computes, and what it carries.
+  """A training method: the loss of a step, and the state it needs.
 
   Attributes:
     config: the method's section of the recipe.
@@ -67,7 +67,7 @@ class Method:
     remat: recomputation of activations, as in section `train`.
     axis_name: mesh axes over which the loss communicates; None outside
       `shard_map`.
-    shown_losses: names of the metrics that tell a person how the loss is doing;
+    shown_losses: names of the metrics that are printed and plotted as the loss;
       each is at least 0, and 0 is best.
     needs_support: whether a step has labelled images.
   """
@@ -88,7 +88,7 @@ class Method:
     random keys of a view derive from its number.
 
     Raises:
-      ValueError: when the recipe's crops do not fit the method.
+      errors.InputError: when the recipe's crops do not fit the method.
     """
     raise NotImplementedError
 
@@ -111,8 +111,8 @@ class Method:
         device's shard.
       batch: this device's views; contract in `paws_jax.data`.
       step: int32 scalar, steps taken before this one.
-      key: for draws; the same on all devices. Fold in an image's id, never its
-        place in the batch.
+      key: for random draws; the same on all devices. Fold in an image's id,
+        never its place in the batch.
     """
     raise NotImplementedError
 
@@ -133,19 +133,19 @@ class Method:
   def init_extra(
     self, key: jax.Array, params: Any, batch_stats: Any, facts: Facts
   ) -> Any:
-    """Makes the state that the method carries beside its parameters.
+    """Creates the method's other state, next to the parameters.
 
-    Called after `model.init_from` has filled the parameters, so a copy of them
-    is a copy of those. Tables have their logical number of rows; those that
-    `extra_specs` spreads over devices are padded with zeros where the number of
-    devices does not divide it.
+    Called after `model.init_from` has set the parameters, so copies of
+    parameters start from it. Tables have their logical number of rows; the
+    trainer pads those that `extra_specs` shards with zeros to a multiple of the
+    devices.
     """
     del key, params, batch_stats, facts
     return {}
 
   @property
   def extra_specs(self) -> Any:
-    """PartitionSpecs of `extra`, a prefix of its tree; large tables: BATCH."""
+    """PartitionSpecs of `extra`, as a prefix of its tree; BATCH for tables."""
     return mesh.REPLICATED
 
   def after_update(
@@ -158,7 +158,7 @@ class Method:
     step: jax.Array,
     finite: jax.Array,
   ) -> tuple[Any, Any]:
-    """Updates what the optimizer does not: averages, queues, banks.
+    """Updates averages, queues and other state after the optimizer.
 
     Runs outside `shard_map`, on global arrays, after the optimizer. Writes to
     `extra` must be dropped where `finite` is False (`methods.tables` has the
@@ -166,9 +166,9 @@ class Method:
 
     Args:
       params: after the update, or before it where `finite` is False.
-      batch_stats: likewise.
+      batch_stats: after the update, or before it where `finite` is False.
       extra: before the update.
-      rows: of `loss`, global arrays in the order of the batch.
+      rows: `Output.rows` as global arrays, in the order of the batch.
       step: steps taken before this one.
       finite: bool scalar, whether loss, gradient and update are finite.
 
@@ -194,7 +194,8 @@ class Method:
       gradient_step: the default, one gradient step on `loss`.
 
     Returns:
-      The state after it, and metrics with "loss", "grad_norm", "update_norm".
+      The state after the step, and metrics with "loss", "grad_norm" and
+      "update_norm".
     """
     return gradient_step(trainer, state, batch)
 
@@ -214,7 +215,7 @@ class Method:
       step: steps taken.
 
     Returns:
-      The state to go on with.
+      The state to continue with.
     """
     del embed, step
     return state
@@ -231,19 +232,19 @@ class Method:
       state: anything with `params`, `batch_stats` and `extra`.
 
     Returns:
-      {"params", "batch_stats"} of `models.Encoder`, and of nothing else.
+      {"params", "batch_stats"} of `models.Encoder`, without other parameters.
     """
     return {"params": state.params, "batch_stats": state.batch_stats}
 
   def load_encoder(
     self, params: Any, batch_stats: Any, variables: Mapping[str, Any]
   ) -> tuple[Any, Any]:
-    """Puts the weights of `model.init_from` where training starts from.
+    """Puts the weights of `model.init_from` into the initial state.
 
     Args:
-      params: random ones.
-      batch_stats: likewise.
-      variables: as `encoder_variables` returns them.
+      params: random parameters.
+      batch_stats: initial batch statistics.
+      variables: weights, as `encoder_variables` returns them.
 
     Returns:
       (params, batch_stats).
@@ -251,7 +252,7 @@ class Method:
     return {**params, **variables["params"]}, variables["batch_stats"]
 
   def head(self, state: Any) -> Mapping[str, Any] | None:
-    """Selects a linear layer that decides instead of the labelled images.
+    """Selects a linear classifier that replaces the vote of labelled images.
 
     Returns:
       {"kernel" [d, K], "bias" [K]}; None: labelled images vote.

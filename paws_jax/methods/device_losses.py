@@ -1,6 +1,7 @@
-"""One device's part of the contrastive losses, of what is gathered already.
+"""One device's part of the contrastive losses, from gathered embeddings.
 
-Their gradients are whole: a method minimises them, or stops them and watches.
+No gradient is stopped here: a method minimizes the losses, or stops their
+gradients and monitors them.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ def nt_xent(
   temperature: float,
   axis_name: Any,
 ) -> jax.Array:
-  """Mean NT-Xent of this device's views among those of all devices.
+  """Computes the mean NT-Xent loss of this device's views.
 
   Args:
-    local: [2·b, D], all first views, then all second ones.
-    everything: [devices · 2·b, D], these of all devices.
+    local: [2·b, D], all first views, then all second views.
+    everything: [devices · 2·b, D], the views of all devices.
     temperature: τ.
     axis_name: mesh axes, or None outside `shard_map`.
   """
@@ -48,11 +49,11 @@ def support_loss(
   smoothing: float,
   axis_name: Any,
 ) -> jax.Array:
-  """SuNCEt loss of the supports, of which every device does its own.
+  """Computes this device's part of the SuNCEt loss of the supports.
 
   Args:
-    local: [n·V, D], this device's, padding included.
-    everything: [N·V, D] of all devices, without the padding.
+    local: [n·V, D], supports of this device, padding included.
+    everything: [N·V, D], supports of all devices, without padding.
     batch: the step's views.
     temperature: τ.
     smoothing: of the label rows.

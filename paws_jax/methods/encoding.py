@@ -32,7 +32,7 @@ def known_crops(
   """Returns the crops of a recipe that a method knows, in the order of `names`.
 
   Raises:
-    ValueError: a crop of another name, which the method would leave out.
+    errors.InputError: a crop of another name, which the method would ignore.
   """
   for name, spec in section.crops.items():
     if name not in names:
@@ -47,7 +47,7 @@ def known_crops(
 def init_encoder(
   encoder: Any, key: jax.Array, images: jax.Array
 ) -> tuple[Params, BatchStats]:
-  """Initialises an encoder for images [n, H, W, Ch]."""
+  """Initializes an encoder for images [n, H, W, Ch]."""
   variables = encoder.init(key, images[:1], train=False)
   return variables["params"], variables.get("batch_stats", {})
 
@@ -104,7 +104,7 @@ def apply_training(
       calls.
 
   Returns:
-    What the encoder gives, and the updated statistics.
+    The encoder's output, and the updated statistics.
   """
 
   def apply(params, batch_stats, images):
@@ -124,31 +124,34 @@ def apply_training(
 
 
 def fold_views(views: jax.Array) -> jax.Array:
-  """[n, V, ...] -> [n·V, ...], image-major: no device has to move anything."""
+  """Merges image and view axes, image-major: [n, V, ...] -> [n·V, ...].
+
+  This moves no data between devices.
+  """
   return views.reshape(-1, *views.shape[2:])
 
 
 def view_major(rows: jax.Array, num_views: int) -> jax.Array:
-  """[n·V, D] image-major -> [V·n, D] view-major."""
+  """Reorders rows from image-major [n·V, D] to view-major [V·n, D]."""
   by_image = rows.reshape(-1, num_views, rows.shape[-1])
   return by_image.swapaxes(0, 1).reshape(rows.shape)
 
 
 def support_views_mask(batch: data.Views) -> jax.Array | None:
-  """[N·V] bool for the folded support views of a device; None: all count."""
+  """Returns the mask of folded support views: [N·V] bool; None: all count."""
   if batch.support_mask is None:
     return None
   return jnp.repeat(batch.support_mask, batch.support.shape[1])
 
 
 def support_rows(batch: data.Views, *, smoothing: float) -> jax.Array:
-  """[N·V, C] label rows of all support views of all devices, image-major."""
+  """Builds the label rows of all devices' support views: [N·V, C]."""
   labels = jnp.repeat(batch.support_labels, batch.support.shape[1])
   return losses.label_rows(labels, batch.class_ids, smoothing=smoothing)
 
 
 class Embeddings(NamedTuple):
-  """Of supports and large views of one device; h before, z after the head."""
+  """Embeddings of one device; h before, z after the prediction head."""
 
   # [n·V, D], image-major, padding included.
   h_support: jax.Array
@@ -220,7 +223,7 @@ def gather_supports(
 
 
 def without_padding(rows: jax.Array, batch: data.Views) -> jax.Array:
-  """Rows of all supports [N·V, ...], without the padding at the end."""
+  """Removes the padding at the end of all support rows: [N·V, ...]."""
   num_views = batch.support.shape[1]
   return rows[: batch.support_labels.shape[0] * num_views]
 
@@ -228,7 +231,7 @@ def without_padding(rows: jax.Array, batch: data.Views) -> jax.Array:
 def device_means(
   values: Mapping[str, jax.Array], axis_name: Any
 ) -> dict[str, jax.Array]:
-  """Means over the devices of scalars and vectors, in one all-reduce."""
+  """Averages scalars and vectors over the devices in one all-reduce."""
   if axis_name is None or not values:
     return dict(values)
   flat, unflatten = jax.flatten_util.ravel_pytree(dict(values))

@@ -1,6 +1,6 @@
-"""Numbers that tell whether training is healthy; none has a gradient.
+"""Metrics of the health of training, without gradients.
 
-They are made of what a step of PAWS has anyway, and share its all-gather and
+They are computed from the arrays of a PAWS step, and share its all-gather and
 one small all-reduce.
 """
 
@@ -33,7 +33,7 @@ def of_step(
   temperature: float,
   axis_name: Any,
 ) -> dict[str, jax.Array]:
-  """This device's part of the metrics; their means over devices are meant.
+  """Computes this device's part of the metrics.
 
   Args:
     local: embeddings of this device.
@@ -45,7 +45,7 @@ def of_step(
     axis_name: mesh axes, or None outside `shard_map`.
 
   Returns:
-    To be averaged over the devices and given to `finished`.
+    Values whose means over the devices `finished` takes.
   """
   stop = jax.lax.stop_gradient
   local, probs, z_support, z_pairs = stop((local, probs, z_support, z_pairs))
@@ -66,7 +66,7 @@ def of_step(
     _CLASS_SHARES: jnp.mean(used.astype(probs.dtype), axis=(0, 1)),
   }
   if z_support.shape[0] >= 2 * probs.shape[-1]:
-    # With one support a class there is none to vote for it.
+    # With one support per class, no other support votes for it.
     metrics["suncet"] = device_losses.support_loss(
       local.z_support,
       z_support,
@@ -79,11 +79,11 @@ def of_step(
 
 
 def finished(means: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-  """Scalars of the metrics that have been averaged over the devices.
+  """Converts metrics averaged over the devices to scalars.
 
   Returns:
-    The same but for the shares of the classes, which become "classes_used":
-    the share of the step's classes that are the most probable one of at least
+    The same metrics, but "classes_used" instead of the shares of the classes:
+    the share of the step's classes that are the most probable one for at least
     one of the images' first two large views.
   """
   scalars = dict(means)
@@ -94,17 +94,18 @@ def finished(means: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def _preferred(probs: jax.Array) -> jax.Array:
-  """Most probable class of each row [n, C]: [n] int32, the first of equals.
+  """Returns the most probable class of each row [n, C]: [n] int32.
 
-  After a collapse all classes are as probable, up to rounding, which must not
-  look like predictions: what differs by less than a thousandth of 1/C is equal.
+  Probabilities that differ by less than a thousandth of 1/C count as equal, and
+  the first of equals is taken: after a collapse, all classes are equally
+  probable up to rounding, which must not look like predictions.
   """
   steps = 1000 * probs.shape[-1]
   return jnp.argmax(jnp.round(probs * steps), axis=-1)
 
 
 def feature_rank(embeddings: jax.Array) -> jax.Array:
-  """`losses.effective_rank` of at most 128 of [n, D], evenly spread."""
+  """Computes `losses.effective_rank` of at most 128 evenly spread rows."""
   num_rows = embeddings.shape[0]
   places = jnp.linspace(0, num_rows - 1, min(num_rows, _MOST_RANK_ROWS))
   return losses.effective_rank(embeddings[jnp.round(places).astype(jnp.int32)])

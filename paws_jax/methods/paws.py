@@ -24,7 +24,7 @@ from paws_jax.parallel import gather
 
 
 class Encoded(NamedTuple):
-  """Embeddings of a step; those of targets carry h, the others z."""
+  """Embeddings of a step: h for targets, z for anchors."""
 
   local: encoding.Embeddings
   # [(L + M)·b, D] of this device's anchors, view-major.
@@ -34,18 +34,18 @@ class Encoded(NamedTuple):
   # [N·V, D] of all devices.
   z_support: jax.Array
   h_support: jax.Array
-  # [devices · L·b, D], [devices · 2·b, D]: of all devices, without gradient,
-  # and None where they are not needed.
+  # [devices · L·b, D], [devices · 2·b, D]: embeddings of all devices, without
+  # gradient; None where they are not needed.
   h_large: jax.Array | None
   z_pairs: jax.Array | None
 
 
 class Targets(NamedTuple):
-  """What anchors are held to."""
+  """Targets of the anchors' predictions."""
 
   # [(L + M)·b, C].
   probs: jax.Array
-  # [(L + M)·b] in the cross-entropy; None: all 1.
+  # [(L + M)·b] weights in the cross-entropy; None: all 1.
   weights: jax.Array | None
   # Means over this device's images.
   metrics: dict[str, jax.Array]
@@ -53,16 +53,16 @@ class Targets(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Paws(base.Method):
-  """Views of an image must get the same soft label from the support set.
+  """Trains views of an image to get the same soft label from the supports.
 
-  Section 3 of the paper. With a prediction head, embeddings behind it (z) are
-  anchors and their supports, with gradient to both; those before it (h) are
-  targets and theirs, without.
+  Section 3 of the paper. With a prediction head, its outputs z embed anchors
+  and their supports, with gradient to both; its inputs h embed targets and
+  their supports, without gradient.
   """
 
   shown_losses = ("cross_entropy", "me_max_kl")
 
-  # Of every class of the data; None: the same for all.
+  # Prior of every class of the data; None: uniform.
   prior: tuple[float, ...] | None = None
 
   def views(self, section: config_lib.Views) -> dict[str, config_lib.ViewSpec]:
@@ -88,16 +88,15 @@ class Paws(base.Method):
     step: jax.Array,
     key: jax.Array | None,
   ) -> base.Output:
-    """Cross-entropy of views plus me-max; see `losses.paws_loss`.
+    """Computes the cross-entropy of views plus me-max; see `losses.paws_loss`.
 
     Args:
       params: encoder parameters.
       batch_stats: batch statistics.
-      extra: unused; PAWS carries nothing else.
+      extra: unused; PAWS has no other state.
       batch: this device's views.
       step: unused; PAWS has no schedule of its own.
-      key: unused; PAWS draws nothing.
-
+      key: unused; PAWS draws no random numbers.
     """
     del extra, step, key
     config = self.config
@@ -127,7 +126,7 @@ class Paws(base.Method):
     metrics = {
       "loss": loss,
       "cross_entropy": cross_entropy,
-      # KL(mean prediction ‖ prior): me-max, as a number that falls to zero.
+      # KL(mean prediction ‖ prior): me-max, shifted to reach zero.
       "me_max_kl": math.log(probs.shape[-1]) + regularizer,
     }
     metrics |= health_metrics.finished(means)
@@ -141,7 +140,7 @@ class Paws(base.Method):
   def _targets(
     self, encoded: Encoded, rows: jax.Array, batch: data.Views
   ) -> Targets:
-    """What the opposite views' predictions make of the anchors' targets."""
+    """Computes the anchors' targets from predictions of the opposite views."""
     stop = jax.lax.stop_gradient
     large = losses.soft_nearest_neighbours(
       stop(encoded.h_targets),
@@ -152,7 +151,7 @@ class Paws(base.Method):
     return Targets(self._targets_of(large, batch), None, {})
 
   def _targets_of(self, large: jax.Array, batch: data.Views) -> jax.Array:
-    """Sharpened, averaged and cut: `losses.paws_targets`."""
+    """Sharpens and repeats predictions; see `losses.paws_targets`."""
     small = batch.crops.get("small")
     return losses.paws_targets(
       large,
@@ -162,19 +161,19 @@ class Paws(base.Method):
     )
 
   def _step_prior(self, batch: data.Views) -> jax.Array | None:
-    """[C]: the prior of the classes of this step; None: uniform."""
+    """Returns the prior [C] of the classes of this step; None: uniform."""
     if self.prior is None:
       return None
     prior = jnp.asarray(self.prior, float)[batch.class_ids]
     return prior / jnp.sum(prior)
 
   def _means(self, encoded, probs, targets, batch):
-    """All metrics that are means, and what the losses are made of."""
+    """Computes the metrics that are means, and the terms of the loss."""
     config = self.config
     confidence = jnp.mean(jnp.max(targets.probs, axis=-1))
     means = targets.metrics | {"target_confidence": confidence}
     if config.support_loss_weight:
-      # An option of the paper (appendix E): labels then also act by themselves.
+      # An option of the paper (appendix E): a loss on the labels alone.
       means["support_loss"] = device_losses.support_loss(
         encoded.local.z_support,
         encoded.z_support,
@@ -228,7 +227,7 @@ class Paws(base.Method):
     return encoded, batch_stats
 
   def _gathered(self, local, batch):
-    """What is needed of all devices: z of supports with gradient, else none."""
+    """Gathers embeddings of all devices; with gradient only supports' z."""
     has_head = self.encoder.prediction is not None
     constants = {}
     if has_head:
@@ -264,7 +263,8 @@ class Paws(base.Method):
       class_counts: labelled images of each class; None: not known.
 
     Raises:
-      InputError: a given prior of another length than the data has classes.
+      errors.InputError: the length of a given prior is not the number of
+        classes.
     """
     probs = _prior(config, class_counts)
     if config.prior == "given" and num_classes not in (None, len(probs)):
@@ -282,10 +282,10 @@ def _prior(
   """Returns K positive numbers with sum 1; None for the uniform prior."""
   parts = config.prior_probs
   if config.prior == "labels":
-    # Not known where only shapes matter.
+    # None where only shapes matter.
     parts = class_counts
   if config.prior == "uniform" or parts is None:
     return None
-  # A recipe's numbers may be rounded.
+  # The numbers of a recipe may be rounded.
   total = sum(parts)
   return tuple(part / total for part in parts)

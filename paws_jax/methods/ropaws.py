@@ -15,12 +15,12 @@ from paws_jax.parallel import gather
 
 @dataclasses.dataclass(frozen=True)
 class Ropaws(paws.Paws):
-  """PAWS with other targets, and images weighed by being of a known class.
+  """PAWS with weights and targets that depend on being of a known class.
 
-  Only `_targets` differs: what a large view is held to comes from a density of
-  supports and unlabelled images together (`losses.ropaws`), and is the nearer
-  to uniform, and counts the less, the less likely the image is to be of any of
-  the classes. Predictions, me-max and inference are those of PAWS.
+  Only `_targets` differs: targets come from a density of supports and
+  unlabelled images (`losses.ropaws`). The less likely an image is to be of any of the
+  classes, the nearer its target is to uniform, and the smaller its weight.
+  Predictions, me-max and inference are those of PAWS.
   """
 
   @property
@@ -39,7 +39,7 @@ class Ropaws(paws.Paws):
     )
     large = ropaws.spread_missing(posterior)
     if batch.crops["large"].shape[1] == 2:
-      # A view is held to the opposite one's.
+      # The target of a view comes from the opposite view.
       large = large[::-1]
     probs = self._targets_of(large.reshape(-1, large.shape[-1]), batch)
     known = jnp.mean(jnp.sum(posterior, axis=-1), axis=0)
@@ -49,7 +49,7 @@ class Ropaws(paws.Paws):
     return paws.Targets(probs, weights, {"in_domain": jnp.mean(known)})
 
   def _kernels(self, encoded, batch):
-    """Weights of all items for each of the large views: [L, b, ...]."""
+    """Computes kernels of all items for each large view: [L, b, ...]."""
     config = self.config
     num_local, num_large = batch.crops["large"].shape[:2]
     every = gather.by_view(
@@ -75,7 +75,7 @@ class Ropaws(paws.Paws):
     return jax.tree.map(lambda *parts: jnp.stack(parts), *kernels)
 
   def _label_weight(self, num_unlabelled, supports, batch):
-    """The factor of the supports' kernels, in its clean or released meaning."""
+    """Computes the weight of supports, as in the paper or the released code."""
     config = self.config
     num_supports = supports.shape[0]
     if config.as_released:

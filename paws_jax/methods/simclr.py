@@ -1,4 +1,4 @@
-"""SimCLR: two views of an image told from those of all others (2020)."""
+"""SimCLR: contrastive learning of two views of an image (2020)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paws_jax.parallel import gather
 
 @dataclasses.dataclass(frozen=True)
 class Simclr(base.Method):
-  """NT-Xent of two large crops; labels play no part in training.
+  """The NT-Xent loss of two large crops; training uses no labels.
 
   The gradient flows through both sides of a similarity, or through the query
   alone with `method.detached_keys`.
@@ -52,7 +52,7 @@ class Simclr(base.Method):
     step: jax.Array,
     key: jax.Array | None,
   ) -> base.Output:
-    """NT-Xent of the large crops; arguments as in `paws.Paws.loss`."""
+    """Computes NT-Xent of the large crops; arguments as in `Paws.loss`."""
     del extra, step, key
     _, z, batch_stats = encoding.encode(
       self.encoder,
@@ -72,7 +72,7 @@ class Simclr(base.Method):
   def _contrast(
     self, z: jax.Array, everything: jax.Array
   ) -> dict[str, jax.Array]:
-    """This device's part of the loss, and of what tells its health.
+    """Computes this device's part of the loss and of the health metrics.
 
     Args:
       z: [2·b, D], view-major.

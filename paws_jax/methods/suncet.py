@@ -1,4 +1,4 @@
-"""SimCLR with SuNCEt: labels contrast with labels, beside NT-Xent (2020)."""
+"""SimCLR with SuNCEt, a contrastive loss of the labels (2020)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from paws_jax.parallel import gather
 
 @dataclasses.dataclass(frozen=True)
 class Suncet(simclr.Simclr):
-  """NT-Xent of the unlabelled images plus SuNCEt of the supports.
+  """The NT-Xent loss of unlabelled images plus the SuNCEt loss of supports.
 
   Both terms see the embeddings of one BatchNorm batch. Labelled images contrast
-  only with labelled ones, those of all devices. From step
-  `method.supervised_until` on, the labels' term is left out of the loss; the
-  supports stay in the BatchNorm batch.
+  only with the labelled images of all devices. From step
+  `method.supervised_until` on, the loss is NT-Xent alone, but the supports stay
+  in the BatchNorm batch.
   """
 
   shown_losses = ("nt_xent", "suncet")
@@ -38,7 +38,7 @@ class Suncet(simclr.Simclr):
     step: jax.Array,
     key: jax.Array | None,
   ) -> base.Output:
-    """Both terms; arguments as in `paws.Paws.loss`, but `step` is read."""
+    """Computes both terms; arguments as in `Paws.loss`, but `step` is used."""
     del extra, key
     config = self.config
     local, batch_stats = encoding.encode_supports_and_large(

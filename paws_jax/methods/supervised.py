@@ -2,8 +2,8 @@
 
 Every labelled image is classified by a soft nearest-neighbor vote of the other
 labelled images of the step (the SuNCEt loss, 2020). Encoder, supports, views,
-optimiser and evaluation are those of PAWS, so that the difference between the
-two is what the unlabelled images bring.
+optimizer and evaluation are those of PAWS, so the difference in accuracy is the
+effect of the unlabelled images.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from paws_jax.methods import encoding
 
 @dataclasses.dataclass(frozen=True)
 class Supervised(base.Method):
-  """Soft nearest neighbors among the supports themselves."""
+  """The SuNCEt loss of the supports among themselves."""
 
   shown_losses = ("cross_entropy",)
 
   def views(self, section: config_lib.Views) -> dict[str, config_lib.ViewSpec]:
-    """Returns no crops: unlabelled images play no part."""
+    """Returns no crops, as training uses no unlabelled images."""
     del section
     return {}
 
@@ -41,7 +41,7 @@ class Supervised(base.Method):
     step: jax.Array,
     key: jax.Array | None,
   ) -> base.Output:
-    """SuNCEt loss of the support batch; arguments as in `paws.Paws.loss`."""
+    """Computes the SuNCEt loss of supports; arguments as in `Paws.loss`."""
     del extra, step, key
     _, z, batch_stats = encoding.encode(
       self.encoder,
@@ -55,6 +55,6 @@ class Supervised(base.Method):
     rows = encoding.support_rows(batch, smoothing=self.label_smoothing)
     loss = losses.suncet_loss(z, rows, temperature=self.config.temperature)
     if self.axis_name is not None:
-      # Every device computed the same; the mean tells the compiler so.
+      # All devices have the same value; with the mean, the compiler knows it.
       loss = jax.lax.pmean(loss, self.axis_name)
     return base.Output(loss, {"loss": loss, "cross_entropy": loss}, batch_stats)

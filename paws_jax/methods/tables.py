@@ -1,8 +1,8 @@
 """Updates of averages, queues and tables that non-finite steps leave alone.
 
 For `Method.after_update`: every function takes `finite`, and writes nothing
-where it is False. Tables are written in place by a scatter whose rows lie
-outside of the table then: a selection would copy all of it at every step.
+where it is False. Tables are updated in place by a scatter, whose rows then lie
+outside of the table; a selection would copy the table at every step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def ema(
   Args:
     average: pytree of arrays.
     new: the same tree, after the update.
-    momentum: share of the old value that stays, in [0, 1].
+    momentum: weight of the old value, in [0, 1].
     finite: bool scalar.
 
   Returns:
@@ -49,7 +49,7 @@ def write_rows(
     finite: bool scalar.
 
   Returns:
-    The table, in the memory of the old one where that is donated.
+    The table, in the memory of the old table if that is donated.
   """
   places = jnp.where(finite, places, table.shape[0])
   return table.at[places].set(rows.astype(table.dtype), mode="drop")

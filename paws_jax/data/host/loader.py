@@ -37,7 +37,7 @@ class Loader:
   ):
     """Keeps the settings; `images` reduces to `canvas_size`."""
     self._images = images
-    self._canvas_size = canvas_size
+    self.canvas_size = canvas_size
     self._max_pixels = max_pixels
     self._num_threads = num_threads
 
@@ -82,9 +82,9 @@ class Loader:
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
       image = self._load(row, path, cache)
       size = tf.shape(image)[:2]
-      missing = self._canvas_size - size
+      missing = self.canvas_size - size
       image = tf.pad(image, [[0, missing[0]], [0, missing[1]], [0, 0]])
-      side = self._canvas_size
+      side = self.canvas_size
       return tf.ensure_shape(image, (side, side, 3)), size, row
 
     return (
@@ -136,7 +136,7 @@ class Loader:
     for place in bad:
       row = int(rows[place])
       pixels = self._images.image_or_substitute(row, candidates(row))
-      images[place], sizes[place] = decode.on_canvas(pixels, self._canvas_size)
+      images[place], sizes[place] = decode.on_canvas(pixels, self.canvas_size)
     return images, sizes
 
   def _with_paths(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -170,7 +170,7 @@ class Loader:
     def plain(row: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
       content = self._content(row, path)
       image = decode.plain_jpeg(
-        content, canvas_size=self._canvas_size, max_pixels=self._max_pixels
+        content, canvas_size=self.canvas_size, max_pixels=self._max_pixels
       )
       return image, content
 

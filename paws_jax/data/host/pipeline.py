@@ -96,8 +96,7 @@ class HostPipeline:
       num_threads: decoding threads; default one per core of this process.
 
     Raises:
-      errors.InputError: fewer images than a batch, a batch that the devices
-        do not divide, or rows that do not exist.
+      errors.InputError: batch, images, pool and devices do not fit.
     """
     self._plan = row_plan.RowPlan(
       index,
@@ -121,7 +120,6 @@ class HostPipeline:
       max_pixels=max_pixels,
       num_threads=num_threads or cpu_devices.num_cores(),
     )
-    self._canvas_size = canvas_size
     self._cache = image_reader.Cache(support_cache_mb * 2**20)
 
   def __enter__(self) -> HostPipeline:
@@ -199,7 +197,7 @@ class HostPipeline:
 
   def input_shapes(self, num_steps: int) -> Inputs:
     """Returns shapes, dtypes and shardings of `inputs`; reads no image."""
-    side = self._canvas_size
+    side = self._loader.canvas_size
 
     def rows(*shape: int, dtype: np.dtype = np.int32) -> jax.ShapeDtypeStruct:
       spread = mesh_lib.batch_sharded(self._mesh)
