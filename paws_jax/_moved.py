@@ -44,11 +44,13 @@ MODULES = {
 }
 # Former module: new names by former names.
 RENAMED = {
+  "paws_jax.augment": {"normalise": "normalize"},
   "paws_jax.program_audit": {"dtypes_of": "operation_dtypes"},
 }
 # Package that was a module: the modules that have its names now.
 _PACKAGES = {
   "paws_jax": {"Classifier": "paws_jax.classifier.classifier"},
+  "paws_jax.augment": {"normalise": "paws_jax.augment.views"},
   "paws_jax.classifier": {
     "Classifier": "paws_jax.classifier.classifier",
     "from_trained": "paws_jax.training.save_classifier",

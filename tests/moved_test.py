@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Former path: where the same object is now.
 NAMES = {
   "abstract_step.create": "plan.abstract_step.create",
+  "augment.normalise": "augment.views.normalize",
   "checkpoint.Checkpointer": "runs.checkpoint.Checkpointer",
   "checkpoint.CheckpointError": "errors.CheckpointError",
   "classifier.Classifier": "classifier.classifier.Classifier",

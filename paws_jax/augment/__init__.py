@@ -1,10 +1,11 @@
 """Random views and evaluation crops of image batches, on device."""
 
+from paws_jax import _moved
 from paws_jax.augment.crop import crop_boxes
 from paws_jax.augment.crop import evaluation_view
 from paws_jax.augment.views import jitter_factors
 from paws_jax.augment.views import multi_views
-from paws_jax.augment.views import normalise
+from paws_jax.augment.views import normalize
 from paws_jax.augment.views import random_views
 from paws_jax.config.views import build_from_fields as ViewsConfig
 
@@ -14,6 +15,8 @@ __all__ = [
   "evaluation_view",
   "jitter_factors",
   "multi_views",
-  "normalise",
+  "normalize",
   "random_views",
 ]
+
+__getattr__ = _moved.names_of(__name__)

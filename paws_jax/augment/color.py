@@ -1,9 +1,9 @@
-"""Colour operations on batches of images, each with a factor per image.
+"""Color operations on batches of images, each with a factor per image.
 
-Images are float32 [n, H, W, C] in [0, 255] with C = 3 (RGB) or 1 (grey), and
-so are the results. The semantics are those of torchvision on Pillow images;
-Pillow's rounding to whole levels after every operation is left out. On grey
-images saturation, hue and greyscale are identities.
+Images and results are float32 [n, H, W, C] in [0, 255] with C = 3 (RGB) or 1
+(gray). The semantics are those of torchvision on Pillow images;
+Pillow's rounding to integer levels after every operation is left out. On gray
+images, saturation, hue and grayscale are identities.
 
 Everything is batched arithmetic, without gathers or branches: an operation
 that applies to some images of a batch is computed for all and selected.
@@ -14,10 +14,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-# Pillow's conversion to grey (ITU-R 601-2), in 1/65536.
+# Pillow's conversion to gray (ITU-R 601-2), in 1/65536.
 _GREY_WEIGHTS = (19595 / 65536, 38470 / 65536, 7471 / 65536)
-# Values exactly between two levels are frequent (a crop enlarged twice, a pure
-# yellow), so no decision is put exactly there.
+# Rounds at 0.51, as values exactly between two levels are frequent (a crop
+# enlarged twice, a pure yellow) and may differ in the last bit.
 _ALMOST_HALF = 0.49
 
 
@@ -26,7 +26,7 @@ def adjust_brightness(images: jax.Array, factors: jax.Array) -> jax.Array:
 
   Args:
     images: float [n, H, W, C] in [0, 255].
-    factors: float [n]; 1 leaves the image alone, 0 makes it black.
+    factors: float [n]; 1 is the identity, 0 makes the image black.
 
   Returns:
     float32 [n, H, W, C] in [0, 255].
@@ -40,11 +40,11 @@ def adjust_brightness(images: jax.Array, factors: jax.Array) -> jax.Array:
 
 
 def adjust_contrast(images: jax.Array, factors: jax.Array) -> jax.Array:
-  """Blends with the mean grey level of the image, one scalar for all channels.
+  """Blends with the mean gray level of the image, one scalar for all channels.
 
   Args:
     images: float [n, H, W, C] in [0, 255].
-    factors: float [n]; 1 leaves the image alone, 0 makes it uniform.
+    factors: float [n]; 1 is the identity, 0 makes the image uniform.
 
   Returns:
     float32 [n, H, W, C] in [0, 255].
@@ -59,11 +59,11 @@ def adjust_contrast(images: jax.Array, factors: jax.Array) -> jax.Array:
 
 
 def adjust_saturation(images: jax.Array, factors: jax.Array) -> jax.Array:
-  """Blends with the grey image.
+  """Blends with the gray image.
 
   Args:
     images: float [n, H, W, C] in [0, 255].
-    factors: float [n]; 1 leaves the image alone, 0 makes it grey.
+    factors: float [n]; 1 is the identity, 0 makes the image gray.
 
   Returns:
     float32 [n, H, W, C] in [0, 255].
@@ -79,15 +79,15 @@ def adjust_saturation(images: jax.Array, factors: jax.Array) -> jax.Array:
 
 
 def adjust_hue(images: jax.Array, turns: jax.Array) -> jax.Array:
-  """Turns the hue of HSV.
+  """Rotates the hue of HSV.
 
-  The turn is cut towards zero to 1/255 of a circle, which is what torchvision
-  does to it; HSV itself stays in floating point, where Pillow has eight bits,
-  so that a turn of 0 changes colours by up to 3 levels (Pillow by up to 5).
+  As in torchvision, the turn is truncated to multiples of 1/255 of a circle.
+  HSV is in floating point, where Pillow has eight bits; a turn of 0 changes
+  colors by up to 3 levels (in Pillow, by up to 5).
 
   Args:
     images: float [n, H, W, C] in [0, 255].
-    turns: float [n], in turns of the colour circle.
+    turns: float [n], in turns of the color circle.
 
   Returns:
     float32 [n, H, W, C] in [0, 255].
@@ -103,9 +103,9 @@ def adjust_hue(images: jax.Array, turns: jax.Array) -> jax.Array:
   value = jnp.maximum(jnp.maximum(red, green), blue)
   chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
   scale = 1 / jnp.where(chroma > 0, chroma, 1)
-  # The hue in sixths of a turn: 0 red, 2 green, 4 blue. Which channel is the
-  # largest is asked by order, not as `value == red`: a compiler that computes
-  # red twice may round it differently, and then no channel is the largest.
+  # The hue in sixths of a turn: 0 red, 2 green, 4 blue. The largest channel is
+  # found by comparing channels, not as `value == red`: a compiler that computes
+  # red twice may round it differently, so that no channel equals the value.
   sixths = jnp.where(
     (red >= green) & (red >= blue),
     (green - blue) * scale,
@@ -113,16 +113,16 @@ def adjust_hue(images: jax.Array, turns: jax.Array) -> jax.Array:
       green >= blue, 2 + (blue - red) * scale, 4 + (red - green) * scale
     ),
   )
-  # Pillow cuts hue down to eight bits. The half step that this takes off on
-  # average is taken off here, but there are no steps: they would turn last-bit
-  # differences between two compilations into whole grey levels. A turn of hue
-  # is 255 steps, but 256 where the sum wraps.
+  # Pillow truncates hue to eight bits, which subtracts half a step on average.
+  # That half step is subtracted here, but hue is not truncated, which would
+  # turn last-bit differences between two compilations into full gray levels. A
+  # turn of hue is 255 steps, but 256 where the sum wraps.
   steps = 255 * jnp.mod(sixths / 6, 1) - _ALMOST_HALF
   steps = jnp.mod(steps + jnp.trunc(255 * turns)[:, None, None], 256)
   sixths = steps * (6 / 255)
   channels = []
-  # A channel is at the maximum within a sixth of a turn of its own hue, at the
-  # minimum beyond two sixths, and linear between.
+  # A channel has its maximum within a sixth of a turn of its own hue, its
+  # minimum beyond two sixths, and is linear between.
   for own in (0, 2, 4):
     distance = jnp.abs(jnp.mod(sixths - own + 3, 6) - 3)
     channels.append(value - chroma * jnp.clip(distance - 1, 0, 1))
@@ -130,7 +130,7 @@ def adjust_hue(images: jax.Array, turns: jax.Array) -> jax.Array:
 
 
 def greyscale(images: jax.Array) -> jax.Array:
-  """Replaces the channels by the grey level, repeated.
+  """Replaces all channels by the gray level.
 
   Args:
     images: float [n, H, W, C] in [0, 255].
@@ -154,11 +154,11 @@ def jitter(
   hue: jax.Array,
   ranks: jax.Array,
 ) -> jax.Array:
-  """Applies the four adjustments in an order of its own to each image.
+  """Applies the four adjustments to each image in its own order.
 
   Brightness, contrast and saturation are blends that differ in their base
-  (black, mean grey, grey), so each of four turns costs one blend, one mean and
-  one hue, instead of four operations; with one channel, two turns and no hue.
+  (black, mean gray, gray), so each of four passes costs one blend, one mean and
+  one hue instead of four operations.
 
   Args:
     images: float [n, H, W, C] in [0, 255].
@@ -166,7 +166,7 @@ def jitter(
     contrast: float [n], factors of `adjust_contrast`.
     saturation: float [n], factors of `adjust_saturation`.
     hue: float [n], turns of `adjust_hue`.
-    ranks: int [n, 4], a permutation of 0..3 per image: at which place come
+    ranks: int [n, 4], a permutation of 0..3 per image: the places of
       brightness, contrast, saturation and hue.
 
   Returns:
@@ -196,7 +196,7 @@ def jitter(
     factors = jnp.where(is_brightness, brightness, factors)
     blended = _blend(base, images, factors)
     if images.shape[-1] == 1:
-      # Saturation and hue leave a grey image alone.
+      # Saturation and hue do not change a gray image.
       images = select(is_brightness | is_contrast, blended, images)
     else:
       images = select(is_hue, adjust_hue(images, hue), blended)
@@ -224,12 +224,16 @@ def solarize(images: jax.Array, thresholds: jax.Array) -> jax.Array:
 
 
 def select(mask: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
-  """Picks whole images of two batches by a bool mask [n]."""
+  """Selects images from two batches by a bool mask [n]."""
   return jnp.where(mask[:, None, None, None], yes, no)
 
 
 def check_images(images: jax.Array) -> jax.Array:
-  """Refuses what is not [n, H, W, 1 or 3] uint8 or float; returns float32."""
+  """Refuses arrays other than uint8 or float [n, H, W, 1 or 3].
+
+  Returns:
+    The images as float32.
+  """
   if images.ndim != 4 or images.shape[-1] not in (1, 3):
     raise ValueError(
       "images must have shape [n, height, width, channels] with 1 or 3 "
@@ -247,7 +251,11 @@ def check_images(images: jax.Array) -> jax.Array:
 def check_factors(
   name: str, factors: jax.Array, images: jax.Array
 ) -> jax.Array:
-  """Refuses what is not one number per image; returns float32 [n]."""
+  """Refuses arrays other than one number per image.
+
+  Returns:
+    The factors as float32 [n].
+  """
   if factors.shape != images.shape[:1]:
     raise ValueError(
       f"{name} must have one value per image, shape [{images.shape[0]}], but "
@@ -257,7 +265,7 @@ def check_factors(
 
 
 def _grey_level(images):
-  """Returns the grey level, [n, H, W, 1]."""
+  """Returns the gray level, [n, H, W, 1]."""
   if images.shape[-1] == 1:
     return images
   red, green, blue = jnp.unstack(images, axis=-1)

@@ -1,4 +1,4 @@
-"""Crop boxes, and the evaluation crop."""
+"""Random crop boxes and the evaluation crop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def crop_boxes(
   scale: tuple[float, float],
   aspect_ratio: tuple[float, float],
 ) -> jax.Array:
-  """Draws boxes by the law of torchvision's RandomResizedCrop.
+  """Draws boxes distributed as in torchvision's RandomResizedCrop.
 
   Some tries (torchvision: ten) of an area uniform in `scale` and a ratio
   log-uniform in `aspect_ratio`; the first that fits is placed uniformly. If
@@ -47,7 +47,7 @@ def crop_boxes(
       f"each try, but has {list(draws.shape)}."
     )
   area, ratio, vertical, horizontal = jnp.unstack(draws, axis=1)
-  # [n, 1], to meet the tries.
+  # [n, 1], to broadcast over the tries.
   height, width = jnp.split(sizes.astype(jnp.float32), 2, axis=1)
   area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
   low, high = math.log(aspect_ratio[0]), math.log(aspect_ratio[1])
@@ -65,8 +65,8 @@ def crop_boxes(
   def pick(candidates):
     return jnp.sum(jnp.where(first, candidates, 0), axis=1, keepdims=True)
 
-  whole_ratio = width / height
-  narrow, wide = whole_ratio < aspect_ratio[0], whole_ratio > aspect_ratio[1]
+  image_ratio = width / height
+  narrow, wide = image_ratio < aspect_ratio[0], image_ratio > aspect_ratio[1]
   central_height = jnp.where(narrow, jnp.round(width / aspect_ratio[0]), height)
   central_width = jnp.where(wide, jnp.round(height * aspect_ratio[1]), width)
   box_height = jnp.where(any_fits, pick(heights), central_height)
@@ -92,9 +92,9 @@ def evaluation_view(
 ) -> jax.Array:
   """Resizes the short side, then cuts the central square, as torchvision.
 
-  The image is resized as a whole, and only the rows and columns of the square
-  are computed. Parts of the square outside the image (possible only with
-  `resize=0` and an image smaller than `size`) are black.
+  Only the rows and columns of the square are computed. Parts of the square
+  outside the image (possible only with `resize=0` and an image smaller than
+  `size`) are black.
 
   Args:
     images: uint8 or float [n, S, S', C] in [0, 255].
@@ -104,7 +104,7 @@ def evaluation_view(
     precision: of the two matrix products.
 
   Returns:
-    float32 [n, size, size, C] in [0, 255], not normalised.
+    float32 [n, size, size, C] in [0, 255], not normalized.
 
   Raises:
     ValueError: for arguments of another rank, size or dtype, or if the images
@@ -148,7 +148,7 @@ def evaluation_view(
 
 
 def check_sizes(sizes, images):
-  """Refuses what is not an integer height and width per image."""
+  """Refuses sizes other than an integer height and width per image."""
   if sizes.shape != (images.shape[0], 2) or not jnp.issubdtype(
     sizes.dtype, jnp.integer
   ):

@@ -1,9 +1,9 @@
-"""Histogram equalization, in the way that suits the platform.
+"""Histogram equalization, implemented for accelerators and for CPUs.
 
 An accelerator compares: a one-hot histogram and a one-hot look-up are fused
 into their sums and need neither gathers nor scatters. A CPU counts and looks
 up, which takes a hundredth of the time there (benchmarks/step/augment.py).
-Both are whole numbers, and equal.
+Both results are integers, and equal.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from paws_jax.augment import color
 
 _LEVELS = 256
-# Pillow's values are whole; ours can lie a little off after other operations.
+# Pillow's values are integers; ours may differ slightly after other operations.
 _ALMOST_HALF = 0.49
 
 
@@ -22,11 +22,11 @@ def equalize(images: jax.Array) -> jax.Array:
   """Spreads the levels of each channel evenly, by Pillow's integer rule.
 
   Args:
-    images: float [n, H, W, C] in [0, 255]; rounded to whole levels first, as a
-      histogram needs.
+    images: float [n, H, W, C] in [0, 255]; rounded to integer levels first, for
+      the histogram.
 
   Returns:
-    float32 [n, H, W, C], whole levels in [0, 255].
+    float32 [n, H, W, C], integer levels in [0, 255].
 
   Raises:
     ValueError: for images of another rank, size or dtype.
@@ -68,10 +68,11 @@ def by_counting(levels: jax.Array) -> jax.Array:
 
 
 def _table(histogram: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Where each level goes, int32 [..., 256]; whether there are enough pixels.
+  """Computes the look-up table of levels, as Pillow does.
 
-  With too few to spread, bool [..., 1] is False: Pillow leaves the channel
-  alone.
+  Returns:
+    int32 [..., 256], the new level of each level; bool [..., 1], False where
+    there are too few pixels and Pillow leaves the channel unchanged.
   """
   upto = jnp.cumsum(histogram, axis=-1)
   num_pixels = upto[..., -1:]

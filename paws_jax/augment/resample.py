@@ -1,8 +1,8 @@
 """Linear resampling of image batches by small dense matrices.
 
-Resizing, blurring and rotating weigh pixels with numbers that depend on the
-image's draw. Written as one matrix per image and axis they are batched matrix
-products, which every accelerator does well; gathers are what they do badly.
+Resizing, blurring and rotating are weighted sums of pixels, with weights that
+depend on random numbers of the image. As one matrix per image and axis they are
+batched matrix products, which are fast on every accelerator; gathers are slow.
 
 Images are [n, H, W, C] in [0, 255] with C in {1, 3}.
 """
@@ -28,7 +28,7 @@ def crop_and_resize(
   """Cuts a box out of each image and resizes it as Pillow's BILINEAR does.
 
   The filter is a triangle, widened by the factor of shrinking (antialiasing),
-  cut at the borders of the box and renormalised: pixels outside the box are
+  cut at the borders of the box and renormalized: pixels outside the box are
   never read.
 
   Args:
@@ -64,7 +64,7 @@ def crop_matrices(
   size: int,
   flip: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """Weights that cut boxes and resize them to squares.
+  """Computes matrices that cut boxes and resize them to squares.
 
   Args:
     boxes: int32 [n, 4]: top, left, height, width, within the canvas.
@@ -110,7 +110,7 @@ def resize_matrix(
   """Weights of Pillow's BILINEAR along one axis.
 
   A triangle, widened by the factor of shrinking (antialiasing), cut at both
-  ends of the segment and renormalised: nothing outside it is read.
+  ends of the segment and renormalized: nothing outside it is read.
 
   Args:
     start: int [n], first pixel of the segment on the canvas.
@@ -128,12 +128,12 @@ def resize_matrix(
   if flip is not None:
     place = jnp.where(flip[:, None], size - 1 - place, place)
   scale = scale.astype(jnp.float32)[:, None]
-  centre = (place + offset.astype(jnp.float32)[:, None] + 0.5) * scale
+  center = (place + offset.astype(jnp.float32)[:, None] + 0.5) * scale
   # Middles of the pixels, counted from the start of the segment.
   pixel = jnp.arange(canvas, dtype=jnp.float32)[None, :] + 0.5
   pixel = pixel - start.astype(jnp.float32)[:, None]
   inside = (pixel > 0) & (pixel < length.astype(jnp.float32)[:, None])
-  distance = jnp.abs(pixel[:, None, :] - centre[:, :, None])
+  distance = jnp.abs(pixel[:, None, :] - center[:, :, None])
   weights = jnp.maximum(0, 1 - distance / jnp.maximum(scale, 1)[:, :, None])
   weights = jnp.where(inside[:, None, :], weights, 0)
   total = jnp.sum(weights, axis=2, keepdims=True)
@@ -168,14 +168,14 @@ def gaussian_blur(
   *,
   precision: jax.lax.PrecisionLike = _HIGHEST,
 ) -> jax.Array:
-  """Blurs as Pillow's GaussianBlur: three box filters along each axis.
+  """Blurs as Pillow's GaussianBlur, by three box filters along each axis.
 
   Each box repeats the border pixels. A box filter is linear, so the three are
   one banded matrix per image and axis, and the blur two matrix products.
 
   Args:
     images: float [n, H, W, C] in [0, 255].
-    radii: float [n], standard deviation in pixels; 0 leaves the image alone.
+    radii: float [n], standard deviation in pixels; 0 is the identity.
     precision: of the matrix products.
 
   Returns:
@@ -203,11 +203,11 @@ def rotate(
   *,
   precision: jax.lax.PrecisionLike = _HIGHEST,
 ) -> jax.Array:
-  """Rotates about the centre, counter-clockwise, with bilinear sampling.
+  """Rotates counter-clockwise about the center, with bilinear sampling.
 
-  What comes from outside the image takes the value of the nearest border
-  pixel. Costs H * W * H * W * C multiplications per image and a matrix of
-  H * W by W: meant for sides of at most 64 pixels.
+  Pixels from outside the image have the value of the nearest border pixel.
+  Costs H * W * H * W * C multiplications per image and a matrix of H * W by W:
+  meant for sides of at most 64 pixels.
 
   Args:
     images: float [n, H, W, C] in [0, 255].
@@ -231,7 +231,7 @@ def rotate(
   right = (jnp.arange(width, dtype=jnp.float32) - (width - 1) / 2)[
     None, None, :
   ]
-  # Where each pixel comes from, [n, H, W].
+  # Source of each pixel, [n, H, W].
   source_x = right * cos - down * sin + (width - 1) / 2
   source_y = right * sin + down * cos + (height - 1) / 2
 
@@ -250,20 +250,20 @@ def rotate(
 
 
 def _box_matrix(radii, side):
-  """One pass of Pillow's approximation of a Gaussian, [n, side, side].
+  """Computes one pass of Pillow's approximate Gaussian: [n, side, side].
 
   A box of fractional half-width `reach` with the variance of a third of the
   Gaussian (Gwosdek et al., 2011), border pixels repeated.
   """
   variance = radii * radii / 3
-  whole = jnp.floor((jnp.sqrt(12 * variance + 1) - 1) / 2)
-  part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance)
-  part = part / (6 * (variance - (whole + 1) * (whole + 1)))
-  reach = (whole + part)[:, None, None]
+  full = jnp.floor((jnp.sqrt(12 * variance + 1) - 1) / 2)
+  part = (2 * full + 1) * (full * (full + 1) - 3 * variance)
+  part = part / (6 * (variance - (full + 1) * (full + 1)))
+  reach = (full + part)[:, None, None]
   place = jnp.arange(side, dtype=jnp.float32)
   target, source = place[None, :, None], place[None, None, :]
   weights = jnp.clip(reach + 1 - jnp.abs(target - source), 0, 1)
-  # The weights that fall off an end, summed, go to the pixel at that end.
+  # Weights beyond an end are added to the pixel at that end.
   before = jnp.maximum(reach - target, 0)
   after = jnp.maximum(reach - (side - 1 - target), 0)
   weights = weights + jnp.where(source == 0, before, 0)

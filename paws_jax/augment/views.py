@@ -2,14 +2,14 @@
 
 Images arrive as uint8 canvases [n, S, S', C] of which the top left `sizes[i]`
 pixels are the image; inside they are float32 in [0, 255]. Crops are cut and
-resized by two small matrices per crop and two batched matrix products, blur
-and rotation likewise: nothing gathers or scatters, every shape is static.
+resized by two small matrices per crop and two batched matrix products, as are
+blur and rotation: without gathers or scatters, and with static shapes.
 
 Every random number is a function of one key, so a view depends on its key and
-its image and on nothing else: not on the batch, not on the number of devices.
+its image alone, not on the batch or the number of devices.
 
-The laws and the resampling are those of torchvision's transforms on Pillow
-images; `tests/augment_test.py` states how close each operation comes.
+Distributions and resampling are those of torchvision's transforms on Pillow
+images; tests/augment/ states the tolerance of each operation.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from paws_jax.augment import crop
 from paws_jax.augment import equalize
 from paws_jax.augment import resample
 
-# Uniform numbers that a view draws, by operation. All are drawn in one call:
-# each call of threefry is a loop of its own, which takes time to compile. A new
-# operation goes to the end: then the others draw what they did.
+# Uniform numbers that a view draws, by operation. All are drawn in one call, as
+# each call of threefry compiles to another loop. New operations come last, so
+# that the numbers of the others stay the same.
 _DRAWS = {
   # Every try has an area, a ratio and two offsets.
   "crop": 4 * crop.CROP_TRIES,
@@ -60,11 +60,11 @@ def random_views(
     sizes: int32 [n, 2], height and width of each image on its canvas.
     spec: size, scale and augmentation of the views; its count is not read.
     mean: per channel, in units of the full range.
-    std: likewise.
+    std: per channel, in units of the full range.
     precision: of the matrix products.
 
   Returns:
-    float32 [n, size, size, C], normalised.
+    float32 [n, size, size, C], normalized.
 
   Raises:
     ValueError: for arguments of another rank, size or dtype.
@@ -95,8 +95,8 @@ def multi_views(
 ) -> jax.Array:
   """Draws V random views of each image from one copy of its canvas.
 
-  In this order: random resized crop, flip, rotation, colour jitter, greyscale,
-  blur, solarize, equalize, normalisation. An operation whose probability (or
+  In this order: random resized crop, flip, rotation, color jitter, grayscale,
+  blur, solarize, equalize, normalization. An operation whose probability (or
   strength) is zero in the spec is not part of the program.
 
   Args:
@@ -105,12 +105,12 @@ def multi_views(
     sizes: int32 [n, 2], height and width of each image on its canvas.
     spec: size, scale and augmentation of the views; its count is not read.
     mean: per channel, in units of the full range.
-    std: likewise.
+    std: per channel, in units of the full range.
     precision: of the matrix products. The default keeps float32; in a crop
       TF32 costs at most 0.2 of a grey level, bfloat16 1.4.
 
   Returns:
-    float32 [n, V, size, size, C], normalised.
+    float32 [n, V, size, size, C], normalized.
 
   Raises:
     ValueError: for arguments of another rank, size or dtype.
@@ -145,11 +145,11 @@ def multi_views(
   )
   views = views.reshape(-1, *views.shape[2:])
   views = _distort(draws, views, spec=spec, precision=precision)
-  views = normalise(views, mean, std)
+  views = normalize(views, mean, std)
   return views.reshape(*split, *views.shape[1:])
 
 
-def normalise(
+def normalize(
   images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> jax.Array:
   """Maps levels in [0, 255] to `(level / 255 - mean) / std` per channel.
@@ -182,7 +182,7 @@ def normalise(
 
 
 def _distort(draws, views, *, spec, precision):
-  """Everything after crop and flip, on [m, size, size, C]."""
+  """Applies the operations after crop and flip to [m, size, size, C]."""
   if spec.rotation_degrees > 0:
     degrees = spec.rotation_degrees * (2 * draws["rotate"][:, 0] - 1)
     views = resample.rotate(views, degrees, precision=precision)
@@ -199,14 +199,14 @@ def _distort(draws, views, *, spec, precision):
   if spec.blur_probability > 0:
     chance, radii = jnp.unstack(draws["blur"], axis=1)
     low, high = spec.blur_radius
-    # A radius of 0 is the identity: nothing to select afterwards.
+    # A radius of 0 is the identity, so no selection is needed.
     radii = jnp.where(
       chance < spec.blur_probability, low + (high - low) * radii, 0
     )
     views = resample.gaussian_blur(views, radii, precision=precision)
   if spec.solarize_probability > 0:
     chance, thresholds = jnp.unstack(draws["solarize"], axis=1)
-    # 256 is above every value: nothing is inverted.
+    # 256 is above every value, so no value is inverted.
     thresholds = jnp.where(
       chance < spec.solarize_probability, 256 * thresholds, 256
     )
@@ -235,7 +235,7 @@ def jitter_factors(
   brightness, contrast, saturation = (
     low + (high - low) * draw for draw in draws[:3]
   )
-  # The rank of each of the last four draws among them: a uniform permutation.
+  # The ranks of the last four draws are a uniform permutation.
   order = jnp.stack(draws[4:], axis=1)
   mine, other = order[:, :, None], order[:, None, :]
   place = jnp.arange(4)
@@ -251,7 +251,7 @@ def jitter_factors(
 
 
 def _draw(keys):
-  """Uniform numbers of every operation: float32 [n, count] in [0, 1)."""
+  """Draws the uniform numbers of every operation: {name: [n, count]}."""
   total = sum(_DRAWS.values())
   numbers = jax.vmap(lambda key: jax.random.uniform(key, (total,)))(keys)
   ends = list(itertools.accumulate(_DRAWS.values()))
@@ -259,7 +259,7 @@ def _draw(keys):
 
 
 def _check_keys(keys, shape):
-  """Refuses what is not an array of typed keys of this shape."""
+  """Refuses arrays other than typed keys of this shape."""
   if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
     raise ValueError(
       f"keys must be typed (jax.random.key), but has dtype {keys.dtype}."

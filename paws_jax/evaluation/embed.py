@@ -64,7 +64,7 @@ def make_embedder(
       resize=view.eval_resize,
       size=view.eval_size,
     )
-    crops = augment.normalise(crops, view.mean, view.std)
+    crops = augment.normalize(crops, view.mean, view.std)
     return encoder.apply(
       {"params": params, "batch_stats": batch_stats}, crops, method=layers
     )

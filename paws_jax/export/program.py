@@ -192,7 +192,7 @@ def evaluation_view(
     resize=view.eval_resize,
     size=view.eval_size,
   )
-  return augment.normalise(crops, view.mean, view.std)
+  return augment.normalize(crops, view.mean, view.std)
 
 
 @contextlib.contextmanager

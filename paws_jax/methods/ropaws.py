@@ -18,9 +18,9 @@ class Ropaws(paws.Paws):
   """PAWS with weights and targets that depend on being of a known class.
 
   Only `_targets` differs: targets come from a density of supports and
-  unlabelled images (`losses.ropaws`). The less likely an image is to be of any of the
-  classes, the nearer its target is to uniform, and the smaller its weight.
-  Predictions, me-max and inference are those of PAWS.
+  unlabelled images (`losses.ropaws`). The less likely an image is to be of any
+  of the classes, the nearer its target is to uniform, and the smaller its
+  weight. Predictions, me-max and inference are those of PAWS.
   """
 
   @property

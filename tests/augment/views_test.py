@@ -354,7 +354,7 @@ def test_jitter_draws_every_order_equally_often():
 
 def test_normalise_maps_mean_to_zero_and_std_to_one():
   images = jnp.asarray([[[[0.4, 0.5, 0.6]], [[0.6, 0.8, 0.7]]]]) * 255
-  actual = augment.normalise(images, (0.4, 0.5, 0.6), (0.2, 0.3, 0.1))
+  actual = augment.normalize(images, (0.4, 0.5, 0.6), (0.2, 0.3, 0.1))
   np.testing.assert_allclose(actual[0, 0, 0], 0, atol=1e-6)
   np.testing.assert_allclose(actual[0, 1, 0], 1, rtol=1e-5)
 
@@ -426,7 +426,7 @@ def test_probability_is_respected(field, probability):
     _full(images),
     **_views(**(plain | {field: probability})),
   )
-  undistorted = augment.normalise(images, **_NORMALIZATION)
+  undistorted = augment.normalize(images, **_NORMALIZATION)
   changed = np.abs(views - undistorted).max(axis=(1, 2, 3)) > 1e-3
   # Four standard errors, and thresholds above the brightest pixel.
   assert abs(changed.mean() - probability) < 0.08
