@@ -41,14 +41,9 @@ def crop_boxes(
   Raises:
     ValueError: for draws of another rank or size.
   """
-  if draws.ndim != 3 or draws.shape[:2] != (sizes.shape[0], 4):
-    raise errors.InputError(
-      f"draws must have shape [{sizes.shape[0]}, 4, tries], four numbers for "
-      f"each try, but has {list(draws.shape)}."
-    )
+  _check_draws(draws, sizes)
   area, ratio, vertical, horizontal = jnp.unstack(draws, axis=1)
-  # [n, 1], to broadcast over the tries.
-  height, width = jnp.split(sizes.astype(jnp.float32), 2, axis=1)
+  height, width = jnp.split(sizes.astype(jnp.float32), 2, axis=1)  # [n, 1]
   area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
   low, high = math.log(aspect_ratio[0]), math.log(aspect_ratio[1])
   ratio = jnp.exp(low + (high - low) * ratio)
@@ -112,16 +107,7 @@ def evaluation_view(
   """
   images = color.check_images(images)
   check_sizes(sizes, images)
-  short_canvas = min(images.shape[1:3])
-  if resize and resize < size:
-    raise errors.InputError(
-      f"resize must be 0 or at least the crop's side {size}, but is {resize}."
-    )
-  if not resize and short_canvas < size:
-    raise errors.InputError(
-      f"images of {images.shape[1]} x {images.shape[2]} pixels are smaller "
-      f"than the crop's side {size}; set resize to {size} or more."
-    )
+  _check_crop(images, resize=resize, size=size)
   resized = sizes
   if resize:
     # The short side becomes `resize`; integer division truncates the long one.
@@ -145,6 +131,28 @@ def evaluation_view(
   return jnp.squeeze(
     resample.apply_matrices(images, *matrices, precision=precision), axis=1
   )
+
+
+def _check_draws(draws, sizes):
+  """Refuses random numbers of another shape than `crop_boxes` needs."""
+  if draws.ndim != 3 or draws.shape[:2] != (sizes.shape[0], 4):
+    raise errors.InputError(
+      f"draws must have shape [{sizes.shape[0]}, 4, tries], four numbers for "
+      f"each try, but has {list(draws.shape)}."
+    )
+
+
+def _check_crop(images, *, resize, size):
+  """Refuses an evaluation crop that is larger than the resized image."""
+  if resize and resize < size:
+    raise errors.InputError(
+      f"resize must be 0 or at least the crop's side {size}, but is {resize}."
+    )
+  if not resize and min(images.shape[1:3]) < size:
+    raise errors.InputError(
+      f"images of {images.shape[1]} x {images.shape[2]} pixels are smaller "
+      f"than the crop's side {size}; set resize to {size} or more."
+    )
 
 
 def check_sizes(sizes, images):

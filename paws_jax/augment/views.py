@@ -107,7 +107,7 @@ def multi_views(
     mean: per channel, in units of the full range.
     std: per channel, in units of the full range.
     precision: of the matrix products. The default keeps float32; in a crop
-      TF32 costs at most 0.2 of a grey level, bfloat16 1.4.
+      TF32 costs at most 0.2 of a gray level, bfloat16 1.4.
 
   Returns:
     float32 [n, V, size, size, C], normalized.
@@ -117,12 +117,7 @@ def multi_views(
   """
   images = color.check_images(images)
   crop.check_sizes(sizes, images)
-  if keys.ndim != 2:
-    raise ValueError(
-      f"keys must have shape [n, views], but has {list(keys.shape)}."
-    )
-  num_images, num_views = keys.shape
-  _check_keys(keys, (images.shape[0], num_views))
+  _check_keys(keys, images.shape[:1], with_views=True)
   draws = _draw(keys.reshape(-1))
   boxes = crop.crop_boxes(
     draws["crop"].reshape(-1, 4, crop.CROP_TRIES),
@@ -136,17 +131,16 @@ def multi_views(
   rows, columns = resample.crop_matrices(
     boxes, images.shape[1:3], size=spec.size, flip=flip
   )
-  split = (num_images, num_views)
   views = resample.apply_matrices(
     images,
-    rows.reshape(*split, *rows.shape[1:]),
-    columns.reshape(*split, *columns.shape[1:]),
+    rows.reshape(*keys.shape, *rows.shape[1:]),
+    columns.reshape(*keys.shape, *columns.shape[1:]),
     precision=precision,
   )
   views = views.reshape(-1, *views.shape[2:])
   views = _distort(draws, views, spec=spec, precision=precision)
   views = normalize(views, mean, std)
-  return views.reshape(*split, *views.shape[1:])
+  return views.reshape(*keys.shape, *views.shape[1:])
 
 
 def normalize(
@@ -258,8 +252,14 @@ def _draw(keys):
   return dict(zip(_DRAWS, jnp.split(numbers, ends[:-1], axis=1), strict=True))
 
 
-def _check_keys(keys, shape):
-  """Refuses arrays other than typed keys of this shape."""
+def _check_keys(keys, shape, *, with_views=False):
+  """Refuses arrays other than typed keys, one per image (and view)."""
+  if with_views:
+    if keys.ndim != 2:
+      raise ValueError(
+        f"keys must have shape [n, views], but has {list(keys.shape)}."
+      )
+    shape = (*shape, keys.shape[1])
   if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
     raise ValueError(
       f"keys must be typed (jax.random.key), but has dtype {keys.dtype}."

@@ -84,14 +84,10 @@ def loop(
     try:
       inputs = pipeline.inputs(step, steps_per_call, busy=_busy(pending))
     except Exception:
-      # Steps taken before an image that cannot be read are saved.
-      if pending is not None:
-        _deliver(pending, state, hooks)
-        hooks.rescue(state, step)
+      _rescue(pending, state, step, hooks)
       raise
     state, metrics = call(state, inputs)
-    if pending is not None:
-      _deliver(pending, state, hooks)
+    _deliver(pending, state, hooks)
     step += steps_per_call
     pending = (step, metrics, inputs)
     stop = hooks.stopping()
@@ -99,10 +95,11 @@ def loop(
     save = last or (save_every and step % save_every == 0)
     evaluate = step >= total_steps or (eval_every and step % eval_every == 0)
     epoch = epoch_steps and step % epoch_steps == 0
-    if save or evaluate or epoch:
-      # A state is used or saved only when its steps are known to be finite.
-      _deliver(pending, state, hooks)
-      pending = None
+    if not (save or evaluate or epoch):
+      continue
+    # A state is used or saved only when its steps are known to be finite.
+    _deliver(pending, state, hooks)
+    pending = None
     if epoch:
       # Before the state is saved: a resumed run does not do it again.
       state = hooks.epoch_end(state, step)
@@ -111,6 +108,15 @@ def loop(
     if save:
       hooks.save(state, step)
   return state
+
+
+def _rescue(
+  pending: tuple | None, state: state_lib.TrainState, step: int, hooks: Hooks
+) -> None:
+  """Saves the steps taken before an image that cannot be read."""
+  if pending is not None:
+    _deliver(pending, state, hooks)
+    hooks.rescue(state, step)
 
 
 def _evaluate(state: state_lib.TrainState, step: int, hooks: Hooks) -> None:
@@ -130,8 +136,12 @@ def _busy(pending: tuple | None) -> Callable[[], bool]:
   return lambda: not all(metric.is_ready() for metric in metrics)
 
 
-def _deliver(pending: tuple, state: state_lib.TrainState, hooks: Hooks) -> None:
+def _deliver(
+  pending: tuple | None, state: state_lib.TrainState, hooks: Hooks
+) -> None:
   """Fetches and logs the metrics of a call; refuses numbers not finite."""
+  if pending is None:
+    return
   last_step, metrics, inputs = pending
   metrics = jax.device_get(metrics)
   finite = np.all([np.isfinite(metrics[name]) for name in _MUST_BE_FINITE], 0)
