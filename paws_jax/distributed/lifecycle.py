@@ -70,13 +70,7 @@ def initialize(
     "heartbeat_timeout_seconds": heartbeat_timeout_seconds,
   }
   if launch.coordinator_address is None:
-    try:
-      jax.distributed.initialize(**options)
-    except (RuntimeError, ValueError, OSError) as error:
-      raise errors.DistributedError(
-        f"JAX cannot start a run of several processes ({launch.source}): "
-        f"{error}"
-      ) from error
+    _detect_and_initialize(launch.source, options)
   else:
     connections = rendezvous.meet(
       launch.coordinator_address,
@@ -85,7 +79,7 @@ def initialize(
       timeout_seconds=timeout_seconds,
       run_id=launch.run_id,
     )
-    # Also while JAX starts a process that ends is noticed.
+    # Notices a process that ends, also while JAX starts.
     _watchdogs.append(
       watchdog.Watchdog(connections, process_id=launch.process_id)
     )
@@ -103,6 +97,16 @@ def initialize(
     atexit.register(_watchdogs[-1].leave)
   _leave_on_errors()
   _check_devices()
+
+
+def _detect_and_initialize(source: str, options: dict[str, Any]) -> None:
+  """Lets JAX detect the other processes, and connects to them."""
+  try:
+    jax.distributed.initialize(**options)
+  except (RuntimeError, ValueError, OSError) as error:
+    raise errors.DistributedError(
+      f"JAX cannot start a run of several processes ({source}): {error}"
+    ) from error
 
 
 def _leave_on_errors() -> None:
