@@ -26,7 +26,7 @@ class Data(fields.Section):
   # "folder" (your own images).
   source: str = fields.field("digits", fields.one_of(*_PIPELINES))
   # "memory": all images lie on the devices (digits, idx, small tfds); "host":
-  # they are read and decoded as training goes (folder, tfds).
+  # they are read and decoded during training (folder, tfds).
   pipeline: str = fields.field("memory", fields.one_of("memory", "host"))
   # Directory of the idx files or of the images, or TFDS data_dir ("" is TFDS'
   # own default).

@@ -64,7 +64,7 @@ class EvalView:
     eval_resize: what its short side is resized to; 0: not resized.
     eval_size: side in pixels of the center square that is cut then.
     mean: per channel, in units of the full range.
-    std: likewise.
+    std: per channel, in units of the full range.
   """
 
   eval_resize: int

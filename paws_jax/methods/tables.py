@@ -67,7 +67,7 @@ def enqueue(
 
   Args:
     queue: [n, ...], or padded at the end.
-    position: int32 scalar, where the next row goes.
+    position: int32 scalar, place of the next row.
     rows: [m, ...], m <= n.
     finite: bool scalar.
     num_rows: n; needed where the queue is spread over devices, which may have

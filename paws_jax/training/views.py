@@ -1,4 +1,4 @@
-"""From undistorted images to the augmented views of a step, on device."""
+"""Cuts and augments the views of a step, on device."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from paws_jax.data import sampling
 
 @dataclasses.dataclass(frozen=True)
 class StepViews:
-  """How the images of a step are cut.
+  """Specifications of the views of a step.
 
   Attributes:
     crops: of the unlabelled images, in the order of their numbers.
     support: of the labelled images; its count is not read.
     mean: per channel, in units of the full range.
-    std: likewise.
+    std: per channel, in units of the full range.
   """
 
   crops: Mapping[str, config_lib.ViewSpec] = dataclasses.field(hash=False)
@@ -33,7 +33,7 @@ class StepViews:
 
 
 def step_views(method: Any, section: config_lib.Views) -> StepViews:
-  """Returns the views that a method makes of section `views`.
+  """Selects the views of section `views` that a method uses.
 
   Raises:
     ValueError: crops that the method cannot use.
@@ -64,7 +64,7 @@ def make_views(
     batch: contract in `paws_jax.data`; inside `shard_map`, this device's rows.
     seed: the run's seed.
     step: from 0.
-    views: how images are cut.
+    views: specifications of the views.
     num_support_views: V.
 
   Returns:
@@ -103,7 +103,7 @@ def _crops(
   seed: int | jax.Array,
   step: int | jax.Array,
 ) -> dict[str, jax.Array]:
-  """Crops of unlabelled images by name."""
+  """Cuts the crops of unlabelled images, by name."""
   numbers = jnp.arange(sum(spec.count for spec in views.crops.values()))
   num_images = canvases.id.shape[0]
   keys = sampling.view_keys(
