@@ -24,6 +24,7 @@ PAGES = sorted(
     "*/README.md",
     "benchmarks/*.md",
     "tests/golden/*.md",
+    "paws_jax/**/*.md",
   )
   for path in ROOT.glob(pattern)
   if path.name != "CHANGELOG.md"
