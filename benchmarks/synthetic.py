@@ -59,7 +59,10 @@ def experiment(
     arrays = _random_arrays(config, sizes, side=side, whole_epoch=whole_epoch)
     config.data.labels_file = ""
     config.support.classes_per_step = arrays.num_classes
-  return experiment_lib.create(config, arrays=arrays, devices=devices)
+  # Fields may contradict each other now: a folder is not in memory otherwise.
+  return experiment_lib.create(
+    config_lib.build(config), arrays=arrays, devices=devices
+  )
 
 
 def _own_arrays(section: ml_collections.ConfigDict) -> arrays_lib.Arrays | None:

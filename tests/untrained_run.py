@@ -13,6 +13,7 @@ import tempfile
 
 import numpy as np
 
+from paws_jax import config as config_lib
 from paws_jax.classifier import preprocessing
 from paws_jax.runs import checkpoint
 from paws_jax.runs import results
@@ -58,7 +59,7 @@ def workdir():
 
 @functools.cache
 def trained():
-  return restore.load(recipe(), str(workdir()))
+  return restore.load(config_lib.resolve(recipe()), str(workdir()))
 
 
 @functools.cache

@@ -9,7 +9,7 @@ def recipe(**changes):
   config = config_lib.base()
   for name, value in changes.items():
     config.update_from_flattened_dict({name.replace("__", "."): value})
-  return config
+  return config_lib.resolve(config)
 
 
 def make(path, **changes):

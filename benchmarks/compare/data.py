@@ -14,6 +14,7 @@ import tempfile
 import ml_collections
 import numpy as np
 
+from paws_jax import config as config_lib
 from paws_jax.data.labels import draw
 from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.training import experiment as experiment_lib
@@ -78,7 +79,7 @@ class Data:
       section.labels_file = str(pathlib.Path(directory) / "labelled.txt")
       text = "".join(f"{row}\n" for row in ids.tolist())
       pathlib.Path(section.labels_file).write_text(text, encoding="utf-8")
-      return experiment_lib.create(config, arrays=self.arrays)
+      return experiment_lib.create(config_lib.build(config), arrays=self.arrays)
 
 
 def load(config: ml_collections.ConfigDict, *, unknown_classes: int) -> Data:

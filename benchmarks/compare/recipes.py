@@ -132,10 +132,11 @@ def check_views(config: ml_collections.ConfigDict, dataset_name: str) -> None:
     ValueError: as `experiment.create`.
   """
   num_classes = config.support.classes_per_step
+  recipe = config_lib.resolve(config)
   method, _, _ = experiment.create_method(
-    config, dataset_name=dataset_name, num_classes=num_classes
+    recipe, dataset_name=dataset_name, num_classes=num_classes
   )
-  method.views(config_lib.build_views(config.views))
+  method.views(recipe.views)
 
 
 def images_per_step(config: ml_collections.ConfigDict, method: Method) -> int:

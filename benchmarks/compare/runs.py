@@ -19,6 +19,7 @@ from etils import epath
 from benchmarks.compare import data as comparison_data
 from benchmarks.compare import recipes as comparison_recipes
 from benchmarks.compare import training as comparison_training
+from paws_jax import config as config_lib
 from paws_jax import losses
 from paws_jax.evaluation import neighbors
 from paws_jax.evaluation import soft_nn
@@ -27,6 +28,9 @@ from paws_jax.finetune import schedule
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import restore
 from paws_jax.training import step
+
+# Where a method has none of its own: any will do, the order stays the same.
+_TEMPERATURE = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Runner:
     }
     if method.is_fine_tuned:
       done = restore.TrainedRun(
-        config=config,
+        recipe=config_lib.build(config),
         workdir=epath.Path(),
         experiment=built,
         params=params,
@@ -180,7 +184,7 @@ class Runner:
     if self._data.unknown_images is None:
       return found
     strange = self._embed(params, batch_stats, self._data.unknown_images)
-    temperature = config.method.in_domain_temperature
+    temperature = config.method.get("in_domain_temperature", _TEMPERATURE)
     known, unknown = (
       _in_domain(rows, supports, temperature) for rows in (queries, strange)
     )
@@ -201,8 +205,7 @@ def _in_domain(
 
 
 def _course(done: restore.TrainedRun, epochs: int) -> schedule.TrainingSetup:
-  config = done.config.copy_and_resolve_references()
-  config.finetune.epochs = epochs
-  done = dataclasses.replace(done, config=config)
-  protocol = protocols.Suncet(done)
-  return protocol.course(done.experiment.dataset.split.labelled_ids)
+  section = dataclasses.replace(done.recipe.finetune, epochs=epochs)
+  recipe = dataclasses.replace(done.recipe, finetune=section)
+  protocol = protocols.Suncet(dataclasses.replace(done, recipe=recipe))
+  return protocol.setup(done.experiment.dataset.split.labelled_ids)

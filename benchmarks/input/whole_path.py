@@ -144,7 +144,7 @@ def _experiment(
   config.model.name, config.model.output_dim = _MODEL.value, 32
   config.train.batch_size = _BATCH.value
   config_lib.resolve(config)
-  return experiment_lib.create(config)
+  return experiment_lib.create(config_lib.resolve(config))
 
 
 def _print_setting(root: pathlib.Path, files: list[str]) -> None:

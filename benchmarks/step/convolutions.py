@@ -98,7 +98,7 @@ def _convolutions(
   if config.model.dtype == "auto" and jax.default_backend() == "cpu":
     # What "auto" is for a plan is what accelerators take.
     config.model.dtype = "float32"
-  step = abstract_step.create(config, jax.devices())
+  step = abstract_step.create(config_lib.resolve(config), jax.devices())
   return step_convolutions.find(step.trace().jaxpr.jaxpr)
 
 

@@ -17,7 +17,6 @@ import os
 from typing import TYPE_CHECKING
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from paws_jax import config as config_lib
@@ -132,23 +131,23 @@ class Preprocessing:
     return np.repeat(pixels, self.channels, axis=2)
 
 
-def from_run(config: ml_collections.ConfigDict, dataset: Any) -> Preprocessing:
+def from_run(recipe: config_lib.Recipe, dataset: Any) -> Preprocessing:
   """The preprocessing of a run's evaluation.
 
   Args:
-    config: its recipe.
+    recipe: its recipe.
     dataset: its `dataset.Dataset`.
   """
-  view = config_lib.build_views(config.views).evaluation
+  view = recipe.views.evaluation
   return Preprocessing(
     on_disk=not dataset.in_memory,
     shape=tuple(int(n) for n in dataset.labelled.images.shape[1:]),
-    image_size=config.data.image_size if dataset.in_memory else 0,
+    image_size=recipe.data.image_size if dataset.in_memory else 0,
     eval_resize=view.eval_resize,
     large_size=view.eval_size,
     mean=view.mean,
     std=view.std,
-    max_pixels=config.data.max_pixels,
+    max_pixels=recipe.data.max_pixels,
   )
 
 

@@ -16,6 +16,7 @@ from paws_jax.config.model import Model
 from paws_jax.config.optim import Optim
 from paws_jax.config.recipe import Recipe
 from paws_jax.config.recipe import base
+from paws_jax.config.recipe import build
 from paws_jax.config.recipe import editable
 from paws_jax.config.recipe import method_section
 from paws_jax.config.recipe import resolve
@@ -47,6 +48,7 @@ __all__ = [
   "ViewSpec",
   "Views",
   "base",
+  "build",
   "build_views",
   "editable",
   "method_section",

@@ -54,6 +54,10 @@ class Recipe(fields.Section):
     """Returns the recipe as JSON stores it: dicts, lists, numbers, strings."""
     return json.loads(json.dumps(fields.as_dict(self)))
 
+  def to_json(self) -> str:
+    """Returns the recipe as a JSON text, the same for equal recipes."""
+    return json.dumps(fields.as_dict(self), sort_keys=True)
+
 
 def base(method: str = methods.DEFAULT) -> ml_collections.ConfigDict:
   """Returns the defaults of every field, for a recipe to change.
@@ -102,16 +106,21 @@ def resolve(config: ml_collections.ConfigDict | Recipe) -> Recipe:
     UnknownFieldError: a field that a section does not have, by name.
     InputError: naming the field, its value, and what it may be.
   """
-  recipe = config
-  if isinstance(config, ml_collections.ConfigDict):
-    notice = views_lib.notice(config)
-    if notice:
-      print(notice, file=sys.stderr)
-    values = config.to_dict()
-    values["method"] = _method(values["method"])
-    recipe = fields.build(Recipe, values, "", title="a recipe")
+  recipe = build(config)
   fields.check(recipe, "")
   return recipe
+
+
+def build(config: ml_collections.ConfigDict | Recipe) -> Recipe:
+  """Makes a recipe of a ConfigDict as `resolve` does, but checks no value."""
+  if isinstance(config, Recipe):
+    return config
+  notice = views_lib.notice(config)
+  if notice:
+    print(notice, file=sys.stderr)
+  values = config.to_dict()
+  values["method"] = _method(values["method"])
+  return fields.build(Recipe, values, "", title="a recipe")
 
 
 def _method(values: Mapping[str, Any]) -> methods.Method:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -39,7 +38,7 @@ def image_files(
   report: findings.Report,
   groups: Sequence[inspect.Group],
   checks: dict[str, list[inspect.ImageCheck]],
-  config: Any,
+  recipe: config_lib.Recipe,
   class_names: Sequence[str],
 ) -> None:
   """Reports images that cannot be read, are enlarged, or are reduced."""
@@ -52,16 +51,16 @@ def image_files(
       + " read"
       + _median_size(found)
     )
-    _unreadable(report, group, found, config.data.on_bad_image, class_names)
-  if config.data.pipeline != "host":
+    _unreadable(report, group, found, recipe.data.on_bad_image, class_names)
+  if recipe.data.pipeline != "host":
     return
   everything = [check for group in groups for check in checks[group.name]]
   sizes = np.array(
     [(one.height, one.width) for one in everything if one.height]
   )
   sizes = sizes.reshape(-1, 2)
-  name, crop = config_lib.build_views(config.views).evaluation_size
-  canvas = config.data.canvas_size
+  name, crop = recipe.views.evaluation_size
+  canvas = recipe.data.canvas_size
   num_small = int((sizes.min(axis=1) < crop).sum())
   num_large = int((sizes.max(axis=1) > canvas).sum())
   if num_small:

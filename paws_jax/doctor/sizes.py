@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 
 import jax
-import ml_collections
 
 from paws_jax import config as config_lib
 from paws_jax.data import memory_pipeline
@@ -19,7 +18,7 @@ from paws_jax.training import experiment as experiment_lib
 
 def steps(
   report: findings.Report,
-  config: ml_collections.ConfigDict,
+  recipe: config_lib.Recipe,
   listing: catalog.Catalog,
   *,
   num_labelled: int,
@@ -29,15 +28,15 @@ def steps(
 
   Args:
     report: receives the findings.
-    config: a valid recipe.
+    recipe: a valid recipe.
     listing: the data.
     num_labelled: training images whose label is used.
     crops: of the unlabelled images, by name.
   """
   mesh = mesh_lib.make_mesh()
-  batch_size, epochs = config.train.batch_size, config.train.epochs
+  batch_size, epochs = recipe.train.batch_size, recipe.train.epochs
   pool = len(listing.train.labels)
-  with_labelled = config.data.include_labelled
+  with_labelled = recipe.data.include_labelled
   pool -= 0 if with_labelled else num_labelled
   per_epoch, left = divmod(pool, batch_size)
   kind = mesh.devices.flat[0].device_kind
@@ -61,12 +60,12 @@ def steps(
       f"of {first.size} pixels"
       + "".join(f" and {spec.count} of {spec.size}" for spec in others)
     )
-  _support_size(report, config.support, listing.num_classes, num_labelled, mesh)
+  _support_size(report, recipe.support, listing.num_classes, num_labelled, mesh)
 
 
 def _support_size(
   report: findings.Report,
-  support: ml_collections.ConfigDict,
+  support: config_lib.Support,
   num_classes: int,
   num_labelled: int,
   mesh: jax.sharding.Mesh,
@@ -98,7 +97,7 @@ def _support_size(
 
 def _uniform_support_size(
   report: findings.Report,
-  support: ml_collections.ConfigDict,
+  support: config_lib.Support,
   num_classes: int,
   num_labelled: int,
   mesh: jax.sharding.Mesh,
@@ -119,13 +118,11 @@ def _uniform_support_size(
   )
 
 
-def learning_rate(
-  report: findings.Report, config: ml_collections.ConfigDict
-) -> None:
+def learning_rate(report: findings.Report, recipe: config_lib.Recipe) -> None:
   """Compares the peak learning rate of LARS with the rule for the batch."""
-  if config.optim.name != "lars":
+  if recipe.optim.name != "lars":
     return
-  batch_size, peak = config.train.batch_size, config.optim.peak_lr
+  batch_size, peak = recipe.train.batch_size, recipe.optim.peak_lr
   rule = lars_peak_lr(batch_size)
   text = (
     f"learning rate: optim.peak_lr is {peak:g}; the power law through the "

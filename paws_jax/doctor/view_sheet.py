@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from etils import epath
 
@@ -27,7 +26,7 @@ _MAX_IMAGES = 4
 
 
 def draw(
-  config: ml_collections.ConfigDict,
+  recipe: config_lib.Recipe,
   listing: catalog.Catalog,
   groups: Sequence[inspect.Group],
   checks: dict[str, list[inspect.ImageCheck]],
@@ -36,7 +35,7 @@ def draw(
   """Draws a few images with the views that the first step would make of them.
 
   Args:
-    config: a valid recipe.
+    recipe: a valid recipe.
     listing: the data.
     groups: its images by purpose.
     checks: results of reading them; unreadable images are not shown.
@@ -61,16 +60,16 @@ def draw(
   # Without other images, the labelled ones also serve as unlabelled.
   unlabelled = "unlabelled" if "unlabelled" in images else "labelled"
   canvases = {
-    name: _canvases(config, listing.train.images, rows)
+    name: _canvases(recipe, listing.train.images, rows)
     for name, rows in images.items()
   }
-  section = config_lib.build_views(config.views)
+  section = recipe.views
   views = _first_views(
     canvases[unlabelled],
     canvases["labelled"],
-    seed=config.seed,
+    seed=recipe.seed,
     section=section,
-    num_support_views=config.support.num_views,
+    num_support_views=recipe.support.num_views,
   )
   strips = []
   for name, kinds in (
@@ -122,13 +121,13 @@ def _choose(
 
 
 def _canvases(
-  config: ml_collections.ConfigDict, images: catalog.Reader, rows: list[int]
+  recipe: config_lib.Recipe, images: catalog.Reader, rows: list[int]
 ) -> data.Canvases:
   """Returns the canvases that a pipeline would make of rows, on the host."""
   ids = np.asarray(rows, np.int32)
   if isinstance(images, inspect.ArrayImages):
     pixels = memory_pipeline.resize(
-      images.pixels[ids], side=config.data.image_size
+      images.pixels[ids], side=recipe.data.image_size
     )
     size = np.array([pixels.shape[1:3]] * len(ids), np.int32)
     return data.Canvases(pixels, size, ids)
@@ -136,8 +135,8 @@ def _canvases(
     decode.canvas(
       images.read(row),
       name=images.name(row),
-      canvas_size=config.data.canvas_size,
-      max_pixels=config.data.max_pixels,
+      canvas_size=recipe.data.canvas_size,
+      max_pixels=recipe.data.max_pixels,
     )
     for row in rows
   ]

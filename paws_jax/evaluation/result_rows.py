@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
-import ml_collections
 import numpy as np
 
+from paws_jax import config as config_lib
 from paws_jax.data import dataset as dataset_lib
 from paws_jax.evaluation import accuracy
 from paws_jax.evaluation import protocols
@@ -21,20 +21,20 @@ _TITLE, _CELL = 26, 24
 
 
 def describe_run(
-  config: ml_collections.ConfigDict, dataset: dataset_lib.Dataset
+  recipe: config_lib.Recipe, dataset: dataset_lib.Dataset
 ) -> dict[str, Any]:
   """Fields of every row: which run, on which data, with which labels.
 
   Args:
-    config: the run's recipe.
+    recipe: the run's recipe.
     dataset: its data.
   """
   return {
-    "method": config.method.name,
+    "method": recipe.method.name,
     "dataset": dataset.name,
     "split_seed": dataset.split.split_seed,
     "split_hash": dataset.split.hash,
-    "seed": config.seed,
+    "seed": recipe.seed,
   }
 
 

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from paws_jax import config as config_lib
@@ -87,14 +86,14 @@ def part(
 
 
 def create(
-  config: ml_collections.ConfigDict,
+  recipe: config_lib.Recipe,
   dataset: dataset_lib.Dataset,
   readable: np.ndarray | None = None,
 ) -> HoldOut:
   """Parts the labelled images as section `finetune` says.
 
   Args:
-    config: the recipe.
+    recipe: the recipe.
     dataset: its data.
     readable: bool [n], which labelled images can be read; None: all.
 
@@ -104,10 +103,10 @@ def create(
       images of the split.
     FileNotFoundError: there is no such file.
   """
-  kind = config.finetune.holdout
+  kind = recipe.finetune.holdout
   labelled, ids = _readable(dataset, readable)
   if kind == "stratified":
-    held = _stratified(config, dataset, labelled.labels)
+    held = _stratified(recipe, dataset, labelled.labels)
     kept = np.setdiff1d(np.arange(len(labelled)), held)
     return HoldOut(
       labelled_ids=ids,
@@ -121,7 +120,7 @@ def create(
   )
   if kind == "none":
     return everything
-  others = _from_file(config, dataset)
+  others = _from_file(recipe, dataset)
   return dataclasses.replace(
     everything, scored=others.labelled, hash=others.split.hash
   )
@@ -145,13 +144,13 @@ def _readable(
 
 
 def _stratified(
-  config: ml_collections.ConfigDict,
+  recipe: config_lib.Recipe,
   dataset: dataset_lib.Dataset,
   labels: np.ndarray,
 ) -> np.ndarray:
   """Places of the held out images: a share of each class, at least one."""
   counts = np.bincount(labels, minlength=dataset.num_classes)
-  share = config.finetune.holdout_fraction
+  share = recipe.finetune.holdout_fraction
   # As many as `draws.stratified` takes.
   held = np.maximum(1, np.round(share * counts))
   short = np.flatnonzero(held >= counts)
@@ -170,27 +169,22 @@ def _stratified(
     labels,
     labels_per_class=0,
     labels_fraction=share,
-    split_seed=config.data.split_seed,
+    split_seed=recipe.data.split_seed,
     num_classes=dataset.num_classes,
     class_names=dataset.class_names,
   )
 
 
 def _from_file(
-  config: ml_collections.ConfigDict, dataset: dataset_lib.Dataset
+  recipe: config_lib.Recipe, dataset: dataset_lib.Dataset
 ) -> dataset_lib.Dataset:
   """The data set once more, with the listed images as the labelled ones."""
-  file = config.finetune.holdout_file
-  section = dict(config.data) | {
-    "labels_file": file,
-    "labels_per_class": 0,
-    "labels_fraction": 0.0,
-  }
-  views = config_lib.build_views(config.views)
+  file = recipe.finetune.holdout_file
+  section = dataclasses.replace(
+    recipe.data, labels_file=file, labels_per_class=0, labels_fraction=0.0
+  )
   try:
-    others = load_dataset.load(
-      config_lib.Data(**section), views, every_class=False
-    )
+    others = load_dataset.load(section, recipe.views, every_class=False)
   except (ValueError, FileNotFoundError) as error:
     # It reads the file as if it were that of the split.
     message = str(error).replace("data.labels_file", "finetune.holdout_file")

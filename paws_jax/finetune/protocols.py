@@ -21,7 +21,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from paws_jax import config as config_lib
@@ -61,14 +60,14 @@ class LinearHead:
       ValueError: when the devices do not divide the batch.
     """
     labelled_pipeline.check_batch(
-      self.trained.config.finetune.batch_size,
+      self.trained.recipe.finetune.batch_size,
       num_images=num_images,
       mesh=self.trained.experiment.trainer.mesh,
     )
 
   def setup(self, ids: np.ndarray) -> schedule.TrainingSetup:
     """Prepares to train on rows [n] of the training set, ascending."""
-    config, built = self.trained.config, self.trained.experiment
+    recipe, built = self.trained.recipe, self.trained.experiment
     labelled = built.dataset.labelled.labels
     places = np.searchsorted(built.dataset.split.labelled_ids, ids)
     epochs = labelled_pipeline.LabelledEpochs(
@@ -76,19 +75,19 @@ class LinearHead:
       ids=ids,
       labels=labelled[places],
       num_classes=built.dataset.num_classes,
-      batch_size=config.finetune.batch_size,
-      seed=config.seed,
+      batch_size=recipe.finetune.batch_size,
+      seed=recipe.seed,
       mesh=built.trainer.mesh,
     )
     recipe = _recipe(
-      config,
+      recipe,
       optim={"name": "sgd", "nesterov": True, "final_lr": 0.0},
       support={"num_views": 1},
     )
     base, _, support = _create_method(recipe, built.dataset)
     method = linear_head.LinearHead(
       encoder=base.encoder,
-      remat=config.train.remat,
+      remat=recipe.train.remat,
       axis_name=mesh_lib.AXES,
     )
     return schedule.create(
@@ -121,11 +120,11 @@ class LinearHead:
 
   @functools.cached_property
   def _embedder(self) -> Callable[[Any, Any, Any], np.ndarray]:
-    config, built = self.trained.config, self.trained.experiment
+    recipe, built = self.trained.recipe, self.trained.experiment
     return embed.make_embedder(
-      models.create(config.model),
+      models.create(recipe.model),
       view=built.dataset.eval_view,
-      batch_size=config.eval.batch_size,
+      batch_size=recipe.eval.batch_size,
       mesh=built.trainer.mesh,
       resize=built.dataset.resize,
       layers=encoder.head_features,
@@ -167,25 +166,25 @@ class Suncet:
 
     A class with fewer images than that stands in with each several times.
     """
-    config, built = self.trained.config, self.trained.experiment
+    recipe, built = self.trained.recipe, self.trained.experiment
     mesh = built.trainer.mesh
     recipe = _recipe(
-      config,
+      recipe,
       optim={
         "name": "lars",
         "nesterov": False,
         "final_lr": _SUNCET_FINAL,
       },
       support={"label_smoothing": 0.0, "with_replacement": True},
+      model={"freeze_bn": True},
     )
-    recipe.model.freeze_bn = True
     method, _, support = _create_method(recipe, built.dataset)
     pipeline = built.dataset.make_pipeline(
       support=support,
       labelled_ids=ids,
       # Of unlabelled images, of which none are read.
       batch_size=mesh.size,
-      seed=config.seed,
+      seed=recipe.seed,
       mesh=mesh,
       with_unlabelled=False,
     )
@@ -237,19 +236,26 @@ class Suncet:
 
 
 def _recipe(
-  config: ml_collections.ConfigDict,
+  recipe: config_lib.Recipe,
   *,
+  model: Mapping[str, Any] | None = None,
   optim: Mapping[str, Any],
   support: Mapping[str, Any],
-) -> ml_collections.ConfigDict:
-  """The recipe of a fine-tuning run: what all protocols share, and the rest."""
-  recipe = config.copy_and_resolve_references()
-  section = recipe.finetune
-  recipe.method = config_lib.method_section(
-    supervised.Config.name, recipe.method
-  )
+) -> config_lib.Recipe:
+  """Makes the recipe of a fine-tuning run out of that of its run.
+
+  Args:
+    recipe: of the run.
+    model: fields of the section that the protocol changes.
+    optim: likewise.
+    support: likewise.
+  """
+  section, change = recipe.finetune, dataclasses.replace
   # Only labelled images are cut.
-  recipe.views[config_lib.support_name(recipe.views)].update(
+  specs = recipe.views.specs
+  name = config_lib.support_name(specs)
+  view = change(
+    specs[name],
     scale=section.crop_scale,
     aspect_ratio=section.aspect_ratio,
     jitter_probability=0.0,
@@ -258,22 +264,29 @@ def _recipe(
     solarize_probability=0.0,
     equalize_probability=0.0,
   )
-  recipe.optim.update(
-    start_lr=1.0,
-    peak_lr=1.0,
-    warmup_epochs=0.0,
-    weight_decay=0.0,
-    momentum=0.9,
-    **optim,
+  return change(
+    recipe,
+    method=supervised.Config(temperature=recipe.method.temperature),
+    model=change(recipe.model, **(model or {})),
+    views=change(recipe.views, specs={**specs, name: view}),
+    optim=change(
+      recipe.optim,
+      start_lr=1.0,
+      peak_lr=1.0,
+      warmup_epochs=0.0,
+      weight_decay=0.0,
+      momentum=0.9,
+      **optim,
+    ),
+    support=change(
+      recipe.support, sampling="balanced", batch_size=0, **support
+    ),
+    train=change(recipe.train, epochs=section.epochs),
   )
-  recipe.support.update(sampling="balanced", batch_size=0)
-  recipe.support.update(**support)
-  recipe.train.epochs = section.epochs
-  return recipe
 
 
 def _create_method(
-  recipe: ml_collections.ConfigDict, dataset: dataset_lib.Dataset
+  recipe: config_lib.Recipe, dataset: dataset_lib.Dataset
 ) -> tuple[Any, models.Encoder, config_lib.Support]:
   return experiment_lib.create_method(
     recipe, dataset_name=dataset.name, num_classes=dataset.num_classes

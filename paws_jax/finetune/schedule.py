@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import optax
 
 from paws_jax import config as config_lib
@@ -95,7 +94,7 @@ def scale_by_state_learning_rate(
 
 
 def create(
-  recipe: ml_collections.ConfigDict,
+  recipe: config_lib.Recipe,
   method: Any,
   support: config_lib.Support,
   *,

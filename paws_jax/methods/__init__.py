@@ -59,14 +59,11 @@ def create(
     errors.UnknownFieldError: a field that the method does not have, by name.
     errors.InputError: an unknown method, or a prior that does not fit the data.
   """
-  config = _rebuilt(section)
+  config = sections.build(section)
   kind = METHODS[config.name]
-  options = {}
-  # A method that depends on the data computes such fields.
-  if hasattr(kind, "fields_of_data"):
-    options = kind.fields_of_data(
-      config, num_classes=num_classes, class_counts=class_counts
-    )
+  options = kind.fields_of_data(
+    config, num_classes=num_classes, class_counts=class_counts
+  )
   return kind(
     config=config,
     encoder=encoder,
@@ -88,26 +85,3 @@ def in_steps(created: Any, *, steps_per_epoch: int) -> Any:
   if not isinstance(section, config_lib.Method):
     return created
   return dataclasses.replace(created, config=section.in_steps(steps_per_epoch))
-
-
-def in_domain_temperature(
-  section: config_lib.Method | Mapping[str, Any],
-) -> float | None:
-  """Returns the temperature of `losses.in_domain_probability` of images.
-
-  Args:
-    section: the recipe's `method`, or its fields.
-
-  Returns:
-    A number > 0; None for a method to which every image is of a known class.
-  """
-  return _rebuilt(section).in_domain_temperature
-
-
-def _rebuilt(
-  section: config_lib.Method | Mapping[str, Any],
-) -> config_lib.Method:
-  if isinstance(section, config_lib.Method):
-    return section
-  values, _ = sections.rebuild(section, section["name"])
-  return sections.build(values)

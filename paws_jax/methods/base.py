@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 from typing import ClassVar
 from typing import NamedTuple
@@ -80,6 +81,26 @@ class Method:
   label_smoothing: float = 0.0
   remat: str = "none"
   axis_name: Any = None
+
+  @staticmethod
+  def fields_of_data(
+    config: Any,
+    *,
+    num_classes: int | None,
+    class_counts: Sequence[int] | None,
+  ) -> dict[str, Any]:
+    """Returns fields of the method, beside the usual ones, made of the data.
+
+    Args:
+      config: the method's section.
+      num_classes: classes of the data set; None: not known, and not checked.
+      class_counts: labelled images of each class; None: not known.
+
+    Raises:
+      InputError: the section does not fit the data.
+    """
+    del config, num_classes, class_counts
+    return {}
 
   def views(self, section: config_lib.Views) -> dict[str, config_lib.ViewSpec]:
     """Selects the crops that the method needs of each unlabelled image.

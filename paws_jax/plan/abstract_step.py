@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from paws_jax import config as config_lib
@@ -137,28 +136,26 @@ class Step:
     return call.trace(self.state, self.inputs)
 
 
-def create(
-  config: ml_collections.ConfigDict, devices: Sequence[jax.Device]
-) -> Step:
+def create(recipe: config_lib.Recipe, devices: Sequence[jax.Device]) -> Step:
   """Builds the step of a recipe for any devices.
 
   Args:
-    config: a valid recipe; model.dtype "auto" counts as "bfloat16".
+    recipe: a valid recipe; model.dtype "auto" counts as "bfloat16".
     devices: or descriptions of devices that are not there.
 
   Raises:
     UserError: as for `experiment.create`; missing data matter only where their
       sizes are not KNOWN.
   """
-  config = config.copy_and_resolve_references()
-  if config.model.dtype == "auto":
-    config.model.dtype = "bfloat16"
-  train_config = config_lib.Train(**config.train)
+  if recipe.model.dtype == "auto":
+    model = dataclasses.replace(recipe.model, dtype="bfloat16")
+    recipe = dataclasses.replace(recipe, model=model)
+  train_config = recipe.train
   mesh = mesh_lib.make_mesh(devices, bn_group_size=train_config.bn_group_size)
-  views = config_lib.build_views(config.views)
-  source = _source(config, views)
+  views = recipe.views
+  source = _source(recipe, views)
   method, _, support = experiment.create_method(
-    config, dataset_name=source.name, num_classes=source.num_classes
+    recipe, dataset_name=source.name, num_classes=source.num_classes
   )
   num_supports = support.num_images
   with_unlabelled = bool(method.views(views))
@@ -167,11 +164,11 @@ def create(
     mesh,
     support=support,
     batch_size=train_config.batch_size,
-    seed=config.seed,
+    seed=recipe.seed,
     with_unlabelled=with_unlabelled,
   )
   trainer = experiment.create_trainer(
-    config,
+    recipe,
     method,
     support,
     steps_per_epoch=pipeline.steps_per_epoch,
@@ -205,12 +202,9 @@ def _make_pipeline(
   return pipeline
 
 
-def _source(
-  config: ml_collections.ConfigDict, views: config_lib.Views
-) -> Source:
+def _source(recipe: config_lib.Recipe, views: config_lib.Views) -> Source:
   """The data of a recipe: by their published sizes, or as they are there."""
-  section = config_lib.Data(**config.data)
-  support = config_lib.Support(**config.support)
+  section, support = recipe.data, recipe.support
   sizes = KNOWN.get(re.split("[/:]", section.tfds_name)[0])
   # Nothing is looked for: a plan is made where the data are not.
   if section.source != "tfds" or not sizes:

@@ -6,16 +6,15 @@ import dataclasses
 from collections.abc import Callable
 from collections.abc import Sequence
 
-import ml_collections
 import numpy as np
 from etils import epath
 
+from paws_jax import config as config_lib
 from paws_jax import errors
-from paws_jax import methods
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import files
 from paws_jax.parallel import cpu_devices
-from paws_jax.runs import recipe
+from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import restore
 from paws_jax.training import save_classifier
@@ -42,7 +41,7 @@ class Source:
 
 
 def find(
-  config: ml_collections.ConfigDict | None,
+  recipe: config_lib.Recipe | None,
   workdir: str,
   *,
   classifier: str | None,
@@ -51,7 +50,7 @@ def find(
   """The classifier that the flags mean; only a run's newest is made anew.
 
   Args:
-    config: the run's recipe; None with `classifier`.
+    recipe: the run's recipe; None with `classifier`.
     workdir: the run's directory.
     classifier: --classifier, a directory; None: that of the run.
     head: --head, "soft_nn" or "finetuned".
@@ -60,7 +59,7 @@ def find(
     UserError: there is none, it is damaged, or the run has another recipe.
   """
   if classifier:
-    if config is None:
+    if recipe is None:
       settings = files.settings_in(classifier) or {}
       cpu_devices.use_cpu_cores(settings.get("batch_size", 1))
     loaded = classifier_lib.Classifier.load(classifier)
@@ -73,20 +72,20 @@ def find(
       )
     return _source(loaded)
   if head == "finetuned":
-    return _finetuned(config, workdir)
-  return from_run(config, workdir)
+    return _finetuned(recipe, workdir)
+  return from_run(recipe, workdir)
 
 
-def _finetuned(config: ml_collections.ConfigDict, workdir: str) -> Source:
+def _finetuned(recipe: config_lib.Recipe, workdir: str) -> Source:
   """WORKDIR/finetuned; says so when the run has gone on since."""
-  path = recipe.check_recipe(workdir, config)
+  path = recipe_lib.check_recipe(workdir, recipe)
   directory = path / workdir_lib.FINETUNED
   if files.settings_in(directory) is None:
     raise errors.InputError(
       f"--head=finetuned but {directory} holds no classifier: fine-tune "
       "first, with --task=finetune, or leave --head out."
     )
-  loaded = _load(directory, config)
+  loaded = _load(directory, recipe)
   step, newest = loaded.origin.get("step"), max(_checkpoints(path), default=0)
   if newest and step != newest:
     print(
@@ -97,11 +96,11 @@ def _finetuned(config: ml_collections.ConfigDict, workdir: str) -> Source:
 
 
 def _load(
-  directory: epath.Path, config: ml_collections.ConfigDict
+  directory: epath.Path, recipe: config_lib.Recipe
 ) -> classifier_lib.Classifier:
   """A run's classifier, which takes as many images at once as asked for now."""
   loaded = classifier_lib.Classifier.load(directory)
-  return dataclasses.replace(loaded, batch_size=config.eval.batch_size)
+  return dataclasses.replace(loaded, batch_size=recipe.eval.batch_size)
 
 
 def _source(loaded: classifier_lib.Classifier) -> Source:
@@ -113,28 +112,28 @@ def _source(loaded: classifier_lib.Classifier) -> Source:
   )
 
 
-def from_run(config: ml_collections.ConfigDict, workdir: str) -> Source:
+def from_run(recipe: config_lib.Recipe, workdir: str) -> Source:
   """WORKDIR/classifier; made anew when the run's checkpoint is a newer one.
 
   Args:
-    config: the run's recipe.
+    recipe: the run's recipe.
     workdir: the run's directory.
 
   Raises:
     UserError: as for `restore.load`; also when it must be created and its
       directory holds other files.
   """
-  path = recipe.check_recipe(workdir, config)
+  path = recipe_lib.check_recipe(workdir, recipe)
   directory = path / workdir_lib.CLASSIFIER
-  reason = _why_anew(config, directory)
+  reason = _why_anew(recipe, directory)
   if not reason:
     try:
-      return _source(_load(directory, config))
+      return _source(_load(directory, recipe))
     except errors.ClassifierError as error:
       reason = f"it cannot be used ({error})"
   files.check_free(directory)
   newest = max(_checkpoints(path), default=0)
-  trained = restore.load(config, workdir)
+  trained = restore.load(recipe, workdir)
 
   def make() -> classifier_lib.Classifier:
     print(f"making {directory} of step {trained.step}: {reason}")
@@ -152,7 +151,7 @@ def from_run(config: ml_collections.ConfigDict, workdir: str) -> Source:
   )
 
 
-def _why_anew(config: ml_collections.ConfigDict, directory: epath.Path) -> str:
+def _why_anew(recipe: config_lib.Recipe, directory: epath.Path) -> str:
   """Why a run's classifier has to be made; "": it need not be."""
   try:
     settings = files.settings_in(directory)
@@ -160,8 +159,8 @@ def _why_anew(config: ml_collections.ConfigDict, directory: epath.Path) -> str:
     return f"it cannot be used ({error})"
   if settings is None:
     return "it is not there yet"
-  model = {**settings["model"], "init_from": config.model.init_from}
-  if model != dict(config.model):
+  model = {**settings["model"], "init_from": recipe.model.init_from}
+  if model != dataclasses.asdict(recipe.model):
     return "section model of the recipe is another"
   paths = _checkpoints(directory.parent)
   if not paths:
@@ -170,7 +169,7 @@ def _why_anew(config: ml_collections.ConfigDict, directory: epath.Path) -> str:
   step = settings["origin"].get("step")
   if newest not in (step, settings["origin"].get(_NEWEST)):
     return f"the one there is of step {step}"
-  temperature = methods.in_domain_temperature(config.method)
+  temperature = recipe.method.in_domain_temperature
   if settings["in_domain_temperature"] != temperature:
     there = settings["in_domain_temperature"]
     return f"its in_domain_temperature is {there}, and the run's {temperature}"

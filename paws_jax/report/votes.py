@@ -136,7 +136,7 @@ def vote_on_part(
   part = getattr(trained.experiment.dataset, name)
   if part is None or not len(part):
     return None
-  rows = draw(len(part), most, seed=trained.config.seed)
+  rows = draw(len(part), most, seed=trained.recipe.seed)
   embeddings = _embed(trained, part, rows, name)
   readable = part.readable[rows]
   if not readable.any():

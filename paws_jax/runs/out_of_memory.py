@@ -6,48 +6,49 @@ import contextlib
 from collections.abc import Iterator
 
 import jax
-import ml_collections
+
+from paws_jax import config as config_lib
 
 
 def training(
-  config: ml_collections.ConfigDict,
+  recipe: config_lib.Recipe,
 ) -> contextlib.AbstractContextManager[None]:
   """Gives advice for training by a recipe; see `advising`."""
   return advising(
-    f"Lower train.batch_size (now {config.train.batch_size}) or "
-    f"support.images_per_class (now {config.support.images_per_class}), "
-    f"{_remat(config)}, lower eval.batch_size (now {config.eval.batch_size}) "
+    f"Lower train.batch_size (now {recipe.train.batch_size}) or "
+    f"support.images_per_class (now {recipe.support.images_per_class}), "
+    f"{_remat(recipe)}, lower eval.batch_size (now {recipe.eval.batch_size}) "
     "if it happened in an evaluation, or use more devices."
   )
 
 
 def finetuning(
-  config: ml_collections.ConfigDict,
+  recipe: config_lib.Recipe,
 ) -> contextlib.AbstractContextManager[None]:
   """Gives advice for fine-tuning; see `advising`."""
   return advising(
-    f"Lower finetune.batch_size (now {config.finetune.batch_size}) or, for "
+    f"Lower finetune.batch_size (now {recipe.finetune.batch_size}) or, for "
     "'suncet', support.images_per_class (now "
-    f"{config.support.images_per_class}), {_remat(config)}, or use more "
+    f"{recipe.support.images_per_class}), {_remat(recipe)}, or use more "
     "devices."
   )
 
 
 def evaluating(
-  config: ml_collections.ConfigDict | None,
+  recipe: config_lib.Recipe | None,
 ) -> contextlib.AbstractContextManager[None]:
   """Gives advice for tasks that only embed images; see `advising`.
 
   Args:
-    config: the recipe; None when there is only a saved classifier.
+    recipe: the recipe; None when there is only a saved classifier.
   """
-  if config is None:
+  if recipe is None:
     return advising(
       "Lower batch_size in the classifier.json of the classifier, or use "
       "another device."
     )
   return advising(
-    f"Lower eval.batch_size (now {config.eval.batch_size}), or use more "
+    f"Lower eval.batch_size (now {recipe.eval.batch_size}), or use more "
     "devices."
   )
 
@@ -73,5 +74,5 @@ def advising(remedy: str) -> Iterator[None]:
     ) from error
 
 
-def _remat(config: ml_collections.ConfigDict) -> str:
-  return f"set train.remat to 'dots' or 'all' (now {config.train.remat!r})"
+def _remat(recipe: config_lib.Recipe) -> str:
+  return f"set train.remat to 'dots' or 'all' (now {recipe.train.remat!r})"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import ml_collections
 from etils import epath
 
 from paws_jax import config as config_lib
@@ -31,7 +30,7 @@ _FREE = (
 _EPOCHS = "train.epochs"
 
 
-def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
+def load(path: str | os.PathLike[str]) -> config_lib.Recipe:
   """Reads the recipe of the run in a directory.
 
   Fields that are newer than the run have their defaults.
@@ -45,7 +44,7 @@ def load(path: str | os.PathLike[str]) -> ml_collections.ConfigDict:
     raise errors.WorkdirError(
       f"--workdir={workdir} holds no run: there is no {RECIPE} in it."
     )
-  return config_lib.editable(stored).lock()
+  return stored
 
 
 def stored_recipe(workdir: epath.Path) -> config_lib.Recipe | None:
@@ -67,13 +66,13 @@ def stored_recipe(workdir: epath.Path) -> config_lib.Recipe | None:
 
 
 def check_recipe(
-  path: str | os.PathLike[str], config: ml_collections.ConfigDict
+  path: str | os.PathLike[str], recipe: config_lib.Recipe
 ) -> epath.Path:
   """Checks directory and recipe as `open_run` does, but not the data.
 
   Args:
     path: a run's directory.
-    config: the resolved recipe.
+    recipe: the resolved recipe.
 
   Returns:
     The absolute path.
@@ -89,7 +88,7 @@ def check_recipe(
       f"--workdir={workdir} holds no run: pre-train first, or name the "
       "directory of one."
     )
-  check_same(stored, config_lib.resolve(config), workdir)
+  check_same(stored, recipe, workdir)
   return workdir
 
 

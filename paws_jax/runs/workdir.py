@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 
-import ml_collections
 from etils import epath
 
 from paws_jax import config as config_lib
@@ -80,14 +79,14 @@ def run_lock(workdir: epath.Path) -> contextlib.AbstractContextManager[None]:
 
 def prepare(
   path: str | os.PathLike[str],
-  config: ml_collections.ConfigDict,
+  recipe: config_lib.Recipe,
   split: Mapping[str, Any] | None = None,
 ) -> epath.Path:
   """Creates or reopens a work directory and writes the recipe into it.
 
   Args:
     path: the directory; created if it does not exist.
-    config: the resolved recipe.
+    recipe: the resolved recipe.
     split: argument of a later `write_split`, checked before anything is
       written.
 
@@ -100,7 +99,6 @@ def prepare(
       did not fit into memory.
   """
   workdir = files.resolve(path)
-  recipe = config_lib.resolve(config)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     with lock(workdir):
@@ -124,14 +122,14 @@ def prepare(
 
 def open_run(
   path: str | os.PathLike[str],
-  config: ml_collections.ConfigDict,
+  recipe: config_lib.Recipe,
   split: Mapping[str, Any],
 ) -> epath.Path:
   """Opens the work directory of a finished run, without writing.
 
   Args:
     path: the directory.
-    config: the resolved recipe.
+    recipe: the resolved recipe.
     split: the labelled images as they are now.
 
   Returns:
@@ -141,7 +139,7 @@ def open_run(
     WorkdirError: the directory holds no run or one of another recipe, or the
       labelled images have changed.
   """
-  workdir = recipe_lib.check_recipe(path, config)
+  workdir = recipe_lib.check_recipe(path, recipe)
   _check_split(workdir, split)
   return workdir
 

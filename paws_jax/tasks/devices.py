@@ -37,7 +37,7 @@ class Share:
   padding: int = 0
 
 
-def run(config: ml_collections.ConfigDict) -> int:
+def run(config: config_lib.Recipe | ml_collections.ConfigDict) -> int:
   """Prints devices, mesh and sizes of a recipe, on process 0.
 
   Every process of the run calls it; all must have the same recipe and the same
@@ -54,14 +54,14 @@ def run(config: ml_collections.ConfigDict) -> int:
       the same message.
     DisagreementError: the processes have different recipes or versions.
   """
+  recipe = agree.on_all(lambda: config_lib.resolve(config))
   agree.agree(
-    recipe=config.to_json(sort_keys=True),
+    recipe=recipe.to_json(),
     paws_jax=str(provenance.version()),
     jax=jax.__version__,
   )
-  config_lib.resolve(config)
-  mesh = mesh_lib.make_mesh(bn_group_size=config.train.bn_group_size)
-  text = describe(config, mesh)
+  mesh = mesh_lib.make_mesh(bn_group_size=recipe.train.bn_group_size)
+  text = describe(recipe, mesh)
   if lifecycle.is_main():
     print(text, flush=True)
   # No process exits before all have checked the recipe.
@@ -69,28 +69,28 @@ def run(config: ml_collections.ConfigDict) -> int:
   return 0
 
 
-def describe(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> str:
+def describe(recipe: config_lib.Recipe, mesh: jax.sharding.Mesh) -> str:
   """Makes the text that `run` prints.
 
   Args:
-    config: a valid recipe.
+    recipe: a valid recipe.
     mesh: devices of one or more processes; descriptions of devices suffice.
 
   Raises:
     UserError: see `run`.
   """
   method = methods.create(
-    dict(config.method),
-    encoder=models.create(dict(config.model)),
-    label_smoothing=config.support.label_smoothing,
+    recipe.method,
+    encoder=models.create(recipe.model),
+    label_smoothing=recipe.support.label_smoothing,
   )
-  crops = method.views(config_lib.build_views(config.views))
-  batch_size = config.train.batch_size
+  crops = method.views(recipe.views)
+  batch_size = recipe.train.batch_size
   # The number of images is known only from the data.
   memory_pipeline.check_batch(batch_size, num_images=batch_size, mesh=mesh)
   lines = ["Devices", *(f"  {line}" for line in _devices(mesh))]
-  lines += ["", "A step", *_table(_shares(config, crops, mesh), mesh)]
-  lines += [f"  {line}" for line in _notes(config, crops)]
+  lines += ["", "A step", *_table(_shares(recipe, crops, mesh), mesh)]
+  lines += [f"  {line}" for line in _notes(recipe, crops)]
   return "\n".join(lines)
 
 
@@ -113,20 +113,20 @@ def _devices(mesh: jax.sharding.Mesh) -> list[str]:
 
 
 def _shares(
-  config: ml_collections.ConfigDict,
+  recipe: config_lib.Recipe,
   crops: Mapping[str, config_lib.ViewSpec],
   mesh: jax.sharding.Mesh,
 ) -> list[Share]:
   """Lists the rows that a step and an evaluation divide among the devices."""
   shares = []
   if crops:
-    batch_size = config.train.batch_size
+    batch_size = recipe.train.batch_size
     num_views = sum(spec.count for spec in crops.values())
     shares += [
       Share("unlabelled images", batch_size),
       Share("their crops", batch_size * num_views),
     ]
-  support = config.support
+  support = recipe.support
   size = support.batch_size or (
     support.classes_per_step * support.images_per_class
   )
@@ -140,7 +140,7 @@ def _shares(
         (padded - size) * support.num_views,
       ),
     ]
-  padded = mesh_lib.padded_size(config.eval.batch_size, mesh)
+  padded = mesh_lib.padded_size(recipe.eval.batch_size, mesh)
   shares.append(Share("evaluated at once", padded))
   return shares
 
@@ -171,10 +171,10 @@ def _table(shares: list[Share], mesh: jax.sharding.Mesh) -> list[str]:
 
 
 def _notes(
-  config: ml_collections.ConfigDict, crops: Mapping[str, config_lib.ViewSpec]
+  recipe: config_lib.Recipe, crops: Mapping[str, config_lib.ViewSpec]
 ) -> list[str]:
   """Lists facts that the table does not show."""
-  support = config.support
+  support = recipe.support
   of_each = f"{_count(support.images_per_class, 'image')} of each"
   if support.batch_size:
     notes = ["classes in a step: as many as the labelled images happen to have"]
@@ -188,7 +188,7 @@ def _notes(
     ]
   if not crops:
     notes.append(
-      f"unlabelled images: none, method.name is {config.method.name!r}"
+      f"unlabelled images: none, method.name is {recipe.method.name!r}"
     )
   return notes
 

@@ -61,7 +61,10 @@ class Inspection:
 
 
 def run(
-  config: ml_collections.ConfigDict, workdir: str, *, train_command: str
+  config: config_lib.Recipe | ml_collections.ConfigDict,
+  workdir: str,
+  *,
+  train_command: str,
 ) -> int:
   """Checks a recipe and its data, and prints a report.
 
@@ -75,43 +78,46 @@ def run(
   """
   report = findings.Report()
   report.block("Recipe")
+  recipe = inspection = None
   with _report_errors(report):
-    config_lib.resolve(config)
+    recipe = config_lib.build(config)
+    config_lib.resolve(recipe)
     report.say("every field is in its range")
   valid = not report.num_problems
-  inspection = None
-  with _report_errors(report):
-    inspection = _inspect(report, config)
+  # The data are inspected even if another section is wrong.
+  if recipe is not None:
+    with _report_errors(report):
+      inspection = _inspect(report, recipe)
   if valid:
-    _check_training(report, config, inspection)
+    _check_training(report, recipe, inspection)
   if valid and inspection is not None:
-    _draw_views(report, config, inspection, workdir)
+    _draw_views(report, recipe, inspection, workdir)
   return report.end(train_command)
 
 
 def _check_training(
   report: findings.Report,
-  config: ml_collections.ConfigDict,
+  recipe: config_lib.Recipe,
   inspection: Inspection | None,
 ) -> None:
   """Builds the training run; reports its steps, sizes and memory."""
   report.block("Training")
   experiment, message = None, ""
   try:
-    experiment = experiment_lib.create(config)
+    experiment = experiment_lib.create(recipe)
   except _USER_ERRORS as error:
     message = _message(error)
   if inspection is not None:
     sizes.steps(
       report,
-      config,
+      recipe,
       inspection.listing,
       num_labelled=len(inspection.labelled_ids),
       crops=experiment.trainer.views.crops
       if experiment
-      else config_lib.build_views(config.views).crops,
+      else recipe.views.crops,
     )
-  sizes.learning_rate(report, config)
+  sizes.learning_rate(report, recipe)
   if experiment is not None:
     sizes.memory(report, experiment)
   else:
@@ -121,7 +127,7 @@ def _check_training(
 
 def _draw_views(
   report: findings.Report,
-  config: ml_collections.ConfigDict,
+  recipe: config_lib.Recipe,
   inspection: Inspection,
   workdir: str,
 ) -> None:
@@ -129,7 +135,7 @@ def _draw_views(
   report.block("Views")
   with _report_errors(report):
     path = view_sheet.draw(
-      config,
+      recipe,
       inspection.listing,
       inspection.groups,
       inspection.checks,
@@ -139,7 +145,7 @@ def _draw_views(
       f"{path} shows crops of a few images: if they do not show the class, "
       "raise the scales in section views"
     )
-    specs = config_lib.build_views(config.views).specs
+    specs = recipe.views.specs
     if any(spec.flip_probability for spec in specs.values()):
       report.say(
         "some are mirrored: set views.flip_probability to 0 (it is that of all "
@@ -164,12 +170,10 @@ def _message(error: Exception) -> str:
   return lines[0] if short else " ".join(lines)
 
 
-def _inspect(
-  report: findings.Report, config: ml_collections.ConfigDict
-) -> Inspection:
+def _inspect(report: findings.Report, recipe: config_lib.Recipe) -> Inspection:
   """Lists the images, chooses the labelled ones, and reads all files."""
   report.block("Data")
-  section = config_lib.Data(**config.data).with_home()
+  section = recipe.data.with_home()
   if section.pipeline == "host":
     listing = dataset = load_dataset.open_catalog(section)
     decode_size = inspect.file_size_in_pixels(
@@ -190,7 +194,7 @@ def _inspect(
   )
   with _report_errors(report):
     labelled_ids = _choose_split(report, dataset, section)
-  labels.class_sizes(report, listing, labelled_ids, config.support)
+  labels.class_sizes(report, listing, labelled_ids, recipe.support)
   labels.class_names(report, listing)
   groups = inspect.image_groups(listing, labelled_ids)
   report.block("Files")
@@ -199,10 +203,10 @@ def _inspect(
       groups,
       decode_size,
       progress=progress.show,
-      eval_resize=config.views.eval_resize if listing is dataset else 0,
+      eval_resize=recipe.views.eval_resize if listing is dataset else 0,
     )
   files.other_files(report, listing)
-  files.image_files(report, groups, checks, config, listing.class_names)
+  files.image_files(report, groups, checks, recipe, listing.class_names)
   files.duplicates(report, inspect.duplicates(groups, checks))
   return Inspection(listing, labelled_ids, groups, checks)
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.distributed import agree
 from paws_jax.evaluation import embed as embed_lib
@@ -45,7 +46,9 @@ class EvaluateInputs:
   part: str
 
 
-def prepare(config: ml_collections.ConfigDict, workdir: str) -> EvaluateInputs:
+def prepare(
+  config: config_lib.Recipe | ml_collections.ConfigDict, workdir: str
+) -> EvaluateInputs:
   """Opens a run and checks that there is something to measure.
 
   Args:
@@ -57,7 +60,8 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> EvaluateInputs:
     errors.CheckpointError: when there is no checkpoint that is complete.
     errors.DistributedError: when the processes do not agree.
   """
-  trained = restore.load(config, workdir)
+  recipe = agree.on_all(lambda: config_lib.resolve(config))
+  trained = restore.load(recipe, workdir)
   dataset = trained.experiment.dataset
   parts = ("test", "validation")
   part = next((p for p in parts if getattr(dataset, p) is not None), "")
@@ -88,7 +92,7 @@ def run(prepared: EvaluateInputs) -> int:
   """
   trained = prepared.trained
   with (
-    out_of_memory.evaluating(trained.config),
+    out_of_memory.evaluating(trained.recipe),
     workdir_lib.run_lock(trained.workdir),
   ):
     outcomes = list(_measure(prepared))
@@ -110,7 +114,7 @@ def _measure(prepared: EvaluateInputs) -> Iterator[protocols.Outcome]:
   embed = _embedder(trained)
   supports = _supports(trained, embed("labelled"))
   if part:
-    seed = trained.config.seed
+    seed = trained.recipe.seed
     yield from _print_each(
       protocols.held_out(part, embed(part), supports, seed=seed, **settings)
     )
@@ -169,10 +173,10 @@ def all_layers(encoder: Any, crops: jax.Array) -> jax.Array:
 
 def _embedder(trained: restore.TrainedRun) -> Any:
   """A function from the name of a part to `protocols.EmbeddedImages`."""
-  experiment, config = trained.experiment, trained.config
+  experiment, recipe = trained.experiment, trained.recipe
   dataset = experiment.dataset
   _, encoder, _ = experiment_lib.create_method(
-    config, dataset_name=dataset.name, num_classes=dataset.num_classes
+    recipe, dataset_name=dataset.name, num_classes=dataset.num_classes
   )
   every_layer = dataclasses.replace(
     experiment,
@@ -208,7 +212,7 @@ def _write(
   """Writes rows and files; process 0 only. Gives the rows."""
   dataset = trained.experiment.dataset
   recipe = (trained.workdir / recipe_lib.RECIPE).read_bytes()
-  run = result_rows.describe_run(trained.config, dataset) | {
+  run = result_rows.describe_run(trained.recipe, dataset) | {
     "recipe": hashlib.sha256(recipe).hexdigest(),
     "step": trained.step,
     "num_labels": int(dataset.labelled.readable.sum()),

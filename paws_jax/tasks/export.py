@@ -22,6 +22,7 @@ from typing import Any
 
 import ml_collections
 
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax import text as text_lib
 from paws_jax.classifier import classifier as classifier_lib
@@ -56,7 +57,7 @@ class ExportInputs:
 
 
 def prepare(
-  config: ml_collections.ConfigDict | None,
+  config: config_lib.Recipe | ml_collections.ConfigDict | None,
   workdir: str,
   *,
   output: str | None = None,
@@ -82,7 +83,8 @@ def prepare(
   """
   targets = check_targets(targets)
   path = _check_output(output, workdir, targets)
-  source = source_lib.find(config, workdir, classifier=classifier, head=head)
+  recipe = None if config is None else config_lib.resolve(config)
+  source = source_lib.find(recipe, workdir, classifier=classifier, head=head)
   if not source.has_head:
     classifier_lib.check_voters(source.labels, source.class_names)
   return ExportInputs(make=source.make, output=path, targets=targets)

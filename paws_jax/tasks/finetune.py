@@ -19,6 +19,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.classifier import files
 from paws_jax.data.labels import split
@@ -65,7 +66,9 @@ class FinetuneInputs:
   run_id: str
 
 
-def prepare(config: ml_collections.ConfigDict, workdir: str) -> FinetuneInputs:
+def prepare(
+  config: config_lib.Recipe | ml_collections.ConfigDict, workdir: str
+) -> FinetuneInputs:
   """Restores the run and parts its labelled images.
 
   Args:
@@ -77,29 +80,28 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> FinetuneInputs:
     errors.CheckpointError: when there is no checkpoint that is complete.
     errors.DisagreementError: when the processes have other recipes.
   """
-  agree.agree(
-    recipe=config.to_json(sort_keys=True), code=provenance.code_hash()
-  )
-  trained = restore.load(config, workdir)
-  protocol = protocols.PROTOCOLS[config.finetune.protocol](trained)
+  recipe = agree.on_all(lambda: config_lib.resolve(config))
+  agree.agree(recipe=recipe.to_json(), code=provenance.code_hash())
+  trained = restore.load(recipe, workdir)
+  protocol = protocols.PROTOCOLS[recipe.finetune.protocol](trained)
   dataset = trained.experiment.dataset
   readable = _readable(trained)
 
   def part() -> holdout_lib.HoldOut:
-    parts = holdout_lib.create(config, dataset, readable)
-    most = parts.labelled_ids if config.finetune.refit else parts.ids
+    parts = holdout_lib.create(recipe, dataset, readable)
+    most = parts.labelled_ids if recipe.finetune.refit else parts.ids
     protocol.check(len(most))
     return parts
 
   parts = agree.on_all(part)
-  recipe = json.loads(config.to_json())
+  fields = recipe.to_dict()
   for name in _INDIFFERENT:
-    del recipe[name]
+    del fields[name]
   choice = {
-    name: recipe["finetune"].pop(name) for name in ("learning_rates", "refit")
+    name: fields["finetune"].pop(name) for name in ("learning_rates", "refit")
   }
   identity = {
-    "recipe": recipe,
+    "recipe": fields,
     "step": trained.step,
     # There may be others at the same step, from another start.
     "weights": _weights(trained),
@@ -122,7 +124,7 @@ def _readable(trained: restore.TrainedRun) -> np.ndarray:
   """
   labelled = trained.experiment.dataset.labelled
   images = labelled.images
-  if trained.config.data.on_bad_image == "skip" and hasattr(
+  if trained.recipe.data.on_bad_image == "skip" and hasattr(
     images, "share_unreadable"
   ):
     print(f"looking at {len(labelled)} labelled images ...")
@@ -162,7 +164,7 @@ def run(prepared: FinetuneInputs) -> int:
   """
   workdir = prepared.trained.workdir
   with (
-    out_of_memory.finetuning(prepared.trained.config),
+    out_of_memory.finetuning(prepared.trained.recipe),
     workdir_lib.run_lock(workdir),
   ):
     # A directory may look different from elsewhere: process 0 decides.
@@ -194,7 +196,7 @@ def _finetune(prepared: FinetuneInputs) -> dict[str, Any]:
     **results.measure(prepared.protocol, final),
     "wall_seconds": time.perf_counter() - start,
   }
-  protocol = trained.config.finetune.protocol
+  protocol = trained.recipe.finetune.protocol
   row = result_rows.create(TASK, protocol, _describe(prepared), measured)
   agree.on_main(lambda: results_lib.append_result(trained.workdir, row))
   return row
@@ -202,7 +204,7 @@ def _finetune(prepared: FinetuneInputs) -> dict[str, Any]:
 
 def _sweep(prepared: FinetuneInputs) -> list[sweep.Member]:
   """All learning rates; without a hold-out the one, on all labelled images."""
-  section = prepared.trained.config.finetune
+  section = prepared.trained.recipe.finetune
   score = scores.scorer(prepared.protocol, prepared.holdout)
   setup = prepared.protocol.setup(prepared.holdout.ids)
   return [
@@ -226,7 +228,7 @@ def _refits(prepared: FinetuneInputs) -> bool:
   """Whether there are labelled images left that were not trained on."""
   parts = prepared.holdout
   some_left = len(parts.ids) < len(parts.labelled_ids)
-  return prepared.trained.config.finetune.refit and some_left
+  return prepared.trained.recipe.finetune.refit and some_left
 
 
 def _refit(prepared: FinetuneInputs, chosen: sweep.Member) -> sweep.Member:
@@ -273,12 +275,12 @@ def save(prepared: FinetuneInputs, final: sweep.Member) -> None:
 
 def _describe(prepared: FinetuneInputs) -> dict[str, Any]:
   """Fields of the row that say which run was fine-tuned on which images."""
-  config = prepared.trained.config
+  recipe = prepared.trained.recipe
   dataset = prepared.trained.experiment.dataset
-  return result_rows.describe_run(config, dataset) | {
+  return result_rows.describe_run(recipe, dataset) | {
     "num_labels": len(prepared.holdout.labelled_ids),
     "steps": prepared.trained.step,
-    "holdout": config.finetune.holdout,
+    "holdout": recipe.finetune.holdout,
     "holdout_hash": prepared.holdout.hash,
     "refit": _refits(prepared),
     "run_id": prepared.run_id,

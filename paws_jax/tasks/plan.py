@@ -38,7 +38,10 @@ _MODEL = "model, not compiled"
 
 
 def run(
-  config: ml_collections.ConfigDict, workdir: str, *, machine: str
+  config: config_lib.Recipe | ml_collections.ConfigDict,
+  workdir: str,
+  *,
+  machine: str,
 ) -> int:
   """Plans a recipe for a machine; prints, and writes plan.json.
 
@@ -57,9 +60,9 @@ def run(
     UserError: the recipe or the machine cannot be used, or plan.json not be
       written.
   """
-  config_lib.resolve(config)
+  recipe = config_lib.resolve(config)
   target = chips.parse(machine)
-  step = abstract_step.create(config, _devices(target))
+  step = abstract_step.create(recipe, _devices(target))
   roofline.print_sizes(step, target)
   costs = _compile(step) if target.chip.kind == "tpu" else _model(step)
   plan = roofline.assess(step, target, costs) | {"versions": _versions()}

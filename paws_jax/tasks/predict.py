@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import ml_collections
 from etils import epath
 
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import files
@@ -26,7 +27,7 @@ from paws_jax.predict import source as source_lib
 from paws_jax.predict import table
 from paws_jax.runs import files as files_lib
 from paws_jax.runs import progress as progress_lib
-from paws_jax.runs import recipe
+from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import workdir as workdir_lib
 
 
@@ -48,7 +49,7 @@ class PredictInputs:
 
 
 def prepare(
-  config: ml_collections.ConfigDict | None,
+  config: config_lib.Recipe | ml_collections.ConfigDict | None,
   workdir: str,
   *,
   images: str | None,
@@ -80,7 +81,8 @@ def prepare(
   added = _classes_to_add(add_class)
   found = None if images is None else find_images.find("--images", images)
   target = _target(images, workdir, output)
-  source = source_lib.find(config, workdir, classifier=classifier, head=head)
+  recipe = None if config is None else config_lib.resolve(config)
+  source = source_lib.find(recipe, workdir, classifier=classifier, head=head)
   names = list(source.class_names)
   for name in added:
     classifier_lib.check_new_class(name, names, has_head=source.has_head)
@@ -172,7 +174,7 @@ def _check_not_of_run(directory: pathlib.Path | epath.Path) -> None:
   if isinstance(directory, pathlib.Path):
     directory = directory.resolve()
   own = (workdir_lib.CLASSIFIER, workdir_lib.FINETUNED)
-  of_run = (directory.parent / recipe.RECIPE).exists()
+  of_run = (directory.parent / recipe_lib.RECIPE).exists()
   if directory.name in own and of_run:
     raise errors.InputError(
       f"--output={directory} is the place of the run's own classifier: choose "

@@ -35,7 +35,7 @@ from paws_jax.weights import from_run
 
 
 def prepare(
-  config: ml_collections.ConfigDict,
+  config: config_lib.Recipe | ml_collections.ConfigDict,
   workdir: str,
   *,
   compare_to: str | None = None,
@@ -54,10 +54,10 @@ def prepare(
   """
 
   def build() -> experiment_lib.Experiment:
-    config_lib.resolve(config)
-    with out_of_memory.training(config):
-      return experiment_lib.create(config)
+    with out_of_memory.training(recipe):
+      return experiment_lib.create(recipe)
 
+  recipe = agree.on_all(lambda: config_lib.resolve(config))
   reference = agree.on_all(
     lambda: reference_curves.find(compare_to) if compare_to else None
   )
@@ -66,14 +66,14 @@ def prepare(
     print(notice)
   split = experiment.dataset.split.as_json()
   agree.agree(
-    recipe=config.to_json(sort_keys=True),
+    recipe=recipe.to_json(),
     split_hash=split["hash"],
     code=provenance.code_hash(),
     **{name: str(v) for name, v in provenance.versions().items()},
   )
 
   def write() -> str:
-    path = workdir_lib.prepare(workdir, config, split)
+    path = workdir_lib.prepare(workdir, recipe, split)
     workdir_lib.write_split(path, split)
     return provenance.write_environment(path)
 
@@ -83,7 +83,7 @@ def prepare(
   if not from_run.steps(path):
     experiment.check_init_from()
   return run_lib.PretrainInputs(
-    config=config, workdir=path, experiment=experiment, reference=reference
+    recipe=recipe, workdir=path, experiment=experiment, reference=reference
   )
 
 
@@ -101,7 +101,7 @@ def run(prepared: run_lib.PretrainInputs) -> int:
     errors.WorkdirError: when another process is using the directory.
   """
   total = prepared.experiment.total_steps
-  with out_of_memory.training(prepared.config):
+  with out_of_memory.training(prepared.recipe):
     with (
       workdir_lib.run_lock(prepared.workdir),
       signals_lib.Signals(several=jax.process_count() > 1) as signals,

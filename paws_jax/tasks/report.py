@@ -11,6 +11,7 @@ import pathlib
 import ml_collections
 from etils import epath
 
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.report import accuracy
 from paws_jax.report import evidence as evidence_lib
@@ -35,7 +36,10 @@ class ReportInputs:
 
 
 def prepare(
-  config: ml_collections.ConfigDict, workdir: str, *, output: str | None = None
+  config: config_lib.Recipe | ml_collections.ConfigDict,
+  workdir: str,
+  *,
+  output: str | None = None,
 ) -> ReportInputs:
   """Restores the run and checks where to write.
 
@@ -55,7 +59,8 @@ def prepare(
   if output:
     _check_output(page)
   results.read_results(directory)
-  return ReportInputs(trained=restore.load(config, workdir), page=page)
+  trained = restore.load(config_lib.resolve(config), workdir)
+  return ReportInputs(trained=trained, page=page)
 
 
 def run(prepared: ReportInputs) -> int:
@@ -92,8 +97,8 @@ def page(
     ("labelled images", f"{labels:,}"),
     ("classes", f"{classes:,}"),
     ("unlabelled images", f"{len(dataset.unlabelled or ()):,}"),
-    ("method", trained.config.method.name),
-    ("encoder", trained.config.model.name),
+    ("method", trained.recipe.method.name),
+    ("encoder", trained.recipe.model.name),
     ("step", step),
   ]
   known = accuracy.best_known(accuracy.accuracies(evidence.results))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import optax
 
@@ -116,7 +114,7 @@ class Experiment:
 
 
 def create(
-  config: ml_collections.ConfigDict,
+  recipe: config_lib.Recipe,
   *,
   devices: Sequence[jax.Device] | None = None,
   arrays: arrays_lib.Arrays | None = None,
@@ -124,7 +122,7 @@ def create(
   """Builds the parts of a validated recipe.
 
   Args:
-    config: a resolved recipe that `config.validate` has passed.
+    recipe: a resolved recipe.
     devices: default all.
     arrays: the data; default what section `data` names.
 
@@ -133,14 +131,11 @@ def create(
     ValueError: whatever the data and the recipe disagree on.
     FileNotFoundError: data that is not there.
   """
-  sections = _sections(config)
-  views = config_lib.build_views(config.views)
-  data_config = config_lib.Data(**sections["data"])
-  dataset = load_dataset.load(data_config, views, arrays=arrays)
-  train_config = config_lib.Train(**sections["train"])
+  views, train_config = recipe.views, recipe.train
+  dataset = load_dataset.load(recipe.data, views, arrays=arrays)
   mesh = mesh_lib.make_mesh(devices, bn_group_size=train_config.bn_group_size)
   method, encoder, support = create_method(
-    config,
+    recipe,
     dataset_name=dataset.name,
     num_classes=dataset.num_classes,
     class_counts=dataset.split.class_counts,
@@ -149,7 +144,7 @@ def create(
   pipeline = dataset.make_pipeline(
     support=support if method.needs_support else None,
     batch_size=train_config.batch_size,
-    seed=config.seed,
+    seed=recipe.seed,
     mesh=mesh,
     with_unlabelled=has_unlabelled,
   )
@@ -157,7 +152,7 @@ def create(
     dataset=dataset,
     pipeline=pipeline,
     trainer=create_trainer(
-      config,
+      recipe,
       method,
       support,
       steps_per_epoch=pipeline.steps_per_epoch,
@@ -169,28 +164,28 @@ def create(
     embed=embed.make_embedder(
       encoder,
       view=dataset.eval_view,
-      batch_size=config.eval.batch_size,
+      batch_size=recipe.eval.batch_size,
       mesh=mesh,
       resize=dataset.resize,
     ),
     train=train_config,
-    eval=config_lib.Eval(**sections["eval"]),
-    finetune=config_lib.Finetune(**sections["finetune"]),
-    checkpoint=config_lib.Checkpoint(**sections["checkpoint"]),
-    log=config_lib.Log(**sections["log"]),
-    temperature=config.method.temperature,
+    eval=recipe.eval,
+    finetune=recipe.finetune,
+    checkpoint=recipe.checkpoint,
+    log=recipe.log,
+    temperature=recipe.method.temperature,
     total_steps=train_config.epochs * pipeline.steps_per_epoch,
     images_per_step=train_config.batch_size
     if has_unlabelled
     else support.num_images,
-    init_from=config.model.init_from,
+    init_from=recipe.model.init_from,
   )
   _check_intervals(experiment)
   return experiment
 
 
 def create_method(
-  config: ml_collections.ConfigDict,
+  recipe: config_lib.Recipe,
   *,
   dataset_name: str,
   num_classes: int,
@@ -199,7 +194,7 @@ def create_method(
   """Builds what does not depend on the images themselves.
 
   Args:
-    config: as of `create`.
+    recipe: as of `create`.
     dataset_name: for messages.
     num_classes: of the data.
     class_counts: labelled images of each class; None where only shapes matter.
@@ -211,13 +206,12 @@ def create_method(
   Raises:
     UserError: as for `create`.
   """
-  sections = _sections(config)
-  train_config = config_lib.Train(**sections["train"])
-  support = _support_config(sections["support"], dataset_name, num_classes)
+  train_config = recipe.train
+  support = _support_config(recipe.support, dataset_name, num_classes)
   method = methods.create(
-    sections["method"],
+    recipe.method,
     encoder=models.create(
-      sections["model"],
+      recipe.model,
       **mesh_lib.batch_norm_axes(train_config.bn_group_size),
     ),
     label_smoothing=support.label_smoothing,
@@ -226,11 +220,11 @@ def create_method(
     num_classes=num_classes,
     class_counts=class_counts,
   )
-  return method, models.create(sections["model"]), support
+  return method, models.create(recipe.model), support
 
 
 def create_trainer(
-  config: ml_collections.ConfigDict,
+  recipe: config_lib.Recipe,
   method: Any,
   support: config_lib.Support,
   *,
@@ -243,7 +237,7 @@ def create_trainer(
   """Builds what a train step needs besides state and data.
 
   Args:
-    config: as of `create`.
+    recipe: as of `create`.
     method: of `create_method`.
     support: likewise.
     steps_per_epoch: of the schedule, and of what the method counts in epochs.
@@ -255,19 +249,18 @@ def create_trainer(
   Raises:
     UserError: as for `create`.
   """
-  sections = _sections(config)
   optimizer, schedule = optim.create(
-    sections["optim"],
+    recipe.optim,
     steps_per_epoch=steps_per_epoch,
-    total_steps=config.train.epochs * steps_per_epoch,
+    total_steps=recipe.train.epochs * steps_per_epoch,
   )
   return state_lib.Trainer(
     method=methods.in_steps(method, steps_per_epoch=steps_per_epoch),
-    optimizer=_grouped(optimizer, method, sections["optim"]),
+    optimizer=_grouped(optimizer, method, recipe.optim),
     schedule=schedule,
-    views=views_lib.step_views(method, config_lib.build_views(config.views)),
+    views=views_lib.step_views(method, recipe.views),
     num_support_views=support.num_views,
-    seed=config.seed,
+    seed=recipe.seed,
     mesh=mesh,
     facts=base.Facts(
       num_images=num_images,
@@ -275,14 +268,14 @@ def create_trainer(
       class_counts=None if class_counts is None else tuple(class_counts),
       steps_per_epoch=steps_per_epoch,
     ),
-    observe=optim.observer(sections["optim"]),
+    observe=optim.observer(recipe.optim),
   )
 
 
 def _grouped(
   optimizer: optax.GradientTransformation,
   method: base.Method,
-  section: Mapping[str, Any],
+  section: config_lib.Optim,
 ) -> optax.GradientTransformation:
   """Gives the groups of a method's `param_labels` optimizers of their own.
 
@@ -290,9 +283,11 @@ def _grouped(
   """
   if type(method).param_labels is base.Method.param_labels:
     return optimizer
-  peak = section["peak_lr"]
+  peak = section.peak_lr
   constant, _ = optim.create(
-    {**section, "start_lr": peak, "final_lr": peak, "warmup_epochs": 0.0},
+    dataclasses.replace(
+      section, start_lr=peak, final_lr=peak, warmup_epochs=0.0
+    ),
     steps_per_epoch=1,
     total_steps=1,
   )
@@ -304,23 +299,14 @@ def _grouped(
   return optax.partition(groups, method.param_labels)
 
 
-def _sections(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
-  return {
-    name: dict(section)
-    for name, section in config.items()
-    if isinstance(section, ml_collections.ConfigDict)
-  }
-
-
 def _support_config(
-  section: Mapping[str, Any], dataset_name: str, num_classes: int
+  support: config_lib.Support, dataset_name: str, num_classes: int
 ) -> config_lib.Support:
   """Section `support`, with the number of classes where it asks for all."""
   if num_classes < 2:
     raise errors.InputError(
       f"{dataset_name} has {num_classes} class: a soft label needs at least 2."
     )
-  support = config_lib.Support(**section)
   if support.classes_per_step:
     return support
   return dataclasses.replace(support, classes_per_step=num_classes)

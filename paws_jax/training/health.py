@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ml_collections
-
+from paws_jax import config as config_lib
 from paws_jax.monitoring import rules
 from paws_jax.training import experiment as experiment_lib
 
 
 def facts(
-  config: ml_collections.ConfigDict, experiment: experiment_lib.Experiment
+  recipe: config_lib.Recipe, experiment: experiment_lib.Experiment
 ) -> rules.Facts:
   """Collects the facts about a recipe that the health rules need."""
   counts = {
@@ -18,12 +17,12 @@ def facts(
   steps_per_epoch = experiment.total_steps / experiment.train.epochs
   num_classes = experiment.dataset.num_classes
   return rules.Facts(
-    num_classes=config.support.classes_per_step or num_classes,
+    num_classes=recipe.support.classes_per_step or num_classes,
     labels_per_class=len(experiment.dataset.labelled) / num_classes,
     images_per_step=experiment.images_per_step,
     total_steps=experiment.total_steps,
-    warmup_steps=round(config.optim.warmup_epochs * steps_per_epoch),
+    warmup_steps=round(recipe.optim.warmup_epochs * steps_per_epoch),
     temperature=experiment.temperature,
     small_share=counts.get("small", 0) / max(sum(counts.values()), 1),
-    label_smoothing=config.support.label_smoothing,
+    label_smoothing=recipe.support.label_smoothing,
   )

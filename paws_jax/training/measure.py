@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import ml_collections
 import numpy as np
 from etils import epath
 
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.distributed import agree
 from paws_jax.evaluation import result_rows
@@ -106,14 +106,14 @@ def soft_nn(
 
 def measure(
   experiment: experiment_lib.Experiment,
-  config: ml_collections.ConfigDict,
+  recipe: config_lib.Recipe,
   embeddings: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
   """Makes the result row of a run, without the times.
 
   Args:
     experiment: data, split and temperature.
-    config: its recipe.
+    recipe: its recipe.
     embeddings: of "labelled" and other parts of the data by the final encoder.
 
   Returns:
@@ -122,7 +122,7 @@ def measure(
   """
   dataset = experiment.dataset
   supports = embeddings["labelled"]
-  run = result_rows.describe_run(config, dataset) | {
+  run = result_rows.describe_run(recipe, dataset) | {
     "num_labels": int(dataset.labelled.readable.sum()),
     "steps": experiment.total_steps,
   }

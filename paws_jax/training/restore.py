@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import ml_collections
 from etils import epath
 
 from paws_jax import config as config_lib
@@ -23,7 +22,7 @@ class TrainedRun:
   """The encoder that a run has trained so far, with its data.
 
   Attributes:
-    config: its recipe.
+    recipe: its recipe.
     workdir: its directory.
     experiment: data, split, embedder.
     params: parameters of the encoder that evaluation and classifiers use.
@@ -33,7 +32,7 @@ class TrainedRun:
       the labelled images; None: they vote.
   """
 
-  config: ml_collections.ConfigDict
+  recipe: config_lib.Recipe
   workdir: epath.Path
   experiment: experiment_lib.Experiment
   params: Any
@@ -42,11 +41,11 @@ class TrainedRun:
   head: Mapping[str, Any] | None = None
 
 
-def load(config: ml_collections.ConfigDict, workdir: str) -> TrainedRun:
+def load(recipe: config_lib.Recipe, workdir: str) -> TrainedRun:
   """Restores the newest checkpoint of a run; of several processes all call it.
 
   Args:
-    config: the run's recipe.
+    recipe: the run's recipe.
     workdir: the run's directory.
 
   Raises:
@@ -56,10 +55,9 @@ def load(config: ml_collections.ConfigDict, workdir: str) -> TrainedRun:
   """
 
   def build() -> tuple[experiment_lib.Experiment, epath.Path]:
-    config_lib.resolve(config)
-    built = experiment_lib.create(config)
+    built = experiment_lib.create(recipe)
     split = built.dataset.split.as_json()
-    return built, workdir_lib.open_run(workdir, config, split)
+    return built, workdir_lib.open_run(workdir, recipe, split)
 
   experiment, path = agree.on_all(build)
   for notice in experiment.dataset.notices:
@@ -89,7 +87,7 @@ def load(config: ml_collections.ConfigDict, workdir: str) -> TrainedRun:
     print(f"the run has taken {step} of {experiment.total_steps} steps so far")
   variables = trainer.method.encoder_variables(state)
   return TrainedRun(
-    config=config,
+    recipe=recipe,
     workdir=path,
     experiment=experiment,
     params=variables["params"],

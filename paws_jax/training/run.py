@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 from etils import epath
 
@@ -48,13 +47,13 @@ class PretrainInputs:
   """A checked recipe, its parts and its directory.
 
   Attributes:
-    config: the recipe.
+    recipe: the recipe.
     workdir: of the run.
     experiment: built from the recipe.
     reference: curves to compare the run with, if any.
   """
 
-  config: ml_collections.ConfigDict
+  recipe: config_lib.Recipe
   workdir: epath.Path
   experiment: experiment_lib.Experiment
   reference: reference_curves.Reference | None = None
@@ -96,7 +95,7 @@ class TrainingRun:
     self._progress: progress.Progress | None = None
     self._writer: metrics.Writer | None = None
     self._monitor = monitor.Monitor(
-      health.facts(prepared.config, prepared.experiment)
+      health.facts(prepared.recipe, prepared.experiment)
     )
 
   def _start(self) -> tuple[int, state_lib.TrainState, dict[str, Any]]:
@@ -266,7 +265,7 @@ class TrainingRun:
           "spent": dataclasses.asdict(self._spent()),
           "pending_metrics": self._means.pending,
           "split_hash": self._experiment.dataset.split.hash,
-          "recipe": upgrade.write(config_lib.resolve(self._prepared.config)),
+          "recipe": upgrade.write(self._prepared.recipe),
           "version": provenance.version(),
         },
       )
@@ -291,7 +290,7 @@ class TrainingRun:
     """
     prepared, experiment = self._prepared, self._experiment
     embeddings = self._evaluator.embeddings(self._state, self.step)
-    row = measure.measure(experiment, prepared.config, embeddings)
+    row = measure.measure(experiment, prepared.recipe, embeddings)
     spent = self._spent()
     row["wall_seconds"] = spent.wall_seconds
     row["compile_seconds"] = spent.compile_seconds
@@ -316,7 +315,7 @@ class TrainingRun:
     variables = method.encoder_variables(self._state)
     made = save_classifier.from_trained(
       restore.TrainedRun(
-        config=prepared.config,
+        recipe=prepared.recipe,
         workdir=prepared.workdir,
         experiment=self._experiment,
         params=variables["params"],
@@ -343,6 +342,6 @@ class TrainingRun:
       print(f"\n{monitor.summary(rows)}")
       if reference is not None:
         print(comparison.verdict(rows, reference))
-        recipe = config_lib.resolve(self._prepared.config)
+        recipe = self._prepared.recipe
         if note := comparison.recipe_note(recipe, reference):
           print(note)

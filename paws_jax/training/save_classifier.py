@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from paws_jax import methods
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import on_device
 from paws_jax.classifier import predictions as predictions_lib
@@ -37,21 +37,21 @@ def from_trained(
       "error", or fewer than two classes have readable labelled images.
     errors.NonFiniteError: when embeddings of labelled images are not finite.
   """
-  config, dataset = trained.config, trained.experiment.dataset
+  recipe, dataset = trained.recipe, trained.experiment.dataset
   params = trained.params if params is None else params
   stats = trained.batch_stats if batch_stats is None else batch_stats
   head = trained.head if head is None else head
   encoder = {
     # The weights that training started from may have been deleted.
-    "model": {**config.model, "init_from": ""},
+    "model": dataclasses.asdict(recipe.model) | {"init_from": ""},
     "variables": jax.device_get({"params": params, "batch_stats": stats}),
-    "preprocessing": preprocessing_lib.from_run(config, dataset),
+    "preprocessing": preprocessing_lib.from_run(recipe, dataset),
   }
   embedder = on_device.OnDevice(**encoder, has_head=head is not None)
   support_bank = support_bank_lib.embed_labelled(
     dataset.labelled,
     embedder.embed_pixels,
-    batch_size=config.eval.batch_size,
+    batch_size=recipe.eval.batch_size,
     name=dataset.name,
   )
   return classifier_lib.Classifier(
@@ -61,10 +61,10 @@ def from_trained(
     support_bank=support_bank,
     head=_head(head),
     # Training did not compare the features under a head.
-    in_domain_temperature=methods.in_domain_temperature(config.method)
+    in_domain_temperature=recipe.method.in_domain_temperature
     if head is None
     else None,
-    batch_size=config.eval.batch_size,
+    batch_size=recipe.eval.batch_size,
     origin={
       "dataset": dataset.name,
       "step": int(trained.step),

@@ -97,7 +97,7 @@ def test_a_run_on_disk_knows_its_labelled_images_again(tmp_path):
   init = jax.jit(functools.partial(encoder.init, train=False))
   variables = init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
   run = types.SimpleNamespace(
-    config=config,
+    recipe=config_lib.resolve(config),
     experiment=types.SimpleNamespace(dataset=dataset, temperature=0.1),
     params=variables["params"],
     batch_stats=variables["batch_stats"],

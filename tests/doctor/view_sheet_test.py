@@ -49,7 +49,9 @@ def _draw(monkeypatch, found, config, tmp_path, labelled_ids=None):
   if isinstance(found.train.images, inspect.ArrayImages):
     decode = lambda content, name: (8, 8)  # noqa: E731
   seen = inspect.check_images(groups, decode, progress=lambda *_: None)
-  path = view_sheet.draw(config, found, groups, seen, tmp_path / "a" / "b")
+  path = view_sheet.draw(
+    config_lib.resolve(config), found, groups, seen, tmp_path / "a" / "b"
+  )
   assert path == tmp_path / "a" / "b" / "views.png"
   with Image.open(path) as image:
     assert image.width > 400

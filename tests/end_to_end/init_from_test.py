@@ -15,7 +15,9 @@ def _create(**model):
   config = tiny_recipe.get_config()
   config.model.update(name="small_resnet", **model)
   config_lib.resolve(config)
-  return experiment.create(config, devices=jax.devices()[:2])
+  return experiment.create(
+    config_lib.resolve(config), devices=jax.devices()[:2]
+  )
 
 
 @pytest.fixture(scope="module")

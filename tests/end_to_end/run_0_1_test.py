@@ -12,6 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from paws_jax import config as config_lib
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.runs import checkpoint
 from paws_jax.runs import recipe as recipe_lib
@@ -59,16 +60,17 @@ def _assert_row(row, stored, *, tolerance):
 def test_recipe_is_that_of_today(tmp_path):
   workdir = golden_run.copy(tmp_path)
   before = (workdir / "config.json").read_bytes()
-  config = recipe_lib.load(workdir)
-  assert config.to_dict() == _recipe().to_dict()
-  recipe_lib.check_recipe(workdir, _recipe())
+  assert recipe_lib.load(workdir) == config_lib.resolve(_recipe())
+  recipe_lib.check_recipe(workdir, config_lib.resolve(_recipe()))
   assert (workdir / "config.json").read_bytes() == before
 
 
 @pytest.mark.slow
 def test_checkpoint_fits_the_state_of_today(tmp_path):
   workdir = golden_run.copy(tmp_path)
-  experiment = experiment_lib.create(_recipe(), devices=jax.devices()[:1])
+  experiment = experiment_lib.create(
+    config_lib.resolve(_recipe()), devices=jax.devices()[:1]
+  )
   warnings = []
   with checkpoint.Checkpointer(
     workdir / "checkpoints", read_only=True, warn=warnings.append

@@ -20,7 +20,7 @@ def _parts(config):
   dataset = load_dataset.load(
     config_lib.Data(**config.data), config_lib.build_views(config.views)
   )
-  return dataset, holdout.create(config, dataset)
+  return dataset, holdout.create(config_lib.resolve(config), dataset)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_unreadable_images_are_neither_trained_on_nor_held_out(kind):
   labels, rows = dataset.labelled.labels, dataset.split.labelled_ids
   readable = np.ones(50, bool)
   readable[[3, 17]] = False
-  parts = holdout.create(config, dataset, readable)
+  parts = holdout.create(config_lib.resolve(config), dataset, readable)
   np.testing.assert_array_equal(parts.labelled_ids, rows[readable])
   np.testing.assert_array_equal(whole.labelled_ids, rows)
   used = [parts.fit, *([parts.scored] if parts.scored else [])]
@@ -170,7 +170,9 @@ def test_a_class_of_which_nothing_can_be_read_is_named():
   config = _recipe(holdout="none", learning_rates=(1.0,))
   dataset, _ = _parts(config)
   with pytest.raises(ValueError, match=r"can be read of .*'digits'.*9 of 10"):
-    holdout.create(config, dataset, dataset.labelled.labels != 4)
+    holdout.create(
+      config_lib.resolve(config), dataset, dataset.labelled.labels != 4
+    )
 
 
 def test_a_list_need_not_hold_every_class(tmp_path, all_labels):

@@ -108,7 +108,7 @@ def test_it_is_the_recipes_for_a_method_that_tells(monkeypatch):
     config.method = config_lib.method_section(name)
     if name == "ropaws":
       config.method.in_domain_temperature = TEMPERATURE
-    run = dataclasses.replace(trained, config=config)
+    run = dataclasses.replace(trained, recipe=config_lib.resolve(config))
     made = save_classifier.from_trained(run, **options)
     return made.in_domain_temperature
 

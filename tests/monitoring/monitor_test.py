@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from paws_jax import config as config_lib
 from paws_jax import losses
 from paws_jax import models
 from paws_jax.data.sources import arrays as arrays_lib
@@ -351,7 +352,7 @@ def run(*, arrays=None, evaluations=0, **changes):
   flat |= {k.replace("__", "."): v for k, v in changes.items()}
   config.update_from_flattened_dict(flat)
   experiment = experiment_lib.create(
-    config, devices=jax.devices()[:1], arrays=arrays
+    config_lib.resolve(config), devices=jax.devices()[:1], arrays=arrays
   )
   axes = mesh.batch_norm_axes(config.train.bn_group_size)
   encoder = tiny_encoder(config.model.output_dim, **axes)
@@ -364,7 +365,7 @@ def run(*, arrays=None, evaluations=0, **changes):
     found = measure.soft_nn(experiment, "test", queries, supports)
     row = {"step": len(rows), "soft_nn_top1": found["top1"]}
     rows += [row] * evaluations
-  return rows, health.facts(config, experiment)
+  return rows, health.facts(config_lib.resolve(config), experiment)
 
 
 def _train(experiment):

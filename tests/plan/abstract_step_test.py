@@ -36,7 +36,9 @@ def _tiny(num_devices=4, **changes):
   config = _recipe(
     "tests/tiny_recipe.py", model__name="small_resnet", **changes
   )
-  return config, abstract_step.create(config, _devices(num_devices))
+  return config, abstract_step.create(
+    config_lib.resolve(config), _devices(num_devices)
+  )
 
 
 def _shapes(tree):
@@ -52,7 +54,9 @@ def test_the_program_is_that_of_the_experiment(steps_per_call):
     eval__every_steps=5,
     checkpoint__every_steps=5,
   )
-  built = experiment.create(config, devices=jax.devices()[:4])
+  built = experiment.create(
+    config_lib.resolve(config), devices=jax.devices()[:4]
+  )
   inputs = built.pipeline.input_shapes(steps_per_call)
   assert _shapes(step.inputs) == _shapes(inputs)
   call = step_lib.make_train_call(built.trainer, built.pipeline, 1)
@@ -77,7 +81,9 @@ def test_the_step_can_be_lowered_for_accelerators():
 
 
 def test_imagenet_is_planned_without_imagenet():
-  step = abstract_step.create(_recipe("configs/imagenet.py"), _devices(8))
+  step = abstract_step.create(
+    config_lib.resolve(_recipe("configs/imagenet.py")), _devices(8)
+  )
   assert step.pipeline.steps_per_epoch == 312
   assert step.images_per_step == 4096
   assert step.num_supports == 6720
@@ -91,13 +97,13 @@ def test_imagenet_is_planned_without_imagenet():
 
 def test_images_in_memory_are_planned_without_them():
   config = _recipe("configs/cifar10.py")
-  step = abstract_step.create(config, _devices(2))
+  step = abstract_step.create(config_lib.resolve(config), _devices(2))
   assert step.inputs.images.shape == (50_000, 32, 32, 3)
   assert step.inputs.images.dtype == np.uint8
   assert step.inputs.images.sharding.mesh.size == 2
   assert step.pipeline.steps_per_epoch == 50_000 // config.train.batch_size
   resized = _recipe("configs/cifar10.py", data__image_size=40)
-  step = abstract_step.create(resized, _devices(2))
+  step = abstract_step.create(config_lib.resolve(resized), _devices(2))
   assert step.inputs.images.shape == (50_000, 40, 40, 3)
 
 
@@ -111,7 +117,7 @@ def test_labelled_images_may_be_left_out_of_the_pool():
     ),
   ):
     config = _recipe("configs/imagenet.py", **changes, **labels)
-    step = abstract_step.create(config, _devices(1))
+    step = abstract_step.create(config_lib.resolve(config), _devices(1))
     assert step.pipeline.steps_per_epoch == steps
 
 
@@ -120,7 +126,7 @@ def test_batch_norm_groups_are_those_of_the_recipe():
   assert step.trainer.mesh.devices.shape == (2, 2)
   config = _recipe("tests/tiny_recipe.py", train__bn_group_size=3)
   with pytest.raises(ValueError, match="bn_group_size is 3, which does not"):
-    abstract_step.create(config, _devices(4))
+    abstract_step.create(config_lib.resolve(config), _devices(4))
 
 
 def test_a_method_without_unlabelled_images():
@@ -135,7 +141,7 @@ def test_a_method_without_unlabelled_images():
 def test_devices_must_divide_the_batch(recipe):
   config = _recipe(recipe, train__batch_size=28)
   with pytest.raises(ValueError, match="is 28, which 8 devices do not divide"):
-    abstract_step.create(config, _devices(8))
+    abstract_step.create(config_lib.resolve(config), _devices(8))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +164,7 @@ def test_devices_must_divide_the_batch(recipe):
 def test_what_does_not_fit_the_data_is_refused(changes, message):
   config = _recipe("configs/imagenet.py", **changes)
   with pytest.raises(ValueError, match=re.escape(message)):
-    abstract_step.create(config, _devices(1))
+    abstract_step.create(config_lib.resolve(config), _devices(1))
 
 
 def test_data_of_unknown_sizes_must_be_there(tmp_path):
@@ -169,4 +175,4 @@ def test_data_of_unknown_sizes_must_be_there(tmp_path):
     data__dir=str(tmp_path / "away"),
   )
   with pytest.raises(FileNotFoundError, match="away"):
-    abstract_step.create(config, _devices(1))
+    abstract_step.create(config_lib.resolve(config), _devices(1))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from paws_jax import config as config_lib
 from paws_jax.plan import abstract_step
 from paws_jax.plan import hlo
 
@@ -177,7 +178,7 @@ def tiny_recipe(**changes):
 def compiled_step():
   """The tiny recipe's step, with a smaller encoder, for four CPU devices."""
   config = tiny_recipe(model__name="small_resnet", model__prediction_head=True)
-  step = abstract_step.create(config, jax.devices()[:4])
+  step = abstract_step.create(config_lib.resolve(config), jax.devices()[:4])
   # Which collectives there are does not depend on how well LLVM does.
   options = {"xla_backend_optimization_level": 0}
   return step, step.trace().lower().compile(compiler_options=options)

@@ -88,7 +88,9 @@ def _create(num_devices, **changes):
   labels = np.arange(12, dtype=np.int32) % 2
   arrays = arrays_lib.Arrays("toy", ("a", "b"), images, labels, images, labels)
   devices = jax.devices()[:num_devices]
-  return experiment.create(config, devices=devices, arrays=arrays)
+  return experiment.create(
+    config_lib.resolve(config), devices=devices, arrays=arrays
+  )
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from tests import random_classifier
 @pytest.fixture
 def run(tmp_path):
   """A run's directory with a classifier and a fine-tuned one, of step 10."""
-  workdir_lib.prepare(tmp_path, random_classifier.recipe())
+  workdir_lib.prepare(tmp_path, config_lib.resolve(random_classifier.recipe()))
   (tmp_path / workdir_lib.CHECKPOINTS / "10").mkdir(parents=True)
   made = of_step(10)
   made.save(tmp_path / workdir_lib.CLASSIFIER)
@@ -34,7 +34,9 @@ def find(run, *, classifier=None, head="soft_nn", **changes):
   config.update_from_flattened_dict(
     {name.replace("__", "."): value for name, value in changes.items()}
   )
-  return source.find(config, str(run), classifier=classifier, head=head)
+  return source.find(
+    config_lib.resolve(config), str(run), classifier=classifier, head=head
+  )
 
 
 @pytest.mark.parametrize("head", ["soft_nn", "finetuned"])
@@ -104,12 +106,12 @@ def test_a_users_file_is_seen_before_a_run_is_restored(run):
 def test_a_classifier_that_cannot_tell_what_is_known_is_made_anew(run):
   directory = run / workdir_lib.CLASSIFIER
   config = random_classifier.recipe()
-  assert not source._why_anew(config, directory)
+  assert not source._why_anew(config_lib.resolve(config), directory)
   config.method = config_lib.method_section(
     "ropaws", {"in_domain_temperature": 0.5}
   )
-  reason = source._why_anew(config, directory)
+  reason = source._why_anew(config_lib.resolve(config), directory)
   assert reason == "its in_domain_temperature is None, and the run's 0.5"
   made = dataclasses.replace(of_step(10), in_domain_temperature=0.5)
   made.save(directory)
-  assert not source._why_anew(config, directory)
+  assert not source._why_anew(config_lib.resolve(config), directory)

@@ -122,10 +122,10 @@ def test_the_recipe_of_a_run_is_read_as_it_was(tmp_path):
   config = config_lib.base()
   config.views.large.scale = (0.3, 0.9)
   config.train.epochs = 70
-  workdir.prepare(tmp_path, config)
+  workdir.prepare(tmp_path, config_lib.resolve(config))
   stored = recipe_lib.load(tmp_path)
   assert config_lib.resolve(stored) == config_lib.resolve(config)
-  assert isinstance(stored.views.large.scale, tuple)
+  assert isinstance(stored.views.specs["large"].scale, tuple)
 
 
 def test_a_recipe_with_unknown_fields_is_refused(tmp_path):

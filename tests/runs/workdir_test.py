@@ -243,11 +243,13 @@ def test_a_run_is_opened_for_looking_only_with_its_recipe(tmp_path):
   config = config_lib.base()
   split = {"hash": "a" * 64}
   with pytest.raises(errors_lib.WorkdirError, match="pre-train first"):
-    workdir.open_run(tmp_path, config, split)
-  workdir.prepare(tmp_path, config)
+    workdir.open_run(tmp_path, config_lib.resolve(config), split)
+  workdir.prepare(tmp_path, config_lib.resolve(config))
   before = sorted(tmp_path.iterdir())
-  assert workdir.open_run(tmp_path, config, split) == tmp_path
+  assert (
+    workdir.open_run(tmp_path, config_lib.resolve(config), split) == tmp_path
+  )
   assert sorted(tmp_path.iterdir()) == before
   config.seed = 3
   with pytest.raises(errors_lib.WorkdirError, match="seed: 0 there, 3 now"):
-    workdir.open_run(tmp_path, config, split)
+    workdir.open_run(tmp_path, config_lib.resolve(config), split)

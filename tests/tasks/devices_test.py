@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from configs import imagenet
+from paws_jax import config as config_lib
 from paws_jax.parallel import mesh
 from paws_jax.tasks import devices as devices_lib
 from tests import processes
@@ -43,7 +44,9 @@ def _rows(text):
 
 
 def test_imagenet_on_a_pod():
-  text = devices_lib.describe(imagenet.get_config(), _mesh(32, 4))
+  text = devices_lib.describe(
+    config_lib.resolve(imagenet.get_config()), _mesh(32, 4)
+  )
   assert "processes: 32\n" in text
   assert "devices of each process: 4\n" in text
   assert "devices: 128 (tpu, TPU v9)\n" in text
@@ -62,7 +65,7 @@ def test_imagenet_on_a_pod():
 
 def test_several_views_of_each_support():
   recipe = _recipe({"support.num_views": 2, "eval.batch_size": 250})
-  rows = _rows(devices_lib.describe(recipe, _mesh(1, 8)))
+  rows = _rows(devices_lib.describe(config_lib.resolve(recipe), _mesh(1, 8)))
   assert rows["supports"] == ["16", "6", "16", "2"]
   assert rows["their views"] == ["32", "12", "32", "4"]
   assert rows["evaluated at once"] == ["256", "-", "256", "32"]
@@ -70,14 +73,14 @@ def test_several_views_of_each_support():
 
 def test_all_classes_of_the_data():
   recipe = _recipe({"support.classes_per_step": 0})
-  text = devices_lib.describe(recipe, _mesh(1, 8))
+  text = devices_lib.describe(config_lib.resolve(recipe), _mesh(1, 8))
   assert "supports" not in _rows(text)
   assert "all classes of the data (support.classes_per_step is 0)" in text
 
 
 def test_without_unlabelled_images():
   recipe = _recipe({"method.name": "supervised"})
-  text = devices_lib.describe(recipe, _mesh(1, 8))
+  text = devices_lib.describe(config_lib.resolve(recipe), _mesh(1, 8))
   assert set(_rows(text)) == {"supports", "their views", "evaluated at once"}
   assert "unlabelled images: none, method.name is 'supervised'" in text
 

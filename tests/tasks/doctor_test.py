@@ -130,7 +130,7 @@ def test_a_healthy_folder(root, examine, tmp_path):
   assert status == 0
   assert text.splitlines()[-1] == f"0 problems, 0 warnings; to train: {TRAIN}"
   # The steps reported are those of training.
-  built = experiment.create(_recipe(root))
+  built = experiment.create(config_lib.resolve(_recipe(root)))
   assert built.total_steps == 8
   assert (
     "epoch: 16 images (with the labelled ones) in 2 steps of 8; 0 im" in text

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax import models
 from paws_jax.evaluation import embed as embed_lib
@@ -63,11 +64,11 @@ def _maker(directory, monkeypatch):
 
   def make(labels_per_class=2, **changes):
     config = _config(labels_per_class)
-    experiment = experiment_lib.create(config)
+    experiment = experiment_lib.create(config_lib.resolve(config))
     dataset = dataclasses.replace(experiment.dataset, **changes)
     (directory / recipe_lib.RECIPE).write_text("{}")
     made = restore.TrainedRun(
-      config=config,
+      recipe=config_lib.resolve(config),
       workdir=directory,
       experiment=dataclasses.replace(experiment, dataset=dataset),
       params={},
@@ -87,7 +88,7 @@ def trained(tmp_path, monkeypatch):
 
 def _run(trained):
   """Rows by title."""
-  prepared = evaluate.prepare(trained.config, str(trained.workdir))
+  prepared = evaluate.prepare(trained.recipe, str(trained.workdir))
   assert evaluate.run(prepared) == 0
   return {r["title"]: r for r in results.read_results(trained.workdir)}
 
@@ -205,7 +206,7 @@ def test_files_agree_with_the_rows(measured):
 def test_the_same_command_again_adds_no_rows(trained):
   made = trained(test=None)
   results.append_result(made.workdir, {"task": "pretrain"})
-  prepared = evaluate.prepare(made.config, str(made.workdir))
+  prepared = evaluate.prepare(made.recipe, str(made.workdir))
   for step, number in ((7, 2), (7, 2), (8, 3)):
     evaluate.run(
       dataclasses.replace(
@@ -251,7 +252,7 @@ def test_validation_images_stand_in_for_test_images(trained, capsys):
 def test_nothing_to_measure_is_refused(trained):
   made = trained(labels_per_class=1, test=None)
   with pytest.raises(ValueError, match=r"nothing to measure.*data\.test_dir"):
-    evaluate.prepare(made.config, str(made.workdir))
+    evaluate.prepare(made.recipe, str(made.workdir))
 
 
 class _Broken(np.ndarray):
@@ -310,12 +311,12 @@ def test_results_that_could_not_be_added_to_are_refused(trained):
   made = trained()
   (made.workdir / results.RESULTS).write_text("{}")
   with pytest.raises(ValueError, match="not a JSON list"):
-    evaluate.prepare(made.config, str(made.workdir))
+    evaluate.prepare(made.recipe, str(made.workdir))
 
 
 def test_a_directory_in_use_is_refused(trained):
   made = trained()
-  prepared = evaluate.prepare(made.config, str(made.workdir))
+  prepared = evaluate.prepare(made.recipe, str(made.workdir))
   with (
     workdir_lib.lock(made.workdir),
     pytest.raises(errors.WorkdirError, match="is in use by process"),

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from paws_jax import config as config_lib
 from paws_jax.export import program as program_lib
 from paws_jax.export import savedmodel
 from paws_jax.export import stablehlo
@@ -34,7 +35,7 @@ IMAGES = random_classifier.pixels(random_classifier.settings().shape, 5)
 def workdir(tmp_path_factory):
   """A run's directory as far as it matters: a recipe and a classifier."""
   path = tmp_path_factory.mktemp("run")
-  workdir_lib.prepare(path, RECIPE)
+  workdir_lib.prepare(path, config_lib.resolve(RECIPE))
   random_classifier.make(dtype="auto").save(path / "classifier")
   return path
 
@@ -195,7 +196,7 @@ def test_the_head_of_a_fine_tuned_run_is_exported_when_asked_for(
 ):
   with pytest.raises(ValueError, match="fine-tune first"):
     export.prepare(RECIPE, str(workdir), head="finetuned")
-  workdir_lib.prepare(tmp_path, RECIPE)
+  workdir_lib.prepare(tmp_path, config_lib.resolve(RECIPE))
   random_classifier.make(head=True).save(tmp_path / "finetuned")
   prepared = export.prepare(
     RECIPE, str(tmp_path), head="finetuned", targets=["torch"]
@@ -324,7 +325,7 @@ def test_a_directory_of_something_else_is_not_replaced(workdir, tmp_path):
 
 def test_a_users_file_in_an_export_is_not_deleted(tmp_path, monkeypatch):
   random_classifier.make().save(tmp_path / "classifier")
-  workdir_lib.prepare(tmp_path, random_classifier.recipe())
+  workdir_lib.prepare(tmp_path, config_lib.resolve(random_classifier.recipe()))
 
   def write(program, directory):
     (directory / "deep").mkdir()
@@ -343,7 +344,7 @@ def test_a_users_file_in_an_export_is_not_deleted(tmp_path, monkeypatch):
 
 
 def test_an_export_takes_the_place_of_the_one_before(tmp_path, monkeypatch):
-  workdir_lib.prepare(tmp_path, RECIPE)
+  workdir_lib.prepare(tmp_path, config_lib.resolve(RECIPE))
   random_classifier.make(dtype="auto").save(tmp_path / "classifier")
   prepared = export.prepare(RECIPE, str(tmp_path))
   # A leftover of a command that was killed.

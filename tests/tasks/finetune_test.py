@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.classifier import classifier
 from paws_jax.evaluation import accuracy as accuracy_lib
@@ -65,9 +66,9 @@ def workdir(tmp_path_factory):
 
 
 def untrained(config, path):
-  built = experiment.create(config)
+  built = experiment.create(config_lib.resolve(config))
   split = built.dataset.split.as_json()
-  path = workdir_lib.prepare(path, config, split)
+  path = workdir_lib.prepare(path, config_lib.resolve(config), split)
   workdir_lib.write_split(path, split)
   directory = path / workdir_lib.CHECKPOINTS
   with checkpoint.Checkpointer(directory) as checkpointer:
@@ -312,7 +313,7 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(workdir):
 
 def test_a_run_that_has_learnt_nothing_yet_is_refused(tmp_path):
   config = recipe()
-  workdir_lib.prepare(tmp_path, config)
+  workdir_lib.prepare(tmp_path, config_lib.resolve(config))
   with pytest.raises(errors.CheckpointError, match="no checkpoint yet"):
     finetune.prepare(config, str(tmp_path))
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import predictions
@@ -158,13 +159,16 @@ def test_a_newer_checkpoint_makes_the_classifier_anew(run, capsys, monkeypatch):
   # Restoring takes its time.
   trained = untrained_run.trained()
   monkeypatch.setattr(source_lib.restore, "load", lambda *unused: trained)
-  first = source_lib.from_run(config, str(run)).make()
+  first = source_lib.from_run(config_lib.resolve(config), str(run)).make()
   capsys.readouterr()
-  assert source_lib.from_run(config, str(run)).make().digest == first.digest
+  assert (
+    source_lib.from_run(config_lib.resolve(config), str(run)).make().digest
+    == first.digest
+  )
   assert capsys.readouterr().out == ""
   settings = run / "classifier" / "classifier.json"
   os.utime(settings, (0, 0))
-  source = source_lib.from_run(config, str(run))
+  source = source_lib.from_run(config_lib.resolve(config), str(run))
   assert source.class_names == first.class_names
   assert source.make().digest == first.digest
   assert "the checkpoint is newer" in capsys.readouterr().out
@@ -177,10 +181,12 @@ def test_a_newer_checkpoint_makes_the_classifier_anew(run, capsys, monkeypatch):
   ):
     assert old in text
     settings.write_text(text.replace(old, new))
-    assert source_lib._why_anew(config, settings.parent).startswith(reason)
+    assert source_lib._why_anew(
+      config_lib.resolve(config), settings.parent
+    ).startswith(reason)
   settings.write_text(text)
   (run / "classifier" / "bank.safetensors").write_bytes(b"")
-  source_lib.from_run(config, str(run)).make()
+  source_lib.from_run(config_lib.resolve(config), str(run)).make()
   assert "bank.safetensors is damaged" in capsys.readouterr().out
 
 
@@ -251,7 +257,7 @@ def test_rows_of_images_that_are_gone_are_told(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["classifier", "finetuned"])
 def test_the_runs_own_classifier_is_not_extended(tmp_path, images, name):
-  workdir_lib.prepare(tmp_path, random_classifier.recipe())
+  workdir_lib.prepare(tmp_path, config_lib.resolve(random_classifier.recipe()))
   random_classifier.make().save(tmp_path / name)
   flags = {"classifier": tmp_path / name, "add_class": [f"x={images}"]}
   with pytest.raises(ValueError, match="place of the run's own classifier"):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
+from paws_jax import config as config_lib
 from paws_jax.classifier import classifier
 from paws_jax.runs import metrics
 from paws_jax.runs import out_of_memory
@@ -441,7 +442,7 @@ def test_out_of_memory_says_what_to_lower():
   config = tiny()
   with (
     pytest.raises(MemoryError) as caught,
-    out_of_memory.training(config),
+    out_of_memory.training(config_lib.resolve(config)),
   ):
     raise jax.errors.JaxRuntimeError(
       "RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\nmore\nlines"
@@ -456,7 +457,7 @@ def test_out_of_memory_says_what_to_lower():
 def test_other_errors_of_the_runtime_pass():
   with (
     pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"),
-    out_of_memory.training(tiny()),
+    out_of_memory.training(config_lib.resolve(tiny())),
   ):
     raise jax.errors.JaxRuntimeError("INTERNAL: no idea")
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.report import evidence
 from paws_jax.runs import checkpoint
@@ -49,13 +50,15 @@ def tiny(**changes):
 
 def make_trained(config, workdir, *, state=None):
   """Returns what `restore.load` gives, for a run that has not trained."""
-  experiment = experiment_lib.create(config, devices=jax.devices()[:1])
+  experiment = experiment_lib.create(
+    config_lib.resolve(config), devices=jax.devices()[:1]
+  )
   split = experiment.dataset.split.as_json()
-  path = workdir_lib.prepare(workdir, config, split)
+  path = workdir_lib.prepare(workdir, config_lib.resolve(config), split)
   workdir_lib.write_split(path, split)
   state = experiment.initial_state() if state is None else state
   return restore.TrainedRun(
-    config=config,
+    recipe=config_lib.resolve(config),
     workdir=path,
     experiment=experiment,
     params=state.params,
@@ -287,7 +290,7 @@ def test_a_directory_without_a_run(tmp_path):
 def test_images_that_cannot_be_read_stop_a_report_if_the_recipe_says_so(
   folder, tmp_path
 ):
-  strict = folder.config.copy_and_resolve_references()
+  strict = folder.recipe.copy_and_resolve_references()
   strict.data.on_bad_image = "error"
   made, _ = make_trained(strict, tmp_path, state=folder)
   with pytest.raises(errors.BadImageError, match=re.escape(BAD)):
@@ -301,7 +304,7 @@ def test_labelled_images_of_which_none_can_be_read(folder, tmp_path):
     target = tmp_path / "labelled" / image.parent.name / image.name
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(b"no image")
-  broken = folder.config.copy_and_resolve_references()
+  broken = folder.recipe.copy_and_resolve_references()
   broken.data.dir = str(tmp_path / "labelled")
   made, _ = make_trained(broken, tmp_path / "run", state=folder)
   with pytest.raises(errors.BadImageError, match="6 of 6 labelled images"):

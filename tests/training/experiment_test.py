@@ -61,7 +61,7 @@ def _config(**changes):
 
 def _create(num_devices=2, channels=1, **changes):
   return experiment.create(
-    _config(**changes),
+    config_lib.resolve(_config(**changes)),
     devices=jax.devices()[:num_devices],
     arrays=_arrays(channels),
   )
@@ -218,7 +218,9 @@ def test_one_class_is_too_few():
     test_labels=np.zeros_like(arrays.test_labels),
   )
   with pytest.raises(ValueError, match="toy has 1 class: a soft label needs"):
-    experiment.create(_config(), devices=jax.devices()[:1], arrays=one)
+    experiment.create(
+      config_lib.resolve(_config()), devices=jax.devices()[:1], arrays=one
+    )
 
 
 def test_with_replacement_few_labels_fill_a_support():
@@ -235,4 +237,6 @@ def test_an_unknown_field_is_refused_by_name(section):
   config = _config()
   config[section].bogus_field = 1
   with pytest.raises(TypeError, match="bogus_field"):
-    experiment.create(config, devices=jax.devices()[:2], arrays=_arrays())
+    experiment.create(
+      config_lib.resolve(config), devices=jax.devices()[:2], arrays=_arrays()
+    )

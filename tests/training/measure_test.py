@@ -74,7 +74,9 @@ def embeddings(built):
 
 
 def measure(built):
-  return measure_lib.measure(built, config_lib.base(), embeddings(built))
+  return measure_lib.measure(
+    built, config_lib.resolve(config_lib.base()), embeddings(built)
+  )
 
 
 def test_a_row_with_every_part():

@@ -15,6 +15,7 @@ import sys
 import jax
 import pytest
 
+from paws_jax import config as config_lib
 from paws_jax.plan import abstract_step
 from paws_jax.plan import chips
 from paws_jax.plan import hlo
@@ -54,7 +55,7 @@ def make_step(devices, **changes):
   spec.loader.exec_module(module)
   config = module.get_config()
   config.update_from_flattened_dict(_SMALL | changes)
-  return abstract_step.create(config, devices)
+  return abstract_step.create(config_lib.resolve(config), devices)
 
 
 @functools.cache
