@@ -5,6 +5,7 @@ Eight images, six supports of three classes with two views each, in float64.
 
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from paws_jax.methods import base
 from paws_jax.models import batch_norm
 from paws_jax.models import heads
 from paws_jax.parallel import mesh
+from paws_jax.training import state as state_lib
 
 _FIELDS = {"temperature": 0.2, "sharpen_temperature": 0.5}
 NUM_CLASSES = 3
@@ -27,6 +29,10 @@ NUM_CLASSES = 3
 _QUICK = {"xla_backend_optimization_level": 0}
 _WEIGHTS = {}
 SMOOTHING = 0.1
+# The ids of `make_views` are below the number of images.
+FACTS = base.Facts(
+  num_images=30, num_classes=NUM_CLASSES, class_counts=(2,) * NUM_CLASSES
+)
 
 
 class _Trunk(nn.Module):
@@ -120,7 +126,7 @@ def init(method, views):
 
 @functools.partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
 def _init(method, views):
-  params, batch_stats = method.init(jax.random.key(0), views, base.Facts())
+  params, batch_stats = method.init(jax.random.key(0), views, FACTS)
   leaves, tree = jax.tree.flatten((params, batch_stats))
   rng = np.random.default_rng(1)
   leaves = [x + 0.1 * np.abs(rng.normal(size=x.shape)) for x in leaves]
@@ -128,18 +134,26 @@ def _init(method, views):
 
 
 def _loss(method, params, batch_stats, views, step, num_devices=1):
-  def local(params, batch_stats, views, step):
-    output = method.loss(params, batch_stats, {}, views, step=step, key=None)
+  key = jax.random.key(0)
+
+  def local(params, batch_stats, extra, views, step):
+    output = method.loss(params, batch_stats, extra, views, step=step, key=key)
     return output.loss, (output.metrics, output.batch_stats)
 
+  # Of the initial weights, whatever is differentiated.
+  weights = jax.lax.stop_gradient((params, batch_stats))
+  extra = method.init_extra(jax.random.fold_in(key, 1), *weights, FACTS)
   if num_devices > 1:
+    devices = mesh.make_mesh(jax.devices()[:num_devices])
+    trainer = types.SimpleNamespace(method=method, mesh=devices)
+    extra = state_lib.pad_extra(trainer, extra)
     local = mesh.shard_map(
       local,
-      mesh.make_mesh(jax.devices()[:num_devices]),
-      in_specs=(P(), P(), data.batch_specs(views), P()),
+      devices,
+      in_specs=(P(), P(), method.extra_specs, data.batch_specs(views), P()),
       out_specs=P(),
     )
-  return local(params, batch_stats, views, step)
+  return local(params, batch_stats, extra, views, step)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5), compiler_options=_QUICK)

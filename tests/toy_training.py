@@ -33,6 +33,7 @@ class Setup:
 
   trainer: state_lib.Trainer
   pipeline: memory_pipeline.InMemory
+  steps_per_call: int = 1
 
   def initial_state(self):
     inputs = self.pipeline.input_shapes(1)
@@ -42,18 +43,21 @@ class Setup:
 
   @functools.cached_property
   def compiled(self):
-    call = step_lib.make_train_call(self.trainer, self.pipeline, 1)
-    inputs = self.pipeline.inputs(0, 1)
+    steps = self.steps_per_call
+    call = step_lib.make_train_call(self.trainer, self.pipeline, steps)
+    inputs = self.pipeline.inputs(0, steps)
     lowered = call.lower(self.initial_state(), inputs)
     return lowered.compile(compiler_options=_QUICK)
 
   def run(self, state, first_step, num_steps):
     """(state after the steps, metrics of each)."""
-    rows = []
-    for step in range(first_step, first_step + num_steps):
-      inputs = self.pipeline.inputs(step, 1)
+    rows, steps = [], self.steps_per_call
+    for step in range(first_step, first_step + num_steps, steps):
+      inputs = self.pipeline.inputs(step, steps)
       state, metrics = self.compiled(state, inputs)
-      rows.append({k: float(v[0]) for k, v in metrics.items()})
+      rows += [
+        {k: float(v[i]) for k, v in metrics.items()} for i in range(steps)
+      ]
     return state, rows
 
   def logical_extra(self, state):
@@ -75,6 +79,12 @@ class Setup:
     return state
 
 
+def without_small(section):
+  """Section `views` without its small crops."""
+  specs = {k: v for k, v in section.specs.items() if k != "small"}
+  return dataclasses.replace(section, specs=specs)
+
+
 def _views():
   section = tiny_recipe.get_config().views
   section.large.update(size=6, flip_probability=0.5)
@@ -83,7 +93,14 @@ def _views():
   return config_lib.build_views(section)
 
 
-def make(make_method, num_devices, *, learning_rate=0.05, num_ids=NUM_IMAGES):
+def make(
+  make_method,
+  num_devices,
+  *,
+  learning_rate=0.05,
+  num_ids=NUM_IMAGES,
+  steps_per_call=1,
+):
   """Sets up a run on the first devices; call it in x64.
 
   Args:
@@ -91,6 +108,7 @@ def make(make_method, num_devices, *, learning_rate=0.05, num_ids=NUM_IMAGES):
     num_devices: of the mesh.
     learning_rate: of SGD.
     num_ids: images that a method believes there are.
+    steps_per_call: steps of one compiled call.
   """
   mesh = mesh_lib.make_mesh(jax.devices()[:num_devices])
   method = make_method(mesh_lib.AXES)
@@ -114,6 +132,7 @@ def make(make_method, num_devices, *, learning_rate=0.05, num_ids=NUM_IMAGES):
     classes_per_step=NUM_CLASSES, images_per_class=2, num_views=2
   )
   return Setup(
+    steps_per_call=steps_per_call,
     trainer=state_lib.Trainer(
       method=method,
       optimizer=optim.sgd(

@@ -34,12 +34,14 @@ class Facts:
     num_classes: classes of the data set.
     class_counts: labelled images of each class; None where only shapes matter.
     steps_per_epoch: train steps of an epoch.
+    total_steps: train steps of the run; more after `train.epochs` has grown.
   """
 
   num_images: int = 0
   num_classes: int = 0
   class_counts: tuple[int, ...] | None = None
   steps_per_epoch: int = 1
+  total_steps: int = 1
 
 
 class Output(NamedTuple):
@@ -68,6 +70,7 @@ class Method:
     remat: recomputation of activations, as in section `train`.
     axis_name: mesh axes over which the loss communicates; None outside
       `shard_map`.
+    facts: of the data and the run, for schedules; those of `init`.
     shown_losses: names of the metrics that are printed and plotted as the loss;
       each is at least 0, and 0 is best.
     needs_support: whether a step has labelled images.
@@ -81,6 +84,7 @@ class Method:
   label_smoothing: float = 0.0
   remat: str = "none"
   axis_name: Any = None
+  facts: Facts = Facts()
 
   @staticmethod
   def fields_of_data(
@@ -227,12 +231,13 @@ class Method:
 
     Called before the first step, and after the last step of every epoch, by
     all processes, with the same arguments in a resumed run. Overriding it makes
-    `train.steps_per_call` divide the steps of an epoch.
+    `train.steps_per_call` divide the steps of an epoch. Tables may be returned
+    with their logical number of rows.
 
     Args:
       state: `training.state.TrainState`.
       embed: computes the embeddings [num_images, D] float32 of all training
-        images in the order of their ids.
+        images in the order of their ids, NaN for images that cannot be read.
       step: steps taken.
 
     Returns:
@@ -248,6 +253,9 @@ class Method:
 
   def encoder_variables(self, state: Any) -> dict[str, Any]:
     """Selects the encoder that evaluation and classifiers use.
+
+    It only selects: `model.init_from` of another run calls it on a state of
+    nested dictionaries, without an encoder, to know which arrays to read.
 
     Args:
       state: anything with `params`, `batch_stats` and `extra`.
@@ -270,10 +278,17 @@ class Method:
     Returns:
       (params, batch_stats).
     """
-    return {**params, **variables["params"]}, variables["batch_stats"]
+    return (
+      {**params, **variables["params"]},
+      {**batch_stats, **variables["batch_stats"]},
+    )
 
   def head(self, state: Any) -> Mapping[str, Any] | None:
     """Selects a linear classifier that replaces the vote of labelled images.
+
+    Saved classifiers, predictions and exports use it; it stands on the features
+    of `models.encoder.head_features`. Evaluation measures the vote of the
+    labelled images by the same encoder.
 
     Returns:
       {"kernel" [d, K], "bias" [K]}; None: labelled images vote.

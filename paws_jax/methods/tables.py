@@ -38,20 +38,28 @@ def ema(
 
 
 def write_rows(
-  table: jax.Array, places: jax.Array, rows: jax.Array, *, finite: jax.Array
+  table: jax.Array,
+  places: jax.Array,
+  rows: jax.Array,
+  *,
+  finite: jax.Array,
+  num_rows: int | None = None,
 ) -> jax.Array:
   """Replaces rows of a table.
 
   Args:
-    table: [n, ...].
-    places: int [m], distinct, in [0, n); rows at n or beyond are dropped.
+    table: [n, ...], or padded at the end.
+    places: int [m], distinct; rows outside of [0, n) are dropped.
     rows: [m, ...].
     finite: bool scalar.
+    num_rows: n; needed where the table is spread over devices, which may have
+      padded it, and places may lie beyond it.
 
   Returns:
     The table, in the memory of the old table if that is donated.
   """
-  places = jnp.where(finite, places, table.shape[0])
+  inside = (places >= 0) & (places < (num_rows or table.shape[0]))
+  places = jnp.where(finite & inside, places, table.shape[0])
   return table.at[places].set(rows.astype(table.dtype), mode="drop")
 
 

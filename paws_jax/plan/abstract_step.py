@@ -63,6 +63,7 @@ class Source:
   """The data, as far as shapes go; fields as of `dataset.Dataset`."""
 
   name: str
+  num_images: int
   num_classes: int
   in_memory: bool
   make_pipeline: Callable[..., Any]
@@ -162,7 +163,7 @@ def create(recipe: config_lib.Recipe, devices: Sequence[jax.Device]) -> Step:
   pipeline = _make_pipeline(
     source,
     mesh,
-    support=support,
+    support=support if method.needs_support else None,
     batch_size=train_config.batch_size,
     seed=recipe.seed,
     with_unlabelled=with_unlabelled,
@@ -173,6 +174,8 @@ def create(recipe: config_lib.Recipe, devices: Sequence[jax.Device]) -> Step:
     support,
     steps_per_epoch=pipeline.steps_per_epoch,
     mesh=mesh,
+    num_images=source.num_images,
+    num_classes=source.num_classes,
   )
   return Step(
     dataset=source,
@@ -224,7 +227,11 @@ def _source(recipe: config_lib.Recipe, views: config_lib.Views) -> Source:
       )
     found = load_dataset.load(section, views, arrays=_blank(section, sizes))
   return Source(
-    found.name, found.num_classes, found.in_memory, found.make_pipeline
+    name=found.name,
+    num_images=len(found.train_images),
+    num_classes=found.num_classes,
+    in_memory=found.in_memory,
+    make_pipeline=found.make_pipeline,
   )
 
 
@@ -283,4 +290,10 @@ def _encoded(section: config_lib.Data, sizes: Sizes) -> Source:
       **options,
     )
 
-  return Source(section.tfds_name, sizes.num_classes, False, make_pipeline)
+  return Source(
+    name=section.tfds_name,
+    num_images=sizes.num_images,
+    num_classes=sizes.num_classes,
+    in_memory=False,
+    make_pipeline=make_pipeline,
+  )

@@ -254,20 +254,23 @@ def create_trainer(
     steps_per_epoch=steps_per_epoch,
     total_steps=recipe.train.epochs * steps_per_epoch,
   )
+  facts = base.Facts(
+    num_images=num_images,
+    num_classes=num_classes,
+    class_counts=None if class_counts is None else tuple(class_counts),
+    steps_per_epoch=steps_per_epoch,
+    total_steps=recipe.train.epochs * steps_per_epoch,
+  )
+  method = methods.in_steps(method, steps_per_epoch=steps_per_epoch)
   return state_lib.Trainer(
-    method=methods.in_steps(method, steps_per_epoch=steps_per_epoch),
+    method=dataclasses.replace(method, facts=facts),
     optimizer=_grouped(optimizer, method, recipe.optim),
     schedule=schedule,
     views=views_lib.step_views(method, recipe.views),
     num_support_views=support.num_views,
     seed=recipe.seed,
     mesh=mesh,
-    facts=base.Facts(
-      num_images=num_images,
-      num_classes=num_classes,
-      class_counts=None if class_counts is None else tuple(class_counts),
-      steps_per_epoch=steps_per_epoch,
-    ),
+    facts=facts,
     observe=optim.observer(recipe.optim),
   )
 
@@ -296,7 +299,14 @@ def _grouped(
     "constant_lr": constant,
     "frozen": optax.set_to_zero(),
   }
-  return optax.partition(groups, method.param_labels)
+
+  def labels(params: Any) -> Any:
+    given = method.param_labels(params)
+    if given is None:
+      return jax.tree.map(lambda _: "default", params)
+    return given
+
+  return optax.partition(groups, labels)
 
 
 def _support_config(

@@ -48,6 +48,7 @@ def loop(
   eval_every: int,
   save_every: int,
   epoch_steps: int = 0,
+  epoch_due: bool = False,
   hooks: Hooks,
 ) -> state_lib.TrainState:
   """Trains from `first_step` to `total_steps`, or until asked to stop.
@@ -64,8 +65,9 @@ def loop(
     steps_per_call: steps in one `call`; divides the other numbers.
     eval_every: steps between evaluations; 0: at the end only.
     save_every: steps between checkpoints; 0: at the end only.
-    epoch_steps: steps between calls of `hooks.epoch_end`, the first of which
-      comes at step 0; 0: it is never called.
+    epoch_steps: steps between calls of `hooks.epoch_end`; 0: it is never
+      called.
+    epoch_due: whether to call it before the first step.
     hooks: see `Hooks`.
 
   Returns:
@@ -77,14 +79,18 @@ def loop(
   """
   pending = None
   step = first_step
-  if epoch_steps and step == 0:
+  saved = first_step
+  if epoch_steps and epoch_due:
     state = hooks.epoch_end(state, step)
   stop = hooks.stopping()
   while step < total_steps and not stop:
     try:
       inputs = pipeline.inputs(step, steps_per_call, busy=_busy(pending))
     except Exception:
-      _rescue(pending, state, step, hooks)
+      # An image that cannot be read loses no steps.
+      _deliver(pending, state, hooks)
+      if step > saved:
+        hooks.rescue(state, step)
       raise
     state, metrics = call(state, inputs)
     _deliver(pending, state, hooks)
@@ -102,27 +108,24 @@ def loop(
     pending = None
     if epoch:
       # Before the state is saved: a resumed run does not do it again.
-      state = hooks.epoch_end(state, step)
+      state = _or_rescue(hooks.epoch_end, state, step, hooks)
     if evaluate:
-      _evaluate(state, step, hooks)
+      _or_rescue(hooks.evaluate, state, step, hooks)
     if save:
+      saved = step
       hooks.save(state, step)
   return state
 
 
-def _rescue(
-  pending: tuple | None, state: state_lib.TrainState, step: int, hooks: Hooks
-) -> None:
-  """Saves the steps taken before an image that cannot be read."""
-  if pending is not None:
-    _deliver(pending, state, hooks)
-    hooks.rescue(state, step)
-
-
-def _evaluate(state: state_lib.TrainState, step: int, hooks: Hooks) -> None:
-  """Evaluates a state; saves it first when that fails."""
+def _or_rescue(
+  hook: Callable[[state_lib.TrainState, int], Any],
+  state: state_lib.TrainState,
+  step: int,
+  hooks: Hooks,
+) -> Any:
+  """Calls a hook; saves the state where that fails, so that no step is lost."""
   try:
-    hooks.evaluate(state, step)
+    return hook(state, step)
   except Exception:
     hooks.rescue(state, step)
     raise

@@ -55,16 +55,36 @@ def embed(
   images = getattr(experiment.dataset, part)
   if images is None:
     return np.zeros((0, 1), np.float32)
-  rows = experiment.embed(
-    variables["params"], variables["batch_stats"], images.images
+  return embed_images(
+    experiment, variables, images.images, name=part, step=step
   )
-  if hasattr(images.images, "share_unreadable"):
+
+
+def embed_images(
+  experiment: experiment_lib.Experiment,
+  variables: Mapping[str, Any],
+  images: Any,
+  *,
+  name: str,
+  step: int,
+) -> np.ndarray:
+  """Embeds images; see `embed`.
+
+  Args:
+    experiment: its embedder.
+    variables: {"params", "batch_stats"} of the encoder.
+    images: uint8 [n, H, W, Ch], or what reads them on demand.
+    name: of the images, for messages.
+    step: steps that the encoder has been trained for, for messages.
+  """
+  rows = experiment.embed(variables["params"], variables["batch_stats"], images)
+  if hasattr(images, "share_unreadable"):
     # Each process has read its own images only.
-    images.images.share_unreadable(agree.gather)
+    images.share_unreadable(agree.gather)
   bad = int((~np.isfinite(rows)).any(axis=-1).sum())
   if bad:
     raise errors.NonFiniteError(
-      f"the embeddings of {bad} of {len(rows)} {part} images are not finite "
+      f"the embeddings of {bad} of {len(rows)} {name} images are not finite "
       f"at step {step}: lower optim.peak_lr or lengthen "
       "optim.warmup_epochs."
     )

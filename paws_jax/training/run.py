@@ -30,6 +30,7 @@ from paws_jax.runs import signals as signals_lib
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import bad_images
 from paws_jax.training import checkpoints
+from paws_jax.training import epochs
 from paws_jax.training import evaluator
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import failed_step
@@ -87,6 +88,9 @@ class TrainingRun:
     # Seconds of waiting for images, and of training, at the last `_stall`.
     self._last_stall = (0.0, 0.0)
     self.step, self._state, meta = self._start()
+    # Whether the method's work between two epochs has not been done yet.
+    acts = self._experiment.epoch_steps > 0
+    self._epoch_due = acts and meta.get("epoch_due", self.step == 0)
     self._earlier = measure.Spent(**meta["spent"])
     self._means = metrics.StepMeans(
       self._experiment.log.every_steps, meta["pending_metrics"]
@@ -147,6 +151,7 @@ class TrainingRun:
         eval_every=experiment.eval.every_steps,
         save_every=experiment.checkpoint.every_steps,
         epoch_steps=experiment.epoch_steps,
+        epoch_due=self._epoch_due,
         hooks=loop.Hooks(
           log=self._log,
           evaluate=self._evaluate,
@@ -232,19 +237,11 @@ class TrainingRun:
     self, state: state_lib.TrainState, step: int
   ) -> state_lib.TrainState:
     """Lets the method change the state between two epochs."""
-    experiment = self._experiment
-    method = experiment.trainer.method
-
-    def embed() -> np.ndarray:
-      variables = method.encoder_variables(state)
-      return experiment.embed(
-        variables["params"],
-        variables["batch_stats"],
-        experiment.dataset.train_images,
-      )
-
+    self._epoch_due = True
     with self._progress.paused():
-      return method.on_epoch_end(state, embed, step=step)
+      state = epochs.end_epoch(self._experiment, state, step)
+    self._epoch_due = False
+    return state
 
   def _rescue(self, state: state_lib.TrainState, step: int) -> None:
     """Saves before an error; one of several processes cannot save alone."""
@@ -264,6 +261,7 @@ class TrainingRun:
         {
           "spent": dataclasses.asdict(self._spent()),
           "pending_metrics": self._means.pending,
+          **({"epoch_due": True} if self._epoch_due else {}),
           "split_hash": self._experiment.dataset.split.hash,
           "recipe": upgrade.write(self._prepared.recipe),
           "version": provenance.version(),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import NamedSharding
 
@@ -145,17 +147,28 @@ def logical_extra(trainer: Trainer, extra: Any, shapes: Any) -> Any:
     shapes: ShapeDtypeStructs of the result of `Method.init_extra`.
 
   Returns:
-    Arrays of these shapes; those that had padding are replicated.
+    Arrays of these shapes. Those that had padding are on the host; in a run of
+    several processes, replicated on the devices.
   """
-  replicated = mesh_lib.replicated(trainer.mesh)
 
-  def cut(leaf: jax.Array, shape: jax.ShapeDtypeStruct) -> jax.Array:
+  def cut(leaf: jax.Array, shape: jax.ShapeDtypeStruct) -> Any:
     if leaf.shape == shape.shape:
       return leaf
-    rows = shape.shape[0]
-    return jax.jit(lambda x: x[:rows], out_shardings=replicated)(leaf)
+    if leaf.is_fully_addressable:
+      return np.asarray(leaf)[: shape.shape[0]]
+    return _first_rows(trainer.mesh, shape.shape[0])(leaf)
 
   return jax.tree.map(cut, extra, shapes)
+
+
+@functools.cache
+def _first_rows(
+  mesh: jax.sharding.Mesh, num_rows: int
+) -> Callable[[jax.Array], jax.Array]:
+  """Compiles a cut once for all checkpoints of a run."""
+  return jax.jit(
+    lambda table: table[:num_rows], out_shardings=mesh_lib.replicated(mesh)
+  )
 
 
 def logical_like(trainer: Trainer, shapes: Any) -> Any:
@@ -177,11 +190,21 @@ def logical_like(trainer: Trainer, shapes: Any) -> Any:
 
 
 def _sharded(trainer: Trainer, extra: Any) -> Any:
-  """Returns for every leaf of `extra` whether devices share its rows."""
-  return jax.tree.map(
-    lambda spec, tree: jax.tree.map(
-      lambda _: spec != mesh_lib.REPLICATED, tree
-    ),
-    trainer.method.extra_specs,
-    extra,
-  )
+  """For every leaf of `extra`, whether its rows are spread over the devices.
+
+  Raises:
+    TypeError: naming a scalar that `extra_specs` spreads.
+  """
+
+  def spread(spec: Any, tree: Any) -> Any:
+    sharded = spec != mesh_lib.REPLICATED
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+      if sharded and not leaf.shape:
+        raise TypeError(
+          f"{type(trainer.method).__name__}.extra_specs spreads a scalar of "
+          f"`extra` over the devices, below {jax.tree_util.keystr(path)!r}: "
+          "give scalars mesh.REPLICATED."
+        )
+    return jax.tree.map(lambda _: sharded, tree)
+
+  return jax.tree.map(spread, trainer.method.extra_specs, extra)

@@ -175,6 +175,9 @@ def update_extra(
     step=step,
     finite=state.finite,
   )
+  params = jax.tree.map(
+    lambda new, old: jnp.where(state.finite, new, old), params, state.params
+  )
   return state.replace(params=params, extra=extra)
 
 

@@ -71,7 +71,7 @@ def read(path: epath.Path) -> tuple[dict[str, Any], int]:
       f"{_EXTRA}{name}": entry
       for name, entry in content.get("extra", {}).items()
     }
-    names = _method(path).encoder_variables(_state_of_names(described))
+    names = _encoder_names(path, described)
     arrays = _restore(directory, described, jax.tree.leaves(names))
     wrong = _differing(arrays, described)
   except errors.UserError:
@@ -90,6 +90,24 @@ def _method(path: epath.Path) -> base.Method:
     return base.Method()
   kind = methods.METHODS[stored.method.name]
   return kind(config=stored.method)
+
+
+def _encoder_names(path: epath.Path, described: Mapping[str, Any]) -> Any:
+  """The encoder's variables, with the name of each array in its place.
+
+  Raises:
+    errors.WeightsError: when the method cannot say which arrays they are.
+  """
+  method = _method(path)
+  try:
+    return method.encoder_variables(_state_of_names(described))
+  except Exception as error:
+    raise errors.WeightsError(
+      f"the encoder of the run in {path} cannot be found: "
+      f"{type(method).__name__}.encoder_variables does not select it from "
+      f"nested dictionaries ({type(error).__name__}: {error}). The checkpoint "
+      "is not damaged: give the directory of the run's classifier instead."
+    ) from error
 
 
 def _state_of_names(described: Mapping[str, Any]) -> types.SimpleNamespace:

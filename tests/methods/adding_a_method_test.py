@@ -42,9 +42,10 @@ def project(tmp_path_factory):
     path.write_text(content)
   registry = root / "paws_jax" / "config" / "methods" / "__init__.py"
   text = registry.read_text()
-  start = "METHODS = {\n"
-  assert start in text
-  registry.write_text(text.replace(start, f"{start}{_registry_line()}\n"))
+  head, start, rest = text.partition("METHODS = {\n")
+  assert start
+  lines, end, rest = rest.partition("}\n")
+  registry.write_text(f"{head}{start}{lines}{_registry_line()}\n{end}{rest}")
   return root
 
 

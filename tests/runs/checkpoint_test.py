@@ -300,9 +300,12 @@ def test_a_directory_that_cannot_be_made(tmp_path):
 def small_files():
   """Files cannot grow beyond 4 kB: a stand-in for a full disk."""
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  # Programs that were cut off would stay in the cache for other tests.
+  jax.config.update("jax_enable_compilation_cache", False)
   resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
   yield
   resource.setrlimit(resource.RLIMIT_FSIZE, before)
+  jax.config.update("jax_enable_compilation_cache", True)
 
 
 def test_a_failed_write_is_an_error(tmp_path, request):

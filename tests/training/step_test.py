@@ -593,6 +593,7 @@ class Loop:
       eval_every=every.get("eval_every", 0),
       save_every=every.get("save_every", 0),
       epoch_steps=every.get("epoch_steps", 0),
+      epoch_due=every.get("epoch_due", first_step == 0),
       hooks=loop.Hooks(
         log=self._log,
         evaluate=note("evaluate"),
@@ -635,13 +636,23 @@ def test_a_resumed_run_does_not_repeat_the_end_of_an_epoch():
   assert run.steps("epoch_end") == [8]
 
 
-def test_an_epoch_end_that_fails_saves_nothing():
-  """A resumed run would take the state for one that has been changed."""
+def test_an_epoch_end_that_fails_loses_no_step():
   run = Loop()
   with pytest.raises(ValueError, match="cannot be read"):
     run.run(8, epoch_steps=4, breaks=[("epoch_end", 4)])
-  assert not run.steps("rescue")
+  assert run.steps("rescue") == [4]
   assert not run.steps("save")
+  # What has not been done is done by the next run.
+  run = Loop()
+  run.run(8, first_step=4, epoch_steps=4, epoch_due=True)
+  assert run.steps("epoch_end") == [4, 8]
+
+
+def test_images_that_cannot_be_read_after_an_epoch_lose_no_step():
+  run = Loop(fails_at=4)
+  with pytest.raises(ValueError, match="cannot be read"):
+    run.run(8, epoch_steps=4)
+  assert run.steps("rescue") == [4]
 
 
 def test_metrics_are_delivered_one_call_late_and_exactly_once():
