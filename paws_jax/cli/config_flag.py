@@ -53,7 +53,7 @@ class RecipeParser(flags.ArgumentParser):
       if found and found[1] not in values:
         raise errors.UnknownFieldError(methods.unknown_field(name, found[1]))
     with config.unlocked():
-      config.method = ml_collections.ConfigDict(values)
+      config.method = methods.MethodDict(values)
     return config
 
 

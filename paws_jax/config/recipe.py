@@ -73,6 +73,7 @@ def editable(recipe: Recipe) -> ml_collections.ConfigDict:
   """Returns a recipe as a ConfigDict, for a file or flags to change."""
   config = ml_collections.ConfigDict(fields.as_dict(recipe))
   config.views = views_lib.ViewsDict(config.views)
+  config.method = methods.MethodDict(config.method)
   return config
 
 
@@ -89,7 +90,7 @@ def method_section(
       defaults and the method has such a field.
   """
   section, _ = methods.rebuild(values or {}, name)
-  return ml_collections.ConfigDict(section)
+  return methods.MethodDict(section)
 
 
 def resolve(config: ml_collections.ConfigDict | Recipe) -> Recipe:

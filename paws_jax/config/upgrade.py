@@ -7,6 +7,7 @@ a field is written down here and does not follow later changes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
@@ -60,7 +61,11 @@ def read(stored: Mapping[str, Any]) -> recipe_lib.Recipe:
   """
   flat = flatten(stored)
   version = flat.pop(KEY, 0)
-  if version not in range(VERSION + 1):
+  if type(version) is not int or version < 0:
+    raise errors.InputError(
+      f"its version is {version!r}: it must be a whole number."
+    )
+  if version > VERSION:
     raise errors.InputError(
       f"its fields are those of version {version}, and this program knows "
       f"versions 0 to {VERSION}: use a newer one."
@@ -68,11 +73,23 @@ def read(stored: Mapping[str, Any]) -> recipe_lib.Recipe:
   for upgrade in _UPGRADES[version:]:
     flat = upgrade(flat)
   values = _nested(flat)
+  _check_sections(values)
   if "method" in values:
     values["method"] = methods.build(
       {"name": methods.DEFAULT} | values["method"]
     )
   return fields.build(recipe_lib.Recipe, values, "", title="a recipe")
+
+
+def _check_sections(values: Mapping[str, Any]) -> None:
+  """Refuses a single value where a section has fields."""
+  defaults = recipe_lib.Recipe()
+  for name, value in values.items():
+    section = getattr(defaults, name, None)
+    if dataclasses.is_dataclass(section) and not isinstance(value, Mapping):
+      raise errors.InputError(
+        f"section {name} is {value!r}: it must be an object with fields."
+      )
 
 
 def write(recipe: recipe_lib.Recipe) -> dict[str, Any]:

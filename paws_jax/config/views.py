@@ -255,6 +255,14 @@ class ViewsDict(ml_collections.ConfigDict):
       super().__getitem__(name)[field] = value
     self.flat_names_used.add(key)
 
+  def get_ref(self, key: str) -> Any:
+    """Returns a reference to a field, also to one with a flat name."""
+    places = self._places(key)
+    if not places:
+      return super().get_ref(key)
+    name, field = places[0]
+    return super().__getitem__(name).get_ref(field)
+
   def get_type(self, key: str) -> type:
     """Returns the type of a field, also of one with a flat name."""
     places = self._places(key)

@@ -60,8 +60,8 @@ def stored_recipe(workdir: epath.Path) -> config_lib.Recipe | None:
     return upgrade.read(stored)
   except errors.UserError as error:
     raise errors.WorkdirError(
-      f"{workdir / RECIPE} has another version's fields: {error} Give the "
-      "recipe with --config and another --workdir."
+      f"{workdir / RECIPE} cannot be used: {error} Give the recipe with "
+      "--config and another --workdir."
     ) from None
 
 

@@ -119,7 +119,7 @@ def test_a_field_of_another_method_is_refused_since_version_1():
     upgrade.read({"version": 1, "method": {"name": "simclr", "me_max": True}})
 
 
-@pytest.mark.parametrize("version", [2, 17, -1, "new", None])
+@pytest.mark.parametrize("version", [2, 17])
 def test_a_newer_recipe_is_refused_with_both_versions(version):
   with pytest.raises(
     errors.InputError,

@@ -77,7 +77,7 @@ def test_fields_that_are_newer_than_the_run_had_their_defaults(tmp_path):
   [
     (
       {"data": {"old": 3}},
-      r"fields: data\.old is no field of section data;",
+      r"used: data\.old is no field of section data;",
     ),
     ({"version": 99}, "version 99, and this program knows versions 0 to"),
   ],

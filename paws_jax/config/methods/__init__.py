@@ -6,6 +6,8 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+import ml_collections
+
 from paws_jax import errors
 from paws_jax.config import fields
 from paws_jax.config.methods.base import Method
@@ -20,6 +22,24 @@ METHODS = {
   "supervised": "paws_jax.methods.supervised.Supervised",
 }
 DEFAULT = next(iter(METHODS))
+
+
+class MethodDict(ml_collections.ConfigDict):
+  """Section `method` of a recipe that knows the defaults of other methods.
+
+  A recipe that has changed `name` may read a field of that method before the
+  section is rebuilt for it.
+  """
+
+  def __getitem__(self, key: str) -> Any:
+    if key in self._fields:
+      return super().__getitem__(key)
+    for name in (self._fields.get("name"), *METHODS):
+      if name in METHODS:
+        defaults = fields.defaults(config_class(name))
+        if key in defaults:
+          return defaults[key]
+    return super().__getitem__(key)
 
 
 def config_class(name: str) -> type[Method]:
