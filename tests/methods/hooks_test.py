@@ -39,9 +39,8 @@ def test_groups_of_the_optimizer(name):
   )
   steps = {"steps_per_epoch": 4, "total_steps": 8}
   plain, _ = optim.create(section, **steps)
-  fields = dataclasses.asdict(section)
-  grouped = experiment._grouped(plain, Grouped(**_fields()), fields)
-  assert experiment._grouped(plain, simclr.Simclr(), fields) is plain
+  grouped = experiment._grouped(plain, Grouped(**_fields()), section)
+  assert experiment._grouped(plain, simclr.Simclr(), section) is plain
   part = {"kernel": jnp.arange(6.0).reshape(3, 2) + 1}
   params = {"trunk": part, "projection": part, "prediction": part}
   grads = jax.tree.map(lambda x: x / 7, params)

@@ -91,5 +91,5 @@ def test_places_without_images(tmp_path):
   with pytest.raises(FileNotFoundError, match="no such directory or file"):
     find(tmp_path / "nowhere")
   (tmp_path / "notes.txt").touch()
-  with pytest.raises(ValueError, match="holds no image, and 1 files of other"):
+  with pytest.raises(ValueError, match="holds no image, but 1 other files"):
     find(tmp_path)

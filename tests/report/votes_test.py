@@ -37,7 +37,7 @@ def run(part, *, name="unlabelled", seed=0):
   """A run whose encoder gives its input."""
   dataset = types.SimpleNamespace(num_classes=3, **{name: part})
   return types.SimpleNamespace(
-    config=types.SimpleNamespace(seed=seed),
+    recipe=types.SimpleNamespace(seed=seed),
     step=7,
     params=None,
     batch_stats=None,

@@ -1,5 +1,6 @@
 """Paths of a recipe: relative to the current directory, once to data.dir."""
 
+import dataclasses
 import json
 import os
 
@@ -137,9 +138,9 @@ def test_a_stored_path_works_from_elsewhere(path, photos, monkeypatch):
   config.data.update(_section("unlabelled_dir", path, data))
   (shell / "run").mkdir()
   (shell / "run" / recipe_lib.RECIPE).write_text(config.to_json())
-  found = _found(recipe_lib.load("run").data.to_dict())
+  found = _found(dataclasses.asdict(recipe_lib.load("run").data))
   monkeypatch.chdir("/")
-  stored = recipe_lib.load(shell / "run").data.to_dict()
+  stored = dataclasses.asdict(recipe_lib.load(shell / "run").data)
   assert json.loads(config.to_json())["data"]["unlabelled_dir"] == path
   assert stored["unlabelled_dir"] == path
   assert _found(stored) == found
