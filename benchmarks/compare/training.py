@@ -159,9 +159,7 @@ def _loop(
       pipeline,
       first_step=0,
       total_steps=num_steps,
-      steps_per_call=1,
-      eval_every=0,
-      save_every=0,
+      every=loop.Intervals(),
       hooks=loop.Hooks(
         log=log,
         evaluate=nothing,

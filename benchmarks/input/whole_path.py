@@ -207,9 +207,7 @@ class _Sides:
       self.watched,
       first_step=first,
       total_steps=first + num_steps,
-      steps_per_call=1,
-      eval_every=0,
-      save_every=0,
+      every=loop.Intervals(),
       hooks=loop.Hooks(
         log=lambda *_: None,
         evaluate=lambda *_: None,

@@ -225,9 +225,7 @@ def _loop(
       setup.pipeline,
       first_step=0,
       total_steps=total_steps,
-      steps_per_call=1,
-      eval_every=setup.steps_per_epoch,
-      save_every=0,
+      every=loop.Intervals(evaluate=setup.steps_per_epoch),
       hooks=loop.Hooks(
         log=log,
         evaluate=evaluate_state,

@@ -1,4 +1,4 @@
-"""From a recipe to its parts: data, split, encoder, method, optimiser."""
+"""Builds the parts of a recipe: data, split, encoder, method, optimizer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from paws_jax import config as config_lib
 from paws_jax import errors
@@ -23,6 +22,7 @@ from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.evaluation import embed
 from paws_jax.methods import base
 from paws_jax.parallel import mesh as mesh_lib
+from paws_jax.training import optimizer_groups
 from paws_jax.training import state as state_lib
 from paws_jax.training import step
 from paws_jax.training import views as views_lib
@@ -31,7 +31,7 @@ from paws_jax.weights import init_from
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """Everything a task needs, built from a recipe before training starts."""
+  """The parts of a recipe that tasks need."""
 
   dataset: dataset_lib.Dataset
   pipeline: Any
@@ -44,25 +44,24 @@ class Experiment:
   log: config_lib.Log
   temperature: float
   total_steps: int
-  # Images that a step processes, for the rate: unlabelled ones, or supports for
-  # a method without.
+  # Unlabelled images of a step, or supports for a method without; for the rate.
   images_per_step: int
-  # Weights to start from, a path; "": random ones.
+  # Path of the weights to start from; "": random weights.
   init_from: str
 
   @property
   def epoch_steps(self) -> int:
-    """Steps between changes by the method's `on_epoch_end`; 0: it has none."""
+    """Steps between calls of `on_epoch_end`; 0: the method does not need it."""
     if not self.trainer.method.acts_between_epochs:
       return 0
     return self.pipeline.steps_per_epoch
 
   def initial_state(self, *, warm: bool = True) -> state_lib.TrainState:
-    """State at step 0.
+    """Creates the state at step 0.
 
     Args:
-      warm: with the weights of `model.init_from`; else random ones, as a place
-        for those of a checkpoint.
+      warm: whether to load the weights of `model.init_from`; otherwise they are
+        random, to be replaced by a checkpoint.
 
     Raises:
       UserError: as for `init_from.init_from`.
@@ -74,7 +73,7 @@ class Experiment:
       )
       variables, line = init_from.init_from(self.init_from, encoder)
       print(line)
-      # The optimizer's state starts the same whatever the weights are.
+      # The initial state of the optimizer does not depend on the weights.
       old = state.params, state.batch_stats
       new = self.trainer.method.load_encoder(*old, variables)
       params, batch_stats = jax.tree.map(
@@ -84,14 +83,14 @@ class Experiment:
     return step.add_extra(self.trainer, state)
 
   def state_shapes(self) -> state_lib.TrainState:
-    """The state at step 0 as ShapeDtypeStructs, `extra` included."""
+    """Returns ShapeDtypeStructs of the state at step 0 with `extra`."""
     batch = self._batch()
     return jax.eval_shape(
       lambda: step.add_extra(self.trainer, step.init_state(self.trainer, batch))
     )
 
   def check_init_from(self) -> None:
-    """Reads what `model.init_from` names, so that it is refused early.
+    """Reads the weights of `model.init_from`, to refuse bad ones early.
 
     Of several processes all call it.
 
@@ -105,7 +104,7 @@ class Experiment:
       init_from.init_from(self.init_from, encoder)
 
   def _batch(self) -> Any:
-    """The shapes of a step's batch; never call this while tracing.
+    """Returns the shapes of a step's batch; never call this while tracing.
 
     The pipeline of images on disk draws supports to know its shapes.
     """
@@ -127,9 +126,8 @@ def create(
     arrays: the data; default what section `data` names.
 
   Raises:
-    TypeError: an unknown field of a section, by name.
-    ValueError: whatever the data and the recipe disagree on.
-    FileNotFoundError: data that is not there.
+    errors.InputError: the data do not fit the recipe.
+    FileNotFoundError: the data do not exist.
   """
   views, train_config = recipe.views, recipe.train
   dataset = load_dataset.load(recipe.data, views, arrays=arrays)
@@ -148,40 +146,55 @@ def create(
     mesh=mesh,
     with_unlabelled=has_unlabelled,
   )
-  experiment = Experiment(
+  trainer = create_trainer(
+    recipe,
+    method,
+    support,
+    steps_per_epoch=pipeline.steps_per_epoch,
+    mesh=mesh,
+    num_images=len(dataset.train_images),
+    num_classes=dataset.num_classes,
+    class_counts=dataset.split.class_counts,
+  )
+  num_images = train_config.batch_size if has_unlabelled else support.num_images
+  experiment = _assemble(
+    recipe, dataset, pipeline, trainer, encoder, images_per_step=num_images
+  )
+  _check_intervals(experiment)
+  return experiment
+
+
+def _assemble(
+  recipe: config_lib.Recipe,
+  dataset: dataset_lib.Dataset,
+  pipeline: Any,
+  trainer: state_lib.Trainer,
+  encoder: models.Encoder,
+  *,
+  images_per_step: int,
+) -> Experiment:
+  """Joins the parts, and the embedder of the evaluation's encoder."""
+  return Experiment(
     dataset=dataset,
     pipeline=pipeline,
-    trainer=create_trainer(
-      recipe,
-      method,
-      support,
-      steps_per_epoch=pipeline.steps_per_epoch,
-      mesh=mesh,
-      num_images=len(dataset.train_images),
-      num_classes=dataset.num_classes,
-      class_counts=dataset.split.class_counts,
-    ),
+    trainer=trainer,
     embed=embed.make_embedder(
       encoder,
       view=dataset.eval_view,
       batch_size=recipe.eval.batch_size,
-      mesh=mesh,
+      mesh=trainer.mesh,
       resize=dataset.resize,
     ),
-    train=train_config,
+    train=recipe.train,
     eval=recipe.eval,
     finetune=recipe.finetune,
     checkpoint=recipe.checkpoint,
     log=recipe.log,
     temperature=recipe.method.temperature,
-    total_steps=train_config.epochs * pipeline.steps_per_epoch,
-    images_per_step=train_config.batch_size
-    if has_unlabelled
-    else support.num_images,
+    total_steps=recipe.train.epochs * pipeline.steps_per_epoch,
+    images_per_step=images_per_step,
     init_from=recipe.model.init_from,
   )
-  _check_intervals(experiment)
-  return experiment
 
 
 def create_method(
@@ -191,7 +204,7 @@ def create_method(
   num_classes: int,
   class_counts: Sequence[int] | None = None,
 ) -> tuple[Any, models.Encoder, config_lib.Support]:
-  """Builds what does not depend on the images themselves.
+  """Builds method and encoders, which do not depend on the images.
 
   Args:
     recipe: as of `create`.
@@ -234,15 +247,15 @@ def create_trainer(
   num_classes: int = 0,
   class_counts: Sequence[int] | None = None,
 ) -> state_lib.Trainer:
-  """Builds what a train step needs besides state and data.
+  """Builds the constant parts of a train step.
 
   Args:
     recipe: as of `create`.
     method: of `create_method`.
-    support: likewise.
+    support: of `create_method`.
     steps_per_epoch: of the schedule, and of what the method counts in epochs.
     mesh: devices, or descriptions of devices to compile for.
-    num_images: training images, for what a method keeps of each.
+    num_images: training images, for methods with a table of images.
     num_classes: of the data.
     class_counts: labelled images of each class; None where only shapes matter.
 
@@ -264,7 +277,7 @@ def create_trainer(
   method = methods.in_steps(method, steps_per_epoch=steps_per_epoch)
   return state_lib.Trainer(
     method=dataclasses.replace(method, facts=facts),
-    optimizer=_grouped(optimizer, method, recipe.optim),
+    optimizer=optimizer_groups.create(optimizer, method, recipe.optim),
     schedule=schedule,
     views=views_lib.step_views(method, recipe.views),
     num_support_views=support.num_views,
@@ -275,44 +288,10 @@ def create_trainer(
   )
 
 
-def _grouped(
-  optimizer: optax.GradientTransformation,
-  method: base.Method,
-  section: config_lib.Optim,
-) -> optax.GradientTransformation:
-  """Gives the groups of a method's `param_labels` optimizers of their own.
-
-  A method without groups keeps the optimizer, and checkpoints their tree.
-  """
-  if type(method).param_labels is base.Method.param_labels:
-    return optimizer
-  peak = section.peak_lr
-  constant, _ = optim.create(
-    dataclasses.replace(
-      section, start_lr=peak, final_lr=peak, warmup_epochs=0.0
-    ),
-    steps_per_epoch=1,
-    total_steps=1,
-  )
-  groups = {
-    "default": optimizer,
-    "constant_lr": constant,
-    "frozen": optax.set_to_zero(),
-  }
-
-  def labels(params: Any) -> Any:
-    given = method.param_labels(params)
-    if given is None:
-      return jax.tree.map(lambda _: "default", params)
-    return given
-
-  return optax.partition(groups, labels)
-
-
 def _support_config(
   support: config_lib.Support, dataset_name: str, num_classes: int
 ) -> config_lib.Support:
-  """Section `support`, with the number of classes where it asks for all."""
+  """Builds section `support`; replaces 0 classes per step by all classes."""
   if num_classes < 2:
     raise errors.InputError(
       f"{dataset_name} has {num_classes} class: a soft label needs at least 2."
@@ -323,7 +302,7 @@ def _support_config(
 
 
 def _check_intervals(experiment: Experiment) -> None:
-  """Everything happens at the end of a call: intervals must be multiples."""
+  """Refuses intervals that are no multiple of the steps per call."""
   per_call = experiment.train.steps_per_call
   intervals = {
     "the total number of steps": experiment.total_steps,

@@ -37,6 +37,21 @@ class Hooks:
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+  """Steps between what happens at the ends of calls; 0: it never happens.
+
+  `per_call` divides the others. States are evaluated and saved at the end of a
+  run, too.
+  """
+
+  per_call: int = 1
+  evaluate: int = 0
+  save: int = 0
+  # Between calls of `Hooks.epoch_end`.
+  epoch: int = 0
+
+
 def loop(
   call: Callable[[state_lib.TrainState, Any], Any],
   state: state_lib.TrainState,
@@ -44,17 +59,13 @@ def loop(
   *,
   first_step: int,
   total_steps: int,
-  steps_per_call: int,
-  eval_every: int,
-  save_every: int,
-  epoch_steps: int = 0,
-  epoch_due: bool = False,
+  every: Intervals,
   hooks: Hooks,
+  epoch_due: bool = False,
 ) -> state_lib.TrainState:
   """Trains from `first_step` to `total_steps`, or until asked to stop.
 
-  Metrics are fetched one call late, so that the host never waits for the
-  device while there is work to submit.
+  Metrics are fetched one call late: the host does not wait for the device.
 
   Args:
     call: a result of `step.make_train_call`.
@@ -62,52 +73,38 @@ def loop(
     pipeline: returns the inputs of a call.
     first_step: steps taken before.
     total_steps: steps to take in all.
-    steps_per_call: steps in one `call`; divides the other numbers.
-    eval_every: steps between evaluations; 0: at the end only.
-    save_every: steps between checkpoints; 0: at the end only.
-    epoch_steps: steps between calls of `hooks.epoch_end`; 0: it is never
-      called.
-    epoch_due: whether to call it before the first step.
+    every: when the hooks are called.
     hooks: see `Hooks`.
+    epoch_due: whether an epoch ends before the first step.
 
   Returns:
     The last state, which has been saved.
 
   Raises:
-    errors.NonFiniteError: when the loss, or the norm of the gradient or of the
-      update, is not finite.
+    errors.NonFiniteError: loss, gradient or update are not finite.
   """
-  pending = None
-  step = first_step
-  saved = first_step
-  if epoch_steps and epoch_due:
+  pending, step, saved = None, first_step, first_step
+  if every.epoch and epoch_due:
     state = hooks.epoch_end(state, step)
   stop = hooks.stopping()
   while step < total_steps and not stop:
     try:
-      inputs = pipeline.inputs(step, steps_per_call, busy=_busy(pending))
+      inputs = pipeline.inputs(step, every.per_call, busy=_busy(pending))
     except Exception:
-      # An image that cannot be read loses no steps.
-      _deliver(pending, state, hooks)
-      if step > saved:
-        hooks.rescue(state, step)
+      _keep_steps(pending, state, hooks, step=step, saved=saved)
       raise
     state, metrics = call(state, inputs)
     _deliver(pending, state, hooks)
-    step += steps_per_call
+    step += every.per_call
     pending = (step, metrics, inputs)
-    stop = hooks.stopping()
-    last = stop or step >= total_steps
-    save = last or (save_every and step % save_every == 0)
-    evaluate = step >= total_steps or (eval_every and step % eval_every == 0)
-    epoch = epoch_steps and step % epoch_steps == 0
-    if not (save or evaluate or epoch):
-      continue
-    # A state is used or saved only when its steps are known to be finite.
-    _deliver(pending, state, hooks)
-    pending = None
-    if epoch:
-      # Before the state is saved: a resumed run does not do it again.
+    stop, done = hooks.stopping(), step >= total_steps
+    save = stop or done or _due(step, every.save)
+    evaluate = done or _due(step, every.evaluate)
+    epoch = _due(step, every.epoch)
+    if save or evaluate or epoch:  # Only a state of finite steps is used.
+      _deliver(pending, state, hooks)
+      pending = None
+    if epoch:  # Before saving: a resumed run does not do it again.
       state = _or_rescue(hooks.epoch_end, state, step, hooks)
     if evaluate:
       _or_rescue(hooks.evaluate, state, step, hooks)
@@ -115,6 +112,25 @@ def loop(
       saved = step
       hooks.save(state, step)
   return state
+
+
+def _keep_steps(
+  pending: tuple | None,
+  state: state_lib.TrainState,
+  hooks: Hooks,
+  *,
+  step: int,
+  saved: int,
+) -> None:
+  """Saves the steps since the last save; an unreadable image loses none."""
+  _deliver(pending, state, hooks)
+  if step > saved:
+    hooks.rescue(state, step)
+
+
+def _due(step: int, every: int) -> bool:
+  """Whether a step is a multiple of an interval; 0 is no interval."""
+  return every > 0 and step % every == 0
 
 
 def _or_rescue(

@@ -147,10 +147,12 @@ class TrainingRun:
         experiment.pipeline,
         first_step=self.step,
         total_steps=experiment.total_steps,
-        steps_per_call=steps_per_call,
-        eval_every=experiment.eval.every_steps,
-        save_every=experiment.checkpoint.every_steps,
-        epoch_steps=experiment.epoch_steps,
+        every=loop.Intervals(
+          per_call=steps_per_call,
+          evaluate=experiment.eval.every_steps,
+          save=experiment.checkpoint.every_steps,
+          epoch=experiment.epoch_steps,
+        ),
         epoch_due=self._epoch_due,
         hooks=loop.Hooks(
           log=self._log,

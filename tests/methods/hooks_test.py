@@ -10,7 +10,7 @@ import pytest
 from paws_jax import config as config_lib
 from paws_jax import optim
 from paws_jax.methods import simclr
-from paws_jax.training import experiment
+from paws_jax.training import optimizer_groups
 from tests import toy_method
 from tests import toy_training
 
@@ -39,8 +39,8 @@ def test_groups_of_the_optimizer(name):
   )
   steps = {"steps_per_epoch": 4, "total_steps": 8}
   plain, _ = optim.create(section, **steps)
-  grouped = experiment._grouped(plain, Grouped(**_fields()), section)
-  assert experiment._grouped(plain, simclr.Simclr(), section) is plain
+  grouped = optimizer_groups.create(plain, Grouped(**_fields()), section)
+  assert optimizer_groups.create(plain, simclr.Simclr(), section) is plain
   part = {"kernel": jnp.arange(6.0).reshape(3, 2) + 1}
   params = {"trunk": part, "projection": part, "prediction": part}
   grads = jax.tree.map(lambda x: x / 7, params)

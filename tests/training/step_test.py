@@ -589,10 +589,12 @@ class Loop:
       self._pipeline,
       first_step=first_step,
       total_steps=total_steps,
-      steps_per_call=steps_per_call,
-      eval_every=every.get("eval_every", 0),
-      save_every=every.get("save_every", 0),
-      epoch_steps=every.get("epoch_steps", 0),
+      every=loop.Intervals(
+        per_call=steps_per_call,
+        evaluate=every.get("eval_every", 0),
+        save=every.get("save_every", 0),
+        epoch=every.get("epoch_steps", 0),
+      ),
       epoch_due=every.get("epoch_due", first_step == 0),
       hooks=loop.Hooks(
         log=self._log,
