@@ -204,13 +204,13 @@ def _fused(canvas: np.ndarray):
   views = config_lib.build_views(section)
   program = jax.jit(
     functools.partial(
-      augment.random_views,
+      augment.multi_views,
       spec=views.specs["large"],
       mean=views.mean,
       std=views.std,
     )
   )
-  keys = jax.random.split(jax.random.key(0), len(canvas))
+  keys = jax.random.split(jax.random.key(0), (len(canvas), 1))
   sizes = jnp.full((len(canvas), 2), canvas.shape[1], jnp.int32)
   return program, (keys, jnp.asarray(canvas), sizes)
 

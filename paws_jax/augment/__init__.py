@@ -6,7 +6,6 @@ from paws_jax.augment.crop import evaluation_view
 from paws_jax.augment.views import jitter_factors
 from paws_jax.augment.views import multi_views
 from paws_jax.augment.views import normalize
-from paws_jax.augment.views import random_views
 from paws_jax.config.views import build_from_fields as ViewsConfig
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
   "jitter_factors",
   "multi_views",
   "normalize",
-  "random_views",
 ]
 
 __getattr__ = _moved.names_of(__name__)

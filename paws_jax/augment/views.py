@@ -42,47 +42,6 @@ _DRAWS = {
 }
 
 
-def random_views(
-  keys: jax.Array,
-  images: jax.Array,
-  sizes: jax.Array,
-  *,
-  spec: config.ViewSpec,
-  mean: tuple[float, ...],
-  std: tuple[float, ...],
-  precision: jax.lax.PrecisionLike = crop.HIGHEST,
-) -> jax.Array:
-  """Draws one random view of each image; see `multi_views`.
-
-  Args:
-    keys: typed PRNG keys [n].
-    images: uint8 or float [n, S, S', C] in [0, 255].
-    sizes: int32 [n, 2], height and width of each image on its canvas.
-    spec: size, scale and augmentation of the views; its count is not read.
-    mean: per channel, in units of the full range.
-    std: per channel, in units of the full range.
-    precision: of the matrix products.
-
-  Returns:
-    float32 [n, size, size, C], normalized.
-
-  Raises:
-    ValueError: for arguments of another rank, size or dtype.
-  """
-  images = color.check_images(images)
-  _check_keys(keys, images.shape[:1])
-  views = multi_views(
-    keys[:, None],
-    images,
-    sizes,
-    spec=spec,
-    mean=mean,
-    std=std,
-    precision=precision,
-  )
-  return jnp.squeeze(views, axis=1)
-
-
 def multi_views(
   keys: jax.Array,
   images: jax.Array,
@@ -117,7 +76,7 @@ def multi_views(
   """
   images = color.check_images(images)
   crop.check_sizes(sizes, images)
-  _check_keys(keys, images.shape[:1], with_views=True)
+  _check_keys(keys, images.shape[0])
   draws = _draw(keys.reshape(-1))
   boxes = crop.crop_boxes(
     draws["crop"].reshape(-1, 4, crop.CROP_TRIES),
@@ -252,20 +211,13 @@ def _draw(keys):
   return dict(zip(_DRAWS, jnp.split(numbers, ends[:-1], axis=1), strict=True))
 
 
-def _check_keys(keys, shape, *, with_views=False):
-  """Refuses arrays other than typed keys, one per image (and view)."""
-  if with_views:
-    if keys.ndim != 2:
-      raise ValueError(
-        f"keys must have shape [n, views], but has {list(keys.shape)}."
-      )
-    shape = (*shape, keys.shape[1])
+def _check_keys(keys, num_images):
+  """Refuses arrays other than typed keys, one per image and view."""
   if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
     raise ValueError(
       f"keys must be typed (jax.random.key), but has dtype {keys.dtype}."
     )
-  if keys.shape != tuple(shape):
+  if keys.ndim != 2 or keys.shape[0] != num_images:
     raise ValueError(
-      f"keys must have shape {list(shape)}, one per image and view, but has "
-      f"{list(keys.shape)}."
+      f"keys must have shape [{num_images}, views], but has {list(keys.shape)}."
     )

@@ -54,7 +54,15 @@ _TOLERANCES = {
 }
 
 _STATIC = ("spec", "mean", "std", "precision")
-_random_views = jax.jit(augment.random_views, static_argnames=_STATIC)
+
+
+def _one_view(keys, images, sizes, **options):
+  """One view of each image, by one key each."""
+  views = augment.multi_views(keys[:, None], images, sizes, **options)
+  return jnp.squeeze(views, axis=1)
+
+
+_random_views = jax.jit(_one_view, static_argnames=_STATIC)
 _multi_views = jax.jit(augment.multi_views, static_argnames=_STATIC)
 
 _PLAIN = {
@@ -385,7 +393,7 @@ def test_view_depends_on_its_key_and_image_only(settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [_small_views, _cifar_small_views])
-def test_sharded_multi_views_are_the_random_views_of_each_key(settings):
+def test_sharded_multi_views_are_the_views_of_each_key(settings):
   keys, images = _keys(0, 16, 2), _photographs(16, 24)
   sizes = _full(images)
   mesh = jax.make_mesh(
@@ -454,9 +462,9 @@ def test_operations_of_probability_zero_are_not_in_the_program():
   images = _photographs(2, 24)
 
   def num_operations(**changes):
-    lowered = jax.jit(
-      functools.partial(augment.random_views, **_views(**changes))
-    ).lower(_keys(0, 2), images, _full(images))
+    lowered = jax.jit(functools.partial(_one_view, **_views(**changes))).lower(
+      _keys(0, 2), images, _full(images)
+    )
     return lowered.as_text().count("stablehlo.")
 
   least = num_operations(**_PLAIN)
@@ -498,7 +506,7 @@ def test_wrong_arguments_are_refused_with_the_numbers():
   images = _photographs(2, 24)
   settings = _views()
   sizes = _full(images)
-  views = functools.partial(augment.random_views, **settings)
+  views = functools.partial(_one_view, **settings)
   for call, message in (
     (lambda: views(_keys(0, 2), images[0], sizes), r"images .*\[24, 24, 3\]"),
     (
@@ -509,7 +517,10 @@ def test_wrong_arguments_are_refused_with_the_numbers():
       lambda: views(_keys(0, 2), images.astype(jnp.int32), sizes),
       "images .*int32",
     ),
-    (lambda: views(_keys(0, 1), images, sizes), r"keys .*\[2\].*\[1\]"),
+    (
+      lambda: views(_keys(0, 1), images, sizes),
+      r"keys .*\[2, views\].*\[1, 1\]",
+    ),
     (lambda: views(jnp.zeros((2, 2)), images, sizes), "keys .*float32"),
     (
       lambda: views(_keys(0, 2), images, sizes[:1]),

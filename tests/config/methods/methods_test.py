@@ -56,9 +56,9 @@ def test_each_method_is_where_the_table_says(name):
 def test_an_unknown_method_is_refused_with_the_list():
   config = config_lib.base()
   config.method.name = "nonesuch"
+  known = ", ".join(methods.METHODS)
   with pytest.raises(
-    errors.InputError,
-    match=rf"^method\.name is 'nonesuch'; known are {', '.join(methods.METHODS)}",
+    errors.InputError, match=rf"^method\.name is 'nonesuch'; known are {known}"
   ):
     config_lib.resolve(config)
 
