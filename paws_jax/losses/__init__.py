@@ -21,6 +21,8 @@ MIN_NORM = similarity.MIN_NORM
 TARGET_THRESHOLD = paws.TARGET_THRESHOLD
 
 normalize = similarity.normalize
+# The former name.
+normalise = normalize
 cosine_similarities = similarity.cosine_similarities
 label_rows = similarity.label_rows
 soft_nearest_neighbours = similarity.soft_nearest_neighbours
