@@ -120,7 +120,9 @@ def build(config: ml_collections.ConfigDict | Recipe) -> Recipe:
   if notice:
     print(notice, file=sys.stderr)
   values = config.to_dict()
-  values["method"] = _method(values["method"])
+  section = config["method"]
+  kept = isinstance(section, methods.MethodDict)
+  values["method"] = _method(section if kept else values["method"])
   return fields.build(Recipe, values, "", title="a recipe")
 
 

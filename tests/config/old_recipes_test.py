@@ -19,6 +19,20 @@ def test_fields_of_the_named_method_can_be_read_before_the_section_is_rebuilt():
     _ = config.method.nonsense
 
 
+def test_a_value_that_was_set_is_kept_when_the_method_changes():
+  """Even where it is the default of the method before."""
+  for order in ("name first", "name last"):
+    config = config_lib.base("suncet")
+    if order == "name first":
+      config.method.name = "paws"
+    config.method.support_loss_weight = 1.0
+    config.method.name = "paws"
+    assert config_lib.resolve(config).method.support_loss_weight == 1.0
+  config = config_lib.base("suncet")
+  config.method.name = "paws"
+  assert config_lib.resolve(config).method.support_loss_weight == 0.0
+
+
 def test_flat_names_of_views_can_be_referred_to():
   config = config_lib.base()
   config.eval.batch_size = config.views.get_ref("large_size")

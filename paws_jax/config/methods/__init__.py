@@ -28,8 +28,18 @@ class MethodDict(ml_collections.ConfigDict):
   """Section `method` of a recipe that knows the defaults of other methods.
 
   A recipe that has changed `name` may read a field of that method before the
-  section is rebuilt for it.
+  section is rebuilt for it. Fields that have been set are kept then, even to
+  what was the default of the method before.
   """
+
+  def __init__(self, *args: Any, **kwargs: Any):
+    object.__setattr__(self, "fields_set", set())
+    super().__init__(*args, **kwargs)
+    self.fields_set.clear()
+
+  def __setitem__(self, key: str, value: Any) -> None:
+    super().__setitem__(key, value)
+    self.fields_set.add(key)
 
   def __getitem__(self, key: str) -> Any:
     if key in self._fields:
@@ -89,6 +99,7 @@ def rebuild(
     UnknownFieldError: a field that no method has.
     InputError: an unknown method.
   """
+  chosen = getattr(values, "fields_set", ())
   values, section = dict(values), fields.defaults(config_class(name))
   if name == values.get("name") and values.keys() == section.keys():
     return values, {}
@@ -100,7 +111,8 @@ def rebuild(
   for key, value in values.items():
     if not any(key in defaults for defaults in every.values()):
       raise errors.UnknownFieldError(unknown_field(name, key))
-    if key != "name" and (key not in before or value != before[key]):
+    changed = key in chosen or key not in before or value != before[key]
+    if key != "name" and changed:
       (section if key in section else dropped)[key] = value
   return section, dropped
 
