@@ -77,6 +77,8 @@ def pack(fields: Mapping[str, Any]) -> dict[str, bytes]:
     "version": _VERSION,
     "class_names": list(fields["class_names"]),
     **{name: fields[name] for name in _PLAIN},
+    # In one order, whatever it comes from: the digest depends on it.
+    "model": dict(sorted(fields["model"].items())),
     **({} if temperature is None else {_IN_DOMAIN: temperature}),
     "preprocessing": fields["preprocessing"].as_json(),
     "files": {name: _sha256(content) for name, content in files.items()},

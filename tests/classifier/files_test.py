@@ -122,3 +122,11 @@ def test_several_may_write_at_once(tmp_path):
     write.result()
   assert [path.name for path in tmp_path.iterdir()] == ["saved"]
   assert classifier_lib.Classifier.load(tmp_path / "saved")
+
+
+def test_the_digest_does_not_depend_on_the_order_of_fields():
+  """A classifier just made and the same one loaded are one for `predict`."""
+  made = random_classifier.make()
+  turned = dict(reversed(made.model.items()))
+  assert list(turned) != list(made.model)
+  assert dataclasses.replace(made, model=turned).digest == made.digest
