@@ -85,7 +85,11 @@ def test_a_run_on_disk_knows_its_labelled_images_again(tmp_path):
     Image.fromarray(pixels).save(folder / f"{k}.png")
   config = untrained_run.recipe()
   config.data.update(
-    source="folder", pipeline="host", dir=str(tmp_path), labels_per_class=2
+    source="folder",
+    pipeline="host",
+    dir=str(tmp_path),
+    image_size=0,
+    labels_per_class=2,
   )
   config.views.update(mean=(0.5,) * 3, std=(0.25,) * 3)
   sections = config.to_dict()
