@@ -290,7 +290,7 @@ def test_a_directory_without_a_run(tmp_path):
 def test_images_that_cannot_be_read_stop_a_report_if_the_recipe_says_so(
   folder, tmp_path
 ):
-  strict = folder.recipe.copy_and_resolve_references()
+  strict = config_lib.editable(folder.recipe)
   strict.data.on_bad_image = "error"
   made, _ = make_trained(strict, tmp_path, state=folder)
   with pytest.raises(errors.BadImageError, match=re.escape(BAD)):
@@ -304,7 +304,7 @@ def test_labelled_images_of_which_none_can_be_read(folder, tmp_path):
     target = tmp_path / "labelled" / image.parent.name / image.name
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(b"no image")
-  broken = folder.recipe.copy_and_resolve_references()
+  broken = config_lib.editable(folder.recipe)
   broken.data.dir = str(tmp_path / "labelled")
   made, _ = make_trained(broken, tmp_path / "run", state=folder)
   with pytest.raises(errors.BadImageError, match="6 of 6 labelled images"):
