@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 
 from paws_jax import config as config_lib
@@ -137,7 +138,10 @@ class Step:
     return call.trace(self.state, self.inputs)
 
 
-def create(recipe: config_lib.Recipe, devices: Sequence[jax.Device]) -> Step:
+def create(
+  recipe: config_lib.Recipe | ml_collections.ConfigDict,
+  devices: Sequence[jax.Device],
+) -> Step:
   """Builds the step of a recipe for any devices.
 
   Args:
@@ -148,6 +152,7 @@ def create(recipe: config_lib.Recipe, devices: Sequence[jax.Device]) -> Step:
     UserError: as for `experiment.create`; missing data matter only where their
       sizes are not KNOWN.
   """
+  recipe = config_lib.resolve(recipe)
   if recipe.model.dtype == "auto":
     model = dataclasses.replace(recipe.model, dtype="bfloat16")
     recipe = dataclasses.replace(recipe, model=model)

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from paws_jax import config as config_lib
@@ -113,15 +114,15 @@ class Experiment:
 
 
 def create(
-  recipe: config_lib.Recipe,
+  recipe: config_lib.Recipe | ml_collections.ConfigDict,
   *,
   devices: Sequence[jax.Device] | None = None,
   arrays: arrays_lib.Arrays | None = None,
 ) -> Experiment:
-  """Builds the parts of a validated recipe.
+  """Builds the parts of a recipe.
 
   Args:
-    recipe: a resolved recipe.
+    recipe: a recipe; one that is not resolved is resolved first.
     devices: default all.
     arrays: the data; default what section `data` names.
 
@@ -129,6 +130,7 @@ def create(
     errors.InputError: the data do not fit the recipe.
     FileNotFoundError: the data do not exist.
   """
+  recipe = config_lib.resolve(recipe)
   views, train_config = recipe.views, recipe.train
   dataset = load_dataset.load(recipe.data, views, arrays=arrays)
   mesh = mesh_lib.make_mesh(devices, bn_group_size=train_config.bn_group_size)

@@ -31,7 +31,7 @@ if count > 1:
 lifecycle.initialize(launch)
 config = tiny_recipe.get_config()
 config.update_from_flattened_dict(json.loads(os.environ["RECIPE"]))
-parts = experiment.create(config_lib.resolve(config))
+parts = experiment.create(config)
 pipeline, whole = parts.pipeline, mesh_lib.replicated(parts.trainer.mesh)
 
 def ids(inputs, step):

@@ -195,7 +195,7 @@ def test_a_finished_run_is_compared_with_another(whole, launch, tmp_path):
   shutil.copytree(workdir, copy)
   result = launch(copy, f"--compare_to={workdir}")
   assert result.returncode == 0, result.stderr
-  assert f"at step 10, beside {workdir}: cross_entropy" in result.stdout
+  assert f"at step 10, compared with {workdir}: cross_entropy" in result.stdout
   assert "another recipe" not in result.stdout
   drawn = image.imread(copy / "training.png")
   assert np.any(drawn != image.imread(workdir / "training.png"))
