@@ -271,9 +271,10 @@ def _tiny_run(name, directory):
   config = tiny_recipe.get_config()
   config.method = config_lib.method_section(name)
   config.views.small.count = 0
-  built = experiment.create(config, devices=jax.devices()[:2])
+  recipe = config_lib.resolve(config)
+  built = experiment.create(recipe, devices=jax.devices()[:2])
   split = built.dataset.split.as_json()
-  path = workdir_lib.prepare(directory, config, split)
+  path = workdir_lib.prepare(directory, recipe, split)
   workdir_lib.write_split(path, split)
   with checkpoint.Checkpointer(path / workdir_lib.CHECKPOINTS) as checkpointer:
     checkpoints.save(
@@ -290,7 +291,7 @@ def _tiny_run(name, directory):
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_its_encoder_predicts_and_is_a_start_for_others(name, tmp_path):
   config, path = _tiny_run(name, tmp_path / "run")
-  trained = restore.load(config, str(path))
+  trained = restore.load(config_lib.resolve(config), str(path))
   made = save_classifier.from_trained(trained)
   made.save(tmp_path / "classifier")
   loaded = classifier_lib.Classifier.load(tmp_path / "classifier")

@@ -374,9 +374,8 @@ def test_methods_train_a_resnet_on_four_devices(name):
       dtype=jnp.float64,
     )
     # Two supports a class: each has another one to vote for it.
-    method = toy_method.create(
-      name=name, axis_name=axis_name, support_loss_weight=0.5
-    )
+    fields = {} if name == "supervised" else {"support_loss_weight": 0.5}
+    method = toy_method.create(name=name, axis_name=axis_name, **fields)
     return dataclasses.replace(method, encoder=encoder)
 
   views = _without_unlabelled_if(
