@@ -152,7 +152,8 @@ def create(
     UserError: as for `experiment.create`; missing data matter only where their
       sizes are not KNOWN.
   """
-  recipe = config_lib.resolve(recipe)
+  if not isinstance(recipe, config_lib.Recipe):
+    recipe = config_lib.resolve(recipe)
   if recipe.model.dtype == "auto":
     model = dataclasses.replace(recipe.model, dtype="bfloat16")
     recipe = dataclasses.replace(recipe, model=model)

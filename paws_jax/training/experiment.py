@@ -130,7 +130,8 @@ def create(
     errors.InputError: the data do not fit the recipe.
     FileNotFoundError: the data do not exist.
   """
-  recipe = config_lib.resolve(recipe)
+  if not isinstance(recipe, config_lib.Recipe):
+    recipe = config_lib.resolve(recipe)
   views, train_config = recipe.views, recipe.train
   dataset = load_dataset.load(recipe.data, views, arrays=arrays)
   mesh = mesh_lib.make_mesh(devices, bn_group_size=train_config.bn_group_size)
