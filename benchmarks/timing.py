@@ -129,7 +129,7 @@ def efficiency(one: list[float], many: list[float], *, work: float) -> float:
 
   Args:
     one: seconds per step on one device, one number a window.
-    many: likewise on many.
+    many: seconds per step on many, one number a window.
     work: FLOP of a step on each of the many / on the one. Below 1 where they
       divide something among them: seconds alone would then flatter.
   """

@@ -158,7 +158,8 @@ status() {
 }
 
 install() {
-  local archive=/tmp/paws_jax-$name.tar.gz root unpack
+  local archive root unpack
+  archive=$(mktemp -u).tar.gz
   # A checkout that is in use is not touched.
   unpack='if [ -e paws_jax ]; then bash paws_jax/launch/tpu_host.sh remove; fi'
   unpack="$unpack && mkdir paws_jax && tar -xzf paws_jax.tar.gz -C paws_jax"

@@ -136,7 +136,7 @@ def auroc(known: np.ndarray, unknown: np.ndarray) -> float:
 
   Args:
     known: [n] scores, higher for what looks known.
-    unknown: [m] likewise.
+    unknown: [m] scores of unknown images.
 
   Returns:
     The area under the ROC curve, in [0, 1]; 0.5 for scores that tell nothing.

@@ -74,8 +74,8 @@ class Convolution:
 
     Args:
       left: of the shape and dtype that `operands` and `dtype` tell.
-      right: likewise; BY_INPUT takes the kernel turned by 180 degrees, as the
-        gradient does.
+      right: of the other operand's shape and dtype; BY_INPUT takes the kernel
+        turned by 180 degrees, as the gradient does.
     """
     return self.equation.primitive.bind(left, right, **self.equation.params)
 

@@ -153,7 +153,7 @@ def _recover(path: epath.Path) -> None:
 def check_free(path: epath.Path) -> None:
   """Raises ClassifierError when something else than a classifier is there.
 
-  Files of others beside a classifier count: its directory is replaced whole.
+  Files of others beside a classifier count: the entire directory is replaced.
   """
   if not path.exists():
     return

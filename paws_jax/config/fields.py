@@ -92,7 +92,7 @@ class Section:
     """Checks fields of the section against each other.
 
     Raises:
-      ValueError: naming the fields, their values, and what to change.
+      InputError: naming the fields, their values, and what to change.
     """
 
 
@@ -222,7 +222,7 @@ def check(section: Section, name: str) -> None:
     name: of the section, for messages; "" for the recipe itself.
 
   Raises:
-    ValueError: naming the field, its value, and what it may be.
+    InputError: naming the field, its value, and what it may be.
   """
   for key, value, hint, rule in _values(section):
     path = name if key == _inline_field(type(section)) else _join(name, key)

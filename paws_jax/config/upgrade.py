@@ -45,8 +45,6 @@ _METHOD_FIELDS_0 = (
   "support_loss_weight",
   "temperature",
 )
-# Fields of version 0 by their names since version 1, where those differ.
-_RENAMED_1: Mapping[str, str] = {}
 
 
 def read(stored: Mapping[str, Any]) -> recipe_lib.Recipe:
@@ -122,7 +120,6 @@ def _nested(flat: _Flat) -> dict[str, Any]:
 
 def _from_0(flat: _Flat) -> _Flat:
   """Gives each method, and each spec of a view, its own fields."""
-  flat = {_RENAMED_1.get(name, name): value for name, value in flat.items()}
   flat = views.upgrade(flat)
   kind = methods.config_class(flat.get("method.name", methods.DEFAULT))
   ignored = set(_METHOD_FIELDS_0).difference(fields.types(kind))

@@ -92,8 +92,8 @@ class Views(fields.Section):
   # the spec "large", or of the first by name where there is none).
   eval_resize: int = fields.field(256, fields.NOT_NEGATIVE)
   eval_size: int = fields.field(0, fields.NOT_NEGATIVE)
-  # By name, beside the other fields of the section: views.large.size. Not part
-  # of the hash, which a mapping has not.
+  # By name, beside the other fields of the section: views.large.size. Left
+  # out of the hash, as a mapping cannot be hashed.
   specs: Mapping[str, ViewSpec] = dataclasses.field(
     default_factory=_default_specs, hash=False, metadata=fields.INLINE
   )
@@ -216,16 +216,16 @@ def build(section: Any) -> Views:
   """Makes the typed section of one in a recipe, a mapping or a ConfigDict.
 
   Raises:
-    TypeError: an unknown field, by name.
+    UnknownFieldError: naming the field and those that there are.
   """
   return fields.build(Views, section, "views")
 
 
 def build_from_fields(**section: Any) -> Views:
   """Makes the typed section of some of its fields, also of flat names."""
-  whole = ViewsDict(fields.as_dict(Views()))
-  whole.update(section)
-  return build(whole)
+  values = ViewsDict(fields.as_dict(Views()))
+  values.update(section)
+  return build(values)
 
 
 class ViewsDict(ml_collections.ConfigDict):

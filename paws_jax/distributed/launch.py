@@ -41,7 +41,7 @@ class Launch:
     local_device_ids: the GPUs of the machine that belong to this process; None:
       all that it sees.
     run_id: the launcher's name for the run, the same for all processes, so that
-      two runs on one port are told apart; "" without one.
+      two runs on one port are distinguished; "" without one.
   """
 
   coordinator_address: str | None

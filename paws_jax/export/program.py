@@ -236,7 +236,7 @@ def _describe(
 def _interface(
   classifier: classifier_lib.Classifier, weights: Weights
 ) -> dict[str, Any]:
-  """What goes in and what comes out."""
+  """Describes the inputs and outputs."""
   settings, dtype = classifier.preprocessing, classifier.model["dtype"]
   height, width, channels = settings.shape
   return {

@@ -246,9 +246,9 @@ def _recipe(
 
   Args:
     recipe: of the run.
-    model: fields of the section that the protocol changes.
-    optim: likewise.
-    support: likewise.
+    model: fields of section `model` that the protocol changes.
+    optim: fields of section `optim`.
+    support: fields of section `support`.
   """
   section, change = recipe.finetune, dataclasses.replace
   # Only labelled images are cut.

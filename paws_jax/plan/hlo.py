@@ -109,7 +109,7 @@ def _collective(
     half = len(arrays) // 2
     arrays = max(arrays[:half], arrays[half:], key=_total)
   group = _group_size(line) or num_devices
-  # Only of this one is the result smaller than what goes in.
+  # Only of this one is the result smaller than the input.
   factor = group if match[3] == "reduce-scatter" else 1
   by_dtype: dict[str, int] = {}
   for dtype, shape in arrays:
@@ -191,7 +191,7 @@ def host_calls(text: str) -> list[str]:
 
 
 def donated(text: str) -> set[int]:
-  """Numbers of the arguments whose memory a compiled program writes anew."""
+  """Numbers of the arguments whose memory a program uses for its results."""
   head = text.partition("\n")[0]
   _, _, aliases = head.partition("input_output_alias=")
   return {int(number) for number in _ALIAS.findall(aliases)}

@@ -93,7 +93,7 @@ class Strip:
 def views_sheet(path: epath.Path, strips: Sequence[Strip]) -> None:
   """Draws images beside their views, several in a row where they fit.
 
-  Tiny images are enlarged by whole numbers: each pixel becomes a square.
+  Tiny images are enlarged by integers: each pixel becomes a square.
 
   Args:
     path: the PNG to write.

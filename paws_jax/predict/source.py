@@ -47,7 +47,7 @@ def find(
   classifier: str | None,
   head: str,
 ) -> Source:
-  """The classifier that the flags mean; only a run's newest is made anew.
+  """The classifier that the flags mean; only a run's newest is rebuilt.
 
   Args:
     recipe: the run's recipe; None with `classifier`.
@@ -113,7 +113,7 @@ def _source(loaded: classifier_lib.Classifier) -> Source:
 
 
 def from_run(recipe: config_lib.Recipe, workdir: str) -> Source:
-  """WORKDIR/classifier; made anew when the run's checkpoint is a newer one.
+  """WORKDIR/classifier; rebuilt when the run's checkpoint is a newer one.
 
   Args:
     recipe: the run's recipe.
@@ -139,7 +139,7 @@ def from_run(recipe: config_lib.Recipe, workdir: str) -> Source:
     print(f"making {directory} of step {trained.step}: {reason}")
     made = save_classifier.from_trained(trained)
     if newest > trained.step:
-      # It is damaged: to be made anew each time would not help.
+      # It is damaged: rebuilding it each time would not help.
       origin = {**made.origin, _NEWEST: newest}
       made = dataclasses.replace(made, origin=origin)
     made.save(directory)

@@ -2,8 +2,8 @@
 
 Beside NAME.csv stand NAME.csv.json, which says of which classifier and of which
 images the rows are, and NAME.unreadable.csv, if there are such images. Rows are
-appended to a CSV file, which a crash leaves with at most one row that is not
-whole. A Parquet file cannot grow: its rows are kept in NAME.parquet.part, a CSV
+appended to a CSV file, which a crash leaves with at most one incomplete
+row. A Parquet file cannot grow: its rows are kept in NAME.parquet.part, a CSV
 file, until all are there.
 """
 
@@ -74,7 +74,7 @@ def columns(
 
   Args:
     num_classes: of the classifier; of more than five, the first five stand.
-    num_supports: of the bank; likewise, three.
+    num_supports: of the bank; of more than three, the first three stand.
     in_domain: whether the classifier says it.
   """
   names = ["path", "predicted_class", "probability"]

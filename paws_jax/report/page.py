@@ -57,7 +57,7 @@ class Section:
     text: paragraphs.
     figure: drawn above the rest.
     caption: what the figure shows, in words.
-    table: likewise.
+    table: drawn below the figure.
     groups: cards under headings of their own ("": none).
     note: a sentence below all.
     folded: whether the table is folded away at first.

@@ -94,7 +94,7 @@ def confusion(evidence: evidence_lib.Evidence) -> page.Section | None:
     f"({page.percent(right / len(known))}) are classified correctly by the "
     "vote."
   ]
-  # With thousands of classes, the whole matrix would take gigabytes.
+  # With thousands of classes, the entire matrix would take gigabytes.
   group, drawn = np.arange(len(names)), list(names)
   if len(names) > _MOST_CONFUSED:
     involved = np.concatenate([known.classes[wrong], known.labels[wrong]])

@@ -135,7 +135,7 @@ class Checkpointer:
     self.wait()
     # In a bucket a directory need not exist by itself.
     if "://" not in str(self._directory) and not self._directory.exists():
-      # orbax would make it anew, and nobody would notice.
+      # orbax would create it again, and nobody would notice.
       raise errors.CheckpointError(
         f"checkpoint {step} could not be written: {self._directory} has "
         "been deleted."

@@ -21,7 +21,7 @@ _TEMPORARY = (
   "UNAVAILABLE",
 )
 
-# Differing arrays named in an error; a whole model would fill the screen.
+# Differing arrays named in an error; an entire model would fill the screen.
 _LISTED = 8
 
 

@@ -9,10 +9,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from flax import traverse_util
 
 from paws_jax.runs import digests
+
+_AS_NUMPY = ocp.RestoreArgs(restore_type=np.ndarray)
 
 
 def name_of(path: tuple[Any, ...]) -> str:
@@ -106,34 +110,37 @@ def read_part(
     The tree of `like`, with None for arrays that are not wanted.
   """
   leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
-  names = [name_of(path) for path, _ in leaves]
-  chosen = {n: leaf for n, (_, leaf) in zip(names, leaves, strict=True)}
-  chosen = {n: leaf for n, leaf in chosen.items() if wanted(n)}
-  if not chosen:
-    return jax.tree.unflatten(treedef, [None] * len(leaves))
-  item = nested(chosen)
+  named = {name_of(path): leaf for path, leaf in leaves}
+  chosen = {name: leaf for name, leaf in named.items() if wanted(name)}
+  found = read_arrays(directory, chosen) if chosen else {}
+  return jax.tree.unflatten(treedef, [found.get(name) for name in named])
+
+
+def read_arrays(
+  directory: epath.Path, shapes: Mapping[str, jax.ShapeDtypeStruct]
+) -> dict[str, Any]:
+  """Reads arrays of an item by their names; no others.
+
+  Args:
+    directory: of the item in a checkpoint.
+    shapes: of at least one array, by name.
+
+  Returns:
+    {name: array}; a numpy array where the shape has no sharding.
+  """
+  item = traverse_util.unflatten_dict(dict(shapes), sep="/")
+  restore_args = jax.tree.map(
+    lambda leaf, args: args if leaf.sharding else _AS_NUMPY,
+    item,
+    ocp.checkpoint_utils.construct_restore_args(item),
+  )
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
     restored = reader.restore(
       directory,
       args=ocp.args.PyTreeRestore(
-        item=item,
-        restore_args=ocp.checkpoint_utils.construct_restore_args(item),
-        partial_restore=True,
+        item=item, restore_args=restore_args, partial_restore=True
       ),
     )
-  found = {
+  return {
     name_of(path): leaf for path, leaf in jax.tree.leaves_with_path(restored)
   }
-  return jax.tree.unflatten(treedef, [found.get(name) for name in names])
-
-
-def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-  """Makes {"a": {"b": value}} of {"a/b": value}."""
-  tree: dict[str, Any] = {}
-  for name, value in values.items():
-    *path, leaf = name.split("/")
-    node = tree
-    for key in path:
-      node = node.setdefault(key, {})
-    node[leaf] = value
-  return tree

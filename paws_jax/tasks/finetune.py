@@ -56,7 +56,7 @@ class FinetuneInputs:
     holdout: which labelled images train, and which choose.
     sweep_id: hex digest of all that a member of the sweep depends on but its
       learning rate.
-    run_id: likewise of the result.
+    run_id: hex digest of all that the result depends on.
   """
 
   trained: restore.TrainedRun
@@ -118,10 +118,7 @@ def prepare(
 
 
 def _readable(trained: restore.TrainedRun) -> np.ndarray:
-  """Bool [n], which labelled images can be read; all processes call it.
-
-  With each goes its label, so that no other image can stand in for it.
-  """
+  """Bool [n], which labelled images can be read; all processes call it."""
   labelled = trained.experiment.dataset.labelled
   images = labelled.images
   if trained.recipe.data.on_bad_image == "skip" and hasattr(

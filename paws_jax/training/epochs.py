@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from paws_jax.training import experiment as experiment_lib
@@ -47,23 +45,7 @@ def end_epoch(
   changed = method.on_epoch_end(state, embed, step=step)
   if changed is state:
     return state
-  return place(experiment.trainer, changed)
-
-
-def place(
-  trainer: state_lib.Trainer, state: state_lib.TrainState
-) -> state_lib.TrainState:
-  """Puts a state that a method has made on the devices, padded and copied.
-
-  The next step gives the memory of each array to its result: no two may share
-  any.
-  """
-
-  def copy(state: state_lib.TrainState) -> state_lib.TrainState:
-    state = state.replace(extra=state_lib.pad_extra(trainer, state.extra))
-    return jax.tree.map(jnp.copy, state)
-
-  return jax.jit(copy, out_shardings=state_lib.shardings(trainer))(state)
+  return experiment.trainer.place(changed)
 
 
 def _without_unreadable(rows: np.ndarray, images: object) -> np.ndarray:

@@ -31,7 +31,7 @@ class Hooks:
   rescue: Callable[[state_lib.TrainState, int], None]
   # Receives the state, step and inputs when a number is not finite.
   not_finite: Callable[[state_lib.TrainState, int, Any], None]
-  # Returns the state to continue with; called at multiples of `epoch_steps`.
+  # Returns the state to continue with; called every `Intervals.epoch` steps.
   epoch_end: Callable[[state_lib.TrainState, int], state_lib.TrainState] = (
     lambda state, step: state
   )

@@ -63,6 +63,20 @@ class Trainer:
   # Of (gradients, params): more scalar metrics, see `optim.observer`.
   observe: Callable[[Any, Any], dict[str, jax.Array]] | None = None
 
+  @functools.cached_property
+  def place(self) -> Callable[[TrainState], TrainState]:
+    """Puts a state that a method has made on the devices, padded and copied.
+
+    The next step gives the memory of each array to its result: no two may share
+    any. One function for all epochs, so that it is compiled once.
+    """
+
+    def copy(state: TrainState) -> TrainState:
+      state = state.replace(extra=pad_extra(self, state.extra))
+      return jax.tree.map(jnp.copy, state)
+
+    return jax.jit(copy, out_shardings=shardings(self))
+
 
 def to_stored(state: TrainState) -> Stored:
   """Converts a state, or its shapes, to the tree that checkpoints hold."""

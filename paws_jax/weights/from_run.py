@@ -14,8 +14,8 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
+from flax import traverse_util
 
 from paws_jax import errors
 from paws_jax import methods
@@ -113,14 +113,14 @@ def _encoder_names(path: epath.Path, described: Mapping[str, Any]) -> Any:
 def _state_of_names(described: Mapping[str, Any]) -> types.SimpleNamespace:
   """A train state that has an array's stored name in the array's place."""
   extra = [name for name in described if name.startswith(_EXTRA)]
-  state = checkpoint_tree.nested(
-    {name: name for name in described if name not in extra}
+  state = traverse_util.unflatten_dict(
+    {name: name for name in described if name not in extra}, sep="/"
   )
   return types.SimpleNamespace(
     params=state["params"],
     batch_stats=state.get("model_state", {}).get("batch_stats", {}),
-    extra=checkpoint_tree.nested(
-      {name.removeprefix(_EXTRA): name for name in extra}
+    extra=traverse_util.unflatten_dict(
+      {name.removeprefix(_EXTRA): name for name in extra}, sep="/"
     ),
   )
 
@@ -134,28 +134,14 @@ def _restore(
     mine = [n for n in names if n.startswith(_EXTRA) == bool(prefix)]
     if not mine:
       continue
-    shapes = checkpoint_tree.nested(
-      {
-        name.removeprefix(prefix): jax.ShapeDtypeStruct(
-          tuple(described[name][0]), np.dtype(described[name][1])
-        )
-        for name in mine
-      }
-    )
-    as_numpy = jax.tree.map(
-      lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes
-    )
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-      restored = reader.restore(
-        directory / item,
-        args=ocp.args.PyTreeRestore(
-          item=shapes, restore_args=as_numpy, partial_restore=True
-        ),
+    shapes = {
+      name.removeprefix(prefix): jax.ShapeDtypeStruct(
+        tuple(described[name][0]), np.dtype(described[name][1])
       )
-    arrays |= {
-      prefix + checkpoint_tree.name_of(path): leaf
-      for path, leaf in jax.tree.leaves_with_path(restored)
+      for name in mine
     }
+    found = checkpoint_tree.read_arrays(directory / item, shapes)
+    arrays |= {prefix + name: array for name, array in found.items()}
   return arrays
 
 

@@ -96,7 +96,7 @@ def test_fingerprint_depends_on_names_and_labels(tmp_path, whole):
   for changes in changed.values():
     prints.append(dataclasses.replace(whole, **changes).fingerprint())
   assert len(set(prints)) == len(changed) + 1
-  # Test images may be mended while a run goes on.
+  # Test images may be repaired while a run continues.
   assert dataclasses.replace(whole, test=None).fingerprint() == prints[0]
 
 

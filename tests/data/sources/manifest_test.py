@@ -116,7 +116,7 @@ def test_other_labels_are_names(root, labels):
 
 
 def test_labels_keep_what_tells_them_apart(root):
-  # That they look alike is told by the doctor, not mended in silence.
+  # That they look alike is reported by the doctor, not fixed in silence.
   table = load(root, "path,label\n4.jpg,cat\n5.jpg,cat \na/1.jpg,Cat\n")
   assert table.class_names == ("Cat", "cat", "cat ")
 
