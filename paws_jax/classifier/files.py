@@ -110,8 +110,9 @@ def write(
     new.mkdir()
     for name, content in files.items():
       (new / name).write_bytes(content)
-    with _swapping(path):
-      check_free(path)
+    with _locked(path, fcntl.LOCK_EX):
+      _undo_half_a_swap(path)
+      _check_free(path)
       if path.exists():
         path.rename(_old(path))
       new.rename(path)
@@ -125,29 +126,37 @@ def _old(path: pathlib.Path) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def _swapping(path: pathlib.Path) -> Iterator[None]:
-  """Lets one process at a time rename a classifier; undoes half a renaming."""
+def _locked(path: pathlib.Path, kind: int) -> Iterator[None]:
+  """Holds a lock of fcntl: processes that read or one that renames."""
   descriptor = os.open(path.parent, os.O_RDONLY)
   try:
     # Not every file system knows locks.
     with contextlib.suppress(OSError):
-      fcntl.flock(descriptor, fcntl.LOCK_EX)
-    if not path.exists() and _old(path).exists():
-      _old(path).rename(path)
-    shutil.rmtree(_old(path), ignore_errors=True)
+      fcntl.flock(descriptor, kind)
     yield
   finally:
     os.close(descriptor)
 
 
-def _recover(path: epath.Path) -> None:
+def _undo_half_a_swap(path: pathlib.Path) -> None:
   """Gives back what a process has renamed that was killed then."""
-  if not isinstance(path, pathlib.Path) or path.exists():
+  if not path.exists() and _old(path).exists():
+    _old(path).rename(path)
+  shutil.rmtree(_old(path), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _reading(path: epath.Path) -> Iterator[None]:
+  """Keeps other processes from replacing a classifier while it is read."""
+  if not isinstance(path, pathlib.Path) or not path.parent.is_dir():
+    yield
     return
-  if _old(path).exists():
+  if not path.exists() and _old(path).exists():
     # Where nothing can be renamed, there is no classifier.
-    with contextlib.suppress(OSError), _swapping(path):
-      pass
+    with contextlib.suppress(OSError), _locked(path, fcntl.LOCK_EX):
+      _undo_half_a_swap(path)
+  with _locked(path, fcntl.LOCK_SH):
+    yield
 
 
 def check_free(path: epath.Path) -> None:
@@ -155,6 +164,11 @@ def check_free(path: epath.Path) -> None:
 
   Files of others beside a classifier count: the entire directory is replaced.
   """
+  with _reading(path):
+    _check_free(path)
+
+
+def _check_free(path: epath.Path) -> None:
   if not path.exists():
     return
   inside = sorted(p.name for p in path.iterdir()) if path.is_dir() else [""]
@@ -180,8 +194,8 @@ def read(directory: str | os.PathLike[str]) -> dict[str, Any]:
       weights, bank, head and settings do not belong together.
   """
   path = files_lib.resolve(directory)
-  _recover(path)
-  fields = _unpacked(path)
+  with _reading(path):
+    fields = _unpacked(path)
   consistency.check_weights(path, fields)
   wrong = consistency.disagreement(fields)
   if wrong:
@@ -237,8 +251,8 @@ def settings_in(directory: str | os.PathLike[str]) -> dict[str, Any] | None:
     ClassifierError: when it is damaged, or of another version.
   """
   path = files_lib.resolve(directory)
-  _recover(path)
-  return _settings(path) if (path / SETTINGS).exists() else None
+  with _reading(path):
+    return _settings(path) if (path / SETTINGS).exists() else None
 
 
 def _settings(path: epath.Path) -> dict[str, Any]:

@@ -124,6 +124,22 @@ def test_several_may_write_at_once(tmp_path):
   assert classifier_lib.Classifier.load(tmp_path / "saved")
 
 
+def test_one_may_read_what_others_write(tmp_path):
+  saved = tmp_path / "saved"
+  made = [random_classifier.make(), random_classifier.make(seed=1)]
+  versions = [classifier._files() for classifier in made]
+  digests = {classifier.digest for classifier in made}
+  files_lib.write(saved, versions[0])
+  with concurrent.futures.ThreadPoolExecutor(3) as pool:
+    writes = [
+      pool.submit(files_lib.write, saved, versions[i % 2]) for i in range(24)
+    ]
+    while not all(write.done() for write in writes):
+      assert classifier_lib.Classifier.load(saved).digest in digests
+  for write in writes:
+    write.result()
+
+
 def test_the_digest_does_not_depend_on_the_order_of_fields():
   """A classifier just made and the same one loaded are one for `predict`."""
   made = random_classifier.make()
