@@ -23,6 +23,7 @@ from paws_jax.data.sources import arrays
 from paws_jax.data.sources import catalog
 from paws_jax.doctor import files
 from paws_jax.doctor import findings
+from paws_jax.doctor import initial_weights
 from paws_jax.doctor import inspect
 from paws_jax.doctor import labels
 from paws_jax.doctor import sizes
@@ -118,11 +119,15 @@ def _check_training(
       else recipe.views.crops,
     )
   sizes.learning_rate(report, recipe)
-  if experiment is not None:
-    sizes.memory(report, experiment)
-  else:
+  if experiment is None:
     # Last, since it names only the first problem.
     report.error(message)
+    return
+  sizes.memory(report, experiment)
+  if recipe.model.init_from:
+    report.block("Initial weights")
+    with _report_errors(report):
+      initial_weights.check(report, recipe, experiment)
 
 
 def _draw_views(

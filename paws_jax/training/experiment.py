@@ -90,19 +90,24 @@ class Experiment:
       lambda: step.add_extra(self.trainer, step.init_state(self.trainer, batch))
     )
 
-  def check_init_from(self) -> None:
+  def check_init_from(self) -> str:
     """Reads the weights of `model.init_from`, to refuse bad ones early.
 
     Of several processes all call it.
 
+    Returns:
+      A line about what was and was not loaded; "" without such weights.
+
     Raises:
       UserError: as for `init_from.init_from`.
     """
-    if self.init_from:
-      encoder = jax.eval_shape(
-        self.trainer.method.encoder_variables, self.state_shapes()
-      )
-      init_from.init_from(self.init_from, encoder)
+    if not self.init_from:
+      return ""
+    encoder = jax.eval_shape(
+      self.trainer.method.encoder_variables, self.state_shapes()
+    )
+    _, line = init_from.init_from(self.init_from, encoder)
+    return line
 
   def _batch(self) -> Any:
     """Returns the shapes of a step's batch; never call this while tracing.

@@ -23,6 +23,7 @@ from paws_jax import text
 from paws_jax.classifier import files
 from paws_jax.distributed import agree
 from paws_jax.runs import files as files_lib
+from paws_jax.runs import recipe as recipe_lib
 from paws_jax.weights import from_run
 from paws_jax.weights import open_file
 from paws_jax.weights import state_dict
@@ -31,6 +32,11 @@ from paws_jax.weights import torch_names
 # Names listed in an error, and in the line about the loaded weights.
 _MAX_ERROR_LINES = 30
 _MAX_NAMES = 4
+
+# Mean and std of images that weights of torchvision and timm usually expect.
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def init_from(
@@ -64,6 +70,34 @@ def init_from(
   if jax.process_count() > 1:
     agree.agree(**{f"model.init_from={path}": _digest(filled)})
   return _merge(template, filled), line
+
+
+def statistics(path: str) -> tuple[Statistics | None, str]:
+  """Finds the mean and std with which the images of weights were normalized.
+
+  Args:
+    path: as of `init_from`.
+
+  Returns:
+    Mean and std of the channels, and their source; None where the source does
+    not say.
+
+  Raises:
+    UserError: as for `init_from`.
+  """
+  place = files_lib.resolve(path)
+  if not place.is_dir():
+    with _source(path) as (state, origin):
+      known = state.layout == state_dict.CLASSIFIER
+      return _IMAGENET if known else None, origin
+  settings = files.settings_in(place)
+  if settings is not None:
+    used = settings["preprocessing"]
+    return (tuple(used["mean"]), tuple(used["std"])), "a saved classifier"
+  stored = recipe_lib.stored_recipe(place)
+  if stored is None:
+    return None, "a run"
+  return (stored.views.mean, stored.views.std), "a run"
 
 
 def _read(path: str, template: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
