@@ -17,6 +17,11 @@ from paws_jax.config import methods
 from paws_jax.config import views
 
 _METHOD = "config.method"
+# Python's messages about a text that is no number, and what is wanted.
+_NOT_A_NUMBER = {
+  r"invalid literal for int\(\)": "an integer",
+  "could not convert string to float": "a number",
+}
 
 
 class RecipeParser(flags.ArgumentParser):
@@ -93,6 +98,8 @@ def parse(argv: Sequence[str]) -> list[str]:
       message = f"--config={recipe}: {message.splitlines()[-1]}"
     elif isinstance(error.__context__, errors.UserError):
       message = str(error.__context__)
+    for start, wanted in _NOT_A_NUMBER.items():
+      message = re.sub(rf"{start}.*", f"it must be {wanted}", message)
     raise errors.InputError(message) from error
   except OSError as error:
     raise errors.InputError(

@@ -42,7 +42,7 @@ class Data(fields.Section):
   # Images are resized once to squares of this side in pixels, bilinearly (0:
   # kept as they are). Crops have whole-pixel boxes: enlarging tiny images
   # gives them more places to be.
-  image_size: int = fields.field(0, fields.NOT_NEGATIVE)
+  image_size: int = fields.field(0, fields.SIDE_OR_0)
   # Which training images are labelled: a stratified draw by `split_seed`, so
   # many of each class or this fraction of them (both 0: all that have a label)
   # ...
@@ -56,7 +56,7 @@ class Data(fields.Section):
   include_labelled: bool = fields.field(True)
   # Of pipeline "host": side in pixels of the square on which an image is
   # shipped to the devices; larger ones are reduced first.
-  canvas_size: int = fields.field(512, fields.AT_LEAST_ONE)
+  canvas_size: int = fields.field(512, fields.SIDE)
   # An image that cannot be read: "error" stops the run, "skip" puts another one
   # in its place and says so.
   on_bad_image: str = fields.field("error", fields.one_of("error", "skip"))

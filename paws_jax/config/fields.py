@@ -47,6 +47,10 @@ POSITIVES: Rule = (
   lambda x: len(x) > 0 and all(v > 0 for v in x),
 )
 
+# Steps are counted, and numbers computed, in 32 bits.
+LARGEST_INTEGER = 2**31 - 1
+_LARGEST_NUMBER = 3.4e38
+
 # Metadata of a mapping whose sections a recipe has among the section's fields.
 INLINE: Mapping[str, Any] = {"inline": True}
 
@@ -62,6 +66,16 @@ _TYPES = {
 def one_of(*names: str) -> Rule:
   """Returns the rule of a field that takes one of several names."""
   return f"one of {', '.join(names)}", lambda x: x in names
+
+
+def between(low: int, high: int) -> Rule:
+  """Returns the rule of an integer with a smallest and a largest value."""
+  return f"at least {low} and at most {high}", lambda x: low <= x <= high
+
+
+# The side of an image, in pixels; 0 where it may be left open.
+SIDE = between(1, 2**14)
+SIDE_OR_0 = between(0, 2**14)
 
 
 def field(default: Any, rule: Rule | None = None) -> Any:
@@ -250,8 +264,8 @@ def _values(section: Section) -> Iterator[tuple[str, Any, Any, Rule | None]]:
 def _check_value(name: str, value: Any, hint: Any, rule: Rule | None) -> None:
   """Checks the type of a value, that its numbers are finite, and its range."""
   for number in value if isinstance(value, tuple) else (value,):
-    if isinstance(number, float) and not math.isfinite(number):
-      raise errors.InputError(f"{name} is {value}: it must be finite.")
+    if isinstance(number, float):
+      _check_magnitude(name, number, value)
   wanted = typing.get_origin(hint) or hint
   if not _has_type(value, wanted):
     raise errors.InputError(
@@ -265,6 +279,20 @@ def _check_value(name: str, value: Any, hint: Any, rule: Rule | None) -> None:
       )
   if rule is not None and not rule[1](value):
     raise errors.InputError(f"{name} is {value!r}: it must be {rule[0]}.")
+  if wanted is int and abs(value) > LARGEST_INTEGER:
+    raise errors.InputError(
+      f"{name} is {value}: it must be at most {LARGEST_INTEGER}."
+    )
+
+
+def _check_magnitude(name: str, number: float, value: Any) -> None:
+  """Refuses a number that has no value in 32 bits."""
+  if not math.isfinite(number):
+    raise errors.InputError(f"{name} is {value}: it must be finite.")
+  if abs(number) > _LARGEST_NUMBER:
+    raise errors.InputError(
+      f"{name} is {value}: it must be at most {_LARGEST_NUMBER:g}."
+    )
 
 
 def _has_type(value: Any, wanted: type) -> bool:

@@ -15,10 +15,10 @@ class Model(fields.Section):
   # One of models.ENCODERS: resnet50, wide_resnet28, ...
   name: str = fields.field("resnet50")
   # Multiplies every width of the encoder.
-  width: int = fields.field(1, fields.AT_LEAST_ONE)
+  width: int = fields.field(1, fields.between(1, 1024))
   # Units of the hidden layers of the projection head; 0: the encoder's width.
-  projection_hidden_dim: int = fields.field(0, fields.NOT_NEGATIVE)
-  output_dim: int = fields.field(2048, fields.AT_LEAST_ONE)
+  projection_hidden_dim: int = fields.field(0, fields.between(0, 2**20))
+  output_dim: int = fields.field(2048, fields.between(1, 2**20))
   prediction_head: bool = fields.field(True)
   # Starts each residual block of a ResNet as the identity.
   zero_init_residual: bool = fields.field(False)

@@ -17,9 +17,9 @@ class Support(fields.Section):
   classes_per_step: int = fields.field(
     960, ("0 (all classes) or at least 2", lambda x: x == 0 or x >= 2)
   )
-  images_per_class: int = fields.field(7, fields.AT_LEAST_ONE)
+  images_per_class: int = fields.field(7, fields.between(1, 2**16))
   # Differently augmented views of each drawn image.
-  num_views: int = fields.field(1, fields.AT_LEAST_ONE)
+  num_views: int = fields.field(1, fields.between(1, 1000))
   label_smoothing: float = fields.field(0.1, fields.FRACTION)
   # Lets a class with n < images_per_class labelled images stand in with each
   # of them floor or ceil(images_per_class / n) times, differently augmented;

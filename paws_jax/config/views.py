@@ -25,9 +25,9 @@ class ViewSpec(fields.Section):
   """
 
   # Crops of each image; 0 leaves the spec out.
-  count: int = fields.field(1, fields.NOT_NEGATIVE)
+  count: int = fields.field(1, fields.between(0, 1000))
   # Side in pixels.
-  size: int = fields.field(224, fields.AT_LEAST_ONE)
+  size: int = fields.field(224, fields.SIDE)
   # Area fractions, drawn uniformly.
   scale: tuple[float, float] = fields.field((0.14, 1.0), fields.SCALE)
   # Width over height of a crop, drawn log-uniformly.
@@ -90,8 +90,8 @@ class Views(fields.Section):
   # Evaluation: short side resized to this (0: not resized; only where images
   # are in memory), then the center square of side `eval_size` (0: the size of
   # the spec "large", or of the first by name where there is none).
-  eval_resize: int = fields.field(256, fields.NOT_NEGATIVE)
-  eval_size: int = fields.field(0, fields.NOT_NEGATIVE)
+  eval_resize: int = fields.field(256, fields.SIDE_OR_0)
+  eval_size: int = fields.field(0, fields.SIDE_OR_0)
   # By name, beside the other fields of the section: views.large.size. Left
   # out of the hash, as a mapping cannot be hashed.
   specs: Mapping[str, ViewSpec] = dataclasses.field(

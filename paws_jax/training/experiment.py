@@ -17,6 +17,7 @@ from paws_jax import errors
 from paws_jax import methods
 from paws_jax import models
 from paws_jax import optim
+from paws_jax.config import fields
 from paws_jax.data import dataset as dataset_lib
 from paws_jax.data import load_dataset
 from paws_jax.data.sources import arrays as arrays_lib
@@ -199,7 +200,7 @@ def _assemble(
     checkpoint=recipe.checkpoint,
     log=recipe.log,
     temperature=recipe.method.temperature,
-    total_steps=recipe.train.epochs * pipeline.steps_per_epoch,
+    total_steps=trainer.facts.total_steps,
     images_per_step=images_per_step,
     init_from=recipe.model.init_from,
   )
@@ -270,17 +271,22 @@ def create_trainer(
   Raises:
     UserError: as for `create`.
   """
+  total_steps = recipe.train.epochs * steps_per_epoch
+  if total_steps > fields.LARGEST_INTEGER:
+    raise errors.InputError(
+      f"{recipe.train.epochs} epochs of {steps_per_epoch} steps are "
+      f"{total_steps} steps: a run has at most {fields.LARGEST_INTEGER}; lower "
+      "train.epochs (of fine-tuning: finetune.epochs)."
+    )
   optimizer, schedule = optim.create(
-    recipe.optim,
-    steps_per_epoch=steps_per_epoch,
-    total_steps=recipe.train.epochs * steps_per_epoch,
+    recipe.optim, steps_per_epoch=steps_per_epoch, total_steps=total_steps
   )
   facts = base.Facts(
     num_images=num_images,
     num_classes=num_classes,
     class_counts=None if class_counts is None else tuple(class_counts),
     steps_per_epoch=steps_per_epoch,
-    total_steps=recipe.train.epochs * steps_per_epoch,
+    total_steps=total_steps,
   )
   method = methods.in_steps(method, steps_per_epoch=steps_per_epoch)
   return state_lib.Trainer(

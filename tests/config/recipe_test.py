@@ -31,7 +31,7 @@ REFUSED = {
   "data.support_cache_mb": ([-1], "at least 0"),
   "data.split_seed": ([-1, 2**31], "[0, 2147483647]"),
   "views.large.count": ([-1], "at least 0"),
-  "views.large.size": ([0], "at least 1"),
+  "views.large.size": ([0, 2**14 + 1], "at least 1 and at most 16384"),
   "views.large.scale": (
     [(0.0, 1.0), (0.5, 0.2), (0.5, 1.5), (-0.1, 0.5), (0.5,)],
     "0 < low <= high <= 1",
@@ -238,6 +238,21 @@ def test_what_is_missing_has_its_default():
 def test_a_value_of_another_type_is_refused_by_name(name, value, wanted):
   with pytest.raises(ValueError, match=rf"^{name} is .* must be {wanted}"):
     config_lib.resolve(_changed(name, value))
+
+
+@pytest.mark.parametrize("name", sorted(_all_leaves()))
+def test_a_number_that_has_no_value_in_32_bits_is_refused(name):
+  default = _all_leaves()[name]
+  is_tuple = isinstance(default, tuple)
+  example = (*default, 0.0)[0] if is_tuple else default
+  wrong = {
+    int: (10**18, -(10**18), 2**31),
+    float: (1e39, -1e39, math.nan, math.inf),
+  }
+  for value in wrong.get(type(example), ()):
+    given = (value,) * max(len(default), 1) if is_tuple else value
+    with pytest.raises(errors.InputError, match=rf"^{name} is .*: it must be"):
+      config_lib.resolve(_changed(name, given))
 
 
 def test_an_integer_is_a_number_and_a_list_a_tuple():

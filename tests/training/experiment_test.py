@@ -153,6 +153,11 @@ def test_a_first_state_can_be_made_in_float64():
       "steps, 20 (4 epochs of 5 steps",
     ),
     (
+      {"train__epochs": 2**31 - 1},
+      "2147483647 epochs of 5 steps are 10737418235 steps: a run has at most "
+      "2147483647; lower train.epochs",
+    ),
+    (
       {"eval__every_steps": 7},
       "train.steps_per_call is 5, which does not divide eval.every_steps, 7",
     ),

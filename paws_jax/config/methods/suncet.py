@@ -48,8 +48,9 @@ class Config(simclr.Config):
     """Returns the section with its numbers of epochs as numbers of steps."""
     if not self.supervised_until_epochs:
       return self
+    steps = round(self.supervised_until_epochs * steps_per_epoch)
     # At least one: no steps would mean all of them.
-    steps = max(1, round(self.supervised_until_epochs * steps_per_epoch))
+    steps = min(max(1, steps), fields.LARGEST_INTEGER)
     return dataclasses.replace(
       self, supervised_until=steps, supervised_until_epochs=0.0
     )
