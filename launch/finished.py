@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-FINISHED, USAGE, UNFINISHED = 0, 2, 3
+FINISHED, UNREADABLE, USAGE, UNFINISHED = 0, 1, 2, 3
 
 
 def is_finished(workdir: str) -> bool:
@@ -32,11 +32,17 @@ def is_finished(workdir: str) -> bool:
   results = directory / "results.json"
   if not results.exists():
     return False
-  rows = json.loads(results.read_text())
+  try:
+    rows = json.loads(results.read_bytes())
+  except (ValueError, RecursionError) as error:
+    raise ValueError(
+      f"{results} is not JSON ({error}): move it away."
+    ) from None
   if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
     raise ValueError(f"{results} is not a JSON list of objects: move it away.")
-  steps = [row["steps"] for row in rows if row.get("task") == "pretrain"]
-  return bool(steps) and max(steps) >= _last_checkpoint(directory)
+  steps = [row.get("steps") for row in rows if row.get("task") == "pretrain"]
+  last = _last_checkpoint(directory)
+  return any(type(step) is int and step >= last for step in steps)
 
 
 def _last_checkpoint(directory: epath.Path) -> int:
@@ -55,7 +61,11 @@ def main(argv: Sequence[str]) -> int:
   if not (epath.Path(argv[1]) / "config.json").exists():
     print(f"{argv[1]}: there is no run")
     return UNFINISHED
-  finished = is_finished(argv[1])
+  try:
+    finished = is_finished(argv[1])
+  except (OSError, ValueError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return UNREADABLE
   print(f"{argv[1]}: {'finished' if finished else 'not finished yet'}")
   return FINISHED if finished else UNFINISHED
 

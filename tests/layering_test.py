@@ -12,7 +12,7 @@ PACKAGE = ROOT / "paws_jax"
 # Bottom to top: a package imports only from the groups below its own. Packages
 # of one group do not import each other.
 ORDER = (
-  ("_moved", "tf_runtime", "errors", "text"),
+  ("_moved", "tf_runtime", "errors", "text", "json_text"),
   ("config",),
   ("parallel",),
   ("losses", "models", "augment", "optim"),

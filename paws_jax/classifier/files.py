@@ -29,6 +29,7 @@ from flax import traverse_util
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax import json_text
 from paws_jax import text
 from paws_jax.classifier import consistency
 from paws_jax.classifier import predictions
@@ -257,7 +258,7 @@ def settings_in(directory: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 def _settings(path: epath.Path) -> dict[str, Any]:
   try:
-    settings = json.loads((path / SETTINGS).read_bytes())
+    settings = json_text.parse((path / SETTINGS).read_bytes())
   except OSError:
     raise errors.ClassifierError(
       f"{path} holds no classifier: there is no {SETTINGS} in it."

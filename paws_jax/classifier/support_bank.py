@@ -14,6 +14,7 @@ import safetensors
 import safetensors.numpy
 
 from paws_jax import errors
+from paws_jax import json_text
 from paws_jax import text
 from paws_jax.classifier import preprocessing
 
@@ -85,7 +86,7 @@ def from_bytes(content: bytes) -> SupportBank:
   """
   try:
     arrays = safetensors.numpy.load(content)
-    names = json.loads(_metadata(content)["names"])
+    names = json_text.parse(_metadata(content)["names"])
     return SupportBank(
       embeddings=arrays["embeddings"],
       labels=arrays["labels"],
@@ -100,7 +101,7 @@ def _metadata(content: bytes) -> dict[str, str]:
   """The header's own entries; safetensors reads them from files only."""
   # Eight bytes of length, then JSON.
   length = int.from_bytes(content[:8], "little")
-  return json.loads(content[8 : 8 + length]).get("__metadata__", {})
+  return json_text.parse(content[8 : 8 + length]).get("__metadata__", {})
 
 
 def thumbnail_shape(

@@ -221,7 +221,10 @@ def _build_nested(hint: Any, value: Any, name: str) -> Any:
       key: build(arguments[-1], inner, f"{name}.{key}")
       for key, inner in value.items()
     }
-  return value
+  wanted = typing.get_origin(hint) or hint
+  raise errors.InputError(
+    f"{name} is an object with fields: it must be {_TYPES[wanted]}."
+  )
 
 
 def _is_section(hint: Any) -> bool:

@@ -114,6 +114,11 @@ def _nested(flat: _Flat) -> dict[str, Any]:
     section = tree
     for part in sections:
       section = section.setdefault(part, {})
+      if not isinstance(section, dict):
+        raise errors.InputError(
+          f"{name} is there, and {part} is a value: it must be an object with "
+          "fields."
+        )
     section[field] = value
   return tree
 

@@ -17,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from paws_jax import errors
+from paws_jax import json_text
 from paws_jax import text as text_lib
 from paws_jax.distributed import lifecycle
 from paws_jax.distributed import rendezvous
@@ -107,7 +108,7 @@ def _flatten(values: Mapping[str, str]) -> dict[str, str]:
   fields: dict[str, str] = {}
   for name, value in values.items():
     try:
-      loaded = json.loads(value)
+      loaded = json_text.parse(value)
     except ValueError:
       loaded = None
     fields |= _leaves(loaded) if isinstance(loaded, dict) else {name: value}

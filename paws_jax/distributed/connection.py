@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from paws_jax import json_text
+
 _MAX_BYTES = 4096
 # The rest of a message, and the first message, must come within this time.
 LINE_SECONDS = 5.0
@@ -82,10 +84,7 @@ class Connection:
         return None
       self._received += more
     line, _, self._received = self._received.partition(b"\n")
-    try:
-      message = json.loads(line)
-    except RecursionError as error:
-      raise ValueError("nested too deeply") from error
+    message = json_text.parse(line)
     if not isinstance(message, dict):
       raise ValueError("not a message")
     return message

@@ -20,6 +20,7 @@ from etils import epath
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax import json_text
 from paws_jax.config import upgrade
 from paws_jax.runs import metrics
 from paws_jax.runs import recipe as recipe_lib
@@ -93,7 +94,11 @@ def series(
   rows: Sequence[Mapping[str, Any]], name: str
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns steps [n] and values [n] of a metric in lines of metrics.jsonl."""
-  points = [(row["step"], row[name]) for row in rows if name in row]
+  points = [
+    (row["step"], row[name])
+    for row in rows
+    if isinstance(row.get(name), (int, float))
+  ]
   steps, values = zip(*points, strict=True) if points else ((), ())
   return np.array(steps, int), np.array(values, float)
 
@@ -158,9 +163,9 @@ def read(path: pathlib.Path) -> Reference:
     ValueError: when the file is damaged.
   """
   try:
-    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored = json_text.parse(path.read_bytes())
     curves = {
-      name: Curve(**{k: np.array(v) for k, v in curve.items()})
+      name: Curve(**{k: _numbers(k, v) for k, v in curve.items()})
       for name, curve in stored["curves"].items()
     }
     recipe = stored.get("config")
@@ -170,14 +175,27 @@ def read(path: pathlib.Path) -> Reference:
       recipe = upgrade.read(recipe)
     reference = Reference(stored["recipe"], stored["num_runs"], curves, recipe)
     for name, curve in curves.items():
-      sizes = {len(rows) for rows in dataclasses.astuple(curve)}
-      if len(sizes) != 1:
-        raise errors.InputError(f"{name} has arrays of lengths {sorted(sizes)}")
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
+      shapes = {rows.shape for rows in dataclasses.astuple(curve)}
+      if len(shapes) != 1 or len(*shapes) != 1:
+        sizes = ", ".join(str(list(shape)) for shape in sorted(shapes))
+        raise errors.InputError(f"{name} has arrays of shapes {sizes}")
+    if type(stored["num_runs"]) is not int or type(stored["recipe"]) is not str:
+      raise errors.InputError("num_runs is no integer, or recipe no text")
+  except (
+    AttributeError,
+    KeyError,
+    OverflowError,
+    TypeError,
+    ValueError,
+  ) as error:
     raise errors.InputError(
       f"{path} holds no reference curves: {error}"
     ) from None
   return reference
+
+
+def _numbers(name: str, values: Any) -> np.ndarray:
+  return np.array(values, int if name == "steps" else float)
 
 
 def make(

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from paws_jax import errors
+from paws_jax import json_text
 from paws_jax.classifier import predictions as predictions_lib
 from paws_jax.predict import csv_rows
 from paws_jax.predict import parquet
@@ -261,7 +262,7 @@ def _stored(path: pathlib.Path) -> dict[str, Any] | None:
   """What the rows are of; None when nothing says so."""
   settings = _settings(path)
   try:
-    stored = json.loads(settings.read_bytes())
+    stored = json_text.parse(settings.read_bytes())
   except FileNotFoundError:
     return None
   except ValueError as error:

@@ -22,6 +22,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
 from paws_jax import errors
+from paws_jax import json_text
 from paws_jax.distributed import agree
 from paws_jax.runs import checkpoint_errors
 from paws_jax.runs import checkpoint_tree
@@ -257,8 +258,15 @@ class Checkpointer:
       raise checkpoint_errors.DamagedError(
         "its description differs from its digest"
       )
-    stored = json.loads(text)
-    arrays = {"state": stored["arrays"], "extra": stored.get("extra", {})}
+    try:
+      # Means of metrics that are only monitored need not be finite.
+      stored = json_text.parse(text, non_finite=True)
+      arrays = {"state": stored["arrays"], "extra": stored.get("extra", {})}
+      version = stored["meta"].get("version")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+      raise checkpoint_errors.DamagedError(
+        f"its description cannot be used ({error})"
+      ) from None
     items = {}
     for item, tree in like.items():
       prefix = "" if item == "state" else f"{item}/"
@@ -267,7 +275,7 @@ class Checkpointer:
         arrays[item],
         tree,
         item=item,
-        version=stored["meta"].get("version"),
+        version=version,
       )
       items[item] = self._read(step, item, tree, prefix, only)
       found = checkpoint_tree.describe(items[item])

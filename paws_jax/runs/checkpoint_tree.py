@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +13,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import traverse_util
 
+from paws_jax import json_text
 from paws_jax.runs import digests
 
 _AS_NUMPY = ocp.RestoreArgs(restore_type=np.ndarray)
@@ -66,7 +66,7 @@ def other_nodes(directory: epath.Path, like: Any) -> list[str]:
     restoring will say why.
   """
   try:
-    described = json.loads((directory / "_METADATA").read_text())
+    described = json_text.parse((directory / "_METADATA").read_bytes())
     keys = [
       tuple(str(key["key"]) for key in entry["key_metadata"])
       for entry in described["tree_metadata"].values()

@@ -10,6 +10,7 @@ from typing import Any
 from etils import epath
 
 from paws_jax import errors
+from paws_jax import json_text
 
 
 def replace_text(path: epath.Path, text: str) -> None:
@@ -39,7 +40,7 @@ def read_object(path: epath.Path) -> dict[str, Any] | None:
   if not path.exists():
     return None
   try:
-    value = json.loads(path.read_bytes())
+    value = json_text.parse(path.read_bytes())
   except ValueError as error:
     raise errors.WorkdirError(
       f"{path} is not JSON ({error}): move it away."

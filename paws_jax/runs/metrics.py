@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from paws_jax import json_text
 from paws_jax import tf_runtime
 from paws_jax.runs import files
 
@@ -120,10 +121,22 @@ def read(path: epath.Path) -> list[dict[str, Any]]:
   rows = []
   for line in path.read_bytes().splitlines():
     try:
-      rows.append(json.loads(line))
+      row = json_text.parse(line)
     except ValueError:
       break
+    if not _is_row(row):
+      break
+    rows.append(row)
   return rows
+
+
+def _is_row(value: Any) -> bool:
+  """Whether a value is an object of a step and numbers or texts."""
+  return (
+    isinstance(value, dict)
+    and type(value.get("step")) is int
+    and all(type(item) in (int, float, str) for item in value.values())
+  )
 
 
 class StepMeans:

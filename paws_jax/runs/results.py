@@ -9,22 +9,26 @@ from typing import Any
 from etils import epath
 
 from paws_jax import errors
+from paws_jax import json_text
 from paws_jax.runs import files
 
 RESULTS = "results.json"
+_TEXTS = ("task", "protocol", "part", "title", "method", "dataset", "run_id")
+_COUNTS = ("step", "steps")
 
 
 def read_results(workdir: epath.Path) -> list[dict[str, Any]]:
   """Reads the objects in `results.json`; none when there is no such file.
 
   Raises:
-    InputError: the file is not a JSON list of objects.
+    InputError: the file is not a JSON list of objects, or a field that this
+      program reads holds something else than it writes.
   """
   path = workdir / RESULTS
   if not path.exists():
     return []
   try:
-    rows = json.loads(path.read_bytes())
+    rows = json_text.parse(path.read_bytes())
   except ValueError as error:
     raise errors.InputError(
       f"{path} is not JSON ({error}): move it away."
@@ -33,7 +37,37 @@ def read_results(workdir: epath.Path) -> list[dict[str, Any]]:
     raise errors.InputError(
       f"{path} is not a JSON list of objects: move it away."
     )
+  for place, row in enumerate(rows, 1):
+    for name, value in row.items():
+      if value is not None and not _is_sane(name, value):
+        raise errors.InputError(
+          f"{path} is damaged: {name} of its object {place} is "
+          f"{str(value)[:40]!r}: correct it, or move the file away."
+        )
   return rows
+
+
+def _is_sane(name: str, value: Any) -> bool:
+  """Whether a field's value is of the kind that results have."""
+  if name in _TEXTS:
+    return isinstance(value, str)
+  if name in _COUNTS or name.startswith("num_"):
+    return type(value) is int and value >= 0
+  if name.endswith(("top1", "top5")):
+    return _is_fraction(value)
+  if name.endswith(("top1_interval", "top5_interval")):
+    return (
+      isinstance(value, list)
+      and len(value) == 2
+      and all(map(_is_fraction, value))
+    )
+  if name.endswith(("_seconds", "_per_second")):
+    return type(value) in (int, float) and value >= 0
+  return True
+
+
+def _is_fraction(value: Any) -> bool:
+  return type(value) in (int, float) and 0 <= value <= 1
 
 
 def append_result(workdir: epath.Path, row: Mapping[str, Any]) -> None:

@@ -158,6 +158,11 @@ def _check_split(workdir: epath.Path, split: Mapping[str, Any]) -> None:
   """Refuses labelled images that differ from those of the run."""
   stored = files.read_object(workdir / _SPLIT)
   before, now = (stored or split).get("hash", "none"), split["hash"]
+  if not isinstance(before, str):
+    raise errors.WorkdirError(
+      f"{workdir / _SPLIT} is damaged (its hash is {str(before)[:40]}): move "
+      "it away."
+    )
   if before != now and _holds_run(workdir):
     raise errors.WorkdirError(
       "the labelled images or the data have changed since the run in "

@@ -24,6 +24,7 @@ import ml_collections
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax import json_text
 from paws_jax import text as text_lib
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.export import program as program_lib
@@ -208,10 +209,10 @@ def _check_replaceable(path: pathlib.Path) -> None:
       "it away, or choose another --output."
     )
   try:
-    written = json.loads((path / DESCRIPTION).read_bytes())[_WRITTEN]
-  except (ValueError, KeyError, TypeError):
-    written = []
-  others = sorted({*_names(path)} - {DESCRIPTION, *written})
+    written = json_text.parse((path / DESCRIPTION).read_bytes())[_WRITTEN]
+    others = sorted({*_names(path)} - {DESCRIPTION, *written})
+  except (OSError, ValueError, KeyError, TypeError):
+    others = sorted({*_names(path)} - {DESCRIPTION})
   if others:
     raise errors.InputError(
       f"{path} would be replaced, and holds files that no export has written "

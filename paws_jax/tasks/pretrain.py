@@ -33,6 +33,17 @@ from paws_jax.training import measure
 from paws_jax.training import run as run_lib
 from paws_jax.weights import from_run
 
+# Fields of a result that its table shows.
+_SHOWN = (
+  "dataset",
+  "method",
+  "num_labels",
+  "num_test",
+  "wall_seconds",
+  "compile_seconds",
+  "steps_per_second",
+)
+
 
 def prepare(
   config: config_lib.Recipe | ml_collections.ConfigDict,
@@ -157,6 +168,7 @@ def _finished_row(
     for row in results.read_results(prepared.workdir)
     if row.get("task") == measure.TASK
     and row.get("steps") == prepared.experiment.total_steps
+    and all(row.get(name) is not None for name in _SHOWN)
   ]
   drawn = (prepared.workdir / training_figure.TRAINING).exists()
   return done[-1] if done else None, drawn

@@ -43,8 +43,7 @@ class BadImages:
       return
     self._num_reported = len(bad)
     try:
-      if self._path.exists():
-        bad = json.loads(self._path.read_text()) | bad
+      bad = (files.read_object(self._path) or {}) | bad
       files.replace_text(self._path, json.dumps(bad, indent=2) + "\n")
     except (OSError, ValueError) as error:
       print(

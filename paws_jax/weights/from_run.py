@@ -6,7 +6,6 @@ checkpoints, and the other run may still be training.
 
 from __future__ import annotations
 
-import json
 import types
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from etils import epath
 from flax import traverse_util
 
 from paws_jax import errors
+from paws_jax import json_text
 from paws_jax import methods
 from paws_jax.methods import base
 from paws_jax.runs import checkpoint_tree
@@ -65,8 +65,9 @@ def read(path: epath.Path) -> tuple[dict[str, Any], int]:
   directory = path / workdir_lib.CHECKPOINTS / str(step)
   # A damaged file can surface as any exception of orbax or TensorStore.
   try:
-    sealed = json.loads((directory / "meta/metadata").read_text())
-    content = json.loads(sealed["text"])
+    sealed = json_text.parse((directory / "meta/metadata").read_bytes())
+    # Means of metrics that are only monitored need not be finite.
+    content = json_text.parse(sealed["text"], non_finite=True)
     described = content["arrays"] | {
       f"{_EXTRA}{name}": entry
       for name, entry in content.get("extra", {}).items()

@@ -128,3 +128,21 @@ def test_a_newer_recipe_is_refused_with_both_versions(version):
     match=rf"version {version}, and this program knows versions 0 to 1",
   ):
     upgrade.read({"version": version, "seed": 0})
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {"seed": {"a": 1}},
+    {"train": {"epochs": {"a": {"b": 1}}}},
+    {"data.dir": {"name": []}},
+    {"model": 5, "model.name": "resnet50"},
+    {"method": {"name": []}},
+    {"views": 3},
+    {"views": {"large": {"size": {"a": 1}}}},
+  ],
+)
+@pytest.mark.parametrize("version", [0, 1])
+def test_values_of_another_kind_are_a_users_error(changes, version):
+  with pytest.raises(errors.UserError):
+    upgrade.read({"version": version} | changes)

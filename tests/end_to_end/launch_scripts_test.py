@@ -464,6 +464,14 @@ def test_finished_refuses_what_is_no_result(tmp_path, finished):
     finished.is_finished(workdir)
 
 
+@pytest.mark.parametrize("text", ["", "[" * 100_000, '[{"task": 1}, 2]'])
+def test_finished_names_a_damaged_file(tmp_path, capsys, finished, text):
+  workdir = _workdir(tmp_path / "run", rows=[])
+  (tmp_path / "run" / "results.json").write_text(text)
+  assert finished.main(["finished.py", workdir]) == 1
+  assert "results.json is not " in capsys.readouterr().err
+
+
 def test_finished_says_where_there_is_no_run(tmp_path, capsys, finished):
   assert finished.main(["finished.py", str(tmp_path / "typo")]) == 3
   assert "typo: there is no run\n" in capsys.readouterr().out

@@ -306,6 +306,16 @@ def test_a_directory_without_curves_is_refused(tmp_path):
     "{}",
     '{"recipe": "x", "num_runs": 3, "curves": {"a": {"mean": [1]}}}',
     '{"recipe": "x", "num_runs": 3, "curves": {}, "config": ["a"]}',
+    '{"recipe": "x", "num_runs": "3", "curves": {}}',
+    '{"recipe": ["x"], "num_runs": 3, "curves": {}}',
+    "[" * 100_000,
+    json.dumps(
+      {
+        "recipe": "x",
+        "num_runs": 3,
+        "curves": {"a": {"steps": [[1]], "mean": [[1]]}},
+      }
+    ),
     json.dumps(
       {
         "recipe": "x",

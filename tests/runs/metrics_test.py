@@ -72,7 +72,18 @@ def test_a_new_run_starts_an_empty_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-  "tail", [b'{"step": 3, "lo', b'{"step": 3, "name": "\xc3', b"\0\0\0"]
+  "tail",
+  [
+    b'{"step": 3, "lo',
+    b'{"step": 3, "name": "\xc3',
+    b"\0\0\0",
+    b"[" * 100_000,
+    b"3",
+    b'{"loss": 2.0}',
+    b'{"step": "3", "loss": 2.0}',
+    b'{"step": 3, "loss": [2.0]}',
+    b'{"step": 3, "loss": NaN}',
+  ],
 )
 def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path, tail):
   path = tmp_path / metrics.METRICS

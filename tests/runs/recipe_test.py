@@ -136,6 +136,16 @@ def test_a_recipe_with_unknown_fields_is_refused(tmp_path):
     recipe_lib.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+  "text",
+  ["[" * 10**5, "[]", '{"seed": NaN}', '{"train": {"epochs": {"a": 1}}}', ""],
+)
+def test_a_damaged_recipe_is_refused(tmp_path, text):
+  (tmp_path / recipe_lib.RECIPE).write_text(text)
+  with pytest.raises(errors_lib.WorkdirError, match=r"config\.json "):
+    recipe_lib.load(tmp_path)
+
+
 def test_a_run_from_before_a_field_was_there_goes_on(tmp_path):
   used_workdir.make(tmp_path)
   stored = json.loads((tmp_path / recipe_lib.RECIPE).read_text())

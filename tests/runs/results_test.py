@@ -24,6 +24,15 @@ def test_results_are_appended(tmp_path):
     ("", "is not JSON"),
     ('{"top1": 1}', "is not a JSON list"),
     ("[1, 2]", "is not a JSON list"),
+    ("[" * 100_000, "is not JSON .it is nested more than 64 levels deep"),
+    ('[{"top1": NaN}]', "is not JSON .it holds NaN"),
+    ('[{"top1": 1}, {"top1": "high"}]', "is damaged: top1 of its object 2"),
+    ('[{"raw_pixel_top5": 1.5}]', "is damaged: raw_pixel_top5"),
+    ('[{"top1_interval": [0.1]}]', "is damaged: top1_interval"),
+    ('[{"steps": "10"}]', "is damaged: steps"),
+    ('[{"num_test": -1}]', "is damaged: num_test"),
+    ('[{"task": ["pretrain"]}]', "is damaged: task"),
+    ('[{"wall_seconds": {}}]', "is damaged: wall_seconds"),
   ],
 )
 def test_results_that_are_no_list_are_refused(tmp_path, text, problem):

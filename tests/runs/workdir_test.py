@@ -90,6 +90,15 @@ def test_another_split_is_refused(tmp_path):
   assert json.loads((path / "split.json").read_text()) == split
 
 
+@pytest.mark.parametrize("text", ['{"hash": 3}', '{"hash": null}', "[" * 10**5])
+def test_a_damaged_split_is_refused(tmp_path, text):
+  path = used_workdir.make(tmp_path)
+  (path / "split.json").write_text(text)
+  with pytest.raises(errors_lib.WorkdirError, match=r"split\.json is "):
+    workdir.write_split(path, {"hash": "b" * 64})
+  assert (path / "split.json").read_text() == text
+
+
 def test_a_refused_command_leaves_the_recipe_as_it_was(tmp_path):
   workdir.prepare(tmp_path, used_workdir.recipe())
   workdir.write_split(tmp_path, {"hash": "a" * 64})

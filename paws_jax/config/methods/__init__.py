@@ -58,7 +58,7 @@ def config_class(name: str) -> type[Method]:
   Raises:
     InputError: an unknown method.
   """
-  if name not in METHODS:
+  if not isinstance(name, str) or name not in METHODS:
     raise errors.InputError(
       f"method.name is {name!r}; known are {', '.join(METHODS)}."
     )
