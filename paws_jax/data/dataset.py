@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from paws_jax import config as config_lib
+from paws_jax.data.labels import copies as copies_lib
 from paws_jax.data.labels import split as split_lib
 
 
@@ -21,11 +23,13 @@ class LabelledImages:
       and slices of one.
     labels: int32 [n]; -1 for images without a label.
     name: maps i to the name of the i-th image: a file name, or "test 17".
+    find_copies: returns what `copies` holds; None: there are no copies.
   """
 
   images: Any
   labels: np.ndarray
   name: Callable[[int], str]
+  find_copies: Callable[[], np.ndarray] | None = None
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -34,6 +38,13 @@ class LabelledImages:
   def readable(self) -> np.ndarray:
     """Bool [n]: False for images that could not be read when last sliced."""
     return getattr(self.images, "readable", np.ones(len(self), bool))
+
+  @functools.cached_property
+  def copies(self) -> np.ndarray:
+    """Int [n]: the first image with the same contents; found when needed."""
+    if self.find_copies is None:
+      return copies_lib.none(len(self))
+    return self.find_copies()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,6 +89,10 @@ class Dataset:
   make_pipeline: Callable[..., Any]
   # All training images, in the order of their ids: arrays, or read on demand.
   train_images: Any
+  # Takes rows of the training set; see `labels.copies`.
+  find_copies: Callable[[np.ndarray], np.ndarray] = lambda rows: (
+    copies_lib.none(len(rows))
+  )
   hidden: LabelledImages | None = None
   notices: tuple[str, ...] = ()
 

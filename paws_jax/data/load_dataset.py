@@ -15,6 +15,7 @@ from paws_jax.data import memory_pipeline
 from paws_jax.data import sampling
 from paws_jax.data.host import evaluation_images
 from paws_jax.data.host import pipeline
+from paws_jax.data.labels import copies
 from paws_jax.data.labels import hidden as hidden_lib
 from paws_jax.data.labels import split as split_lib
 from paws_jax.data.sources import arrays as arrays_lib
@@ -66,9 +67,15 @@ def _in_memory(
   split = _choose_split(arrays, config, every_class)
   ids, labels = split.labelled_ids, arrays.train_labels
 
+  def find_copies(rows: np.ndarray) -> np.ndarray:
+    return copies.of_arrays(arrays.train_images[rows])
+
   def train_part(rows, labels) -> dataset_lib.LabelledImages:
     return dataset_lib.LabelledImages(
-      arrays.train_images[rows], labels[rows], lambda i: f"train {rows[i]}"
+      arrays.train_images[rows],
+      labels[rows],
+      lambda i: f"train {rows[i]}",
+      lambda: find_copies(rows),
     )
 
   used_labels = _used_labels(labels, ids)
@@ -89,6 +96,7 @@ def _in_memory(
     ),
     in_memory=True,
     train_images=arrays.train_images,
+    find_copies=find_copies,
     eval_view=views.evaluation,
     resize=resize,
     make_pipeline=functools.partial(
@@ -138,6 +146,13 @@ def _on_disk(
     max_pixels=config.max_pixels,
   )
 
+  train_images = functools.partial(
+    evaluation,
+    listing.train.images,
+    leave_out_bad=config.on_bad_image == "skip",
+  )
+  find_copies = functools.partial(copies.of_files, listing.train.images)
+
   def held_out(part: catalog.Part | None) -> dataset_lib.LabelledImages | None:
     if part is None:
       return None
@@ -146,12 +161,11 @@ def _on_disk(
     )
 
   def train_part(rows, labels) -> dataset_lib.LabelledImages:
-    reader = listing.train.images
-    images = evaluation(
-      reader, rows=rows, leave_out_bad=config.on_bad_image == "skip"
-    )
     return dataset_lib.LabelledImages(
-      images, labels[rows], lambda i: reader.name(int(rows[i]))
+      train_images(rows=rows),
+      labels[rows],
+      lambda i: listing.train.images.name(int(rows[i])),
+      lambda: find_copies(rows),
     )
 
   used_labels = _used_labels(labels, ids)
@@ -169,14 +183,22 @@ def _on_disk(
       train_part(hidden_lib.sample_rows(labels, ids), labels)
     ),
     in_memory=False,
-    train_images=evaluation(
-      listing.train.images, leave_out_bad=config.on_bad_image == "skip"
-    ),
+    train_images=train_images(),
+    find_copies=find_copies,
     # They are already the squares to embed.
     eval_view=dataclasses.replace(views.evaluation, eval_resize=0),
     resize=lambda images: images,
     make_pipeline=functools.partial(_disk_pipeline, listing, config, ids),
-    notices=tuple(folders.notices(listing.other_files)),
+    notices=_notices(listing),
+  )
+
+
+def _notices(listing: catalog.Catalog) -> tuple[str, ...]:
+  """Returns what a user should see before training."""
+  return (
+    *folders.notices(listing.other_files),
+    *listing.notices,
+    *(f"warning: {line}" for line in listing.warnings),
   )
 
 

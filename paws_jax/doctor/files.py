@@ -19,7 +19,11 @@ _TITLES = {"val": "validation"}
 
 
 def other_files(report: findings.Report, listing: catalog.Catalog) -> None:
-  """Reports the files among the images that are not read, by suffix."""
+  """Reports what lies among the images and is not read, and doubtful labels."""
+  for notice in listing.notices:
+    report.say(notice)
+  for warning in listing.warnings:
+    report.warning(warning)
   if not listing.other_files:
     return
   kinds = sorted(listing.other_files.items(), key=lambda one: (-one[1], one[0]))
@@ -150,11 +154,19 @@ def duplicates(
   report: findings.Report, found: Sequence[inspect.Duplicates]
 ) -> None:
   """Reports images with equal bytes where they do harm."""
-  for first, second, pairs in found:
+  for first, second, pairs, one_class in found:
     listed = text_lib.first_few(
       (f"{a!r} = {b!r}" for a, b in pairs), most=_MAX_PAIRS
     )
-    if first == second:
+    if one_class:
+      report.warning(
+        f"{findings.count(len(pairs), 'labelled image')} with the contents of "
+        f"another one of the same class: {listed}. A copy adds nothing to "
+        "learn from: remove it, and count labels without copies. "
+        "Where labelled images judge each other (leave-one-out, hold-outs, "
+        "probes), copies are kept together"
+      )
+    elif first == second:
       report.warning(
         f"{findings.count(len(pairs), 'labelled image')} with equal contents "
         f"and another label: {listed}. Keep the one with the right label"

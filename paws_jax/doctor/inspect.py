@@ -237,17 +237,19 @@ def file_size_in_pixels(*, max_pixels: int, canvas_size: int) -> Decode:
 
 
 class Duplicates(NamedTuple):
-  """Images with equal bytes in two groups, or with two labels in one group.
+  """Images with equal bytes in two groups, or among the labelled ones.
 
   Attributes:
     first: name of the group of the first image of each pair.
-    second: that of the second; equal to `first` for images with two labels.
-    pairs: names of the images, one pair per content.
+    second: that of the second; equal to `first` for labelled images.
+    pairs: names of the images: in two groups one pair per content.
+    one_class: whether the images of each pair, both labelled, have one label.
   """
 
   first: str
   second: str
   pairs: list[tuple[str, str]]
+  one_class: bool = False
 
 
 def duplicates(
@@ -256,21 +258,30 @@ def duplicates(
   """Finds equal file contents where they do harm.
 
   That is in two groups, except for labelled and unlabelled images, which both
-  serve to train; and among labelled images with different labels.
+  serve to train; and among labelled images, with different labels or one.
   """
   first_places: dict[str, dict[bytes, int]] = {}
   found = []
   for group in groups:
     places: dict[bytes, int] = {}
-    conflicts = []
+    conflicts, copies = [], []
+    # The first one of each content and label.
+    of_class: dict[tuple[bytes, int], int] = {}
     for place, check in enumerate(checks[group.name]):
       if not check.digest:
         continue
       other = places.setdefault(check.digest, place)
-      if group.labels[other] != group.labels[place]:
+      label = int(group.labels[place])
+      same = of_class.setdefault((check.digest, label), place)
+      if same != place:
+        # Those that cannot be read have a finding of their own.
+        if check.height:
+          copies.append((_name(group, same), _name(group, place)))
+      elif other != place:
         conflicts.append((_name(group, other), _name(group, place)))
-    if group.name == "labelled" and conflicts:
-      found.append(Duplicates(group.name, group.name, conflicts))
+    for pairs, one_class in ((conflicts, False), (copies, True)):
+      if group.name == "labelled" and pairs:
+        found.append(Duplicates(group.name, group.name, pairs, one_class))
     for earlier in groups:
       if earlier is group:
         break

@@ -33,11 +33,13 @@ class Chunks(NamedTuple):
     rows: [C, m, D], of unit length.
     labels: int [C, m]; -1 where there is no support.
     first: int [C], number of each chunk's first support.
+    copies: int [C, m], number of the first support that each is a copy of.
   """
 
   rows: jax.Array
   labels: jax.Array
   first: jax.Array
+  copies: jax.Array
 
 
 class Votes(NamedTuple):
@@ -57,7 +59,11 @@ class Votes(NamedTuple):
 
 
 def cut(
-  supports: np.ndarray, labels: np.ndarray, chunk_size: int = CHUNK_SIZE
+  supports: np.ndarray,
+  labels: np.ndarray,
+  chunk_size: int = CHUNK_SIZE,
+  *,
+  copies: np.ndarray | None = None,
 ) -> Chunks:
   """Puts supports on the device, in chunks of one size.
 
@@ -65,18 +71,24 @@ def cut(
     supports: [N, D] embeddings, at least one.
     labels: [N] integers ≥ 0.
     chunk_size: the largest.
+    copies: int [N], number of the first support with the same contents; None:
+      each has its own.
   """
   total = len(supports)
+  if copies is None:
+    copies = np.arange(total)
   num_chunks = math.ceil(total / chunk_size)
   # Of equal chunks the last has the least padding.
   size = math.ceil(total / num_chunks)
   extra = num_chunks * size - total
   rows = np.pad(np.asarray(supports), [(0, extra), (0, 0)])
   labels = np.pad(np.asarray(labels, np.int32), (0, extra), constant_values=-1)
+  copies = np.pad(np.asarray(copies, np.int32), (0, extra), constant_values=-2)
   return Chunks(
     rows=_normalize(rows.reshape(num_chunks, size, -1)),
     labels=jnp.asarray(labels.reshape(num_chunks, size)),
     first=jnp.arange(num_chunks, dtype=jnp.int32) * size,
+    copies=jnp.asarray(copies.reshape(num_chunks, size)),
   )
 
 
@@ -103,8 +115,8 @@ def vote(
   Args:
     queries: [n, D] embeddings.
     chunks: the supports.
-    excluded: int [n], number of a support that does not vote on the query;
-      -1: all do. None: all do.
+    excluded: int [n], number of a support that does not vote on the query, nor
+      do its copies; -1: all do. None: all do.
     temperature: τ > 0.
     num_classes: K.
     k: nearest supports to find, at most N.
@@ -150,8 +162,7 @@ def _cosines(
   )
   silent = chunk.labels[None, :] < 0
   if excluded is not None:
-    numbers = chunk.first + jnp.arange(chunk.labels.shape[0])
-    silent |= excluded[:, None] == numbers[None, :]
+    silent |= excluded[:, None] == chunk.copies[None, :]
   return jnp.where(silent, -jnp.inf, cosines)
 
 

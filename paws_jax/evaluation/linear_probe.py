@@ -66,6 +66,7 @@ def fit(
   *,
   num_classes: int,
   seed: int,
+  copies: np.ndarray | None = None,
 ) -> Probe:
   """Chooses λ, then fits to all images.
 
@@ -74,6 +75,7 @@ def fit(
     labels: [n] integers in [0, num_classes).
     num_classes: K.
     seed: of the order in which a class's images are dealt into folds.
+    copies: see `deal`.
 
   Raises:
     ValueError: for features that are not finite, or labels that do not fit.
@@ -81,7 +83,7 @@ def fit(
   features = np.asarray(features, np.float32)
   labels = np.asarray(labels)
   _check(features, labels, num_classes)
-  folds = deal(labels, seed=seed)
+  folds = deal(labels, seed=seed, copies=copies)
   num_folds = int(folds.max()) + 1
   if num_folds:
     strength = _choose(features, labels, folds, num_classes=num_classes)
@@ -107,25 +109,32 @@ def fit(
   )
 
 
-def deal(labels: np.ndarray, *, seed: int) -> np.ndarray:
+def deal(
+  labels: np.ndarray, *, seed: int, copies: np.ndarray | None = None
+) -> np.ndarray:
   """Deals the images of every class into folds, in a random order.
 
   Args:
     labels: int [n].
     seed: of the order.
+    copies: int [n], place of the first image with the same contents, which are
+      all in one fold; None: there are no copies.
 
   Returns:
     int [n]: the fold in which an image is left out, from 0; as many folds as
-    the largest class has images, at most MOST_FOLDS. -1 for the only image of
-    its class, which is never left out.
+    the largest class has different images, at most MOST_FOLDS. -1 for the only
+    image of its class, which is never left out.
   """
   order = np.random.default_rng(seed).permutation(len(labels))
+  if copies is None:
+    copies = np.arange(len(labels))
+  order = order[copies[order] == order]
   folds = np.full(len(labels), -1)
   for label in np.unique(labels):
     mine = order[labels[order] == label]
     if len(mine) > 1:
       folds[mine] = np.arange(len(mine)) % MOST_FOLDS
-  return folds
+  return folds[copies]
 
 
 def _check(features: np.ndarray, labels: np.ndarray, num_classes: int) -> None:

@@ -45,15 +45,19 @@ def voters(
   *,
   temperature: float,
   excluded: np.ndarray | None = None,
+  copies: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Finds the k supports with the greatest shares in the vote on each query.
 
   Args:
     queries: [n, D] embeddings.
     supports: [N, D] embeddings.
-    k: from 1 to N; with `excluded`, to N − 1.
+    k: from 1 to N; with `excluded`, to the number of those that vote.
     temperature: τ > 0 of the vote.
-    excluded: int [n], number of the support that does not vote on a query.
+    excluded: int [n], number of the support that does not vote on a query, nor
+      do its copies.
+    copies: int [N], number of the first support with the same contents; None:
+      there are no copies.
 
   Returns:
     (numbers of the supports int32 [n, k], shares [n, k]), the greatest first.
@@ -62,9 +66,29 @@ def voters(
     ValueError: for a k that the supports do not have.
   """
   votes = _votes(
-    queries, supports, k, temperature=temperature, excluded=excluded
+    queries,
+    supports,
+    k,
+    temperature=temperature,
+    excluded=excluded,
+    copies=copies,
   )
   return votes.numbers, votes.shares
+
+
+def nearest_other(embeddings: np.ndarray, *, copies: np.ndarray) -> np.ndarray:
+  """Returns the cosine of each to the most similar one that is no copy of it.
+
+  Args:
+    embeddings: [N, D].
+    copies: int [N], number of the first with the same contents, at least two.
+
+  Returns:
+    [N] cosines.
+  """
+  # Equal to its copy, which an excluded number stands for.
+  votes = _votes(embeddings, embeddings, 1, excluded=copies, copies=copies)
+  return votes.cosines[:, 0]
 
 
 def _votes(
@@ -73,6 +97,7 @@ def _votes(
   k: int,
   batch_size: int = 1024,
   chunk_size: int = chunked_vote.CHUNK_SIZE,
+  copies: np.ndarray | None = None,
   **settings,
 ) -> chunked_vote.Votes:
   if not 1 <= k <= len(supports):
@@ -81,7 +106,7 @@ def _votes(
       "their number."
     )
   labels = np.zeros(len(supports), np.int32)
-  chunks = chunked_vote.cut(supports, labels, chunk_size)
+  chunks = chunked_vote.cut(supports, labels, chunk_size, copies=copies)
   return chunked_vote.in_batches(
     queries, chunks, batch_size=batch_size, k=k, **settings
   )

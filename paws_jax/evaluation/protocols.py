@@ -32,10 +32,13 @@ class EmbeddedImages:
       after the projection head; "z", after the prediction head, or h where
       there is none.
     labels: int [n].
+    copies: int [n], place of the first image with the same contents; None:
+      there are no copies.
   """
 
   layers: Mapping[str, np.ndarray]
   labels: np.ndarray
+  copies: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,6 +151,7 @@ def soft_nn(
     num_classes=num_classes,
     temperature=temperature,
     leave_one_out=itself,
+    copies=supports.copies if itself else None,
   )
   return Outcome(
     title="leave-one-out, labelled" if itself else "soft NN",
@@ -210,6 +214,7 @@ def _linear_probe(
     supports.labels,
     num_classes=num_classes,
     seed=seed,
+    copies=supports.copies,
   )
   probabilities = probe.probabilities(queries.layers[layer])
   return Outcome(

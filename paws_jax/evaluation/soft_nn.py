@@ -18,6 +18,7 @@ def soft_nn_probabilities(
   batch_size: int = 1024,
   chunk_size: int = chunked_vote.CHUNK_SIZE,
   leave_one_out: bool = False,
+  copies: np.ndarray | None = None,
 ) -> np.ndarray:
   """Class probabilities by a vote of the supports.
 
@@ -29,7 +30,10 @@ def soft_nn_probabilities(
     temperature: τ > 0.
     batch_size: queries at once; changes nothing but memory and rounding.
     chunk_size: supports at once; also.
-    leave_one_out: query i does not vote for itself; queries are the supports.
+    leave_one_out: neither query i nor a copy of it votes on query i; queries
+      are the supports.
+    copies: int [N], number of the first support with the same contents; None:
+      there are no copies.
 
   Returns:
     [n, K] on the host, float32 (float64 if the embeddings are, in x64).
@@ -40,12 +44,14 @@ def soft_nn_probabilities(
   """
   support_labels = np.asarray(support_labels)
   _check_labels("support_labels", support_labels, num_classes)
-  _check_arrays(queries, supports, support_labels, leave_one_out)
+  if copies is None:
+    copies = np.arange(len(supports))
+  _check_arrays(queries, supports, support_labels, leave_one_out, copies)
   votes = chunked_vote.in_batches(
     queries,
-    chunked_vote.cut(supports, support_labels, chunk_size),
+    chunked_vote.cut(supports, support_labels, chunk_size, copies=copies),
     batch_size=batch_size,
-    excluded=np.arange(len(queries)) if leave_one_out else None,
+    excluded=copies if leave_one_out else None,
     num_classes=num_classes,
     temperature=temperature,
   )
@@ -62,6 +68,7 @@ def soft_nn_accuracy(
   temperature: float,
   batch_size: int = 1024,
   leave_one_out: bool = False,
+  copies: np.ndarray | None = None,
 ) -> dict[str, float]:
   """Top-1 and top-5 accuracy of soft nearest neighbors.
 
@@ -74,6 +81,7 @@ def soft_nn_accuracy(
     temperature: τ > 0.
     batch_size: queries at once; changes nothing but memory.
     leave_one_out: see `soft_nn_probabilities`.
+    copies: see `soft_nn_probabilities`.
 
   Returns:
     {"top1", "top5"}: fractions in [0, 1].
@@ -97,6 +105,7 @@ def soft_nn_accuracy(
     temperature=temperature,
     batch_size=batch_size,
     leave_one_out=leave_one_out,
+    copies=copies,
   )
   return {
     f"top{k}": accuracy.top_k_accuracy(probs, query_labels, k) for k in (1, 5)
@@ -108,6 +117,7 @@ def _check_arrays(
   supports: np.ndarray,
   support_labels: np.ndarray,
   leave_one_out: bool,
+  copies: np.ndarray,
 ) -> None:
   if len(supports) != len(support_labels):
     raise ValueError(
@@ -129,6 +139,11 @@ def _check_arrays(
     raise ValueError(
       f"leave_one_out needs queries that are the supports, at least 2; got "
       f"{len(queries)} queries and {len(supports)} supports."
+    )
+  if leave_one_out and len(np.unique(copies)) < 2:
+    raise ValueError(
+      f"leave_one_out needs 2 different supports, but all {len(supports)} are "
+      "copies of one image."
     )
 
 

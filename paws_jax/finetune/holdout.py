@@ -17,8 +17,10 @@ from paws_jax import errors
 from paws_jax import text
 from paws_jax.data import dataset as dataset_lib
 from paws_jax.data import load_dataset
+from paws_jax.data.labels import copies
 from paws_jax.data.labels import draw
 from paws_jax.data.labels import split
+from paws_jax.data.sources import catalog
 
 _MOST_LISTED = 10
 
@@ -82,6 +84,7 @@ def part(
     Rows(labelled.images, places),
     labelled.labels[places],
     lambda i: labelled.name(int(places[i])),
+    lambda: copies.among(labelled.copies, places),
   )
 
 
@@ -106,7 +109,7 @@ def create(
   kind = recipe.finetune.holdout
   labelled, ids = _readable(dataset, readable)
   if kind == "stratified":
-    held = _stratified(recipe, dataset, labelled.labels)
+    held = _stratified(recipe, dataset, labelled)
     kept = np.setdiff1d(np.arange(len(labelled)), held)
     return HoldOut(
       labelled_ids=ids,
@@ -121,9 +124,38 @@ def create(
   if kind == "none":
     return everything
   others = _from_file(recipe, dataset)
+  scored, kept = others.labelled, others.split.labelled_ids
+  copied = _copied(dataset, kept)
+  if copied.any():
+    names = [scored.name(int(i)) for i in np.flatnonzero(copied)]
+    print(
+      f"finetune.holdout_file: {len(names)} of {len(scored)} images are left "
+      "out, since they are copies of images that are trained on: "
+      + text.first_few(names)
+    )
+    scored, kept = part(scored, np.flatnonzero(~copied)), kept[~copied]
   return dataclasses.replace(
-    everything, scored=others.labelled, hash=others.split.hash
+    everything,
+    scored=scored,
+    hash=split.split_hash(dataset.split.fingerprint, kept),
   )
+
+
+def _copied(dataset: dataset_lib.Dataset, held: np.ndarray) -> np.ndarray:
+  """Bool [m]: rows with the contents of a labelled image; not all of them.
+
+  Raises:
+    ValueError: when all are.
+  """
+  trained = dataset.split.labelled_ids
+  first = dataset.find_copies(np.concatenate([trained, held]))
+  copied = first[len(trained) :] < len(trained)
+  if copied.all():
+    raise errors.InputError(
+      f"each of the {len(held)} images in finetune.holdout_file is a copy of a "
+      "labelled image, which is trained on: list other images."
+    )
+  return copied
 
 
 def _readable(
@@ -146,10 +178,18 @@ def _readable(
 def _stratified(
   recipe: config_lib.Recipe,
   dataset: dataset_lib.Dataset,
-  labels: np.ndarray,
+  labelled: dataset_lib.LabelledImages,
 ) -> np.ndarray:
-  """Places of the held out images: a share of each class, at least one."""
-  counts = np.bincount(labels, minlength=dataset.num_classes)
+  """Places of the held out images: a share of each class, at least one.
+
+  Images with the same contents are drawn as one, and stay on one side.
+  """
+  first = labelled.copies
+  labels = np.where(
+    first == np.arange(len(first)), labelled.labels, catalog.UNLABELLED
+  )
+  # Rows without a label are never drawn.
+  counts = np.bincount(labels[labels >= 0], minlength=dataset.num_classes)
   share = recipe.finetune.holdout_fraction
   # As many as `draws.stratified` takes.
   held = np.maximum(1, np.round(share * counts))
@@ -159,13 +199,13 @@ def _stratified(
     raise errors.InputError(
       f"finetune.holdout is 'stratified' with finetune.holdout_fraction = "
       f"{share:g}, which leaves nothing to train on of {len(short)} of "
-      f"{dataset.num_classes} classes, given with their numbers of labelled "
-      f"images: {text.first_few(names, most=_MOST_LISTED)}. Label at least 2 "
-      "of each class; or set finetune.holdout to 'none' and "
+      f"{dataset.num_classes} classes, given with their numbers of different "
+      f"labelled images: {text.first_few(names, most=_MOST_LISTED)}. Label "
+      "at least 2 of each class; or set finetune.holdout to 'none' and "
       "finetune.learning_rates to one value; or give other labelled training "
       "images as finetune.holdout_file, with holdout 'paper'."
     )
-  return draw.stratified(
+  drawn = draw.stratified(
     labels,
     labels_per_class=0,
     labels_fraction=share,
@@ -173,6 +213,7 @@ def _stratified(
     num_classes=dataset.num_classes,
     class_names=dataset.class_names,
   )
+  return np.flatnonzero(np.isin(first, drawn)).astype(np.int32)
 
 
 def _from_file(

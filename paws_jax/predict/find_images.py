@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from paws_jax import errors
 from paws_jax.data.sources import folders
+from paws_jax.data.sources import system_folders
 
 _COLUMNS = ("path", "image", "file", "filename")
 
@@ -43,9 +44,9 @@ def find(flag: str, given: str) -> ImageFiles:
   """Lists the images of a command line; opens none of them.
 
   A directory gives the files in it, at any depth, that end like images; hidden
-  ones aside, symbolic links followed. A CSV file gives what its column path (or
-  image, file, filename) names, relative to the CSV file. Any other file is an
-  image.
+  ones and `system_folders` aside, symbolic links followed. A CSV file gives
+  what its column path (or image, file, filename) names, relative to the CSV
+  file. Any other file is an image.
 
   Args:
     flag: for messages: "--images".
@@ -73,7 +74,8 @@ def _from_directory(where: str, top: str) -> ImageFiles:
   names: list[str] = []
   unreadable: list[OSError] = []
   others: collections.Counter[str] = collections.Counter()
-  for folder, files in _walk(top, unreadable):
+  left_aside = system_folders.LeftAside(folders.SUFFIXES)
+  for folder, files in _walk(top, unreadable, left_aside):
     below = os.path.relpath(folder, top)
     for name in files:
       suffix = os.path.splitext(name)[1].lower()
@@ -94,8 +96,9 @@ def _from_directory(where: str, top: str) -> ImageFiles:
     raise errors.InputError(
       f"{where} holds no image, but {others.total()} other files: add "
       f"images ({', '.join(folders.SUFFIXES)}), or give another directory."
+      + "".join(f" {line}." for line in left_aside.notices())
     )
-  notices = (*closed, *folders.notices(others))
+  notices = (*closed, *folders.notices(others), *left_aside.notices())
   return ImageFiles(
     given=os.path.abspath(top),
     root=top,
@@ -105,21 +108,23 @@ def _from_directory(where: str, top: str) -> ImageFiles:
 
 
 def _walk(
-  top: str, unreadable: list[OSError]
+  top: str, unreadable: list[OSError], left_aside: system_folders.LeftAside
 ) -> Iterator[tuple[str, list[str]]]:
   """Yields each real directory once, so that loops of links end.
 
-  Errors of those that cannot be read are appended to `unreadable`.
+  Errors of those that cannot be read are appended to `unreadable`; system
+  folders are added to `left_aside`, and not entered.
   """
   entered = set()
   walk = os.walk(top, onerror=unreadable.append, followlinks=True)
   for folder, below, files in walk:
     status = os.stat(folder)
     place = (status.st_dev, status.st_ino)
-    below[:] = [name for name in sorted(below) if not name.startswith(".")]
+    visible = [name for name in sorted(below) if not name.startswith(".")]
+    below.clear()
     if place in entered:
-      below.clear()
       continue
+    below += left_aside.without(folder, visible)
     entered.add(place)
     yield folder, [name for name in files if not name.startswith(".")]
 
@@ -142,12 +147,14 @@ def _from_csv(where: str, path: str) -> ImageFiles:
   # Of a path that is listed twice one row is enough.
   once = tuple(dict.fromkeys(names))
   repeated = len(names) - len(once)
-  notices = (f"paths listed more than once: {repeated:,}",) if repeated else ()
+  notices = system_folders.warnings(once)
+  if repeated:
+    notices.append(f"paths listed more than once: {repeated:,}")
   return ImageFiles(
     given=os.path.abspath(path),
     root=os.path.dirname(path),
     names=once,
-    notices=notices,
+    notices=tuple(notices),
   )
 
 

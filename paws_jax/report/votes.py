@@ -10,6 +10,7 @@ import numpy as np
 
 from paws_jax import errors
 from paws_jax.data import dataset
+from paws_jax.data.labels import copies
 from paws_jax.evaluation import neighbors
 from paws_jax.evaluation import soft_nn
 from paws_jax.training import restore
@@ -30,8 +31,9 @@ class VotedImages:
     probabilities: float32 [n, K].
     novelty: float32 [n], 1 - cosine similarity to the nearest labelled image.
     num_unreadable: images left out because they cannot be read.
-    leave_one_out: whether they are the labelled images themselves, in the order
-      of the support bank, each classified by the others.
+    copies: int [n], of the labelled images themselves in the order of the
+      support bank, each classified by the others: the first one with the same
+      contents, as these do not vote on each other. None: other images.
   """
 
   part: dataset.LabelledImages
@@ -41,7 +43,12 @@ class VotedImages:
   probabilities: np.ndarray
   novelty: np.ndarray
   num_unreadable: int = 0
-  leave_one_out: bool = False
+  copies: np.ndarray | None = None
+
+  @property
+  def leave_one_out(self) -> bool:
+    """Whether they are the labelled images, each classified by the others."""
+    return self.copies is not None
 
   def __len__(self) -> int:
     """Number of images."""
@@ -88,7 +95,7 @@ class VotedImages:
 def vote_on_labelled(
   trained: restore.TrainedRun, support_bank: Any
 ) -> VotedImages | None:
-  """Votes on the labelled images by the others; None when there is one.
+  """Votes on the labelled images by the others; None without two different.
 
   Args:
     trained: the run.
@@ -97,21 +104,21 @@ def vote_on_labelled(
   if len(support_bank) < 2:
     return None
   part = trained.experiment.dataset.labelled
-  cosines, _ = neighbors.nearest(
-    support_bank.embeddings, support_bank.embeddings, 2
-  )
+  groups = copies.among(part.copies, part.readable)
+  if len(np.unique(groups)) < 2:
+    return None
+  cosines = neighbors.nearest_other(support_bank.embeddings, copies=groups)
   return VotedImages(
     part=part,
     kind="labelled images",
     rows=np.flatnonzero(part.readable),
     embeddings=support_bank.embeddings,
     probabilities=_vote(
-      trained, support_bank, support_bank.embeddings, leave_one_out=True
+      trained, support_bank, support_bank.embeddings, groups=groups
     ),
-    # The nearest one is itself, or its copy.
-    novelty=1 - cosines[:, 1],
+    novelty=1 - cosines,
     num_unreadable=int((~part.readable).sum()),
-    leave_one_out=True,
+    copies=groups,
   )
 
 
@@ -183,13 +190,15 @@ def voters(
     (places in the support bank int [m, k], shares [m, k]), the greatest first.
   """
   places = np.asarray(places, int)
-  supports = support_bank.embeddings
+  supports, groups = support_bank.embeddings, judged.copies
+  num_silent = 0 if groups is None else np.bincount(groups).max()
   return neighbors.voters(
     judged.embeddings[places],
     supports,
-    min(most, len(supports) - judged.leave_one_out),
+    min(most, len(supports) - num_silent),
     temperature=temperature,
-    excluded=places if judged.leave_one_out else None,
+    excluded=None if groups is None else groups[places],
+    copies=groups,
   )
 
 
@@ -198,7 +207,7 @@ def _vote(
   support_bank: Any,
   embeddings: np.ndarray,
   *,
-  leave_one_out: bool = False,
+  groups: np.ndarray | None = None,
 ) -> np.ndarray:
   return soft_nn.soft_nn_probabilities(
     embeddings,
@@ -206,7 +215,8 @@ def _vote(
     support_bank.labels,
     num_classes=trained.experiment.dataset.num_classes,
     temperature=trained.experiment.temperature,
-    leave_one_out=leave_one_out,
+    leave_one_out=groups is not None,
+    copies=groups,
   )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax.data.labels import copies
 from paws_jax.distributed import agree
 from paws_jax.evaluation import embed as embed_lib
 from paws_jax.evaluation import protocols
@@ -68,9 +69,9 @@ def prepare(
   if not part and not measure.can_leave_one_out(trained.experiment):
     raise errors.InputError(
       f"{dataset.name} has no test or validation images, and no class has two "
-      "labelled images to judge one by the other: there is nothing to measure. "
-      "Give test images (data.test_dir, or split = test in the manifest) or "
-      "label more."
+      "different labelled images to judge one by the other: there is nothing "
+      "to measure. Give test images (data.test_dir, or split = test in the "
+      "manifest) or label more."
     )
   # What cannot be read now could not be added to later.
   agree.on_main(lambda: results.read_results(trained.workdir))
@@ -124,10 +125,11 @@ def _measure(prepared: EvaluateInputs) -> Iterator[protocols.Outcome]:
   if measure.can_leave_one_out(experiment):
     yield protocols.soft_nn("labelled", supports, supports, **settings)
   elif part:
-    print("no class has two labelled images: no leave-one-out")
+    print("no class has two different labelled images: no leave-one-out")
   else:
     raise errors.WorkdirError(
-      "of the labelled images that can be read no two are of one class, and "
+      "of the labelled images that can be read no two different ones are of "
+      "one class, and "
       "there are no test images: there is nothing to measure."
     )
 
@@ -149,7 +151,8 @@ def _supports(
   Raises:
     errors.WorkdirError: when there is none.
   """
-  readable = trained.experiment.dataset.labelled.readable
+  labelled = trained.experiment.dataset.labelled
+  readable = labelled.readable
   if not readable.any():
     raise errors.WorkdirError(
       f"none of the {len(readable)} labelled images can be read: repair or "
@@ -158,6 +161,7 @@ def _supports(
   return protocols.EmbeddedImages(
     {name: rows[readable] for name, rows in embedded.layers.items()},
     embedded.labels[readable],
+    copies.among(labelled.copies, readable),
   )
 
 

@@ -11,6 +11,7 @@ from etils import epath
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax.data.labels import copies
 from paws_jax.distributed import agree
 from paws_jax.evaluation import result_rows
 from paws_jax.evaluation import soft_nn as soft_nn_lib
@@ -111,8 +112,10 @@ def soft_nn(
   dataset = experiment.dataset
   labels = getattr(dataset, part).labels
   readable = dataset.labelled.readable
+  groups = None
   if part == "labelled":
     queries, labels = queries[readable], labels[readable]
+    groups = copies.among(dataset.labelled.copies, readable)
   return soft_nn_lib.soft_nn_accuracy(
     queries,
     labels,
@@ -121,6 +124,7 @@ def soft_nn(
     num_classes=dataset.num_classes,
     temperature=experiment.temperature,
     leave_one_out=part == "labelled",
+    copies=groups,
   )
 
 
@@ -189,10 +193,15 @@ def _raw_pixels(experiment: experiment_lib.Experiment) -> dict[str, Any]:
 
 
 def can_leave_one_out(experiment: experiment_lib.Experiment) -> bool:
-  """Whether any class has two readable labelled images."""
+  """Whether any class has two different readable labelled images."""
   labelled = experiment.dataset.labelled
-  _, counts = np.unique(labelled.labels[labelled.readable], return_counts=True)
-  return counts.max(initial=0) > 1
+  labels = labelled.labels[labelled.readable]
+  _, counts = np.unique(labels, return_counts=True)
+  if counts.max(initial=0) < 2:
+    return False
+  groups = copies.among(labelled.copies, labelled.readable)
+  different, _ = np.unique(np.stack([labels, groups]), axis=1)
+  return np.unique(different, return_counts=True)[1].max() > 1
 
 
 def _leave_one_out(

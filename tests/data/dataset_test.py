@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from paws_jax import config as config_lib
 from paws_jax.data import load_dataset
@@ -62,6 +63,36 @@ def test_the_labelled_part_is_the_split(arrays):
   )
   assert len(dataset.labelled) == 15
   assert dataset.num_classes == 5
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_copies_among_the_labelled_images_are_found(arrays, tmp_path, on_disk):
+  pixels = np.repeat(arrays.train_images, 3, axis=-1)
+  # Rows 10 and 30 are of class 0, as row 0 is.
+  pixels[[10, 30]] = pixels[0]
+  if on_disk:
+    for row, image in enumerate(pixels):
+      path = tmp_path / arrays.class_names[row % 5] / f"{row:02}.png"
+      path.parent.mkdir(exist_ok=True)
+      Image.fromarray(image).save(path)
+    views = config_lib.base().views
+    views.update(eval_size=8, eval_resize=8)
+    source = {"source": "folder", "pipeline": "host", "dir": str(tmp_path)}
+    section = config_lib.Data(labels_per_class=0, **source)
+    dataset = load_dataset.load(section, config_lib.build_views(views))
+  else:
+    changed = dataclasses.replace(arrays, train_images=pixels[..., :1])
+    dataset = load(changed, labels_per_class=0)
+  labelled = dataset.labelled
+  names = [labelled.name(i) for i in range(NUM_TRAIN)]
+  found = {names[i]: names[first] for i, first in enumerate(labelled.copies)}
+  ant = "ant/{:02}.png".format if on_disk else "train {}".format
+  assert {a: b for a, b in found.items() if a != b} == {
+    ant(10): ant(0),
+    ant(30): ant(0),
+  }
+  ids = dataset.split.labelled_ids
+  np.testing.assert_array_equal(dataset.find_copies(ids), labelled.copies)
 
 
 def test_the_split_seed_chooses_it(arrays):

@@ -149,24 +149,36 @@ def test_without_repeats_there_is_nothing_to_say(found):
 
 def test_labelled_images_that_are_test_images(found):
   shared = _shared(found(test={"t0": _png(0), "t1": _png(3)}))
-  assert shared == [("labelled", "test", [("a0", "t0"), ("b1", "t1")])]
+  assert shared == [("labelled", "test", [("a0", "t0"), ("b1", "t1")], False)]
 
 
 def test_unlabelled_images_that_are_test_images(found):
   shared = _shared(found(test={"t1": _png(5)}))
-  assert shared == [("unlabelled", "test", [("u1", "t1")])]
+  assert shared == [("unlabelled", "test", [("u1", "t1")], False)]
 
 
 def test_one_image_under_two_labels(found):
   assert _shared(found({"b1": _png(0)})) == [
-    ("labelled", "labelled", [("a0", "b1")])
+    ("labelled", "labelled", [("a0", "b1")], False)
   ]
   # The label of one of them is not used.
   assert _shared(found({"b1": _png(0)}), (0, 2)) == []
 
 
-def test_repeats_within_a_class_and_among_what_is_trained_on(found):
-  assert _shared(found({"a1": _png(0), "u0": _png(0), "u1": _png(0)})) == []
+def test_copies_within_a_class(found):
+  assert _shared(found({"a1": _png(0)})) == [
+    ("labelled", "labelled", [("a0", "a1")], True)
+  ]
+  # The label of one of them is not used.
+  assert _shared(found({"a1": _png(0)}), (0, 2, 3)) == []
+  assert _shared(found({"a1": _png(0), "b0": _png(0), "b1": _png(0)})) == [
+    ("labelled", "labelled", [("a0", "b0")], False),
+    ("labelled", "labelled", [("a0", "a1"), ("b0", "b1")], True),
+  ]
+
+
+def test_repeats_among_what_is_trained_on(found):
+  assert _shared(found({"u0": _png(0), "u1": _png(0)})) == []
 
 
 def test_unreadable_files_are_not_taken_for_each_other(found):
@@ -189,7 +201,7 @@ def test_images_in_memory_are_their_pixels():
   )
   assert [one.height for one in seen["unlabelled"]] == [4] * 4
   assert inspect.duplicates(listed, seen) == [
-    ("labelled", "test", [("train row 0", "test row 0")])
+    ("labelled", "test", [("train row 0", "test row 0")], False)
   ]
 
 

@@ -104,6 +104,7 @@ def test_the_whole_matrix_is_never_there():
     rows=jax.ShapeDtypeStruct((total // size, size, dim), jnp.float32),
     labels=jax.ShapeDtypeStruct((total // size, size), jnp.int32),
     first=jax.ShapeDtypeStruct((total // size,), jnp.int32),
+    copies=jax.ShapeDtypeStruct((total // size, size), jnp.int32),
   )
   queries = jax.ShapeDtypeStruct((batch, dim), jnp.float32)
   vote = chunked_vote.vote.lower(

@@ -96,6 +96,22 @@ def test_images_are_dealt_evenly_into_folds():
   assert (folds != linear_probe.deal(labels, seed=4)).any()
 
 
+def test_copies_are_left_out_together():
+  labels = np.array([0] * 7 + [1] * 3 + [2] * 2)
+  copies = np.arange(12)
+  want = linear_probe.deal(labels, seed=3)
+  np.testing.assert_array_equal(
+    want, linear_probe.deal(labels, seed=3, copies=copies)
+  )
+  copies[[2, 5]], copies[9], copies[11] = 0, 7, 10
+  folds = linear_probe.deal(labels, seed=3, copies=copies)
+  np.testing.assert_array_equal(folds, folds[copies])
+  assert sorted(folds[[0, 1, 3, 4, 6]]) == [0, 1, 2, 3, 4]
+  assert sorted(folds[7:9]) == [0, 1]
+  # All images of the last class are one.
+  assert folds[10] == folds[11] == -1
+
+
 def test_single_images_leave_the_strength_as_it_is():
   features, labels = _data(num_images=3)
   probe = _fit(features, labels)

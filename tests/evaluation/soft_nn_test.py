@@ -112,6 +112,29 @@ def test_leave_one_out_equals_dropping_each_support_in_turn(batch_size):
     np.testing.assert_allclose(probs[i], expected[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("chunk_size", [4, 1024])
+def test_copies_of_an_image_do_not_vote_on_it(chunk_size):
+  _, _, supports, labels = _random()
+  copies = np.arange(len(supports))
+  for copy, original in ((4, 2), (9, 2), (8, 7)):
+    supports[copy], copies[copy] = supports[original], original
+  settings = {"leave_one_out": True, "chunk_size": chunk_size}
+  probs = _call(supports, supports, labels, copies=copies, **settings)
+  for i in range(len(supports)):
+    others = copies != copies[i]
+    expected = _votes(supports[i : i + 1], supports[others], labels[others])
+    np.testing.assert_allclose(probs[i], expected[0], atol=1e-5)
+  # Without copies nothing changes, not even by rounding.
+  alone = np.arange(len(supports))
+  np.testing.assert_array_equal(
+    _call(supports, supports, labels, copies=alone, **settings),
+    _call(supports, supports, labels, **settings),
+  )
+  copies = np.zeros(3, int)
+  with pytest.raises(ValueError, match="all 3 are copies of one image"):
+    _call(supports[:3], supports[:3], labels[:3], copies=copies, **settings)
+
+
 def _call(queries, supports, labels, **settings):
   return soft_nn.soft_nn_probabilities(
     queries,

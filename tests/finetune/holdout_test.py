@@ -1,10 +1,13 @@
 """Held out images are labelled, and not trained on."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from paws_jax import config as config_lib
 from paws_jax.data import load_dataset
+from paws_jax.data.labels import copies
 from paws_jax.finetune import holdout
 from tests import tiny_recipe
 
@@ -125,6 +128,67 @@ def test_the_list_is_relative_to_the_current_directory(
     _parts(config)
   monkeypatch.chdir(tmp_path)
   assert len(_parts(config)[1].scored) == len(rows)
+
+
+def _with_copies(dataset, groups):
+  labelled = dataclasses.replace(dataset.labelled, find_copies=lambda: groups)
+  return dataclasses.replace(dataset, labelled=labelled)
+
+
+def test_copies_are_on_one_side():
+  config = _recipe(holdout_fraction=0.4)
+  dataset, alone = _parts(config)
+  labels = dataset.labelled.labels
+  groups = np.arange(50)
+  for k in range(10):
+    first, second, third = np.flatnonzero(labels == k)[:3]
+    groups[second] = groups[third] = first
+  recipe = config_lib.resolve(config)
+  parts = holdout.create(recipe, _with_copies(dataset, groups))
+  fit = np.searchsorted(dataset.split.labelled_ids, parts.ids)
+  held = np.setdiff1d(np.arange(50), fit)
+  assert not set(groups[fit]) & set(groups[held])
+  # Of three different images of a class one is held out.
+  first = np.unique(groups[held])
+  np.testing.assert_array_equal(np.bincount(labels[first]), [1] * 10)
+  assert len(held) > 10
+  unchanged = holdout.create(recipe, _with_copies(dataset, np.arange(50)))
+  assert unchanged.hash == alone.hash != parts.hash
+
+
+def test_a_class_of_copies_of_one_image_cannot_be_parted():
+  config = _recipe()
+  dataset, _ = _parts(config)
+  labels, groups = dataset.labelled.labels, np.arange(50)
+  groups[labels == 4] = np.flatnonzero(labels == 4)[0]
+  with pytest.raises(ValueError, match=r"1 of 10 .* different .*'4' \(1\)"):
+    holdout.create(config_lib.resolve(config), _with_copies(dataset, groups))
+
+
+def test_listed_copies_of_what_is_trained_on_are_left_out(
+  tmp_path, all_labels, capsys
+):
+  dataset, _ = _parts(_recipe())
+  rows = np.sort(_others(dataset, all_labels))
+  path = tmp_path / "more.txt"
+  path.write_text("\n".join(map(str, rows)))
+  config = _recipe(holdout="paper", holdout_file=str(path))
+  dataset, alone = _parts(config)
+  trained, recipe = dataset.split.labelled_ids, config_lib.resolve(config)
+  pixels = np.array(dataset.train_images)
+  pixels[rows[[3, 8]]] = pixels[trained[0]]
+  copied = dataclasses.replace(
+    dataset, find_copies=lambda ids: copies.of_arrays(pixels[ids])
+  )
+  parts = holdout.create(recipe, copied)
+  assert {parts.scored.name(i) for i in range(len(parts.scored))} == {
+    f"train {row}" for row in np.delete(rows, [3, 8])
+  }
+  assert parts.hash != alone.hash
+  assert "2 of 30 images are left out" in capsys.readouterr().out
+  pixels[rows] = pixels[trained[0]]
+  with pytest.raises(ValueError, match=r"each of the 30 images .* is a copy"):
+    holdout.create(recipe, copied)
 
 
 def test_listed_images_that_are_trained_on_are_refused(tmp_path, all_labels):

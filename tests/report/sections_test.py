@@ -42,7 +42,7 @@ def judged(kind, labels, probabilities, *, known=True, one_out=False):
     embeddings=embedded(labels, num_classes),
     probabilities=probabilities,
     novelty=np.linspace(0, 0.5, count),
-    leave_one_out=one_out,
+    copies=np.arange(count) if one_out else None,
   )
 
 

@@ -146,6 +146,35 @@ def test_labelled_images_are_judged_by_the_others(support_bank):
   )
 
 
+def test_copies_do_not_vote_on_each_other(support_bank):
+  rows = support_bank.embeddings
+  rows[1] = rows[3] = rows[0]
+  groups = np.array([0, 0, 2, 0, 4])
+  images = dataset_lib.LabelledImages(Images(rows), LABELS, str, lambda: groups)
+  judged = votes_lib.vote_on_labelled(
+    run(images, name="labelled"), support_bank
+  )
+  # Those with votes are of classes 1 and 2.
+  assert np.all(judged.probabilities[[0, 1, 3], 0] == 0)
+  unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+  np.testing.assert_allclose(
+    judged.novelty[0], 1 - (unit[[2, 4]] @ unit[0]).max(), atol=1e-5
+  )
+  indices, shares = votes_lib.voters(
+    judged, np.array([3]), support_bank, temperature=0.1, most=9
+  )
+  assert sorted(indices[0]) == [2, 4]
+  np.testing.assert_allclose(shares.sum(), 1, rtol=1e-5)
+
+
+def test_one_image_and_its_copies_cannot_be_judged(support_bank):
+  images = dataset_lib.LabelledImages(
+    Images(support_bank.embeddings), LABELS, str, lambda: np.zeros(5, int)
+  )
+  trained = run(images, name="labelled")
+  assert votes_lib.vote_on_labelled(trained, support_bank) is None
+
+
 def test_a_single_labelled_image_cannot_be_judged():
   alone = SupportBank(embeddings=np.ones((1, 4)), labels=LABELS[:1])
   assert votes_lib.vote_on_labelled(run(None, name="labelled"), alone) is None

@@ -506,6 +506,24 @@ def test_more_memory_than_there_is(root, examine, monkeypatch):
 
 
 @pytest.mark.usefixtures("quick")
+def test_thumbnails_of_a_network_drive_are_left_aside_and_said(root, examine):
+  for name in ("cat/@eaDir/0.png/x.png", "@eaDir/0.png/x.png"):
+    _write(root, name)
+  status, text = examine(root)
+  assert status == 0
+  assert _findings(text) == []
+  assert "6 of them with a label; 2 classes" in text
+  assert "2 folders '@eaDir' with 2 images. Rename a folder" in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_copies_of_one_class_are_reported(root, examine):
+  shutil.copy(root / "cat" / "0.png", root / "cat" / "2.png")
+  words = ("1 labelled image with the contents of another one of the same",)
+  _only(examine(root), 0, *words, "'cat/0.png' = 'cat/2.png'")
+
+
+@pytest.mark.usefixtures("quick")
 def test_names_that_are_not_text(root, examine):
   (root / "cat" / "1.png").rename(root / "cat" / "1\udcff.png")
   (root / "cat" / "1\udcff.png").write_bytes(b"<html>")

@@ -223,7 +223,7 @@ def test_one_label_a_class(trained, capsys):
   assert (rows[title]["k"], rows[title]["k_wanted"]) == (10, 20)
   assert rows["linear probe, h"]["num_folds"] == 0
   text = capsys.readouterr().out
-  assert "no class has two labelled images: no leave-one-out" in text
+  assert "no class has two different labelled images: no leave-one-out" in text
   assert "fixed, since no class has two labelled images" in text
 
 
@@ -282,7 +282,7 @@ def test_too_few_labelled_images_that_can_be_read(trained, test_images):
   made = trained()
   changes = {} if test_images else {"test": None}
   readable = np.arange(20) == 3
-  problem = "no two are of one class"
+  problem = "no two different ones are of one class"
   if test_images:
     readable, problem = np.zeros(20, bool), "none of the 20 labelled images"
   made = trained(labelled=_break(made, readable), **changes)

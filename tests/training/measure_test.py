@@ -1,5 +1,6 @@
 """Rows and tables of results, whichever parts a data set has."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -125,6 +126,23 @@ def test_images_on_disk_have_no_pixel_baseline():
   assert row["raw_pixel_top1"] is None
   assert row["top1"] == 1.0
   assert "raw pixels" not in pretrain.table(row | SPENT)
+
+
+def test_copies_are_no_second_image_of_a_class():
+  built = experiment(labelled=2)
+  copies = np.array([0, 1, 0, 1, 0, 5])
+  classes = np.sort(built.dataset.labelled.labels)
+  np.testing.assert_array_equal(classes, [0, 0, 1, 1, 2, 2])
+  for found, possible in (
+    (np.array([0, 0, 2, 2, 4, 4]), False),
+    (copies, True),
+  ):
+    labelled = dataclasses.replace(
+      built.dataset.labelled, labels=classes, find_copies=lambda f=found: f
+    )
+    dataset = dataclasses.replace(built.dataset, labelled=labelled)
+    changed = types.SimpleNamespace(dataset=dataset)
+    assert measure_lib.can_leave_one_out(changed) == possible
 
 
 def test_one_label_a_class_cannot_be_left_out():

@@ -106,6 +106,8 @@ class Catalog:
     val: images to choose settings on, all labelled; None: there are none.
     other_files: number of files among the images that are not read, by suffix
       in lower case: {".heic": 50, ".txt": 1, "": 2}.
+    notices: lines that a user should see, such as what was left aside.
+    warnings: lines about what is probably not meant.
   """
 
   name: str
@@ -114,6 +116,8 @@ class Catalog:
   test: Part | None = None
   val: Part | None = None
   other_files: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  notices: tuple[str, ...] = ()
+  warnings: tuple[str, ...] = ()
 
   def __post_init__(self):
     seen: dict[str, int] = {}

@@ -18,6 +18,7 @@ from paws_jax import errors
 from paws_jax import text
 from paws_jax.data.sources import catalog
 from paws_jax.data.sources import paths as paths_lib
+from paws_jax.data.sources import system_folders
 
 SUFFIXES = (
   *(".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -47,8 +48,9 @@ def load(
   """Lists the images in a folder without opening them.
 
   Images are files that end in one of `SUFFIXES`, in any case, at any depth
-  below their class. Hidden files (".name") are ignored; other files are ignored
-  and counted. Classes are sorted by name, images by path.
+  below their class. Hidden files (".name") are ignored; other files, and those
+  in `system_folders`, are ignored and counted. Classes are sorted by name,
+  images by path.
 
   Args:
     directory: holds one folder per class.
@@ -76,7 +78,9 @@ def load(
   }
   for field, path in others.items():
     _check_directory(field, path)
-  excluded = _identities(root=root, others=others)
+  excluded = _Excluded(
+    _identities(root=root, others=others), system_folders.LeftAside(SUFFIXES)
+  )
   other_files: _Counts = collections.Counter()
   train = _classes("data.dir", root, excluded, other_files)
   # Keys must not depend on the place of unlabelled_dir, nor equal those of a
@@ -100,6 +104,7 @@ def load(
     train=_part(root, train.paths, train.labels, keys),
     test=test,
     other_files=dict(other_files),
+    notices=tuple(excluded.system.notices()),
   )
 
 
@@ -163,6 +168,13 @@ def _part(
   return catalog.Part(images=files, labels=np.asarray(labels, np.int32))
 
 
+class _Excluded(NamedTuple):
+  """Directories that are not entered, and those that systems have made."""
+
+  identities: frozenset[_Identity]
+  system: system_folders.LeftAside
+
+
 class _Classes(NamedTuple):
   """Class names in order, and the path and label of each image."""
 
@@ -172,15 +184,15 @@ class _Classes(NamedTuple):
 
 
 def _classes(
-  field: str, root: str, excluded: frozenset[_Identity], other_files: _Counts
+  field: str, root: str, excluded: _Excluded, other_files: _Counts
 ) -> _Classes:
   """Lists the class folders in a directory; counts other files."""
-  folders, top_images, others = _scan(root)
+  folders, top_images, others = _scan(root, excluded.system)
   other_files.update(map(_suffix, others))
   folders = sorted(
     name
     for name in folders
-    if _identity(os.path.join(root, name)) not in excluded
+    if _identity(os.path.join(root, name)) not in excluded.identities
   )
   if top_images or not folders:
     images = f"{len(top_images)} images" + (
@@ -214,6 +226,7 @@ def _classes(
       f"{field} = {root!r}: {len(empty)} of {len(folders)} class folders hold "
       f"no image: {text.first_few(empty, most=_MAX_LISTED)}"
       f". Add images ({', '.join(SUFFIXES)}), or remove the folder"
+      + "".join(f"; {line}" for line in excluded.system.notices())
     )
   return classes
 
@@ -221,7 +234,7 @@ def _classes(
 def _unlabelled(
   root: str,
   directory: str,
-  excluded: frozenset[_Identity],
+  excluded: _Excluded,
   other_files: _Counts,
 ) -> list[str]:
   """Lists the images below a directory, as paths relative to root."""
@@ -239,7 +252,7 @@ def _unlabelled(
 def _test(
   directory: str,
   class_names: list[str],
-  excluded: frozenset[_Identity],
+  excluded: _Excluded,
   other_files: _Counts,
 ) -> catalog.Part:
   """Lists the test images; labels are places in `class_names`."""
@@ -259,7 +272,7 @@ def _test(
 
 
 def _images(
-  top: str, root: str, excluded: frozenset[_Identity]
+  top: str, root: str, excluded: _Excluded
 ) -> tuple[list[str], _Counts, dict[_Identity, str]]:
   """Lists the images below a directory.
 
@@ -275,14 +288,14 @@ def _images(
   paths: list[str] = []
   other_files: _Counts = collections.Counter()
   entered: dict[_Identity, str] = {}
-  closed = excluded - {_identity(top)}
+  closed = excluded.identities - {_identity(top)}
   waiting = [top]
   while waiting:
     folder = waiting.pop()
     identity = _identity(folder)
     if identity in closed or identity in entered:
       continue
-    folders, images, others = _scan(folder)
+    folders, images, others = _scan(folder, excluded.system)
     other_files.update(map(_suffix, others))
     below = entered[identity] = os.path.relpath(folder, root)
     paths += [os.path.join(below, name) for name in images]
@@ -297,7 +310,9 @@ def _suffix(name: str) -> str:
   return os.path.splitext(name)[1].lower()
 
 
-def _scan(directory: str) -> tuple[list[str], list[str], list[str]]:
+def _scan(
+  directory: str, left_aside: system_folders.LeftAside
+) -> tuple[list[str], list[str], list[str]]:
   """Lists the visible folders, images and other files in a directory."""
   folders, images, others = [], [], []
   with os.scandir(directory) as entries:
@@ -312,4 +327,4 @@ def _scan(directory: str) -> tuple[list[str], list[str], list[str]]:
       is_image = _suffix(entry.name) in SUFFIXES
       kind = folders if is_folder else images if is_image else others
       kind.append(entry.name)
-  return folders, images, others
+  return left_aside.without(directory, folders), images, others

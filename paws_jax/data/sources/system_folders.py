@@ -1,0 +1,127 @@
+"""Folders that operating systems and network drives make among images.
+
+They hold thumbnails and deleted files, which are copies of the images and must
+be neither classes nor images of one. Hidden folders (".name") are left out in
+any case and are not listed here.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import re
+from collections.abc import Iterable
+from collections.abc import Sequence
+
+from paws_jax import text
+
+_NAMES = frozenset(
+  name.casefold()
+  for name in (
+    # Synology, QNAP, Asustor and others: thumbnails, bins, snapshots, queues.
+    *("@eaDir", "@tmp", "@__thumb", "@thumb", "@Recycle", "@Recycler"),
+    *("@Recycle Bin", "@Recently-Snapshot", "@sharebin", "@sharesnap"),
+    *("@snapshot", "@snapshots", "@Transcode", "@database", "@SynoDrive"),
+    *("#recycle", "#Recycle Bin", "#snapshot", "#snapshots", "#SynoRecycle"),
+    *("~snapshot", "~snapshots", "Network Trash Folder", "Trash-1000"),
+    # Windows.
+    *("$RECYCLE.BIN", "System Volume Information", "Config.Msi", "MSOCache"),
+    *("$Extend", "$WinREAgent", "$SysReset", "$Windows.~BT", "$Windows.~WS"),
+    # macOS; the dot of a name is ":2e" on some file servers.
+    *("__MACOSX", "AppleDouble", "Temporary Items", "TheVolumeSettingsFolder"),
+    *("TheFindByContentFolder", "Cleanup At Startup"),
+    # Linux and Python.
+    *("lost+found", "__pycache__"),
+  )
+)
+# Bins of older Windows; in lower case they may be a class of waste.
+_EXACT = frozenset(("RECYCLER", "RECYCLED"))
+_PATTERN = re.compile(r"found\.\d{3}|:2e.+")
+# Hidden ones that other programs do not hide.
+_HIDDEN = frozenset((".appledouble", ".@__thumb", ".trashes"))
+
+
+def is_system_folder(name: str) -> bool:
+  """Whether a folder is one that no person has made, by its name."""
+  folded = name.casefold()
+  known = name in _EXACT or folded in _NAMES
+  return known or _PATTERN.fullmatch(folded) is not None
+
+
+def within(path: str) -> str:
+  """Returns the name of the system folder that a path leads through, or ""."""
+  for name in re.split(r"[/\\]", path)[:-1]:
+    if is_system_folder(name) or name.casefold() in _HIDDEN:
+      return name
+  return ""
+
+
+class LeftAside:
+  """System folders that were found and not read, and their images."""
+
+  def __init__(self, suffixes: Sequence[str]):
+    """Starts with none; `suffixes` are those of images, in lower case."""
+    self._suffixes = tuple(suffixes)
+    # Name and number of images by path, since a folder may be met twice.
+    self._found: dict[str, tuple[str, int]] = {}
+
+  def _add(self, folder: str) -> None:
+    """Notes a folder, and counts the images in it at any depth."""
+    place = os.path.realpath(folder)
+    if place not in self._found:
+      number = sum(
+        name.lower().endswith(self._suffixes)
+        for _, _, names in os.walk(folder)
+        for name in names
+      )
+      self._found[place] = os.path.basename(folder), number
+
+  def without(self, parent: str, names: Iterable[str]) -> list[str]:
+    """Returns the names in a folder that are no system folder's."""
+    kept = []
+    for name in names:
+      if is_system_folder(name):
+        self._add(os.path.join(parent, name))
+      else:
+        kept.append(name)
+    return kept
+
+  def notices(self) -> list[str]:
+    """Returns a line with the folders and their images; none without any."""
+    folders: collections.Counter[str] = collections.Counter()
+    images: collections.Counter[str] = collections.Counter()
+    for name, number in self._found.values():
+      folders[name] += 1
+      images[name] += number
+    if not folders:
+      return []
+    listed = text.first_few(
+      f"{_count(folders[name], 'folder')} {name!r} with "
+      f"{_count(images[name], 'image')}"
+      for name in sorted(folders)
+    )
+    return [
+      f"left aside, since operating systems and network drives make them: "
+      f"{listed}. Rename a folder to use its images"
+    ]
+
+
+def warnings(paths: Iterable[str]) -> list[str]:
+  """Returns a line about listed images that lie in system folders, if any do.
+
+  Args:
+    paths: of images that a table names.
+  """
+  found = collections.Counter(filter(None, map(within, paths)))
+  if not found:
+    return []
+  total = _count(found.total(), "listed image")
+  return [
+    f"{total} in a folder that operating systems or network drives make "
+    f"({text.first_few(map(repr, sorted(found)))}), such as thumbnails and "
+    "deleted files: remove these lines from the table unless you mean them"
+  ]
+
+
+def _count(number: int, noun: str) -> str:
+  return f"{number:,} {noun}{'' if number == 1 else 's'}"
