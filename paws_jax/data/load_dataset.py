@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -145,20 +146,12 @@ def _on_disk(
     size=side,
     max_pixels=config.max_pixels,
   )
-
   train_images = functools.partial(
     evaluation,
     listing.train.images,
     leave_out_bad=config.on_bad_image == "skip",
   )
   find_copies = functools.partial(copies.of_files, listing.train.images)
-
-  def held_out(part: catalog.Part | None) -> dataset_lib.LabelledImages | None:
-    if part is None:
-      return None
-    return dataset_lib.LabelledImages(
-      evaluation(part.images), part.labels, part.images.name
-    )
 
   def train_part(rows, labels) -> dataset_lib.LabelledImages:
     return dataset_lib.LabelledImages(
@@ -174,8 +167,8 @@ def _on_disk(
     class_names=listing.class_names,
     split=split,
     labelled=train_part(ids, labels),
-    validation=held_out(listing.val),
-    test=held_out(listing.test),
+    validation=_held_out(listing.val, evaluation),
+    test=_held_out(listing.test, evaluation),
     unlabelled=_unless_empty(
       train_part(np.flatnonzero(used_labels < 0), used_labels)
     ),
@@ -190,6 +183,17 @@ def _on_disk(
     resize=lambda images: images,
     make_pipeline=functools.partial(_disk_pipeline, listing, config, ids),
     notices=_notices(listing),
+  )
+
+
+def _held_out(
+  part: catalog.Part | None, evaluation: Callable[..., Any]
+) -> dataset_lib.LabelledImages | None:
+  """Returns validation or test images; None if there are none."""
+  if part is None:
+    return None
+  return dataset_lib.LabelledImages(
+    evaluation(part.images), part.labels, part.images.name
   )
 
 

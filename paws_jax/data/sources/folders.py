@@ -72,12 +72,10 @@ def load(
   root = os.path.realpath(directory)
   fields = {"data.unlabelled_dir": unlabelled_dir, "data.test_dir": test_dir}
   others = {
-    field: os.path.realpath(paths_lib.resolve(field, path, data_dir=directory))
+    field: _resolved(field, path, directory)
     for field, path in fields.items()
     if path
   }
-  for field, path in others.items():
-    _check_directory(field, path)
   excluded = _Excluded(
     _identities(root=root, others=others), system_folders.LeftAside(SUFFIXES)
   )
@@ -86,8 +84,7 @@ def load(
   # Keys must not depend on the place of unlabelled_dir, nor equal those of a
   # class called "unlabelled".
   keys = list(train.paths)
-  if unlabelled_dir:
-    place = others["data.unlabelled_dir"]
+  if place := others.get("data.unlabelled_dir"):
     paths = _unlabelled(root, place, excluded, other_files)
     keys += [
       f"../unlabelled/{os.path.relpath(os.path.join(root, path), place)}"
@@ -95,9 +92,8 @@ def load(
     ]
     train.paths.extend(paths)
     train.labels.extend([catalog.UNLABELLED] * len(paths))
-  test = None
-  if test_dir:
-    test = _test(others["data.test_dir"], train.names, excluded, other_files)
+  place = others.get("data.test_dir")
+  test = place and _test(place, train.names, excluded, other_files)
   return catalog.Catalog(
     name=os.path.basename(os.path.abspath(directory)) or directory,
     class_names=tuple(train.names),
@@ -138,6 +134,13 @@ def _check_directory(field: str, directory: str) -> None:
   raise errors.MissingFileError(
     f"{field} = {directory!r} is not a directory; {layout}"
   )
+
+
+def _resolved(field: str, path: str, data_dir: str) -> str:
+  """Returns the real path of a directory that must exist."""
+  path = os.path.realpath(paths_lib.resolve(field, path, data_dir=data_dir))
+  _check_directory(field, path)
+  return path
 
 
 def _identities(*, root: str, others: dict[str, str]) -> frozenset[_Identity]:
