@@ -210,10 +210,10 @@ def _memory_lines(plan: dict[str, Any]) -> list[str]:
       f"arguments {_bytes(plan['argument_bytes'])}, temporaries "
       f"{_bytes(plan['temporary_bytes'])}"
     )
-  if "effort -" in plan["method"]:
+  if plan["method"].endswith(("O0", "O1")):
     lines.append(
-      "low effort gives an upper bound; with "
-      "JAX_EXEC_TIME_OPTIMIZATION_EFFORT=0 it takes a few times as long"
+      "a low level gives an upper bound; with JAX_OPTIMIZATION_LEVEL=O2 it "
+      "takes a few times as long"
     )
   return lines
 

@@ -31,9 +31,9 @@ from paws_jax.runs import files
 from paws_jax.runs import workdir as workdir_lib
 
 _FILE = "plan.json"
-# How much the compiler tries; read by JAX from the environment.
-_EFFORT = "JAX_EXEC_TIME_OPTIMIZATION_EFFORT"
-_LOW_EFFORT = -1.0
+# How much the compiler tries: an option of JAX and its environment variable.
+_LEVEL = "jax_optimization_level"
+_LOW_LEVEL = "O1"
 _MODEL = "model, not compiled"
 
 
@@ -45,8 +45,8 @@ def run(
 ) -> int:
   """Plans a recipe for a machine; prints, and writes plan.json.
 
-  The compiler works at low effort, a minute or two for ResNet-50, unless
-  JAX_EXEC_TIME_OPTIMIZATION_EFFORT is set (0 is JAX's default).
+  The compiler works at a low level, a minute or two for ResNet-50, unless
+  JAX_OPTIMIZATION_LEVEL is set (O2 is what training uses).
 
   Args:
     config: the recipe, with overrides.
@@ -122,24 +122,24 @@ def _stand_ins(num_devices: int) -> list[jax.Device]:
 
 
 @contextlib.contextmanager
-def _effort() -> Iterator[float]:
-  """Low effort, unless the environment says how much."""
-  before = jax.config.jax_exec_time_optimization_effort
-  if _EFFORT not in os.environ:
-    jax.config.update("jax_exec_time_optimization_effort", _LOW_EFFORT)
+def _level() -> Iterator[str]:
+  """The low level of optimization, unless the environment names one."""
+  before = getattr(jax.config, _LEVEL)
+  if _LEVEL.upper() not in os.environ:
+    jax.config.update(_LEVEL, _LOW_LEVEL)
   try:
-    yield jax.config.jax_exec_time_optimization_effort
+    yield getattr(jax.config, _LEVEL)
   finally:
-    jax.config.update("jax_exec_time_optimization_effort", before)
+    jax.config.update(_LEVEL, before)
 
 
 def _compile(step: abstract_step.Step) -> roofline.StepCosts:
   """Compiles the step for its devices and reads what it takes."""
   num_devices = step.trainer.mesh.size
-  with _effort() as effort:
+  with _level() as level:
     traced = step.trace()
     lowered = traced.lower(lowering_platforms=("tpu",))
-    method = f"compiled at effort {effort:g}"
+    method = f"compiled at level {level}"
     print("compiling (a minute or more) ...", flush=True)
     start = time.perf_counter()
     try:

@@ -42,7 +42,7 @@ def a_state_of_4_mib(monkeypatch):
 def _costs(**changes):
   reduced = hlo.Collective("all-reduce", 4 * 10**6, {}, 4, "")
   fields = {
-    "method": "compiled at effort -1",
+    "method": "compiled at level O1",
     "peak_bytes": 11 * _GIB,
     "argument_bytes": _GIB,
     "temporary_bytes": 10 * _GIB,
@@ -139,17 +139,17 @@ def _printed(capsys, plan, target=_TARGET):
 def test_what_is_printed(capsys):
   text = _printed(capsys, _assess())
   for words in (
-    "Memory of each chip (compiled at effort -1)",
+    "Memory of each chip (compiled at level O1)",
     "usable 15.75 GiB of 16.00 GiB",
     "needed 11.00 GiB, and 2 MiB of batches that wait: it fits",
-    "low effort gives an upper bound",
+    "a low level gives an upper bound",
     "memory: 81.9 GB, 100 ms (the limit)",
     "all-reduce: 1, in all 4 MB",
     "at most 2,560 images/s on all; 36 epochs of 100 steps (3,600)",
     "not measurements",
   ):
     assert words in text
-  text = _printed(capsys, _assess(method="compiled at effort 0"))
+  text = _printed(capsys, _assess(method="compiled at level O2"))
   assert "upper bound" not in text
   assert "What to change" not in text
 

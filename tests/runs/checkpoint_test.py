@@ -300,12 +300,15 @@ def test_a_directory_that_cannot_be_made(tmp_path):
 def small_files():
   """Files cannot grow beyond 4 kB: a stand-in for a full disk."""
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
-  # Programs that were cut off would stay in the cache for other tests.
-  jax.config.update("jax_enable_compilation_cache", False)
+  # JAX must not write to its cache of programs, whatever compiling takes. It
+  # reads this setting every time, jax_enable_compilation_cache only once.
+  seconds = jax.config.jax_persistent_cache_min_compile_time_secs
+  setting = "jax_persistent_cache_min_compile_time_secs"
+  jax.config.update(setting, float("inf"))
   resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
   yield
   resource.setrlimit(resource.RLIMIT_FSIZE, before)
-  jax.config.update("jax_enable_compilation_cache", True)
+  jax.config.update(setting, seconds)
 
 
 def test_a_failed_write_is_an_error(tmp_path, request):

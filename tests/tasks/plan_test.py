@@ -254,18 +254,17 @@ def test_other_failures_of_the_compiler_are_not_answers():
     plan._compile(_Lowered("INTERNAL: a bug"))
 
 
-def test_the_compilers_effort(monkeypatch):
-  name = "JAX_EXEC_TIME_OPTIMIZATION_EFFORT"
-  monkeypatch.delenv(name, raising=False)
-  before = jax.config.jax_exec_time_optimization_effort
-  with contextlib.suppress(KeyError), plan._effort() as effort:
-    assert effort == jax.config.jax_exec_time_optimization_effort == -1
+def test_the_compilers_level(monkeypatch):
+  monkeypatch.delenv("JAX_OPTIMIZATION_LEVEL", raising=False)
+  before = jax.config.jax_optimization_level
+  with contextlib.suppress(KeyError), plan._level() as level:
+    assert level == jax.config.jax_optimization_level == "O1" != before
     raise KeyError
-  assert jax.config.jax_exec_time_optimization_effort == before
+  assert jax.config.jax_optimization_level == before
   # Whoever sets it knows what they want.
-  monkeypatch.setenv(name, "0")
-  with plan._effort() as effort:
-    assert effort == before
+  monkeypatch.setenv("JAX_OPTIMIZATION_LEVEL", "O2")
+  with plan._level() as level:
+    assert level == before
 
 
 @pytest.mark.slow
@@ -292,7 +291,7 @@ def test_a_small_encoder_is_compiled_for_a_tpu(tmp_path):
   written = json.loads((tmp_path / "plan.json").read_text())
   assert set(written) >= _KEYS
   assert written["fits"] is True
-  assert written["method"] == "compiled at effort -1"
+  assert written["method"] == "compiled at level O1"
   assert written["num_devices"] == 4
   assert 0 < written["peak_memory_bytes"] < 2**30
   assert written["flops"] > 1e6
