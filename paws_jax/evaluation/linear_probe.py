@@ -41,8 +41,8 @@ class Probe:
     mean: [d], of the features it was fitted to.
     scale: [d], their standard deviations; 1 for features that never change.
     strength: λ.
-    num_folds: parts that the images were dealt into to choose λ; 0 when no
-      class has two, and λ is FIXED_STRENGTH.
+    num_folds: parts that the images were dealt into to choose λ; 0 when λ was
+      given, or no class has two and λ is FIXED_STRENGTH.
     num_left_out: images that have been left out to choose it.
   """
 
@@ -67,8 +67,9 @@ def fit(
   num_classes: int,
   seed: int,
   copies: np.ndarray | None = None,
+  strength: float | None = None,
 ) -> Probe:
-  """Chooses λ, then fits to all images.
+  """Chooses λ, unless it is given, then fits to all images.
 
   Args:
     features: [n, d], finite.
@@ -76,6 +77,7 @@ def fit(
     num_classes: K.
     seed: of the order in which a class's images are dealt into folds.
     copies: see `deal`.
+    strength: λ; None chooses it.
 
   Raises:
     ValueError: for features that are not finite, or labels that do not fit.
@@ -83,11 +85,13 @@ def fit(
   features = np.asarray(features, np.float32)
   labels = np.asarray(labels)
   _check(features, labels, num_classes)
-  folds = deal(labels, seed=seed, copies=copies)
+  folds = np.full(len(labels), -1)
+  if strength is None:
+    folds = deal(labels, seed=seed, copies=copies)
   num_folds = int(folds.max()) + 1
   if num_folds:
     strength = _choose(features, labels, folds, num_classes=num_classes)
-  else:
+  elif strength is None:
     strength = FIXED_STRENGTH
   everything = np.ones(len(labels), bool)
   mean, scale = _statistics(features)

@@ -158,7 +158,7 @@ def soft_nn(
     protocol="leave_one_out" if itself else "soft_nn",
     part=part,
     settings={"embedding": "z", "temperature": temperature},
-    ranks=_ranked(probabilities),
+    ranks=ranked(probabilities),
     labels=queries.labels,
     num_classes=num_classes,
     probabilities=probabilities,
@@ -227,14 +227,14 @@ def _linear_probe(
       "num_folds": probe.num_folds,
       "num_left_out": probe.num_left_out,
     },
-    ranks=_ranked(probabilities),
+    ranks=ranked(probabilities),
     labels=queries.labels,
     num_classes=num_classes,
     probabilities=probabilities,
   )
 
 
-def _ranked(probabilities: np.ndarray) -> np.ndarray:
+def ranked(probabilities: np.ndarray) -> np.ndarray:
   """The most probable classes; of equals the lower number first."""
   order = np.argsort(-probabilities, axis=-1, kind="stable")
   return order[:, :_MOST]

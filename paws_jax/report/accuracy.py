@@ -14,14 +14,18 @@ from paws_jax.evaluation import accuracy as accuracy_lib
 _PARTS = (
   ("top1", "num_test", "test"),
   ("validation_top1", "num_validation", "validation"),
-  ("raw_pixel_top1", "num_test", "test"),
+  ("raw_pixel_top1", "num_raw_pixel", "test"),
+  ("raw_pixel_1nn_top1", "num_raw_pixel", "test"),
+  ("raw_pixel_logistic_top1", "num_raw_pixel", "test"),
   ("leave_one_out_top1", "num_labels", "labelled"),
 )
 _PROTOCOLS = {
   "top1": "",
   "validation_top1": "",
-  "raw_pixel_top1": "soft NN on raw pixels",
   "leave_one_out_top1": "leave-one-out",
+  "raw_pixel_top1": "soft NN on raw pixels",
+  "raw_pixel_1nn_top1": "1-NN on raw pixels",
+  "raw_pixel_logistic_top1": "logistic regression on raw pixels",
 }
 _WORDS = {
   "soft_nn": "soft nearest neighbors",
@@ -92,20 +96,27 @@ def best_known(found: Sequence[Accuracy]) -> Accuracy | None:
 def _accuracies(row: Mapping[str, Any]) -> Iterator[Accuracy]:
   for name, count_name, part in _PARTS:
     top1 = row.get(name)
-    count = row.get(count_name, row.get("num_images"))
+    count = row.get(count_name, row.get("num_images", row.get("num_test")))
     if top1 is None or not count:
       continue
     interval = row.get(f"{name}_interval")
     yield Accuracy(
       task=str(row.get("task", "")),
       protocol=_PROTOCOLS[name] or _protocol(row),
-      part=row.get("part", part),
+      part=_part(row, name, part),
       count=int(count),
       top1=float(top1),
       interval=tuple(interval or accuracy_lib.confidence_interval(top1, count)),
       top5=row.get(name.replace("top1", "top5")),
       step=row.get("step", row.get("steps")),
     )
+
+
+def _part(row: Mapping[str, Any], name: str, part: str) -> str:
+  """Returns the images on which a field of a row was measured."""
+  if name.startswith("raw_pixel"):
+    return row.get("raw_pixel_part", part)
+  return row.get("part", part)
 
 
 def _protocol(row: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from paws_jax import errors
 from paws_jax.data.labels import copies
 from paws_jax.distributed import agree
 from paws_jax.evaluation import embed as embed_lib
+from paws_jax.evaluation import pixel_baselines
 from paws_jax.evaluation import protocols
 from paws_jax.evaluation import result_rows
 from paws_jax.evaluation import tables_and_plots
@@ -132,6 +133,24 @@ def _measure(prepared: EvaluateInputs) -> Iterator[protocols.Outcome]:
       "one class, and "
       "there are no test images: there is nothing to measure."
     )
+  yield from _pixels(trained, part or "labelled")
+
+
+def _pixels(trained: restore.TrainedRun, part: str) -> list[protocols.Outcome]:
+  """The baselines of raw pixels; only process 0 reads the images."""
+  found = agree.on_main(
+    lambda: list(
+      _print_each(
+        pixel_baselines.outcomes(
+          trained.experiment.dataset,
+          part,
+          temperature=trained.experiment.temperature,
+          seed=trained.recipe.seed,
+        )
+      )
+    )
+  )
+  return found or []
 
 
 def _print_each(
@@ -229,7 +248,7 @@ def _write(
       results.append_result(trained.workdir, row)
   tables_and_plots.write(
     trained.workdir,
-    outcomes,
+    [each for each in outcomes if each.settings["embedding"] != "pixels"],
     class_names=dataset.class_names,
     source=f"{dataset.name}, step {trained.step}",
   )

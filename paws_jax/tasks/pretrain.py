@@ -183,7 +183,7 @@ def table(row: Mapping[str, Any]) -> str:
   lines = (
     (name, "", count),
     (f"{name}, validation", "validation_", row.get("num_validation", 0)),
-    ("soft NN on raw pixels", "raw_pixel_", count),
+    *_pixel_lines(row),
     ("leave-one-out, labelled", "leave_one_out_", labels),
   )
   text = result_rows.table(
@@ -202,6 +202,21 @@ def table(row: Mapping[str, Any]) -> str:
     f"{row['compile_seconds']:.0f} s of them compiling; "
     f"{row['steps_per_second']:.2f} steps/s"
   )
+
+
+def _pixel_lines(row: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+  """Returns (title, prefix of the fields, images) of the pixel baselines."""
+  part = row.get("raw_pixel_part", "test")
+  count = row.get("num_raw_pixel", row["num_test"])
+  where = {"test": "", "labelled": ", leave-one-out"}.get(part, f", {part}")
+  return [
+    (f"{title} on raw pixels{where}", prefix, count)
+    for title, prefix in (
+      ("soft NN", "raw_pixel_"),
+      ("1-NN", "raw_pixel_1nn_"),
+      ("logistic regression", "raw_pixel_logistic_"),
+    )
+  ]
 
 
 def footer(workdir: epath.Path, next_command: str) -> str:

@@ -13,6 +13,7 @@ from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.data.labels import copies
 from paws_jax.distributed import agree
+from paws_jax.evaluation import pixel_baselines
 from paws_jax.evaluation import result_rows
 from paws_jax.evaluation import soft_nn as soft_nn_lib
 from paws_jax.monitoring import reference_curves
@@ -142,7 +143,7 @@ def measure(
 
   Returns:
     JSON-serializable: run, data and accuracies as fractions; None where a data
-    set has no such images, or they are on disk.
+    set has no such images.
   """
   dataset = experiment.dataset
   supports = embeddings["labelled"]
@@ -155,8 +156,8 @@ def measure(
     if part == "validation" and dataset.validation is None:
       continue
     measured |= _accuracy(experiment, part, prefix, embeddings[part], supports)
-  measured |= _raw_pixels(experiment)
   measured["leave_one_out_top1"] = _leave_one_out(experiment, supports)
+  measured |= _raw_pixels(experiment, recipe.seed)
   return result_rows.create(TASK, "soft_nn", run, measured)
 
 
@@ -178,18 +179,31 @@ def _accuracy(
   }
 
 
-def _raw_pixels(experiment: experiment_lib.Experiment) -> dict[str, Any]:
-  """Computes the accuracy of raw pixels, for images in memory."""
+def _raw_pixels(
+  experiment: experiment_lib.Experiment, seed: int
+) -> dict[str, Any]:
+  """Computes what the pixels alone achieve, on the images of the result."""
   dataset = experiment.dataset
-  accuracy = dict.fromkeys(("top1", "top5"))
-  if dataset.test is not None and dataset.in_memory:
-    accuracy = soft_nn(
-      experiment,
-      "test",
-      _pixels(dataset.test.images),
-      _pixels(dataset.labelled.images),
+  part = dataset.monitored_part if dataset.test is None else "test"
+  if part == "labelled" and not can_leave_one_out(experiment):
+    return {"raw_pixel_top1": None, "raw_pixel_top5": None}
+
+  def compute() -> dict[str, Any]:
+    soft_nn, nearest, logistic = pixel_baselines.outcomes(
+      dataset, part, temperature=experiment.temperature, seed=seed
     )
-  return {f"raw_pixel_{name}": value for name, value in accuracy.items()}
+    return {
+      "raw_pixel_part": part,
+      "num_raw_pixel": len(soft_nn.labels),
+      "raw_pixel_top1": soft_nn.top(1),
+      "raw_pixel_top5": soft_nn.top(5),
+      "raw_pixel_1nn_top1": nearest.top(1),
+      "raw_pixel_logistic_top1": logistic.top(1),
+      "raw_pixel_logistic_top5": logistic.top(5),
+    }
+
+  # One process reads the files; the others get the numbers.
+  return agree.gather(agree.on_main(compute))[0]
 
 
 def can_leave_one_out(experiment: experiment_lib.Experiment) -> bool:
@@ -215,10 +229,6 @@ def _leave_one_out(
   if not can_leave_one_out(experiment):
     return None
   return soft_nn(experiment, "labelled", supports, supports)["top1"]
-
-
-def _pixels(images: np.ndarray) -> np.ndarray:
-  return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
 def draw(

@@ -118,7 +118,9 @@ def test_a_folder_of_images(folder, tmp_path, capsys, variant):
   # 30 training images make 3 batches of 8.
   assert row["steps"] == 6
   assert 0 <= row["top1"] <= row["top5"] == 1
-  assert row["raw_pixel_top1"] is None
+  assert row["num_raw_pixel"] == 2 * NUM_TEST
+  for name in ("raw_pixel", "raw_pixel_1nn", "raw_pixel_logistic"):
+    assert 0 <= row[f"{name}_top1"] <= 1
   rows = metrics.read(tmp_path / "run" / metrics.METRICS)
   stalls = [row["input_stall"] for row in rows if "input_stall" in row]
   assert len(stalls) == 6

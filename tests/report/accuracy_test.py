@@ -1,5 +1,7 @@
 """Accuracies out of results.json, whatever task has written them."""
 
+import pytest
+
 from paws_jax.evaluation import accuracy
 from paws_jax.report import accuracy as accuracy_lib
 
@@ -37,6 +39,24 @@ def test_a_run_of_pre_training_has_three_accuracies():
   assert pixels.interval == accuracy.confidence_interval(0.75, 360)
   parts = [a.part for a in accuracy_lib.accuracies([PRETRAIN])]
   assert parts == ["test", "test", "labelled"]
+
+
+@pytest.mark.parametrize("part", ["test", "validation", "labelled"])
+def test_each_baseline_of_pixels_has_its_images(part):
+  row = PRETRAIN | {
+    "raw_pixel_part": part,
+    "num_raw_pixel": 50,
+    "raw_pixel_1nn_top1": 0.6,
+    "raw_pixel_logistic_top1": 0.7,
+    "raw_pixel_logistic_top5": 0.9,
+  }
+  found = accuracy_lib.accuracies([row])[1:4]
+  assert [a.protocol for a in found] == [
+    f"{name} on raw pixels"
+    for name in ("soft NN", "1-NN", "logistic regression")
+  ]
+  assert [(a.part, a.count) for a in found] == [(part, 50)] * 3
+  assert [a.top5 for a in found] == [0.95, None, 0.9]
 
 
 def test_rows_of_an_evaluation_say_which_images():

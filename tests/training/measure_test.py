@@ -1,6 +1,7 @@
 """Rows and tables of results, whichever parts a data set has."""
 
 import dataclasses
+import re
 import types
 
 import numpy as np
@@ -31,7 +32,7 @@ def pixels(params, batch_stats, images):
   return images.reshape(len(images), -1) / 255
 
 
-def experiment(*, test=4, validation=0, labelled=2, in_memory=True, embed=None):
+def experiment(*, test=4, validation=0, labelled=2, embed=None):
   ids = np.arange(3 * labelled, dtype=np.int32)
   dataset = dataset_lib.Dataset(
     name="toy",
@@ -47,7 +48,7 @@ def experiment(*, test=4, validation=0, labelled=2, in_memory=True, embed=None):
     validation=part(validation, 1) if validation else None,
     test=part(test, 2) if test else None,
     unlabelled=None,
-    in_memory=in_memory,
+    in_memory=True,
     eval_view=None,
     resize=lambda images: images,
     make_pipeline=lambda **_: None,
@@ -95,6 +96,8 @@ def test_a_row_with_every_part():
     "PAWS-NN  ",
     "PAWS-NN, validation",
     "soft NN on raw pixels",
+    "1-NN on raw pixels",
+    "logistic regression on raw pixels",
     "leave-one-out, labelled",
   ):
     assert f"\n{title}" in table
@@ -104,15 +107,16 @@ def test_without_test_images_the_labelled_ones_are_what_there_is():
   built = experiment(test=0)
   row = measure(built)
   assert row["num_test"] == 0
-  for name in ("top1", "top5", "top1_interval", "raw_pixel_top1"):
+  for name in ("top1", "top5", "top1_interval"):
     assert row[name] is None
   assert row["leave_one_out_top1"] == 1.0
+  assert row["raw_pixel_part"] == "labelled"
   assert "num_validation" not in row
   table = pretrain.table(row | SPENT)
   assert "toy: 6 labels, no test images" in table
   assert "PAWS-NN" not in table
-  assert "raw pixels" not in table
-  assert "leave-one-out, labelled   100.0% [" in table
+  assert re.search(r"\nleave-one-out, labelled  +100.0% \[", table)
+  assert "\n1-NN on raw pixels, leave-one-out " in table
   assert built.dataset.monitored_part == "labelled"
 
 
@@ -121,11 +125,11 @@ def test_validation_images_are_watched_before_test_images():
   assert experiment().dataset.monitored_part == "test"
 
 
-def test_images_on_disk_have_no_pixel_baseline():
-  row = measure(experiment(in_memory=False))
-  assert row["raw_pixel_top1"] is None
-  assert row["top1"] == 1.0
-  assert "raw pixels" not in pretrain.table(row | SPENT)
+def test_baselines_of_validation_images_say_so():
+  row = measure(experiment(test=0, validation=5))
+  assert (row["raw_pixel_part"], row["num_raw_pixel"]) == ("validation", 15)
+  table = pretrain.table(row | SPENT)
+  assert "\nlogistic regression on raw pixels, validation " in table
 
 
 def test_copies_are_no_second_image_of_a_class():
@@ -149,6 +153,11 @@ def test_one_label_a_class_cannot_be_left_out():
   row = measure(experiment(labelled=1))
   assert row["leave_one_out_top1"] is None
   assert "leave-one-out" not in pretrain.table(row | SPENT)
+  assert row["raw_pixel_1nn_top1"] == 1.0
+  # Neither test images nor two of a class: nothing to measure.
+  row = measure(experiment(labelled=1, test=0))
+  assert row["raw_pixel_top1"] is None
+  assert "raw pixels" not in pretrain.table(row | SPENT)
 
 
 def test_embeddings_that_are_not_finite_are_refused():
