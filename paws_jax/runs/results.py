@@ -53,6 +53,10 @@ def _is_sane(name: str, value: Any) -> bool:
     return isinstance(value, str)
   if name in _COUNTS or name.startswith("num_"):
     return type(value) is int and value >= 0
+  if name == "per_class_top1":
+    return isinstance(value, list) and all(
+      each is None or _is_fraction(each) for each in value
+    )
   if name.endswith(("top1", "top5")):
     return _is_fraction(value)
   if name.endswith(("top1_interval", "top5_interval")):
