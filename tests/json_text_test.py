@@ -1,8 +1,8 @@
 """JSON of users: what is refused, and that all of it is read in one place."""
 
-import ast
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -61,8 +61,6 @@ def test_all_json_of_users_is_read_here():
   direct = {
     path.relative_to(PACKAGE).as_posix()
     for path in PACKAGE.rglob("*.py")
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    if isinstance(node, ast.Call)
-    and ast.unparse(node.func) in ("json.load", "json.loads")
+    if re.search(r"\bjson\.loads?\(", path.read_text(encoding="utf-8"))
   }
   assert direct == {"json_text.py", *_OWN}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -36,6 +35,7 @@ from paws_jax.classifier import predictions
 from paws_jax.classifier import preprocessing
 from paws_jax.classifier import support_bank as support_bank_lib
 from paws_jax.runs import files as files_lib
+from paws_jax.runs import locks
 
 SETTINGS = "classifier.json"
 ENCODER = "encoder.safetensors"
@@ -111,7 +111,7 @@ def write(
     new.mkdir()
     for name, content in files.items():
       (new / name).write_bytes(content)
-    with _locked(path, fcntl.LOCK_EX):
+    with _locked(path):
       _undo_half_a_swap(path)
       _check_free(path)
       if path.exists():
@@ -127,13 +127,15 @@ def _old(path: pathlib.Path) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def _locked(path: pathlib.Path, kind: int) -> Iterator[None]:
-  """Holds a lock of fcntl: processes that read or one that renames."""
+def _locked(path: pathlib.Path, *, shared: bool = False) -> Iterator[None]:
+  """Holds a lock: processes that read, or one that renames."""
+  if not locks.AVAILABLE:
+    # There, a directory cannot be opened either.
+    yield
+    return
   descriptor = os.open(path.parent, os.O_RDONLY)
   try:
-    # Not every file system knows locks.
-    with contextlib.suppress(OSError):
-      fcntl.flock(descriptor, kind)
+    locks.hold(descriptor, shared=shared)
     yield
   finally:
     os.close(descriptor)
@@ -154,9 +156,9 @@ def _reading(path: epath.Path) -> Iterator[None]:
     return
   if not path.exists() and _old(path).exists():
     # Where nothing can be renamed, there is no classifier.
-    with contextlib.suppress(OSError), _locked(path, fcntl.LOCK_EX):
+    with contextlib.suppress(OSError), _locked(path):
       _undo_half_a_swap(path)
-  with _locked(path, fcntl.LOCK_SH):
+  with _locked(path, shared=True):
     yield
 
 

@@ -65,6 +65,11 @@ def initialize(
   """
   if launch is None:
     return
+  if sys.platform == "win32":
+    raise errors.DistributedError(
+      "a run of several processes is not supported on Windows: use one "
+      "process, or Linux (WSL 2 is enough)."
+    )
   options: dict[str, Any] = {
     "initialization_timeout": timeout_seconds,
     "heartbeat_timeout_seconds": heartbeat_timeout_seconds,

@@ -155,7 +155,7 @@ def device_memory(devices: Sequence[jax.Device]) -> int | None:
   """
   if devices[0].platform == "cpu":
     names = ("SC_PAGE_SIZE", "SC_PHYS_PAGES")
-    if any(name not in os.sysconf_names for name in names):
+    if any(name not in getattr(os, "sysconf_names", ()) for name in names):
       return None
     machine = math.prod(map(os.sysconf, names))
     return min([machine, *_group_limits()]) // len(devices)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import fcntl
 import importlib.util
 import io
 import itertools
@@ -29,6 +28,7 @@ from paws_jax.classifier import predictions as predictions_lib
 from paws_jax.predict import csv_rows
 from paws_jax.predict import parquet
 from paws_jax.runs import files
+from paws_jax.runs import locks
 
 NUM_SUPPORTS = 3
 _NUM_TOP = 5
@@ -278,13 +278,10 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
   """Keeps other processes from writing; in a file that is never replaced."""
   with path.with_name(f".{path.name}.lock").open("ab") as file:
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      locks.hold(file.fileno(), wait=False)
     except BlockingIOError:
       raise errors.WorkdirError(
         f"{path} is being written by another process: let it end, or choose "
         "another --output."
       ) from None
-    except OSError:
-      # Not every file system knows locks.
-      pass
     yield

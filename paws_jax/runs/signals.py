@@ -34,9 +34,10 @@ class Signals:
     numbers = [signal.SIGINT]
     if not self._several:
       numbers.append(signal.SIGTERM)
-    # nohup ignores it, and it stays ignored.
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-      numbers.append(signal.SIGHUP)
+    # Windows has none. nohup ignores it, and it stays ignored.
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) is signal.SIG_DFL:
+      numbers.append(hangup)
     handler = self._pass_on if self._several else self._record
     self._before = {s: signal.signal(s, handler) for s in numbers}
     return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import pathlib
 import platform
@@ -19,6 +18,7 @@ from paws_jax import errors
 from paws_jax.config import upgrade
 from paws_jax.distributed import lifecycle
 from paws_jax.runs import files
+from paws_jax.runs import locks
 from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import results
 
@@ -54,15 +54,13 @@ def lock(workdir: epath.Path) -> Iterator[None]:
   descriptor = os.open(workdir / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
   try:
     try:
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      locks.hold(descriptor, wait=False)
     except BlockingIOError:
       other = os.read(descriptor, 99).decode().strip()
       raise errors.WorkdirError(
         f"{workdir} is in use by {other or 'another process'}: wait for it, "
         "stop it, or choose another --workdir."
       ) from None
-    except OSError:
-      pass
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
     yield
@@ -73,6 +71,11 @@ def lock(workdir: epath.Path) -> Iterator[None]:
 def run_lock(workdir: epath.Path) -> contextlib.AbstractContextManager[None]:
   """Locks a work directory for a run, in process 0 only."""
   if lifecycle.is_main():
+    if not locks.AVAILABLE:
+      print(
+        "this system has no file locks: use no other command on "
+        f"--workdir={workdir} at the same time"
+      )
     return lock(workdir)
   return contextlib.nullcontext()
 

@@ -15,6 +15,7 @@ from paws_jax import config as config_lib
 from paws_jax import errors as errors_lib
 from paws_jax.config import upgrade
 from paws_jax.runs import files
+from paws_jax.runs import locks
 from paws_jax.runs import metrics
 from paws_jax.runs import provenance
 from paws_jax.runs import recipe as recipe_lib
@@ -144,9 +145,16 @@ def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
   def no_locks(*_):
     raise OSError(errno.ENOLCK, "No locks available")
 
-  monkeypatch.setattr(workdir.fcntl, "flock", no_locks)
+  monkeypatch.setattr(locks.fcntl, "flock", no_locks)
   with workdir.lock(tmp_path), workdir.lock(tmp_path):
     pass
+
+
+def test_a_system_without_locks_says_so(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(locks, "fcntl", None)
+  monkeypatch.setattr(locks, "AVAILABLE", False)
+  with workdir.run_lock(tmp_path), workdir.lock(tmp_path):
+    assert f"command on --workdir={tmp_path}" in capsys.readouterr().out
 
 
 def test_a_directory_that_others_do_not_see_is_refused(tmp_path):
