@@ -65,11 +65,7 @@ def initialize(
   """
   if launch is None:
     return
-  if sys.platform == "win32":
-    raise errors.DistributedError(
-      "a run of several processes is not supported on Windows: use one "
-      "process, or Linux (WSL 2 is enough)."
-    )
+  _check_system()
   options: dict[str, Any] = {
     "initialization_timeout": timeout_seconds,
     "heartbeat_timeout_seconds": heartbeat_timeout_seconds,
@@ -102,6 +98,14 @@ def initialize(
     atexit.register(_watchdogs[-1].leave)
   _leave_on_errors()
   _check_devices()
+
+
+def _check_system() -> None:
+  if sys.platform == "win32":
+    raise errors.DistributedError(
+      "a run of several processes is not supported on Windows: use one "
+      "process, or Linux (WSL 2 is enough)."
+    )
 
 
 def _detect_and_initialize(source: str, options: dict[str, Any]) -> None:
