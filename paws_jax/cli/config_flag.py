@@ -12,6 +12,7 @@ from typing import Any
 import ml_collections
 from absl import flags
 
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.config import methods
 from paws_jax.config import views
@@ -22,6 +23,8 @@ _NOT_A_NUMBER = {
   r"invalid literal for int\(\)": "an integer",
   "could not convert string to float": "a number",
 }
+# The end of the name of a recipe that a run has stored.
+_STORED = ".json"
 
 
 class RecipeParser(flags.ArgumentParser):
@@ -43,7 +46,10 @@ class RecipeParser(flags.ArgumentParser):
       InputError: an unknown method, or a field on the command line that the
         method does not have.
     """
-    config = self._loader.parse(argument)
+    if argument.endswith(_STORED):
+      config = _stored(argument)
+    else:
+      config = self._loader.parse(argument)
     # A file that cannot be read is reported later.
     if not isinstance(config, ml_collections.ConfigDict):
       return config
@@ -84,7 +90,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     errors.InputError: the command line is wrong; its message is one line.
   """
   recipe = flag_value(argv, "config") or ""
-  if recipe and not pathlib.Path(recipe.partition(":")[0]).is_file():
+  if recipe and not _is_file(recipe):
     raise errors.InputError(f"--config={recipe}: there is no such file")
   try:
     rest = flags.FLAGS(argv)
@@ -112,6 +118,28 @@ def parse(argv: Sequence[str]) -> list[str]:
   if notice:
     print(notice, file=sys.stderr)
   return rest
+
+
+def _is_file(recipe: str) -> bool:
+  """Whether there is the file of a recipe; that of a bucket is read later."""
+  if recipe.endswith(_STORED):
+    return "://" in recipe or pathlib.Path(recipe).expanduser().is_file()
+  return pathlib.Path(recipe.partition(":")[0]).is_file()
+
+
+def _stored(path: str) -> ml_collections.ConfigDict:
+  """Reads the recipe that a run has stored.
+
+  Raises:
+    UserError: it cannot be read, or has fields of another version.
+  """
+  from paws_jax.runs import files
+  from paws_jax.runs import recipe as recipe_lib
+
+  recipe = recipe_lib.read(files.resolve(path))
+  if recipe is None:
+    raise errors.MissingFileError(f"--config={path}: there is no such file")
+  return config_lib.editable(recipe).lock()
 
 
 def flag_value(argv: Sequence[str], flag: str) -> str | None:

@@ -143,7 +143,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   warnings, unless --verbosity asks for more.
   """
   try:
-    rest = config_flag.parse(_with_new_names(argv))
+    rest = config_flag.parse(_with_stored_recipe(_with_new_names(argv)))
   except errors.UserError as error:
     sys.exit(fail(error, 2))
   if flags.FLAGS["verbosity"].using_default_value:
@@ -176,6 +176,36 @@ def _new_task(former: str) -> str:
     f"notice: --task={former} is now --task={task}; both work", file=sys.stderr
   )
   return task
+
+
+def _with_stored_recipe(argv: list[str]) -> list[str]:
+  """Names the recipe of a run whose fields are changed without --config.
+
+  Raises:
+    UserError: fields are given, but no recipe and no run that has one.
+  """
+  fields = any(re.match(r"--?(no)?config\.", argument) for argument in argv)
+  if not fields or config_flag.flag_value(argv, "config") is not None:
+    return argv
+  task = config_flag.flag_value(argv, "task")
+  workdir = config_flag.flag_value(argv, "workdir")
+  if task not in _READ_RECIPE or not workdir:
+    raise errors.InputError(_no_recipe(task))
+  from paws_jax.runs import recipe as recipe_lib
+
+  # It has to be there.
+  recipe_lib.load(workdir)
+  return [argv[0], f"--config={workdir}/{recipe_lib.RECIPE}", *argv[1:]]
+
+
+def _no_recipe(task: str | None) -> str:
+  """Returns the message about a recipe that is missing."""
+  message = (
+    "--config is missing: give a recipe, e.g. --config=configs/quickstart.py"
+  )
+  if task in _READ_RECIPE:
+    message += ", or the directory of a run with --workdir"
+  return message
 
 
 def check_options() -> None:
@@ -214,16 +244,11 @@ def recipe() -> ml_collections.ConfigDict | None:
     return CONFIG.value
   if CLASSIFIER.value:
     return None
-  message = (
-    "--config is missing: give a recipe, e.g. --config=configs/quickstart.py"
-  )
-  if TASK.value in _READ_RECIPE:
-    if WORKDIR.value:
-      from paws_jax.runs import recipe as recipe_lib
+  if TASK.value in _READ_RECIPE and WORKDIR.value:
+    from paws_jax.runs import recipe as recipe_lib
 
-      return recipe_lib.load(WORKDIR.value)
-    message += ", or the directory of a run with --workdir"
-  raise errors.InputError(message)
+    return recipe_lib.load(WORKDIR.value)
+  raise errors.InputError(_no_recipe(TASK.value))
 
 
 def train_command(arguments: Sequence[str]) -> str:
@@ -246,6 +271,9 @@ def workdir() -> str:
   if WORKDIR.value or CONFIG.value is None:
     return WORKDIR.value or ""
   config_path = config_flags.get_config_filename(flags.FLAGS["config"])
+  if str(config_path).endswith(".json"):
+    # A run has stored it: in its directory.
+    return str(config_path).rpartition("/")[0] or "."
   path, _, variant = str(config_path).partition(":")
   name = pathlib.Path(path).stem
   if variant:

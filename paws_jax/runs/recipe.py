@@ -28,6 +28,19 @@ _FREE = (
   "data.support_cache_mb",
 )
 _EPOCHS = "train.epochs"
+_INIT_FROM = "model.init_from"
+
+# Where something lies on this machine. It may move: which images a run has been
+# trained on, and which of them are labelled, says its split.json.
+PLACES = (
+  "data.dir",
+  "data.manifest",
+  "data.unlabelled_dir",
+  "data.test_dir",
+  "data.labels_file",
+  "finetune.holdout_file",
+  _INIT_FROM,
+)
 
 
 def load(path: str | os.PathLike[str]) -> config_lib.Recipe:
@@ -53,15 +66,24 @@ def stored_recipe(workdir: epath.Path) -> config_lib.Recipe | None:
   Raises:
     errors.WorkdirError: when it is damaged, or has fields of another version.
   """
-  stored = files.read_object(workdir / RECIPE)
+  return read(workdir / RECIPE)
+
+
+def read(path: epath.Path) -> config_lib.Recipe | None:
+  """Reads a stored recipe from its file; None: there is no such file.
+
+  Raises:
+    errors.WorkdirError: when it is damaged, or has fields of another version.
+  """
+  stored = files.read_object(path)
   if stored is None:
     return None
   try:
     return upgrade.read(stored)
   except errors.UserError as error:
     raise errors.WorkdirError(
-      f"{workdir / RECIPE} cannot be used: {error} Give the recipe with "
-      "--config and another --workdir."
+      f"{path} cannot be used: {error} Give the recipe with --config and "
+      "another --workdir."
     ) from None
 
 
@@ -103,15 +125,51 @@ def check_same(
   differing = [
     f"{name}: {before} there, {now} now"
     for name, (before, now) in differences(stored, recipe).items()
-    if not (name == _EPOCHS and now > before)
+    if not _may_change(name, before, now)
   ]
   if differing:
     raise errors.WorkdirError(
       f"{workdir} holds a run of another recipe:\n  "
       + "\n  ".join(differing)
       + "\nChoose another --workdir, or give the recipe it was started with "
-      "(log, eval and checkpoint intervals may change, train.epochs may grow)."
+      "(log, eval and checkpoint intervals may change, train.epochs may grow, "
+      "and files may have moved)."
     )
+
+
+def _may_change(field: str, before: Any, now: Any) -> bool:
+  """Whether a run stays the same when a field changes."""
+  if field == _EPOCHS:
+    return now > before
+  if field == _INIT_FROM:
+    return _moved(before, now)
+  return field in PLACES
+
+
+def _moved(before: str, now: str) -> bool:
+  """Whether `model.init_from` may name the weights that a run started from.
+
+  They are not read again. So another path is accepted where nothing lies at the
+  former one any more, or the same.
+  """
+  if not before or not now:
+    return False
+  there, here = files.resolve(before), files.resolve(now)
+  if not there.exists():
+    return True
+  if not here.exists():
+    return False
+  if os.path.realpath(there) == os.path.realpath(here):
+    return True
+  if there.is_dir() or here.is_dir():
+    return False
+  return there.read_bytes() == here.read_bytes()
+
+
+def identity(recipe: config_lib.Recipe) -> dict[str, Any]:
+  """Returns the fields of a recipe, by dotted name, without its `PLACES`."""
+  flat = upgrade.flatten(recipe.to_dict())
+  return {name: value for name, value in flat.items() if name not in PLACES}
 
 
 def differences(

@@ -33,6 +33,7 @@ from paws_jax.finetune import sweep
 from paws_jax.runs import digests
 from paws_jax.runs import out_of_memory
 from paws_jax.runs import provenance
+from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import results as results_lib
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import restore
@@ -43,7 +44,9 @@ FINETUNED = workdir_lib.FINETUNED
 SWEEPS = "finetuning"
 
 # Nothing that is trained depends on these fields.
-_INDIFFERENT = ("log", "eval", "checkpoint")
+_INDIFFERENT = ("log.", "eval.", "checkpoint.")
+# The result depends on these, a member of the sweep does not.
+_CHOICE = ("learning_rates", "refit")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,7 +84,8 @@ def prepare(
     errors.DisagreementError: when the processes have other recipes.
   """
   recipe = agree.on_all(lambda: config_lib.resolve(config))
-  agree.agree(recipe=recipe.to_json(), code=provenance.code_hash())
+  same = json.dumps(recipe_lib.identity(recipe), sort_keys=True)
+  agree.agree(recipe=same, code=provenance.code_hash())
   trained = restore.load(recipe, workdir)
   protocol = protocols.PROTOCOLS[recipe.finetune.protocol](trained)
   dataset = trained.experiment.dataset
@@ -94,12 +98,12 @@ def prepare(
     return parts
 
   parts = agree.on_all(part)
-  fields = recipe.to_dict()
-  for name in _INDIFFERENT:
-    del fields[name]
-  choice = {
-    name: fields["finetune"].pop(name) for name in ("learning_rates", "refit")
+  fields = {
+    name: value
+    for name, value in recipe_lib.identity(recipe).items()
+    if not name.startswith(_INDIFFERENT)
   }
+  choice = {name: fields.pop(f"finetune.{name}") for name in _CHOICE}
   identity = {
     "recipe": fields,
     "step": trained.step,

@@ -6,6 +6,7 @@ uninterrupted run.
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from etils import epath
 
 from paws_jax import config as config_lib
 from paws_jax.config import methods as config_methods
+from paws_jax.data.sources import paths
 from paws_jax.distributed import agree
 from paws_jax.evaluation import result_rows
 from paws_jax.monitoring import reference_curves
@@ -25,6 +27,7 @@ from paws_jax.runs import files
 from paws_jax.runs import metrics
 from paws_jax.runs import out_of_memory
 from paws_jax.runs import provenance
+from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import results
 from paws_jax.runs import signals as signals_lib
 from paws_jax.runs import workdir as workdir_lib
@@ -68,7 +71,7 @@ def prepare(
     with out_of_memory.training(recipe):
       return experiment_lib.create(recipe)
 
-  recipe = agree.on_all(lambda: config_lib.resolve(config))
+  recipe = agree.on_all(lambda: paths.absolute(config_lib.resolve(config)))
   reference = agree.on_all(
     lambda: reference_curves.find(compare_to) if compare_to else None
   )
@@ -77,7 +80,7 @@ def prepare(
     print(notice)
   split = experiment.dataset.split.as_json()
   agree.agree(
-    recipe=recipe.to_json(),
+    recipe=json.dumps(recipe_lib.identity(recipe), sort_keys=True),
     split_hash=split["hash"],
     code=provenance.code_hash(),
     **{name: str(v) for name, v in provenance.versions().items()},

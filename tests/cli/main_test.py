@@ -11,6 +11,7 @@ import pytest
 
 from paws_jax.runs import output as output_lib
 from paws_jax.runs import signals as signals_lib
+from tests import used_workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECIPE = "tests/tiny_recipe.py"
@@ -58,6 +59,61 @@ def assert_refused(result, *words):
   ],
 )
 def test_wrong_flags(args, words):
+  assert_refused(run(*args), *words)
+
+
+PARSE = (
+  "import sys; from paws_jax.cli import flags\n"
+  "flags.parse_flags(sys.argv)\n"
+  "recipe = flags.recipe()\n"
+  "print(recipe.data.dir, recipe.optim.peak_lr, flags.workdir())"
+)
+
+
+@pytest.mark.parametrize(
+  ("args", "shown"),
+  [
+    (["--task=evaluate", "--workdir=run"], "/a 0.3 run"),
+    (
+      ["--task=evaluate", "--workdir=run", "--config.data.dir=/b"],
+      "/b 0.3 run",
+    ),
+    (
+      ["--config.data.dir=/b", "--task", "report", "--workdir", "run"],
+      "/b 0.3 run",
+    ),
+    (["--config=run/config.json"], "/a 0.3 run"),
+    (["--config=run/config.json", "--config.optim.peak_lr=0.5"], "/a 0.5 run"),
+    (["--config=run/config.json", "--workdir=new"], "/a 0.3 new"),
+  ],
+)
+def test_the_recipe_of_a_run_with_changes(args, shown, tmp_path):
+  used_workdir.make(tmp_path / "run", data__dir="/a", optim__peak_lr=0.3)
+  result = subprocess.run(
+    [sys.executable, "-c", PARSE, *args],
+    cwd=tmp_path,
+    env=os.environ | {"PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert (result.stdout, result.stderr) == (shown + "\n", "")
+
+
+@pytest.mark.parametrize(
+  ("args", "words"),
+  [
+    (["--config.data.dir=x"], ["--config is missing"]),
+    (["--config.data.dir=x", "--workdir=nowhere"], ["--config is missing"]),
+    (
+      ["--config.data.dir=x", "--task=evaluate", "--workdir=nowhere"],
+      ["nowhere holds no run", "config.json"],
+    ),
+    (["--config=nowhere/config.json"], ["there is no such file"]),
+    (["--config=pyproject.toml.json"], ["there is no such file"]),
+  ],
+)
+def test_changes_to_no_recipe(args, words):
   assert_refused(run(*args), *words)
 
 

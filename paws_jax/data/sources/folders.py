@@ -132,7 +132,8 @@ def _check_directory(field: str, directory: str) -> None:
   if field == "data.unlabelled_dir":
     layout = "expected are images, in folders of any depth"
   raise errors.MissingFileError(
-    f"{field} = {directory!r} is not a directory; {layout}"
+    f"{field} = {directory!r} is not a directory; {layout}. If it has moved, "
+    f"give its place with --config.{field}=DIR"
   )
 
 

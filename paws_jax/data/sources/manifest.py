@@ -79,13 +79,15 @@ def load(path: str, *, directory: str) -> catalog.Catalog:
   if not os.path.isfile(csv_path):
     raise errors.MissingFileError(
       f"data.manifest = {path!r} is not a file: give the path of a CSV file "
-      "with the columns path, label and (optional) split"
+      "with the columns path, label and (optional) split, with "
+      "--config.data.manifest=FILE"
     )
   root = directory or os.path.dirname(csv_path) or os.curdir
   if not os.path.isdir(root):
     raise errors.MissingFileError(
       f"data.dir = {directory!r} is not a directory: paths in data.manifest "
-      "are relative to it"
+      "are relative to it. If it has moved, give its place with "
+      "--config.data.dir=DIR"
     )
   where = f"data.manifest = {csv_path!r}"
   rows = _rows(where, csv_path)

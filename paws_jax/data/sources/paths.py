@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import sys
+
+from paws_jax import config as config_lib
 
 
 def resolve(field: str, path: str, *, data_dir: str) -> str:
@@ -39,6 +42,35 @@ def resolve(field: str, path: str, *, data_dir: str) -> str:
       "current directory, no longer to data.dir"
     )
   return path
+
+
+def absolute(recipe: config_lib.Recipe) -> config_lib.Recipe:
+  """Makes the paths of a recipe absolute, so that it is valid from elsewhere.
+
+  Empty ones and those of buckets stay as they are.
+  """
+  section = recipe.data.with_home()
+  found = {
+    name: resolve(f"data.{name}", getattr(section, name), data_dir=section.dir)
+    for name in ("manifest", "unlabelled_dir", "test_dir")
+  }
+  found |= {"dir": section.dir, "labels_file": section.labels_file}
+  init_from = _absolute(recipe.model.init_from)
+  holdout = _absolute(recipe.finetune.holdout_file)
+  return dataclasses.replace(
+    recipe,
+    data=dataclasses.replace(
+      section, **{name: _absolute(path) for name, path in found.items()}
+    ),
+    model=dataclasses.replace(recipe.model, init_from=init_from),
+    finetune=dataclasses.replace(recipe.finetune, holdout_file=holdout),
+  )
+
+
+def _absolute(path: str) -> str:
+  if not path or "://" in path:
+    return path
+  return os.path.abspath(os.path.expanduser(path))
 
 
 @functools.cache
