@@ -42,6 +42,8 @@ ENCODER = "encoder.safetensors"
 BANK = "bank.safetensors"
 HEAD = "head.safetensors"
 _VERSION = 1
+# Of one file; millions of labelled images stay below it.
+_MOST_BYTES = 2**36
 _NAMES = (SETTINGS, ENCODER, BANK, HEAD)
 # Written only where there is one: other classifiers keep their digest.
 _IN_DOMAIN = "in_domain_temperature"
@@ -260,10 +262,15 @@ def settings_in(directory: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 def _settings(path: epath.Path) -> dict[str, Any]:
   try:
-    settings = json_text.parse((path / SETTINGS).read_bytes())
-  except OSError:
+    settings = json_text.parse(files_lib.read_bytes(path / SETTINGS))
+  except (FileNotFoundError, NotADirectoryError):
     raise errors.ClassifierError(
       f"{path} holds no classifier: there is no {SETTINGS} in it."
+    ) from None
+  except OSError as error:
+    raise errors.ClassifierError(
+      f"{path / SETTINGS} cannot be read ({error.strerror or error}): make the "
+      "classifier anew."
     ) from None
   except ValueError as error:
     raise errors.ClassifierError(
@@ -294,7 +301,7 @@ def _settings(path: epath.Path) -> dict[str, Any]:
 
 def _content(path: epath.Path, digest: str) -> bytes:
   try:
-    content = path.read_bytes()
+    content = files_lib.read_bytes(path, most=_MOST_BYTES)
   except OSError as error:
     raise errors.ClassifierError(
       f"{path} cannot be read ({error.strerror or error}): make the classifier "

@@ -23,6 +23,8 @@ from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.data.host import decode
 from paws_jax.data.host import evaluation_images
+from paws_jax.data.host import open_image
+from paws_jax.runs import files as files_lib
 
 if TYPE_CHECKING:
   import PIL.Image
@@ -112,8 +114,7 @@ class Preprocessing:
     if not isinstance(item, (str, os.PathLike)):
       return _from_pillow(item, name)
     try:
-      with open(item, "rb") as file:
-        content = file.read()
+      content = files_lib.read_bytes(os.fspath(item))
     except OSError as error:
       reason = f"it cannot be read ({error.strerror or error})"
       raise errors.BadImageError(name, reason, remedy=_REMEDY) from error
@@ -209,5 +210,5 @@ def _from_pillow(image: PIL.Image.Image, name: str) -> np.ndarray:
     return np.asarray(decode.upright_rgb(image, 0))
   except Exception as error:
     # Pillow reads a file that has been opened only now.
-    reason = f"damaged or incomplete ({error or type(error).__name__})"
+    reason = open_image.reason(error, image.size)
     raise errors.BadImageError(name, reason, remedy=_REMEDY) from error

@@ -61,10 +61,9 @@ class Data(fields.Section):
   # in its place and says so.
   on_bad_image: str = fields.field("error", fields.one_of("error", "skip"))
   # Images of more pixels are not decoded: a small file can hold a huge one.
-  # Pillow refuses larger images in any case.
   max_pixels: int = fields.field(
     178_956_970,
-    ("in [1, 178956970]", lambda x: 1 <= x <= 178_956_970),
+    ("in [1, 2147483647]", lambda x: 1 <= x < 2**31),
   )
   # Memory of each process for decoded labelled images, in units of 2^20 bytes.
   support_cache_mb: int = fields.field(1024, fields.NOT_NEGATIVE)

@@ -9,7 +9,6 @@ import concurrent.futures
 import dataclasses
 import functools
 import hashlib
-import io
 import os
 import unicodedata
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import numpy as np
 from paws_jax import errors
 from paws_jax.data.host import decode
 from paws_jax.data.host import evaluation_images
+from paws_jax.data.host import open_image
 from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.data.sources import catalog
 from paws_jax.parallel import cpu_devices
@@ -224,14 +224,13 @@ def file_size_in_pixels(*, max_pixels: int, canvas_size: int) -> Decode:
   """
 
   def measure(content: bytes, name: str) -> tuple[int, int]:
-    from PIL import Image
-
-    decode.pillow_image(
-      content, name=name, max_pixels=max_pixels, fit=canvas_size
-    )
-    # Opening it again reads the header alone.
-    with Image.open(io.BytesIO(content), formats=decode.FORMATS) as opened:
-      return opened.height, opened.width
+    with open_image.checked(
+      content, name=name, max_pixels=max_pixels
+    ) as opened:
+      # Reduced decoding changes the size.
+      width, height = opened.size
+      decode.upright_rgb(opened, canvas_size)
+    return height, width
 
   return measure
 

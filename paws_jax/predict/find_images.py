@@ -5,12 +5,14 @@ from __future__ import annotations
 import collections
 import csv
 import dataclasses
+import io
 import os
 from collections.abc import Iterator
 
 from paws_jax import errors
 from paws_jax.data.sources import folders
 from paws_jax.data.sources import system_folders
+from paws_jax.runs import files as files_lib
 
 _COLUMNS = ("path", "image", "file", "filename")
 
@@ -131,8 +133,9 @@ def _walk(
 
 def _from_csv(where: str, path: str) -> ImageFiles:
   try:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-      names = list(_names(where, csv.reader(file, strict=True)))
+    text = files_lib.read_table(path, where).decode("utf-8-sig")
+    table = csv.reader(io.StringIO(text, newline=""), strict=True)
+    names = list(_names(where, table))
   except UnicodeDecodeError as error:
     raise errors.InputError(
       f"{where} is not UTF-8 ({error.reason}): save the table as CSV in UTF-8."

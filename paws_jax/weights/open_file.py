@@ -56,7 +56,8 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[Any]:
   local = pathlib.Path(path).expanduser()
   if not local.is_file():
     raise errors.MissingFileError(
-      f"{path}: there is no such file on a local disk."
+      f"{path}: there is no such file on a local disk; pipes and devices are "
+      "not read."
     )
   try:
     if local.suffix == ".safetensors":

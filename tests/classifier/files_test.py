@@ -10,6 +10,7 @@ import pytest
 from paws_jax import errors
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import files as files_lib
+from tests import odd_files
 from tests import random_classifier
 
 
@@ -87,6 +88,17 @@ def test_settings_of_another_kind_are_refused(tmp_path, name, value):
   path.write_text(json.dumps(settings))
   with pytest.raises(errors.ClassifierError, match=name):
     files_lib.settings_in(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "directory"])
+@pytest.mark.parametrize("name", [files_lib.SETTINGS, files_lib.BANK])
+def test_what_may_have_no_end_is_not_read(tmp_path, name, kind):
+  random_classifier.make().save(tmp_path)
+  (tmp_path / name).unlink()
+  odd_files.make(tmp_path / name, kind)
+  problem = rf"{name} cannot be read \(it is {odd_files.KINDS[kind]}"
+  with pytest.raises(errors.ClassifierError, match=problem):
+    files_lib.read(tmp_path)
 
 
 def test_a_users_file_is_not_deleted(tmp_path):

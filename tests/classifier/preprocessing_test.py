@@ -11,6 +11,7 @@ from paws_jax.classifier import preprocessing
 from paws_jax.data.host import decode
 from paws_jax.data.host import evaluation_images
 from paws_jax.data.sources import catalog
+from tests import odd_files
 from tests import untrained_run
 
 
@@ -106,6 +107,13 @@ def test_pillows_images_are_read_as_their_files():
 def test_other_channels_are_refused(shape, problem):
   with pytest.raises(ValueError, match=problem):
     DISK.pixels(np.zeros(shape, np.uint8), "a")
+
+
+@pytest.mark.parametrize("kind", odd_files.KINDS)
+def test_what_may_have_no_end_is_a_bad_image(tmp_path, kind):
+  path = odd_files.make(tmp_path / "a.png", kind)
+  with pytest.raises(errors.BadImageError, match=odd_files.KINDS[kind]):
+    DISK.pixels(path, "a")
 
 
 def test_bad_images_are_named(tmp_path):

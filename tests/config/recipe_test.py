@@ -27,7 +27,7 @@ REFUSED = {
   "data.labels_fraction": ([-0.1, 1.5], "[0, 1]"),
   "data.canvas_size": ([0], "at least 1"),
   "data.on_bad_image": (["", "ignore"], "error, skip"),
-  "data.max_pixels": ([0, 178_956_971], "[1, 178956970]"),
+  "data.max_pixels": ([0, 2**31], "[1, 2147483647]"),
   "data.support_cache_mb": ([-1], "at least 0"),
   "data.split_seed": ([-1, 2**31], "[0, 2147483647]"),
   "views.large.count": ([-1], "at least 0"),

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from paws_jax.predict import find_images
+from tests import odd_files
 
 
 @pytest.fixture
@@ -93,3 +94,10 @@ def test_places_without_images(tmp_path):
   (tmp_path / "notes.txt").touch()
   with pytest.raises(ValueError, match="holds no image, but 1 other files"):
     find(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "huge"])
+def test_a_table_that_is_no_regular_file_is_not_read(tmp_path, kind):
+  path = odd_files.make(tmp_path / "a.csv", kind)
+  with pytest.raises(ValueError, match=rf"cannot be.*{odd_files.KINDS[kind]}"):
+    find(path)

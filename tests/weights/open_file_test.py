@@ -12,6 +12,7 @@ import safetensors.numpy
 
 from paws_jax import errors
 from paws_jax.weights import open_file
+from tests import odd_files
 from tests import torch_archives
 
 ARRAYS = {
@@ -142,4 +143,14 @@ def test_nothing_of_a_pickle_in_an_npz_is_run(tmp_path):
   path = tmp_path / "a.npz"
   np.savez(path, a=np.array([{"a": 1}], object))
   with pytest.raises(errors.WeightsError, match="object"):
+    _read(path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "directory"])
+@pytest.mark.parametrize("ending", ["pth", "npz", "safetensors"])
+def test_what_is_no_regular_file_is_not_read(tmp_path, ending, kind):
+  path = odd_files.make(tmp_path / f"a.{ending}", kind)
+  with pytest.raises(
+    errors.MissingFileError, match="pipes and devices are not"
+  ):
     _read(path)

@@ -10,26 +10,25 @@ all others to `image`.
 - EXIF orientation is applied. An animation is represented by its first frame.
 - Transparent pixels become white, the ground for which most drawings are made;
   on black their lines would vanish.
-- 16-bit gray becomes round(value / 257), so that 65,535 is 255. Integers of
-  other ranges, possible in TIFF, are refused, as the value of white is unknown.
+- The largest value that a file can hold becomes 255, or `data.white_level`; see
+  `pixel_values`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paws_jax import errors
 from paws_jax import tf_runtime
+from paws_jax.data.host import open_image
+from paws_jax.data.host import pixel_values
 
 if TYPE_CHECKING:
   import PIL.Image
   import tensorflow as tf
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 _ORIENTATION = 0x0112
 # Bytes that `plain_jpeg` searches for metadata; longer headers are for Pillow.
@@ -37,7 +36,12 @@ _HEADER_BYTES = 4096
 
 
 def canvas(
-  content: bytes, *, name: str, canvas_size: int, max_pixels: int
+  content: bytes,
+  *,
+  name: str,
+  canvas_size: int,
+  max_pixels: int,
+  white_level: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Decodes an image onto a square canvas.
 
@@ -46,6 +50,7 @@ def canvas(
     name: name of the image, for messages.
     canvas_size: S; a larger image is reduced until its long side is S.
     max_pixels: a larger image is refused before it is decoded.
+    white_level: as in `image`.
 
   Returns:
     uint8 [S, S, 3], the image in the upper left corner and zeros elsewhere;
@@ -54,7 +59,13 @@ def canvas(
   Raises:
     BadImageError: the contents are not an image, or not a complete one.
   """
-  pixels = image(content, name=name, max_pixels=max_pixels, fit=canvas_size)
+  pixels = image(
+    content,
+    name=name,
+    max_pixels=max_pixels,
+    fit=canvas_size,
+    white_level=white_level,
+  )
   return on_canvas(pixels, canvas_size)
 
 
@@ -69,7 +80,12 @@ def on_canvas(
 
 
 def image(
-  content: bytes, *, name: str, max_pixels: int, fit: int = 0
+  content: bytes,
+  *,
+  name: str,
+  max_pixels: int,
+  fit: int = 0,
+  white_level: int = 0,
 ) -> np.ndarray:
   """Decodes an image with Pillow.
 
@@ -79,6 +95,8 @@ def image(
     max_pixels: a larger image is refused before it is decoded.
     fit: longest side of the result, 0: any. A larger image is reduced with
       antialiasing, after the decoder of JPEG has reduced it to twice `fit`.
+    white_level: value that becomes 255, in files that can hold it; 0: the
+      largest value that a file can hold.
 
   Returns:
     uint8 [h, w, 3], upright RGB.
@@ -86,58 +104,31 @@ def image(
   Raises:
     BadImageError: the contents are not an image, or not a complete one.
   """
-  return np.asarray(
-    pillow_image(content, name=name, max_pixels=max_pixels, fit=fit)
-  )
-
-
-def pillow_image(
-  content: bytes, *, name: str, max_pixels: int, fit: int = 0
-) -> PIL.Image.Image:
-  """Decodes an image as `image` does, to a Pillow image of mode RGB."""
-  from PIL import Image
-
-  # Damaged files make Pillow raise nearly anything: OSError, SyntaxError,
-  # struct.error, KeyError, zlib.error ...
-  try:
-    opened = Image.open(io.BytesIO(content), formats=FORMATS)
-    width, height = opened.size
-    if width * height > max_pixels:
-      raise errors.BadImageError(
-        name,
-        f"its header announces {height} x {width} pixels, more than "
-        f"data.max_pixels = {max_pixels} (raise that to read it)",
+  with open_image.checked(content, name=name, max_pixels=max_pixels) as opened:
+    return np.asarray(
+      upright_rgb(
+        opened,
+        fit,
+        white_level=white_level,
+        reopen=lambda: open_image.allocated(open_image.of_any_size(content)),
       )
-    return upright_rgb(opened, fit)
-  except (errors.BadImageError, MemoryError):
-    raise
-  except Image.UnidentifiedImageError as error:
-    raise errors.BadImageError(name, _describe_contents(content)) from error
-  except Image.DecompressionBombError as error:
-    raise errors.BadImageError(name, f"Pillow refuses it: {error}") from error
-  except Exception as error:
-    reason = f"damaged or incomplete ({error or type(error).__name__})"
-    raise errors.BadImageError(name, reason) from error
+    )
 
 
-def _describe_contents(content: bytes) -> str:
-  """Returns the reason why Pillow does not recognize a file."""
-  if not content:
-    return "the file is empty"
-  if content.lstrip()[:1] == b"<":
-    return "it is text (HTML or XML), not an image"
-  return (
-    f"it is not an image of a known format ({len(content)} bytes, the first "
-    f"{content[:8]!r})"
-  )
-
-
-def upright_rgb(opened: PIL.Image.Image, fit: int) -> PIL.Image.Image:
+def upright_rgb(
+  opened: PIL.Image.Image,
+  fit: int,
+  *,
+  white_level: int = 0,
+  reopen: Callable[[], PIL.Image.Image] | None = None,
+) -> PIL.Image.Image:
   """Converts the first frame to RGB, upright and without transparency.
 
   Args:
     opened: image of any mode.
     fit: pixels to which the longer side is reduced; 0: any size.
+    white_level: as in `image`.
+    reopen: opens the same image again; None: it cannot be.
   """
   from PIL import Image
 
@@ -149,12 +140,11 @@ def upright_rgb(opened: PIL.Image.Image, fit: int) -> PIL.Image.Image:
     # accounts for an odd side, whose last pixel is only part of one.
     drafted = opened.draft(None, (2 * target[0], 2 * target[1]))
     whole = drafted[1] if drafted else whole
-  opened.load()
+  rgb = pixel_values.rgb(opened, white_level=white_level, reopen=reopen)
   orientation = 1
   # Metadata are no reason to refuse an image.
   with contextlib.suppress(Exception):
     orientation = opened.getexif().get(_ORIENTATION, 1)
-  rgb = _rgb(opened)
   if target != rgb.size:
     rgb = rgb.resize(target, Image.Resampling.LANCZOS, box=whole)
   turn = Image.Transpose
@@ -177,40 +167,6 @@ def _fitted_size(size: tuple[int, int], fit: int) -> tuple[int, int]:
     return size
   width, height = (max(1, round(side * fit / longest)) for side in size)
   return width, height
-
-
-def _rgb(opened: PIL.Image.Image) -> PIL.Image.Image:
-  from PIL import Image
-
-  if opened.mode.startswith("I"):
-    return Image.fromarray(_gray_levels(opened)).convert("RGB")
-  if opened.mode == "F":
-    raise ValueError("its pixels are floating-point numbers of unknown range")
-  if opened.has_transparency_data:
-    # Premultiplied modes convert to their plain forms only.
-    plain = {"La": "LA"}.get(opened.mode)
-    image = opened.convert(plain) if plain else opened
-    image = image.convert("RGBA")
-    white = Image.new("RGB", image.size, "white")
-    white.paste(image, mask=image.getchannel("A"))
-    return white
-  return opened if opened.mode == "RGB" else opened.convert("RGB")
-
-
-def _gray_levels(opened: PIL.Image.Image) -> np.ndarray:
-  """Converts 16-bit gray to uint8 [h, w]."""
-  values = np.asarray(opened).astype(np.int64)
-  # Mode "I" has 32 bits; Pillow up to version 11 opened 16-bit PNG with it.
-  if opened.mode == "I" and opened.format != "PNG":
-    raise ValueError("its pixels are signed or 32-bit integers, range unknown")
-  gray = ((np.clip(values, 0, 65535) + 128) // 257).astype(np.uint8)
-  # The value that a PNG declares transparent.
-  transparent = opened.info.get("transparency")
-  return (
-    gray
-    if transparent is None
-    else np.where(values == transparent, np.uint8(255), gray)
-  )
 
 
 def plain_jpeg(

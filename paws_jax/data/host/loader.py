@@ -19,6 +19,7 @@ from paws_jax import tf_runtime
 from paws_jax.data.host import decode
 from paws_jax.data.host import image_reader
 from paws_jax.data.sources import catalog
+from paws_jax.runs import files as files_lib
 
 if TYPE_CHECKING:
   import tensorflow as tf
@@ -40,6 +41,8 @@ class Loader:
     self.canvas_size = canvas_size
     self._max_pixels = max_pixels
     self._num_threads = num_threads
+    # Rows whose files are known to be regular ones.
+    self._regular = np.zeros(len(images.reader), bool)
 
   def stream(
     self,
@@ -140,15 +143,25 @@ class Loader:
     return images, sizes
 
   def _with_paths(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns rows with the paths of their files, "" without a file."""
-    reader = self._images.reader
-    if isinstance(reader, catalog.Files):
-      paths = [os.path.join(reader.root, reader.paths[row]) for row in rows]
-    else:
-      paths = [""] * len(rows)
+    """Returns rows with the paths that TensorFlow reads, "" for none."""
     # TensorFlow needs bytes in an array of objects.
-    encoded = np.array([os.fsencode(path) for path in paths], object)
-    return rows.astype(np.int32), encoded
+    paths = np.array([os.fsencode(self._path(row)) for row in rows], object)
+    return rows.astype(np.int32), paths
+
+  def _path(self, row: int) -> str:
+    """Returns the path of a row's file; "" if it is not a regular file."""
+    reader = self._images.reader
+    if not isinstance(reader, catalog.Files):
+      return ""
+    path = reader.path(row)
+    if not self._regular[row]:
+      # TensorFlow would wait for the end of a pipe or of a device.
+      try:
+        files_lib.check_regular(path)
+      except OSError:
+        return ""
+      self._regular[row] = True
+    return path
 
   def _load(
     self, row: tf.Tensor, path: tf.Tensor, cache: image_reader.Cache | None

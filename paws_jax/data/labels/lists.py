@@ -8,6 +8,7 @@ joined to a path.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import numpy as np
 
 from paws_jax import errors
 from paws_jax import text as text_lib
+from paws_jax.runs import files as files_lib
 
 _MAX_LISTED = 10
 # sha256 of the lists of 1 % and 10 % of ImageNet's training images: 12,811
@@ -70,7 +72,8 @@ def read(
       f"{where} is not a file: give the path of a list of training rows or "
       "names, one per line"
     )
-  entries = _entries(path, names or ())
+  content = files_lib.read_table(path, where)
+  entries = _entries(content, names or ())
   by_number = not entries or _is_integer(entries[0][1])
   if names is None or by_number:
     find = _by_number(where, num_images, has_names=names is not None)
@@ -80,14 +83,12 @@ def read(
   return np.sort(np.asarray(rows, np.int32))
 
 
-def _entries(
-  path: str | os.PathLike[str], names: Sequence[str]
-) -> list[tuple[int, str]]:
+def _entries(content: bytes, names: Sequence[str]) -> list[tuple[int, str]]:
   """Returns (line number, text) of each line with an entry."""
   # utf-8-sig skips the mark that editors on Windows put at the start. File
   # names need not be UTF-8.
-  with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
-    lines = [line.strip() for line in file]
+  text = content.decode("utf-8-sig", "surrogateescape")
+  lines = [line.strip() for line in io.StringIO(text, newline=None)]
   # "photo #1.jpg" is one name.
   with_hash = {line for line in lines if re.search(r"\s#", line)}
   if with_hash:

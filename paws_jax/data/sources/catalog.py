@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from paws_jax import errors
+from paws_jax.runs import files as files_lib
 
 UNLABELLED = -1
 
@@ -71,14 +72,17 @@ class Files:
     """Returns the key, by default the path relative to `root`."""
     return (self.keys or self.paths)[index]
 
+  def path(self, index: int) -> str:
+    """Returns the path that opens the file."""
+    return os.path.join(self.root, self.paths[index])
+
   def size(self, index: int) -> int:
     """Returns the size of the file; raises OSError naming it."""
-    return os.stat(os.path.join(self.root, self.paths[index])).st_size
+    return os.stat(self.path(index)).st_size
 
   def read(self, index: int) -> bytes:
     """Returns the contents of the file; raises OSError naming it."""
-    with open(os.path.join(self.root, self.paths[index]), "rb") as file:
-      return file.read()
+    return files_lib.read_bytes(self.path(index))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

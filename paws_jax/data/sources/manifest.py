@@ -24,6 +24,7 @@ from paws_jax import errors
 from paws_jax import text as text_lib
 from paws_jax.data.sources import catalog
 from paws_jax.data.sources import paths
+from paws_jax.runs import files as files_lib
 
 _COLUMNS = ("path", "label", "split")
 _SPLITS = ("train", "val", "test")
@@ -145,8 +146,7 @@ def _rows(where: str, path: str) -> list[_Row]:
 
 def _records(where: str, path: str) -> Iterator[tuple[int, list[str]]]:
   """Yields (number of the first line, fields) of each record with contents."""
-  with open(path, "rb") as file:
-    content = file.read()
+  content = files_lib.read_table(path, where)
   try:
     text = content.decode("utf-8-sig")
   except UnicodeDecodeError as error:

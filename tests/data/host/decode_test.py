@@ -12,6 +12,7 @@ from sklearn import datasets
 
 from paws_jax import errors
 from paws_jax.data.host import decode
+from tests import image_files
 
 MAX_PIXELS = 178956970
 
@@ -148,6 +149,22 @@ def test_transparency_of_sixteen_bits_shows_white():
   want = np.arange(256)
   want[10] = 255
   np.testing.assert_array_equal(got[0, :, 0], want)
+
+
+def test_what_a_tiff_holds_is_named():
+  bands = np.zeros((2, 3, 12), int)
+  content = image_files.tiff(bands, bits=16, photometric=1)
+  with pytest.raises(
+    errors.BadImageError, match=r"a TIFF of 12 bands of 16-bit unsigned .*gray"
+  ):
+    _image(content)
+  content = image_files.tiff(
+    bands[..., :1] * 1.0, bits=64, photometric=1, sample_format=3
+  )
+  with pytest.raises(
+    errors.BadImageError, match=r"band of 64-bit floating-poi"
+  ):
+    _image(content)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int16])
@@ -309,6 +326,15 @@ def test_the_graph_raises_for_what_is_no_whole_jpeg():
   [
     (b"", "the file is empty"),
     (b"\n<!DOCTYPE html><html>", "it is text"),
+    (b"\0\0\0\x1cftypavif\0\0\0\0mif1miafavif", "an AVIF image, whatever"),
+    (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", "an AVIF image, whatever"),
+    (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC image, whatever"),
+    (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "a HEIC image, whatever"),
+    (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "a video or"),
+    (b"8BPS\0\x01", "a Photoshop document, whatever"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
+    (bytes(128) + b"DICM", "a DICOM file"),
+    (b"II*\0\x08\0\0\0\0\0\0\0\0\0", "an image of a known format"),
     (b"GARBAGE!" * 9, r"an image of a known format \(72 bytes, the first b'GA"),
     (b"%!PS-Adobe-3.0 EPSF-3.0", "not an image of a known format"),
   ],
@@ -326,13 +352,31 @@ def test_truncated_files_are_refused_wherever_they_end(kind):
       _image(content[:end])
 
 
-def test_too_little_memory_is_no_damage(monkeypatch):
+@pytest.mark.parametrize("place", ["open", "Image.load", "Image.tobytes"])
+def test_an_image_without_memory_for_it_is_a_bad_one(monkeypatch, place):
   def fail(*unused, **options):
-    raise MemoryError("no room")
+    raise MemoryError
 
-  monkeypatch.setattr(Image, "open", fail)
-  with pytest.raises(MemoryError):
-    _image(_encode(_photograph()[:8, :8], format="PNG"))
+  content = _encode(_photograph()[:8, :9], format="PNG")
+  # Pillow refuses lines of more than 2^31 bits in this way.
+  monkeypatch.setattr(f"PIL.Image.{place}", fail)
+  with pytest.raises(errors.BadImageError, match=r"a/b\.jpg: the memory does"):
+    _image(content)
+
+
+@pytest.mark.slow
+def test_a_line_too_long_for_pillow_is_a_bad_image():
+  width = 100_000_000
+  small = image_files.png(np.zeros((1, 1, 1), int), bits=8, color=0)
+  header = width.to_bytes(4, "big") + (1).to_bytes(4, "big")
+  header += bytes([8, 0, 0, 0, 0])
+  content = small[:8] + image_files.chunk(b"IHDR", header)
+  content += image_files.chunk(b"IDAT", zlib.compress(bytes(width + 1), 9))
+  content += image_files.chunk(b"IEND", b"")
+  assert len(content) < 10**5
+  with pytest.raises(errors.BadImageError, match="1 x 100000000 pixels, or a"):
+    _image(content)
+  assert _image(content, fit=64).shape == (1, 64, 3)
 
 
 def test_damaged_files_raise_nothing_else():
@@ -356,13 +400,9 @@ def test_damaged_files_raise_nothing_else():
 
 def _bomb(side):
   """A PNG whose header announces many pixels, and which holds none."""
-
-  def chunk(name, content):
-    checksum = zlib.crc32(name + content).to_bytes(4, "big")
-    return len(content).to_bytes(4, "big") + name + content + checksum
-
   header = side.to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
-  return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
+  chunks = image_files.chunk(b"IHDR", header) + image_files.chunk(b"IDAT", b"")
+  return b"\x89PNG\r\n\x1a\n" + chunks
 
 
 def test_decompression_bombs_are_refused_before_decoding():
@@ -374,8 +414,22 @@ def test_decompression_bombs_are_refused_before_decoding():
   # Not for what it announces, but for what is missing.
   with pytest.raises(errors.BadImageError, match="damaged or incomplete"):
     _image(_bomb(9000), max_pixels=81000000)
-  with pytest.raises(errors.BadImageError, match="Pillow refuses it"):
+  with pytest.raises(errors.BadImageError, match=r"raise that to read it"):
     _image(_bomb(30000))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"])
+@pytest.mark.parametrize("settings", [{}, {"compression": "tiff_lzw"}])
+def test_pillows_own_limit_of_pixels_is_none(monkeypatch, kind, settings):
+  pixels = _photograph()[:40, :50]
+  content = _encode(pixels, format=kind, **settings)
+  want = _image(content)
+  # More than twice the limit is an error of Pillow's.
+  monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 999)
+  np.testing.assert_array_equal(_image(content, max_pixels=2000), want)
+  with pytest.raises(errors.BadImageError, match=r"raise that to read it"):
+    _image(content, max_pixels=1999)
+  assert Image.MAX_IMAGE_PIXELS == 999
 
 
 def test_floating_point_pixels_are_refused():

@@ -29,6 +29,7 @@ from paws_jax.data.host import pipeline as pipeline_lib
 from paws_jax.data.sources import arrays
 from paws_jax.data.sources import catalog
 from paws_jax.parallel import mesh as mesh_lib
+from tests import odd_files
 
 NUM_IMAGES, BATCH, SEED, SIDE = 45, 8, 5, 8
 STEPS_PER_EPOCH = 5
@@ -506,6 +507,23 @@ def test_what_nothing_can_stand_in_for_is_not_to_be_skipped(root, rows, named):
   ):
     pipeline.inputs(0, 1)
   assert "on_bad_image" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", odd_files.KINDS)
+def test_what_may_have_no_end_is_a_bad_image(root, kind):
+  path = root / "20.png"
+  path.unlink()
+  odd_files.make(path, kind)
+  pool = np.array([19, 20], np.int32)
+  settings = {"pool": pool, "batch_size": 2, "with_unlabelled": True}
+  with _pipeline(root, on_bad_image="skip", **settings) as pipeline:
+    pipeline.inputs(0, 1)
+    assert pipeline.replaced == {"20.png": "19.png"}
+  with (
+    _pipeline(root, **settings) as pipeline,
+    pytest.raises(errors.BadImageError, match=odd_files.KINDS[kind]),
+  ):
+    pipeline.inputs(0, 1)
 
 
 def test_rows_are_tried_in_turn():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from paws_jax.data.labels import lists
+from tests import odd_files
 
 
 def read(tmp_path, text, names=None):
@@ -130,3 +131,12 @@ def test_the_hashes_of_the_papers_lists_are_those_published():
     "10pct": "6d09de11",
   }
   assert all(len(digest) == 64 for digest in lists._PUBLISHED)
+
+
+@pytest.mark.parametrize("kind", odd_files.KINDS)
+def test_a_list_that_is_no_regular_file_is_not_read(tmp_path, kind):
+  path = odd_files.make(tmp_path / "a.txt", kind)
+  with pytest.raises(
+    (ValueError, FileNotFoundError), match=r"is not a file|cannot be read"
+  ):
+    lists.read(path, num_images=9)

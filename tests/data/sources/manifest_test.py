@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from paws_jax.data.sources import manifest
+from tests import odd_files
 
 IMAGES = ("a/1.jpg", "a/2.jpg", "b/3.jpg", "4.jpg", "5.jpg")
 
@@ -256,3 +257,12 @@ def test_a_missing_directory_is_named(root):
   (root / "list.csv").write_text(FULL)
   with pytest.raises(FileNotFoundError, match=r"data\.dir = 'nowhere' is not"):
     manifest.load(str(root / "list.csv"), directory="nowhere")
+
+
+@pytest.mark.parametrize("kind", odd_files.KINDS)
+def test_a_manifest_that_is_no_regular_file_is_not_read(tmp_path, kind):
+  path = odd_files.make(tmp_path / "a.csv", kind)
+  with pytest.raises(
+    (ValueError, FileNotFoundError), match=r"is not a file|cannot be read"
+  ):
+    manifest.load(str(path), directory="")
