@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,3 +34,35 @@ def first_few(
   if more <= 0:
     return shown
   return f"{shown}{' ' if separator == ', ' else separator}and {more:,} more"
+
+
+# Bytes of a file name that are not UTF-8, as Python has them in a string; what
+# breaks lines of a table; and a backslash that could be taken for a notation.
+_SPECIAL = re.compile(r"[\udc80-\udcff\0\r]|\\(?=x[0-9a-f]{2})")
+_NOTATION = re.compile(r"\\x([0-9a-f]{2})")
+
+
+def escape(name: str) -> str:
+  r"""Writes a file name so that it can be encoded as UTF-8.
+
+  Bytes that are not UTF-8, line returns and NUL become \xff, \x0d and \x00, as
+  in Python's notation; all else stays as it is. `unescape` undoes it.
+
+  Example:
+    >>> escape("caf\udce9.png")
+    'caf\\xe9.png'
+  """
+  return (
+    _SPECIAL.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", name)
+    .encode("utf-8", "backslashreplace")
+    .decode()
+  )
+
+
+def unescape(text: str) -> str:
+  """The name of which `escape` gave a text."""
+  return _NOTATION.sub(lambda found: _character(int(found[1], 16)), text)
+
+
+def _character(byte: int) -> str:
+  return bytes([byte]).decode("utf-8", "surrogateescape")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from paws_jax import text
 from paws_jax.evaluation import accuracy as accuracy_lib
 from paws_jax.evaluation import calibration
 from paws_jax.evaluation import protocols
@@ -56,20 +57,15 @@ def write(
   """
   directory = workdir / DIRECTORY
   directory.mkdir(exist_ok=True)
-  names = [_printable(name) for name in class_names]
-  files.replace_text(
+  names = [text.escape(name) for name in class_names]
+  files.replace_output(
     directory / CONFUSION_TABLE, _confusion_table(outcomes[0], names)
   )
-  files.replace_text(
+  files.replace_output(
     directory / PER_CLASS_TABLE, _per_class_table(outcomes, names)
   )
   draw_confusion(directory / CONFUSION, outcomes[0], names, source=source)
   draw_reliability(directory / RELIABILITY, outcomes, source=source)
-
-
-def _printable(name: str) -> str:
-  """A name that can be encoded: those of files need not be UTF-8."""
-  return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _table(rows: Sequence[Sequence[Any]]) -> str:
@@ -116,7 +112,7 @@ def _figure(width: float, height: float) -> Any:
 def _save(figure: Any, path: epath.Path) -> None:
   file = io.BytesIO()
   figure.savefig(file, dpi=110)
-  path.write_bytes(file.getvalue())
+  files.replace_output(path, file.getvalue())
 
 
 def draw_confusion(

@@ -14,6 +14,7 @@ from etils import epath
 from paws_jax.monitoring import reference_curves
 from paws_jax.plots import curves
 from paws_jax.plots import embedding_map
+from paws_jax.runs import files
 from paws_jax.runs import metrics
 
 TRAINING = "training.png"
@@ -71,7 +72,7 @@ def training_figure(
   )
   file = io.BytesIO()
   figure.savefig(file, dpi=110)
-  path.write_bytes(file.getvalue())
+  files.replace_output(path, file.getvalue())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -116,7 +117,7 @@ def views_sheet(path: epath.Path, strips: Sequence[Strip]) -> None:
   sheet = np.pad(sheet, [(_GAP, _GAP)] * 2 + [(0, 0)], constant_values=255)
   file = io.BytesIO()
   Image.fromarray(sheet).save(file, "PNG")
-  path.write_bytes(file.getvalue())
+  files.replace_output(path, file.getvalue())
 
 
 def _strip(strip: Strip) -> np.ndarray:

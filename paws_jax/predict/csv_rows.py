@@ -1,15 +1,28 @@
-"""Rows of a CSV file that is appended to, and that a crash may cut off."""
+"""Rows of a CSV file that is appended to, and that a crash may cut off.
+
+The file is UTF-8 whatever file names are: see `text.escape`.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
+import dataclasses
 import io
+import itertools
+import re
+from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 from typing import BinaryIO
 
-# File names need not be UTF-8.
-TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
+from paws_jax import text as text_lib
+
+# Of files of version 0.1.0, which held the bytes of a name as they were.
+_TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
+_NUMBERS = ("probability", "weight", "entropy", "novelty", "in_domain")
 
 
 def number(value: Any) -> str:
@@ -17,25 +30,166 @@ def number(value: Any) -> str:
   return f"{float(value):.6g}"
 
 
-def complete_rows(
-  file: BinaryIO, num_columns: int
-) -> Iterator[tuple[int, list[str]]]:
-  """Yields (end in bytes, fields) up to the first incomplete row."""
-  position, pending, quotes = 0, [], 0
+def is_number(column: str) -> bool:
+  """Whether a column of predictions holds numbers, by its name."""
+  return column.endswith(_NUMBERS)
+
+
+def encode(rows: Iterable[Sequence[str]]) -> bytes:
+  """The lines of rows."""
+  lines = io.StringIO()
+  csv.writer(lines, lineterminator="\n").writerows(
+    [text_lib.escape(field) for field in row] for row in rows
+  )
+  return lines.getvalue().encode()
+
+
+def read(file: BinaryIO) -> Iterator[tuple[bytes, list[str] | None]]:
+  """Yields the bytes and the fields of each row.
+
+  The fields are None where there are none: of a last row without a line end,
+  and of what is no CSV.
+  """
+  pending, quotes = [], 0
   for line in file:
     pending.append(line)
     quotes += line.count(b'"')
     # A name may hold a line end: it is in quotes then.
     if quotes % 2 or not line.endswith(b"\n"):
       continue
-    record = b"".join(pending)
-    position += len(record)
+    raw = b"".join(pending)
     pending.clear()
-    text = io.StringIO(record.decode(**TEXT), newline="")
-    try:
-      fields = next(csv.reader(text), [])
-    except csv.Error:
-      return
-    if len(fields) != num_columns:
-      return
-    yield position, fields
+    yield raw, _fields(raw)
+  if pending:
+    yield b"".join(pending), None
+
+
+def _fields(raw: bytes) -> list[str] | None:
+  try:
+    found = next(csv.reader(io.StringIO(raw.decode(**_TEXT), newline="")), [])
+  except csv.Error:
+    return None
+  return [text_lib.unescape(field) for field in found]
+
+
+@dataclasses.dataclass
+class Contents:
+  """What a file of predictions holds.
+
+  Attributes:
+    names: of the images of its complete rows.
+    end: bytes up to the end of these rows, if nothing is `wrong`; 0: there
+      is no header.
+    wrong: why it cannot be appended to as it is; "": it can.
+  """
+
+  names: set[str]
+  end: int = 0
+  wrong: str = ""
+
+
+def inspect(
+  file: BinaryIO,
+  header: Sequence[str],
+  images: Collection[str],
+  *,
+  strict: bool = False,
+) -> Contents:
+  """Finds the rows of a file, and whether all else is an unfinished row.
+
+  Args:
+    file: at its start.
+    header: names of the columns.
+    images: names of those that a row may be of that a crash has cut off.
+    strict: whether each number must be one.
+  """
+  found = Contents(set())
+  for place, (raw, fields) in enumerate(read(file), 1):
+    if place == 1:
+      if fields == list(header):
+        found.end = len(raw)
+        continue
+      if raw.startswith(codecs.BOM_UTF8) and _fields(raw[3:]) == list(header):
+        found.end, found.wrong = len(raw), "a byte order mark is before it"
+        continue
+      # A header of which the crash has left a part has no row below it.
+      if not encode([header]).startswith(raw.rstrip(b"\0")):
+        found.wrong = "its first row is not the header"
+      return found
+    if not is_row(fields, header, strict=strict):
+      if not _is_unfinished(raw, header, images):
+        found.wrong = found.wrong or f"row {place} is not as it was written"
+      continue
+    found.names.add(fields[0])
+    found.end += len(raw)
+    if not found.wrong and not _is_utf8(raw):
+      found.wrong = f"row {place} is not UTF-8"
+  return found
+
+
+def is_row(
+  fields: Sequence[str] | None, header: Sequence[str], *, strict: bool = False
+) -> bool:
+  """Whether fields are those of the columns."""
+  if not fields or not fields[0] or len(fields) != len(header):
+    return False
+  return not strict or all(
+    _is_float(field)
+    for name, field in zip(header, fields, strict=True)
+    if is_number(name)
+  )
+
+
+def rows(
+  file: BinaryIO, header: Sequence[str], *, strict: bool = False
+) -> Iterator[list[str]]:
+  """Yields the complete rows below the header."""
+  for _, fields in itertools.islice(read(file), 1, None):
+    if is_row(fields, header, strict=strict):
+      yield fields
+
+
+def _is_unfinished(
+  raw: bytes, header: Sequence[str], images: Collection[str]
+) -> bool:
+  """Whether bytes are the beginning of a row of one of the images.
+
+  A row that lacks its line end only is none: somebody may have changed it.
+  """
+  # After a power failure, some file systems show zeros at the end.
+  raw = raw.rstrip(b"\0")
+  fields = _fields(raw)
+  if not fields:
+    return not raw
+  *complete, last = fields
+  if not complete:
+    return any(encode([[name, ""]]).startswith(raw) for name in images)
+  columns = header[: len(complete)]
+  return (
+    len(fields) < len(header)
+    and complete[0] in images
+    # A quote too many takes in the rows below.
+    and "\n" not in "".join((*complete[1:], last))
+    and not raw.endswith(b"\n")
+    and is_row(complete, columns, strict=True)
+    and (
+      not is_number(header[len(complete)])
+      or re.fullmatch(r"[-+.0-9e]*", last) is not None
+    )
+  )
+
+
+def _is_float(field: str) -> bool:
+  try:
+    float(field)
+  except ValueError:
+    return False
+  return True
+
+
+def _is_utf8(raw: bytes) -> bool:
+  try:
+    raw.decode()
+  except UnicodeDecodeError:
+    return False
+  return True

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import itertools
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
+from paws_jax import text
 from paws_jax.predict import csv_rows
 
 _ROWS_AT_ONCE = 65536
-
-
-def is_number(column: str) -> bool:
-  """Whether a column of predictions holds numbers, by its name."""
-  return column.endswith(
-    ("probability", "weight", "entropy", "novelty", "in_domain")
-  )
 
 
 def from_csv(
@@ -30,19 +24,24 @@ def from_csv(
 
   schema = pyarrow.schema(
     [
-      (name, pyarrow.float32() if is_number(name) else pyarrow.string())
+      (
+        name,
+        pyarrow.float32() if csv_rows.is_number(name) else pyarrow.string(),
+      )
       for name in header
     ]
   )
   temporary = target.with_name(f".{target.name}.tmp")
   with source.open("rb") as file, contextlib.ExitStack() as stack:
     writer = stack.enter_context(parquet.ParquetWriter(temporary, schema))
-    rows = (fields for _, fields in csv_rows.complete_rows(file, len(header)))
-    next(rows)
+    rows = csv_rows.rows(file, header, strict=True)
     while block := list(itertools.islice(rows, _ROWS_AT_ONCE)):
       arrays = [
         pyarrow.array(
-          [float(x) if is_number(name) else _utf8(x) for x in values],
+          [
+            float(x) if csv_rows.is_number(name) else text.escape(x)
+            for x in values
+          ],
           schema.field(name).type,
         )
         for name, values in zip(header, zip(*block, strict=True), strict=True)
@@ -51,27 +50,45 @@ def from_csv(
   os.replace(temporary, target)
 
 
-def _utf8(text: str) -> str:
-  """Other bytes of a file name in a notation: Parquet has UTF-8 only."""
-  return text.encode(**csv_rows.TEXT).decode("utf-8", "backslashreplace")
-
-
 def to_csv(
   source: pathlib.Path, target: pathlib.Path, header: Sequence[str]
-) -> None:
-  """Copies rows back, so that more can be added."""
+) -> str:
+  """Copies rows back, so that more can be added.
+
+  Returns:
+    Why there is nothing to copy: it is no Parquet file of these columns; "":
+    the rows are copied.
+  """
+  import pyarrow
   from pyarrow import parquet
 
   temporary = target.with_name(f".{target.name}.tmp")
-  with (
-    temporary.open("w", newline="", **csv_rows.TEXT) as file,
-    parquet.ParquetFile(source) as rows,
-  ):
-    table = csv.writer(file, lineterminator="\n")
-    table.writerow(header)
-    for block in rows.iter_batches():
-      for row in zip(*block.to_pydict().values(), strict=True):
-        table.writerow(
-          [csv_rows.number(x) if isinstance(x, float) else x for x in row]
-        )
-  os.replace(temporary, target)
+  try:
+    with temporary.open("wb") as file, parquet.ParquetFile(source) as rows:
+      if rows.schema_arrow.names != list(header):
+        return "its columns are others"
+      file.write(csv_rows.encode([header]))
+      for block in rows.iter_batches():
+        for row in zip(*block.to_pydict().values(), strict=True):
+          if not _is_row(row, header):
+            return f"the row of {row[0]!r} is not as it was written"
+          file.write(csv_rows.encode([_fields(row)]))
+    os.replace(temporary, target)
+  except pyarrow.ArrowException as error:
+    return f"it is no Parquet file ({str(error).partition(chr(10))[0]})"
+  finally:
+    temporary.unlink(missing_ok=True)
+  return ""
+
+
+def _is_row(row: Sequence[Any], header: Sequence[str]) -> bool:
+  return all(
+    isinstance(value, (float, int) if csv_rows.is_number(name) else str)
+    for name, value in zip(header, row, strict=True)
+  )
+
+
+def _fields(row: Sequence[Any]) -> list[str]:
+  return [
+    text.unescape(x) if isinstance(x, str) else csv_rows.number(x) for x in row
+  ]

@@ -142,7 +142,7 @@ def from_run(recipe: config_lib.Recipe, workdir: str) -> Source:
       # It is damaged: rebuilding it each time would not help.
       origin = {**made.origin, _NEWEST: newest}
       made = dataclasses.replace(made, origin=origin)
-    made.save(directory)
+    save_classifier.save(made, directory)
     return made
 
   dataset = trained.experiment.dataset

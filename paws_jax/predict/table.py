@@ -4,19 +4,17 @@ Beside NAME.csv stand NAME.csv.json, which says of which classifier and of which
 images the rows are, and NAME.unreadable.csv, if there are such images. Rows are
 appended to a CSV file, which a crash leaves with at most one incomplete
 row. A Parquet file cannot grow: its rows are kept in NAME.parquet.part, a CSV
-file, until all are there.
+file, until all are there. Of a file that somebody has changed only that
+incomplete row is ever dropped: all else stays in it, or in NAME.old.csv.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import importlib.util
-import io
-import itertools
-import json
 import os
 import pathlib
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -137,7 +135,12 @@ class PredictionsFile:
   """
 
   def __init__(
-    self, path: pathlib.Path, header: Sequence[str], about: Mapping[str, Any]
+    self,
+    path: pathlib.Path,
+    header: Sequence[str],
+    about: Mapping[str, Any],
+    *,
+    images: Collection[str] = (),
   ):
     """Opens the file, and takes over its rows if they are of the same kind.
 
@@ -145,6 +148,7 @@ class PredictionsFile:
       path: of `check_path`.
       header: names of the columns.
       about: which classifier, which images; JSON-serializable.
+      images: names of all; a crash may have cut off a row of one of them.
 
     Raises:
       errors.WorkdirError: when another process is writing it, or when what
@@ -156,18 +160,20 @@ class PredictionsFile:
     self.notice = ""
     self.unreadable: list[tuple[str, str]] = []
     path.parent.mkdir(parents=True, exist_ok=True)
-    is_parquet = path.suffix == ".parquet"
-    self._rows = path.with_name(f"{path.name}.part") if is_parquet else path
+    self._strict = path.suffix == ".parquet"
+    self._rows = path.with_name(f"{path.name}.part") if self._strict else path
     about = {**about, "columns": self._header}
     with contextlib.ExitStack() as stack:
       stack.enter_context(_locked(path))
-      self._set_aside(about)
+      self._set_aside_others(about)
       # First, as rows without it would be refused as another's.
-      files.replace_text(_settings(path), json.dumps(about, indent=2) + "\n")
-      if is_parquet and path.exists() and not self._rows.exists():
-        parquet.to_csv(path, self._rows, self._header)
-      self._file = stack.enter_context(self._rows.open("a+b"))
-      self._take_over()
+      files.replace_output(_settings(path), files.to_json(about))
+      if self._strict and path.exists() and not self._rows.exists():
+        wrong = parquet.to_csv(path, self._rows, self._header)
+        if wrong:
+          self._set_aside([path], wrong)
+      self._take_over(frozenset(images))
+      self._file = stack.enter_context(self._rows.open("ab"))
       self._opened = stack.pop_all()
 
   def __enter__(self) -> PredictionsFile:
@@ -178,13 +184,10 @@ class PredictionsFile:
 
   def write(self, new: Iterator[list[str]]) -> None:
     """Appends rows; they are on their way to the disk when this returns."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    for row in new:
-      table.writerow(row)
-      self.done.add(row[0])
-    self._file.write(text.getvalue().encode(**csv_rows.TEXT))
+    rows = list(new)
+    self._file.write(csv_rows.encode(rows))
     self._file.flush()
+    self.done.update(row[0] for row in rows)
 
   def add_unreadable(self, bad: Mapping[str, str]) -> None:
     """Notes images that could not be read, and why."""
@@ -198,60 +201,72 @@ class PredictionsFile:
     """
     if self._rows != self.path:
       self._file.flush()
+      files.keep_foreign(self.path)
       parquet.from_csv(self._rows, self.path, self._header)
+      files.record(self.path)
       self._rows.unlink()
     return self.list_unreadable()
 
   def list_unreadable(self) -> pathlib.Path | None:
     """Writes the list of the unreadable images; see `finish`."""
     listed = self.path.with_name(f"{self.path.stem}.unreadable.csv")
-    listed.unlink(missing_ok=True)
     if not self.unreadable:
+      files.remove_output(listed)
       return None
-    with listed.open("w", newline="", **csv_rows.TEXT) as file:
-      table = csv.writer(file, lineterminator="\n")
-      table.writerows([("path", "reason"), *self.unreadable])
+    rows = [("path", "reason"), *self.unreadable]
+    files.replace_output(listed, csv_rows.encode(rows))
     return listed
 
-  def _set_aside(self, about: Mapping[str, Any]) -> None:
+  def _set_aside_others(self, about: Mapping[str, Any]) -> None:
     """Renames rows that are of another classifier or of other images."""
-    if _stored(self.path) in (None, about):
-      return
-    there = {self.path, self._rows}
-    moved = []
-    for path in sorted(path for path in there if path.exists()):
-      before = self._free_name(path)
-      path.replace(before)
-      moved.append(f"{path.name} is now {before}")
-    if moved:
-      self.notice = (
-        f"{self.path.name} is of another classifier or of other images: "
-        + ", ".join(moved)
+    if _stored(self.path) not in (None, about):
+      there = {self.path, self._rows}
+      self._set_aside(
+        sorted(path for path in there if path.exists()),
+        "of another classifier or of other images",
       )
 
-  def _free_name(self, path: pathlib.Path) -> pathlib.Path:
-    """NAME.old.csv, or the first of NAME.old-1.csv ... that is not there."""
-    stem = self.path.stem
-    ends = itertools.chain([""], (f"-{i}" for i in itertools.count(1)))
-    names = (f"{stem}.old{end}{path.name[len(stem) :]}" for end in ends)
-    return next(p for p in map(path.with_name, names) if not p.exists())
+  def _set_aside(self, paths: Sequence[pathlib.Path], reason: str) -> None:
+    """Renames files and says so."""
+    moved = [f"{path.name} is now {self._rename(path).name}" for path in paths]
+    if moved:
+      self.notice = f"{self.path.name} is {reason}: {', '.join(moved)}"
 
-  def _take_over(self) -> None:
-    """Keeps the complete rows."""
-    self._file.seek(0)
-    end = 0
-    for stop, fields in csv_rows.complete_rows(self._file, len(self._header)):
-      if end == 0 and fields != self._header:
-        break
-      if end:
-        self.done.add(fields[0])
-      end = stop
-    self._file.truncate(end)
-    self._file.seek(0, os.SEEK_END)
-    if not end:
-      header = io.StringIO()
-      csv.writer(header, lineterminator="\n").writerow(self._header)
-      self._file.write(header.getvalue().encode(**csv_rows.TEXT))
+  def _rename(self, path: pathlib.Path) -> pathlib.Path:
+    return path.rename(files.free_name(path, self.path.stem))
+
+  def _take_over(self, images: Collection[str]) -> None:
+    """Keeps the complete rows; of a changed file in a new one."""
+    source, found = self._rows, csv_rows.Contents(set())
+    if source.exists():
+      with source.open("rb") as file:
+        found = csv_rows.inspect(
+          file, self._header, images, strict=self._strict
+        )
+    if found.wrong:
+      source = self._rename(source)
+      self.notice = (
+        f"{self._rows.name} is not as this task writes it ({found.wrong}): it "
+        f"is now {source.name}, and {len(found.names):,} of its rows are "
+        "copied from there"
+      )
+      self._copy(source, found)
+    elif found.end:
+      if found.end < source.stat().st_size:
+        os.truncate(source, found.end)
+    else:
+      self._rows.write_bytes(csv_rows.encode([self._header]))
+    self.done = found.names
+
+  def _copy(self, source: pathlib.Path, found: csv_rows.Contents) -> None:
+    """Writes the complete rows of a file that was renamed."""
+    temporary = self._rows.with_name(f".{self._rows.name}.tmp")
+    with source.open("rb") as old, temporary.open("wb") as new:
+      new.write(csv_rows.encode([self._header]))
+      if found.end:
+        for row in csv_rows.rows(old, self._header, strict=self._strict):
+          new.write(csv_rows.encode([row]))
+    os.replace(temporary, self._rows)
 
 
 def _settings(path: pathlib.Path) -> pathlib.Path:

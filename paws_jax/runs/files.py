@@ -1,11 +1,21 @@
-"""Paths, files that are read with a bound, and files written atomically."""
+"""Paths, files that are read with a bound, and files written atomically.
+
+A user may annotate a file that a later command writes again. So the sha256 of
+what was written is noted in `RECORD`, beside the files; a file that is another
+one now is renamed, not replaced.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import os
 import pathlib
 import stat
+import tempfile
+import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -13,6 +23,7 @@ from etils import epath
 from paws_jax import errors
 from paws_jax import json_text
 
+RECORD = ".written.json"
 # Bytes of one image, list or table; a larger one is refused.
 MOST_BYTES = 2**30
 _PIECE = 2**20
@@ -105,13 +116,145 @@ def read_table(path: str | os.PathLike[str], where: str) -> bytes:
 
 def replace_text(path: epath.Path, text: str) -> None:
   """Writes a file atomically: a crash leaves the old text or the new one."""
+  _replace(path, text.encode())
+
+
+def _replace(path: epath.Path, content: bytes, temporary: str = "") -> None:
   if not isinstance(path, pathlib.Path):
     # An object in a bucket is written completely or not at all.
-    path.write_text(text, encoding="utf-8")
+    path.write_bytes(content)
     return
-  temporary = path.with_name(f".{path.name}.tmp")
-  temporary.write_text(text, encoding="utf-8")
-  os.replace(temporary, path)
+  new = path.with_name(temporary or f".{path.name}.tmp")
+  new.write_bytes(content)
+  os.replace(new, path)
+
+
+def replace_output(path: epath.Path, content: str | bytes) -> None:
+  """Writes a file atomically; one that somebody has changed is kept.
+
+  Prints the new name of a file that is kept.
+
+  Args:
+    path: the file.
+    content: a text is encoded as UTF-8.
+  """
+  keep_foreign(path)
+  if isinstance(content, str):
+    replace_text(path, content)
+  else:
+    _replace(path, content)
+  record(path)
+
+
+def replace_object(path: epath.Path, value: Mapping[str, Any]) -> None:
+  """Writes a JSON object; a file that holds other fields is renamed."""
+  try:
+    foreign = (read_object(path) or {}).keys() - value.keys()
+  except errors.WorkdirError:
+    foreign = True
+  if foreign:
+    print(f"{path} holds something else: it is kept as {set_aside(path).name}")
+  replace_text(path, to_json(value))
+
+
+def remove_output(path: epath.Path) -> None:
+  """Removes a file if there is one; one that somebody has changed is kept."""
+  if path.exists():
+    keep_foreign(path)
+    path.unlink(missing_ok=True)
+
+
+def keep_foreign(path: epath.Path) -> None:
+  """Renames a file that is not as it was recorded, and prints the new name."""
+  if path.exists() and not is_recorded(path):
+    print(
+      f"{path} was changed after it was written, or is another program's: it "
+      f"is kept as {set_aside(path).name}"
+    )
+
+
+def set_aside(path: epath.Path) -> epath.Path:
+  """Renames a file; returns the new path, one that is free."""
+  free = free_name(path)
+  path.rename(free)
+  return free
+
+
+def free_name(path: epath.Path, stem: str | None = None) -> epath.Path:
+  """NAME.old.csv, or the first of NAME.old-1.csv ... that is not there.
+
+  Args:
+    path: NAME.csv.
+    stem: NAME; default: all before the last dot.
+  """
+  stem = path.stem if stem is None else stem
+  ends = itertools.chain([""], (f"-{i}" for i in itertools.count(1)))
+  names = (f"{stem}.old{end}{path.name[len(stem) :]}" for end in ends)
+  return next(p for p in map(path.parent.joinpath, names) if not p.exists())
+
+
+def record(path: epath.Path, content: bytes | None = None) -> None:
+  """Notes a file as it is now: a later command may replace it.
+
+  Args:
+    path: the file.
+    content: what stands for it; default: what is in it.
+  """
+  known = _recorded(path.parent) | {path.name: sha256(path, content)}
+  # Several processes may note files of one directory.
+  temporary = f".{uuid.uuid4().hex[:12]}.tmp"
+  _replace(path.parent / RECORD, to_json(known).encode(), temporary)
+
+
+def is_recorded(path: epath.Path, content: bytes | None = None) -> bool | None:
+  """Whether a file is as it was when it was last noted; None: it never was."""
+  known = _recorded(path.parent).get(path.name)
+  return None if known is None else known == sha256(path, content)
+
+
+def _recorded(directory: epath.Path) -> dict[str, Any]:
+  """The sha256 by name; without a record every file is somebody's."""
+  path = directory / RECORD
+  try:
+    known = json.loads(path.read_bytes()) if path.exists() else {}
+  except (OSError, ValueError):
+    return {}
+  return known if isinstance(known, dict) else {}
+
+
+def sha256(path: epath.Path, content: bytes | None = None) -> str:
+  """Hex digest of a file, or of what stands for it."""
+  if content is not None:
+    return hashlib.sha256(content).hexdigest()
+  if not isinstance(path, pathlib.Path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_writable(path: epath.Path, remedy: str) -> None:
+  """Refuses a file that cannot be written, by trying; leaves nothing.
+
+  Args:
+    path: the file, whose directory need not exist.
+    remedy: what to do, an imperative without a full stop.
+
+  Raises:
+    WorkdirError: it cannot be written.
+  """
+  if not isinstance(path, pathlib.Path):
+    return
+  try:
+    if path.is_dir():
+      raise IsADirectoryError(None, "it is a directory")
+    there = next(folder for folder in path.parents if folder.exists())
+    # Permission bits say nothing of read-only disks and of the superuser.
+    with tempfile.TemporaryFile(dir=there):
+      pass
+  except OSError as error:
+    raise errors.WorkdirError(
+      f"{path} cannot be written ({error.strerror or error}): {remedy}."
+    ) from None
 
 
 def resolve(path: str | os.PathLike[str]) -> epath.Path:

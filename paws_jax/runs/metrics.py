@@ -58,7 +58,8 @@ class Writer:
 
   One JSON object per line: "step" and scalars, or "step" and texts. A resumed
   run drops the lines after the step from which it resumes, and writes them
-  again.
+  again. A file with other lines, or where a run has to start again, is renamed,
+  and its lines up to that step are copied.
   """
 
   def __init__(
@@ -72,8 +73,7 @@ class Writer:
       tensorboard: whether to write TensorBoard files; loads TensorFlow.
     """
     path = workdir / METRICS
-    kept = [row for row in read(path) if row["step"] <= first_step]
-    text = "".join(json.dumps(row) + "\n" for row in kept)
+    text = _kept_lines(path, first_step)
     files.replace_text(path, text)
     if isinstance(path, pathlib.Path):
       self._file = path.open("a", encoding="utf-8")
@@ -115,19 +115,60 @@ class Writer:
 
 
 def read(path: epath.Path) -> list[dict[str, Any]]:
-  """Reads the rows of a metrics.jsonl, without a last line that is cut off."""
+  """Reads the rows of a metrics.jsonl, without lines that are none."""
   if not path.exists():
     return []
-  rows = []
-  for line in path.read_bytes().splitlines():
-    try:
-      row = json_text.parse(line)
-    except ValueError:
-      break
-    if not _is_row(row):
-      break
-    rows.append(row)
-  return rows
+  rows = map(_row, path.read_bytes().split(b"\n"))
+  return [row for row in rows if row is not None]
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+  """The object of a line, with a step; None: there is none."""
+  try:
+    row = json_text.parse(line)
+  except ValueError:
+    return None
+  return row if _is_row(row) else None
+
+
+def _kept_lines(path: epath.Path, first_step: int) -> str:
+  """Text of the rows up to a step; renames a file that has more than rows."""
+  if not path.exists():
+    return ""
+  *lines, last = path.read_bytes().split(b"\n")
+  rows = [_row(line) for line in lines]
+  foreign = sum(
+    row is None or (row["step"] > first_step and not _is_own(row))
+    for row, line in zip(rows, lines, strict=True)
+    if line.strip()
+  )
+  again = not first_step and any(row and row["step"] > 0 for row in rows)
+  # A crash leaves a part of a line, or zeros. One that is complete but for its
+  # line end was edited.
+  foreign += _row(last) is not None or not _is_beginning(last)
+  kept = [
+    line.decode()
+    for line, row in zip(lines, rows, strict=True)
+    if row is not None and row["step"] <= first_step
+  ]
+  if foreign or again:
+    why = f"lines that no run writes: {foreign}"
+    if not foreign:
+      why = "the run starts again from step 0"
+    print(f"{path} is kept as {files.set_aside(path).name} ({why})")
+  return "".join(f"{line}\n" for line in kept)
+
+
+def _is_own(row: Mapping[str, Any]) -> bool:
+  """Whether a row holds numbers only, or texts only, as a run writes them."""
+  kinds = {type(value) for name, value in row.items() if name != "step"}
+  return kinds <= {int, float} or kinds == {str}
+
+
+def _is_beginning(line: bytes) -> bool:
+  line = line.rstrip(b"\0")
+  start = b'{"step": '
+  return start.startswith(line) or line.startswith(start)
 
 
 def _is_row(value: Any) -> bool:

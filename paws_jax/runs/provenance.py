@@ -55,7 +55,7 @@ def write_environment(workdir: epath.Path) -> str:
     "code_hash": code_hash(),
     "start": start,
   }
-  files.replace_text(workdir / ENVIRONMENT, files.to_json(environment))
+  files.replace_object(workdir / ENVIRONMENT, environment)
   return start
 
 

@@ -77,10 +77,22 @@ def _is_fraction(value: Any) -> bool:
 def append_result(workdir: epath.Path, row: Mapping[str, Any]) -> None:
   """Appends an object to the list in `results.json`, atomically.
 
+  A file that holds something else by now is renamed: what was measured is not
+  to be lost for it.
+
   Raises:
-    InputError: the file exists but is not a JSON list of objects.
     ValueError: the object holds a number that is not finite.
   """
-  rows = [*read_results(workdir), dict(row)]
-  text = json.dumps(rows, indent=2, allow_nan=False) + "\n"
-  files.replace_text(workdir / RESULTS, text)
+  path = workdir / RESULTS
+  added = json.dumps([dict(row)], indent=2, allow_nan=False)
+  try:
+    rows = read_results(workdir)
+  except errors.InputError as error:
+    print(f"{error} It is kept as {files.set_aside(path).name}.")
+    rows = []
+  if rows:
+    # What is there stays as it is, also what Python would write otherwise.
+    content = path.read_bytes()
+    text = content.decode(json.detect_encoding(content))
+    added = text.rstrip().removesuffix("]").rstrip() + "," + added[1:]
+  files.replace_text(path, added + "\n")

@@ -154,7 +154,7 @@ def write_split(workdir: epath.Path, split: Mapping[str, Any]) -> None:
     WorkdirError: the run was started with other labelled images or data.
   """
   _check_split(workdir, split)
-  files.replace_text(workdir / _SPLIT, files.to_json(split))
+  files.replace_object(workdir / _SPLIT, split)
 
 
 def _check_split(workdir: epath.Path, split: Mapping[str, Any]) -> None:

@@ -34,6 +34,7 @@ from paws_jax.runs import files as files_lib
 DESCRIPTION = "model.json"
 # There, the files beside it: any other is a user's own.
 _WRITTEN = "written"
+_SHA256 = "sha256"
 # A target's module has write(program, directory) and may have missing().
 _MODULES = {
   "stablehlo": "stablehlo",
@@ -129,9 +130,12 @@ def write(
   with _replacing(path) as directory:
     artifact = module.write(program, directory)
     description = {"target": target, **artifact, **program.description}
-    description[_WRITTEN] = _names(directory)
+    names = _names(directory)
+    description[_WRITTEN] = names
+    description[_SHA256] = {n: files_lib.sha256(directory / n) for n in names}
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
     (directory / DESCRIPTION).write_text(text, encoding="utf-8")
+  files_lib.record(path, text.encode())
   return path
 
 
@@ -208,17 +212,33 @@ def _check_replaceable(path: pathlib.Path) -> None:
       f"{path} exists and is no export ({DESCRIPTION} is not in it): move "
       "it away, or choose another --output."
     )
-  try:
-    written = json_text.parse((path / DESCRIPTION).read_bytes())[_WRITTEN]
-    others = sorted({*_names(path)} - {DESCRIPTION, *written})
-  except (OSError, ValueError, KeyError, TypeError):
-    others = sorted({*_names(path)} - {DESCRIPTION})
+  others = _others(path)
   if others:
     raise errors.InputError(
       f"{path} would be replaced, and holds files that no export has written "
-      f"({text_lib.first_few(others)}): move it away, or choose another "
-      "--output."
+      f"({text_lib.first_few(sorted(others))}): move it away, or choose "
+      "another --output."
     )
+
+
+def _others(path: pathlib.Path) -> set[str]:
+  """Names of files in an export that were added or changed."""
+  text = (path / DESCRIPTION).read_bytes()
+  try:
+    description = json_text.parse(text)
+    written = {*description[_WRITTEN]}
+    # Version 0.1.0 noted none.
+    digests = dict(description.get(_SHA256, {}))
+  except (AttributeError, KeyError, TypeError, ValueError):
+    written, digests = set(), {}
+  there = {*_names(path)} - {DESCRIPTION}
+  others = there - written
+  for name in there & digests.keys():
+    if files_lib.sha256(path / name) != digests[name]:
+      others.add(name)
+  if files_lib.is_recorded(path, text) is False:
+    others.add(DESCRIPTION)
+  return others
 
 
 def _names(directory: pathlib.Path) -> list[str]:

@@ -267,7 +267,7 @@ def save(prepared: FinetuneInputs, final: sweep.Member) -> None:
     # Which result belongs to it, see `_found`.
     origin = {**made.origin, "finetuned": True, "run_id": prepared.run_id}
     made = dataclasses.replace(made, origin=origin)
-    agree.on_main(lambda: made.save(directory))
+    agree.on_main(lambda: save_classifier.save(made, directory))
   except ValueError as error:
     raise errors.WorkdirError(
       f"{directory} was not written: {error}"

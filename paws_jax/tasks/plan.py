@@ -204,7 +204,7 @@ def _write(plan: dict[str, Any], workdir: str) -> epath.Path:
   path = files.resolve(workdir) / _FILE
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.replace_text(path, files.to_json(plan))
+    files.replace_output(path, files.to_json(plan))
   except workdir_lib.storage_errors() as error:
     raise errors.WorkdirError(f"{path} cannot be written: {error}") from None
   return path

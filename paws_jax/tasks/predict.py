@@ -218,7 +218,7 @@ def _predict(
     "classifier": classifier.digest,
     "images": found.given,
   }
-  with table.PredictionsFile(output, header, about) as file:
+  with table.PredictionsFile(output, header, about, images=found.names) as file:
     if file.notice:
       print(file.notice)
     names = [name for name in found.names if name not in file.done]

@@ -13,6 +13,7 @@ from etils import epath
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax import text as text_lib
 from paws_jax.report import accuracy
 from paws_jax.report import evidence as evidence_lib
 from paws_jax.report import image_sections
@@ -74,11 +75,11 @@ def run(prepared: ReportInputs) -> int:
   """
   evidence = evidence_lib.gather(prepared.trained)
   html = page_lib.render(page(prepared.trained, evidence))
-  files.replace_text(prepared.page, html)
+  files.replace_output(prepared.page, html)
   print(f"report      {prepared.page}")
   if evidence.unlabelled is not None:
     path = prepared.page.parent / SUGGESTIONS
-    path.write_bytes(suggestions_csv(evidence))
+    files.replace_output(path, suggestions_csv(evidence))
     print(f"label next  {path}")
   return 0
 
@@ -125,8 +126,8 @@ def suggestions_csv(evidence: evidence_lib.Evidence) -> bytes:
   """The images to label next, as a table.
 
   Columns: path, suggested_class, probability, entropy (nats), novelty (1 -
-  cosine similarity to the nearest labelled image), reason. File names that are
-  not UTF-8 keep their bytes.
+  cosine similarity to the nearest labelled image), reason. In UTF-8, whatever
+  the file names are: see `text.escape`.
   """
   pool, file = evidence.unlabelled, io.StringIO()
   writer = csv.writer(file, lineterminator="\n")
@@ -138,15 +139,15 @@ def suggestions_csv(evidence: evidence_lib.Evidence) -> bytes:
     winner = pool.classes[row]
     writer.writerow(
       (
-        pool.name(row),
-        evidence.class_names[winner],
+        text_lib.escape(pool.name(row)),
+        text_lib.escape(evidence.class_names[winner]),
         f"{pool.probabilities[row, winner]:.4f}",
         f"{entropy[row]:.4f}",
         f"{pool.novelty[row]:.4f}",
         image_sections.reason(evidence, place),
       )
     )
-  return file.getvalue().encode("utf-8", "surrogateescape")
+  return file.getvalue().encode()
 
 
 def _check_output(page: epath.Path) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from etils import epath
 
+from paws_jax import errors
 from paws_jax.distributed import agree
 from paws_jax.distributed import lifecycle
 from paws_jax.runs import files
@@ -43,11 +42,17 @@ class BadImages:
       return
     self._num_reported = len(bad)
     try:
-      bad = (files.read_object(self._path) or {}) | bad
-      files.replace_text(self._path, json.dumps(bad, indent=2) + "\n")
-    except (OSError, ValueError) as error:
+      files.replace_output(self._path, files.to_json(self._known() | bad))
+    except OSError as error:
       print(
         f"\n{self._path} could not be written: {error}; unreadable are {bad}"
       )
       return
     print(f"\n{new} more images cannot be read; {self._path} lists all of them")
+
+  def _known(self) -> dict[str, str]:
+    """The list as it is there; what is no list is kept by the writer."""
+    try:
+      return files.read_object(self._path) or {}
+    except errors.WorkdirError:
+      return {}

@@ -38,7 +38,7 @@ def keep(
     directory.mkdir(parents=True, exist_ok=True)
     if lifecycle.is_main():
       text = json.dumps({"step": step, **ids}) + "\n"
-      files.replace_text(directory / "sample_ids.json", text)
+      files.replace_output(directory / "sample_ids.json", text)
     with ocp.StandardCheckpointer() as writer:
       writer.save(directory / "state", state, force=True)
   except (OSError, ValueError) as error:

@@ -324,7 +324,7 @@ class TrainingRun:
         head=method.head(self._state),
       )
     )
-    made.save(prepared.workdir / workdir_lib.CLASSIFIER)
+    save_classifier.save(made, prepared.workdir / workdir_lib.CLASSIFIER)
 
   def draw(self) -> None:
     """Draws the figure of a run that has taken all its steps."""

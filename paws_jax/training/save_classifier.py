@@ -1,4 +1,4 @@
-"""Builds the classifier of a training run."""
+"""Builds and saves the classifier of a training run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,37 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from paws_jax.classifier import classifier as classifier_lib
+from paws_jax.classifier import files
 from paws_jax.classifier import on_device
 from paws_jax.classifier import predictions as predictions_lib
 from paws_jax.classifier import preprocessing as preprocessing_lib
 from paws_jax.classifier import support_bank as support_bank_lib
+from paws_jax.runs import files as files_lib
 from paws_jax.training import restore
+
+
+def save(made: classifier_lib.Classifier, directory: epath.Path) -> None:
+  """Saves a run's classifier over the one that was saved before.
+
+  One whose settings somebody has changed is renamed, which is printed.
+
+  Raises:
+    ValueError: when something else is in the directory.
+    OSError: when it cannot be written.
+  """
+  settings = directory / files.SETTINGS
+  if settings.exists():
+    files.check_free(directory)
+    if files_lib.is_recorded(directory, settings.read_bytes()) is False:
+      kept = files_lib.set_aside(directory)
+      print(
+        f"{settings} was changed by hand: {directory.name} is kept as {kept}"
+      )
+  made.save(directory)
+  files_lib.record(directory, settings.read_bytes())
 
 
 def from_trained(

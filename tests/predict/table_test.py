@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from paws_jax import errors
-from paws_jax.predict import parquet
+from paws_jax import text
+from paws_jax.predict import csv_rows
 from paws_jax.predict import table as table_lib
 
 HEADER = table_lib.columns(3, 1)
@@ -19,21 +20,25 @@ NAMES = [
   "line\nend.png",
   "no utf-8 \udcff.png",
   "e,.png",
+  "no utf-8 \\xff.png",
+  "return\r.png",
 ]
 
 
 def row(name):
-  numbers = parquet.is_number
+  numbers = csv_rows.is_number
   return [name, *("0.25" if numbers(c) else "cat" for c in HEADER[1:])]
 
 
-def open_file(path, **about):
-  return table_lib.PredictionsFile(path, HEADER, {**ABOUT, **about})
+def open_file(path, images=(), **about):
+  return table_lib.PredictionsFile(
+    path, HEADER, {**ABOUT, **about}, images=images
+  )
 
 
 def read(path):
-  with path.open(newline="", encoding="utf-8", errors="surrogateescape") as f:
-    return list(csv.reader(f))
+  with path.open(newline="", encoding="utf-8") as f:
+    return [[text.unescape(x) for x in fields] for fields in csv.reader(f)]
 
 
 @pytest.fixture(params=["p.csv", "p.parquet"])
@@ -51,7 +56,7 @@ def stored(path):
   table = parquet.read_table(path)
   assert table.column_names == HEADER
   assert set(table["probability"].to_pylist()) <= {0.25}
-  return table["path"].to_pylist()
+  return [text.unescape(name) for name in table["path"].to_pylist()]
 
 
 def test_columns():
@@ -69,17 +74,17 @@ def test_a_column_more_where_the_classifier_has_it():
   assert names[names.index("novelty") + 1] == "in_domain"
   assert [name for name in names if name != "in_domain"] == HEADER
   # In a Parquet file a number, not a text.
-  assert parquet.is_number("in_domain")
+  assert csv_rows.is_number("in_domain")
 
 
 def test_rows_are_added_to_those_that_are_there(path):
-  names = [name for name in NAMES if path.suffix == ".csv" or name.isascii()]
-  for i, name in enumerate(names):
+  for i, name in enumerate(NAMES):
     with open_file(path) as file:
-      assert file.done == set(names[:i])
+      assert not file.notice
+      assert file.done == set(NAMES[:i])
       file.write(iter([row(name)]))
       assert file.finish() is None
-  assert stored(path) == names
+  assert stored(path) == NAMES
   assert not path.with_name("p.parquet.part").exists()
 
 
@@ -99,13 +104,174 @@ def test_a_killed_run_goes_on(path):
   rows.write_bytes(whole[: ends[2] + 20] + b"\0\0\n\0")
   with open_file(path) as file:
     missing = [name for name in NAMES if name not in file.done]
-    assert len(missing) == 3
+    assert len(missing) == len(NAMES) - 2
     file.write(map(row, missing))
     file.finish()
-  want = list(NAMES)
-  if path.suffix == ".parquet":
-    want[3] = "no utf-8 \\xff.png"
-  assert stored(path) == want
+  assert stored(path) == NAMES
+
+
+def lines(names):
+  return csv_rows.encode(map(row, names)).decode()
+
+
+# What people and programs make of a table, and which rows stay in the file.
+CHANGES = {
+  "a column more": (lambda t: t.replace("\n", ",note\n"), ()),
+  "a byte order mark": (lambda t: "\ufeff" + t, "abcd"),
+  "semicolons": (lambda t: t.replace(",", ";"), ()),
+  "another header": (lambda t: t.replace("entropy", "doubt"), ()),
+  "UTF-16": (lambda t: t.encode("utf-16"), ()),
+  "columns in another order": (lambda t: t.replace("path,", ""), ()),
+  "a comma too many": (lambda t: t.replace("b.png,", "b.png,,"), "acd"),
+  "a quote too many": (lambda t: t.replace("b.png,", 'b.png,"'), "a"),
+  "a quote in a name": (lambda t: t.replace("b.png", '"b.png'), "a"),
+  "an empty line": (lambda t: t.replace("b.png", "\nb.png"), "abcd"),
+  "a line of notes": (lambda t: t.replace("b.png", "NB\nb.png"), "abcd"),
+  "notes below": (lambda t: t + "checked by hand\n", "abcd"),
+  "notes without a line end": (lambda t: t + "checked by hand", "abcd"),
+  "no last line end": (lambda t: t.replace("cat", "dog")[:-1], "abc"),
+  "zeros in a row": (lambda t: t.replace("b.png", "b.png\0\n"), "acd"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_somebody_has_made_of_the_file_is_kept(tmp_path, change):
+  path, names = tmp_path / "p.csv", [f"{x}.png" for x in "abcd"]
+  with open_file(path) as file:
+    file.write(map(row, names))
+  made, kept = CHANGES[change]
+  changed = made(path.read_text())
+  if isinstance(changed, str):
+    changed = changed.encode()
+  path.write_bytes(changed)
+  with open_file(path, images=names) as file:
+    assert "p.csv is not as this task writes it" in file.notice
+    assert "it is now p.old.csv" in file.notice
+    assert file.done == {f"{x}.png" for x in kept} - {"NB"}
+    file.write(map(row, [name for name in names if name not in file.done]))
+    file.finish()
+  assert path.with_name("p.old.csv").read_bytes() == changed
+  assert sorted(stored(path)) == names
+  with open_file(path) as file:
+    assert not file.notice
+
+
+@pytest.mark.parametrize(
+  "made",
+  [
+    lambda t: t.replace("0.25", "0.75"),
+    lambda t: t.replace("\n", "\r\n"),
+    lambda t: t.replace(lines(["b.png"]), ""),
+    lambda t: "".join(sorted(t.splitlines(keepends=True), reverse=True)),
+  ],
+  ids=["values", "line ends of Windows", "a row less", "rows in another order"],
+)
+def test_changes_that_leave_a_table_stay_in_it(tmp_path, made):
+  path = tmp_path / "p.csv"
+  with open_file(path) as file:
+    file.write(map(row, ["a.png", "b.png", "c.png"]))
+  changed = made(path.read_text())
+  path.write_bytes(changed.encode())
+  with open_file(path) as file:
+    assert not file.notice
+    assert len(file.done) == changed.count(".png")
+    file.write(map(row, ["d.png"]))
+  assert path.read_bytes().decode() == changed + lines(["d.png"])
+
+
+@pytest.mark.parametrize(
+  ("tail", "own"),
+  [
+    ("b.p", True),
+    ('"line\nen', True),
+    ("b.png,cat,0.2", True),
+    ("b.png,ca", True),
+    ("c.png,ca", False),
+    ("b.png,cat,high", False),
+    ("b.png checked", False),
+    (lines(["b.png"])[:-1], False),
+    ("b.png,cat,0.25\0\0\0", True),
+    ("\0\0", True),
+  ],
+)
+def test_only_the_beginning_of_a_row_is_dropped(tmp_path, tail, own):
+  path = tmp_path / "p.csv"
+  with open_file(path) as file:
+    file.write(map(row, ["a.png"]))
+  before = path.read_bytes()
+  path.write_bytes(before + tail.encode())
+  with open_file(path, images=["a.png", "b.png", "line\nend.png"]) as file:
+    assert file.done == {"a.png"}
+    assert bool(file.notice) is not own
+  assert path.read_bytes() == before
+  assert path.with_name("p.old.csv").exists() is not own
+
+
+def test_rows_of_version_0_1_0_become_utf8(tmp_path):
+  path = tmp_path / "p.csv"
+  with open_file(path) as file:
+    file.write(map(row, NAMES[3:4]))
+  old = path.read_bytes().replace(rb"\xff", b"\xff")
+  path.write_bytes(old)
+  with open_file(path) as file:
+    assert file.done == set(NAMES[3:4])
+    assert "row 2 is not UTF-8" in file.notice
+  assert stored(path) == NAMES[3:4]
+  assert path.with_name("p.old.csv").read_bytes() == old
+
+
+@pytest.mark.parametrize("how", ["column", "null", "no table"])
+def test_a_parquet_file_of_somebody_is_kept(tmp_path, how):
+  pyarrow = pytest.importorskip("pyarrow")
+  from pyarrow import parquet as pq
+
+  path = tmp_path / "p.parquet"
+  with open_file(path) as file:
+    file.write(map(row, ["a.png", "b.png"]))
+    file.finish()
+  table = pq.read_table(path)
+  if how == "column":
+    pq.write_table(table.append_column("note", [["x", "y"]]), path)
+  elif how == "null":
+    place = table.column_names.index("entropy")
+    empty = pyarrow.array([None, None], pyarrow.float32())
+    pq.write_table(table.set_column(place, "entropy", empty), path)
+  else:
+    path.write_bytes(b"notes")
+  changed = path.read_bytes()
+  with open_file(path) as file:
+    assert "p.parquet is now p.old.parquet" in file.notice
+    assert not file.done
+    file.write(map(row, ["a.png"]))
+    file.finish()
+  assert path.with_name("p.old.parquet").read_bytes() == changed
+  assert stored(path) == ["a.png"]
+
+
+def test_a_number_that_is_none_does_not_end_a_parquet_file(tmp_path):
+  path = tmp_path / "p.parquet"
+  with open_file(path) as file:
+    file.write(map(row, ["a.png", "b.png"]))
+  part = path.with_name("p.parquet.part")
+  part.write_text(part.read_text().replace("b.png,cat,0.25", "b.png,cat,?"))
+  with open_file(path) as file:
+    assert file.done == {"a.png"}
+    file.write(map(row, ["b.png"]))
+    file.finish()
+  assert stored(path) == ["a.png", "b.png"]
+  assert "?" in path.with_name("p.old.parquet.part").read_text()
+
+
+def test_a_list_of_unreadable_images_that_was_annotated_is_kept(path):
+  with open_file(path) as file:
+    file.add_unreadable({"a": "damaged"})
+    listed = file.list_unreadable()
+  notes = listed.read_text() + "b,asked for a new one\n"
+  listed.write_text(notes)
+  with open_file(path) as file:
+    file.list_unreadable()
+  assert not listed.exists()
+  assert listed.with_name("p.unreadable.old.csv").read_text() == notes
 
 
 def test_rows_of_something_else_are_set_aside(path):

@@ -63,12 +63,64 @@ def test_resumed_writer_drops_what_will_be_written_again(tmp_path):
   assert after == [*before[:4], '{"step": 3, "loss": 7.0}']
 
 
-def test_a_new_run_starts_an_empty_file(tmp_path):
+def test_a_new_run_starts_an_empty_file(tmp_path, capsys):
   writer = open_writer(tmp_path)
   writer.write(1, {"loss": 1.0})
   writer.close()
+  before = (tmp_path / metrics.METRICS).read_bytes()
   open_writer(tmp_path, first_step=0).close()
   assert lines(tmp_path) == []
+  assert (tmp_path / "metrics.old.jsonl").read_bytes() == before
+  assert "metrics.old.jsonl (the run starts again" in capsys.readouterr().out
+
+
+def written(workdir, steps):
+  writer = open_writer(workdir)
+  for step in steps:
+    writer.write(step, {"loss": step / 3})
+  writer.note(steps[-1], {"finding": "collapse", "sentence": "all the same."})
+  writer.close()
+  return (workdir / metrics.METRICS).read_text()
+
+
+# What somebody has made of the rows of steps 1 to 4.
+CHANGES = {
+  "a damaged line": lambda t: t.replace('{"step": 2,', '{"step": 2'),
+  "a line of notes": lambda t: t.replace('{"step": 2', 'note\n{"step": 2'),
+  "notes below": lambda t: t + "# checked by hand\n",
+  "notes without a line end": lambda t: t + "checked by hand",
+  "a row with a note": lambda t: t.replace(
+    '{"step": 4, "loss"', '{"step": 4, "note": "odd", "loss"'
+  ),
+  "a row of another kind": lambda t: t.replace('{"step": 2,', "{"),
+  "a number": lambda t: t + "5\n",
+  "no last line end": lambda t: t[:-1],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_lines_that_no_run_writes_are_kept(tmp_path, capsys, change):
+  path = tmp_path / metrics.METRICS
+  changed = CHANGES[change](written(tmp_path, (1, 2, 3, 4)))
+  path.write_text(changed)
+  # Reading goes on behind them.
+  steps = [row["step"] for row in metrics.read(path)]
+  assert {1, 3, 4} <= set(steps)
+  writer = open_writer(tmp_path, first_step=3)
+  writer.write(4, {"loss": 4.0})
+  writer.close()
+  assert (tmp_path / "metrics.old.jsonl").read_text() == changed
+  assert "is kept as metrics.old.jsonl" in capsys.readouterr().out
+  want = [step for step in (1, 2, 3) if step in steps]
+  assert [row["step"] for row in lines(tmp_path)] == [*want, 4]
+
+
+def test_lines_are_copied_as_they_stand(tmp_path):
+  path = tmp_path / metrics.METRICS
+  path.write_text('{"step":1,  "loss": 1.50}\n{"step": 2, "loss": 1}\n')
+  open_writer(tmp_path, first_step=1).close()
+  assert path.read_text() == '{"step":1,  "loss": 1.50}\n'
+  assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize(

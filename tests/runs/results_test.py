@@ -1,4 +1,4 @@
-"""results.json: rows are appended, a damaged file is refused."""
+"""results.json: rows are appended, and nothing in the file is lost."""
 
 import json
 
@@ -35,12 +35,26 @@ def test_results_are_appended(tmp_path):
     ('[{"wall_seconds": {}}]', "is damaged: wall_seconds"),
   ],
 )
-def test_results_that_are_no_list_are_refused(tmp_path, text, problem):
+def test_results_that_are_no_list_are_refused(tmp_path, capsys, text, problem):
   path = tmp_path / results.RESULTS
   path.write_text(text)
   with pytest.raises(ValueError, match=f"results.json {problem}"):
-    results.append_result(tmp_path, {"top1": 0.5})
+    results.read_results(tmp_path)
   assert path.read_text() == text
+  # When hours of work are to be noted, they are, and nothing is lost.
+  results.append_result(tmp_path, {"top1": 0.5})
+  assert results.read_results(tmp_path) == [{"top1": 0.5}]
+  assert (tmp_path / "results.old.json").read_text() == text
+  assert "It is kept as results.old.json." in capsys.readouterr().out
+
+
+def test_what_somebody_has_written_stays_as_it_is(tmp_path):
+  path = tmp_path / results.RESULTS
+  text = '[{"top1": 0.50, "note": "caf\\u00e9", "note": 1e3},\n\n{}]'
+  path.write_text(text + "\n\n", encoding="utf-8-sig")
+  results.append_result(tmp_path, {"top1": 0.75})
+  assert path.read_text().startswith(text[:-1])
+  assert results.read_results(tmp_path)[2] == {"top1": 0.75}
 
 
 def test_a_result_that_is_no_json_leaves_the_file(tmp_path):
