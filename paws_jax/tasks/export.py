@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib
 import json
 import os
 import pathlib
 import shutil
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
@@ -132,10 +135,9 @@ def write(
     description = {"target": target, **artifact, **program.description}
     names = _names(directory)
     description[_WRITTEN] = names
-    description[_SHA256] = {n: files_lib.sha256(directory / n) for n in names}
+    description[_SHA256] = _digests(directory, description, names)
     text = json.dumps(description, indent=2, allow_nan=False) + "\n"
     (directory / DESCRIPTION).write_text(text, encoding="utf-8")
-  files_lib.record(path, text.encode())
   return path
 
 
@@ -221,24 +223,28 @@ def _check_replaceable(path: pathlib.Path) -> None:
     )
 
 
+def _digests(
+  directory: pathlib.Path, description: Mapping[str, Any], names: Iterable[str]
+) -> dict[str, str]:
+  """Sums of the files and of their description, which show a change."""
+  text = json.dumps({**description, _SHA256: None})
+  digests = {name: files_lib.sha256(directory / name) for name in names}
+  return digests | {DESCRIPTION: hashlib.sha256(text.encode()).hexdigest()}
+
+
 def _others(path: pathlib.Path) -> set[str]:
   """Names of files in an export that were added or changed."""
-  text = (path / DESCRIPTION).read_bytes()
+  there = {*_names(path)} - {DESCRIPTION}
   try:
-    description = json_text.parse(text)
+    description = json_text.parse((path / DESCRIPTION).read_bytes())
     written = {*description[_WRITTEN]}
     # Version 0.1.0 noted none.
-    digests = dict(description.get(_SHA256, {}))
-  except (AttributeError, KeyError, TypeError, ValueError):
-    written, digests = set(), {}
-  there = {*_names(path)} - {DESCRIPTION}
-  others = there - written
-  for name in there & digests.keys():
-    if files_lib.sha256(path / name) != digests[name]:
-      others.add(name)
-  if files_lib.is_recorded(path, text) is False:
-    others.add(DESCRIPTION)
-  return others
+    noted = description.get(_SHA256)
+    found = _digests(path, description, there & written)
+    changed = {name for name in found if noted and found[name] != noted[name]}
+  except (AttributeError, KeyError, OSError, TypeError, ValueError):
+    return there | {DESCRIPTION}
+  return (there - written) | changed
 
 
 def _names(directory: pathlib.Path) -> list[str]:

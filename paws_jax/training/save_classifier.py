@@ -34,9 +34,7 @@ def save(made: classifier_lib.Classifier, directory: epath.Path) -> None:
     files.check_free(directory)
     if files_lib.is_recorded(directory, settings.read_bytes()) is False:
       kept = files_lib.set_aside(directory)
-      print(
-        f"{settings} was changed by hand: {directory.name} is kept as {kept}"
-      )
+      print(f"{settings} was changed by hand: it is kept in {kept}")
   made.save(directory)
   files_lib.record(directory, settings.read_bytes())
 

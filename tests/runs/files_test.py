@@ -1,6 +1,7 @@
-"""A file is replaced in one step; only regular files are read."""
+"""Files are replaced in one step; what a user made is kept; what is read."""
 
 import os
+import pathlib
 import stat
 
 import pytest
@@ -56,3 +57,78 @@ def test_a_file_that_grows_while_it_is_read_has_a_bound(monkeypatch, tmp_path):
   assert files.read_bytes(path, most=5) == b"12345"
   with pytest.raises(OSError, match="no end after 4 bytes"):
     files.read_bytes(path, most=4)
+
+
+def test_what_was_written_is_replaced(tmp_path, capsys):
+  path = tmp_path / "table.csv"
+  for text in ("one", b"two", "three"):
+    files.replace_output(path, text)
+  assert path.read_text() == "three"
+  files.remove_output(path)
+  files.remove_output(path)
+  assert [p.name for p in tmp_path.iterdir()] == [files.RECORD]
+  assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("record", ["as it is", "lost", "damaged"])
+def test_what_somebody_has_changed_is_kept(tmp_path, capsys, record):
+  path = tmp_path / "table.csv"
+  files.replace_output(path, "one")
+  if record != "as it is":
+    (tmp_path / files.RECORD).write_text("?")
+  if record == "lost":
+    (tmp_path / files.RECORD).unlink()
+  for i, name in enumerate(("table.old.csv", "table.old-1.csv")):
+    path.write_text(f"mine {i}")
+    files.replace_output(path, "two")
+    assert path.read_text() == "two"
+    assert (tmp_path / name).read_text() == f"mine {i}"
+    assert f"it is kept as {name}\n" in capsys.readouterr().out
+  path.write_text("mine")
+  files.remove_output(path)
+  assert not path.exists()
+  assert (tmp_path / "table.old-2.csv").read_text() == "mine"
+
+
+def test_a_link_to_a_file_elsewhere_leaves_the_file(tmp_path):
+  (tmp_path / "mine.csv").write_text("mine")
+  path = tmp_path / "out" / "table.csv"
+  path.parent.mkdir()
+  path.symlink_to("../mine.csv")
+  files.replace_output(path, "one")
+  assert (tmp_path / "mine.csv").read_text() == "mine"
+  assert path.read_text() == "one"
+
+
+@pytest.mark.parametrize(
+  ("text", "kept"),
+  [
+    ('{"hash": "a"}', False),
+    ("{}", False),
+    ('{"hash": "a", "note": "mine"}', True),
+    ('{"train": [1, 2]}', True),
+    ("[1, 2]", True),
+    ("notes", True),
+  ],
+)
+def test_an_object_with_other_fields_is_kept(tmp_path, text, kept):
+  path = tmp_path / "split.json"
+  path.write_text(text)
+  files.replace_object(path, {"hash": "b", "ids": [1]})
+  assert files.read_object(path) == {"hash": "b", "ids": [1]}
+  old = tmp_path / "split.old.json"
+  assert old.exists() is kept
+  assert not kept or old.read_text() == text
+
+
+def test_whether_a_file_can_be_written_is_tried(tmp_path):
+  files.check_writable(tmp_path / "new" / "deep" / "a.csv", "choose another")
+  assert not list(tmp_path.iterdir())
+  (tmp_path / "file").write_text("")
+  for path, reason in (
+    (tmp_path, "it is a directory"),
+    (tmp_path / "file" / "a.csv", "Not a directory"),
+    (pathlib.Path("/proc/a.csv"), "No such file"),
+  ):
+    with pytest.raises(errors.WorkdirError, match=f"{reason}.*: choose anot"):
+      files.check_writable(path, "choose another")

@@ -341,6 +341,16 @@ def test_a_users_file_in_an_export_is_not_deleted(tmp_path, monkeypatch):
   with pytest.raises(ValueError, match=r"written \(deep/mine\.txt\): move it"):
     export.prepare(random_classifier.recipe(), str(tmp_path))
   assert mine.read_text() == "mine"
+  mine.unlink()
+  export.run(export.prepare(random_classifier.recipe(), str(tmp_path)))
+  # Files of the export that were changed are a user's, too.
+  for name in ("deep/model.jax", export.DESCRIPTION):
+    path = prepared.output / "stablehlo" / name
+    before = path.read_text()
+    path.write_text(before.replace("{", '{"note": "mine",', 1) or "mine")
+    with pytest.raises(ValueError, match=rf"written \({name}\): move it"):
+      export.prepare(random_classifier.recipe(), str(tmp_path))
+    path.write_text(before)
 
 
 def test_an_export_takes_the_place_of_the_one_before(tmp_path, monkeypatch):
