@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
 
+from paws_jax.monitoring import result
 from paws_jax.monitoring import rules
 
 # Key that marks a line of metrics.jsonl as a finding.
@@ -76,7 +77,7 @@ def summary(rows: Iterable[Mapping[str, Any]]) -> str:
   return f"health: {', '.join(listed)}; see the lines that begin with !"
 
 
-NAMES = tuple(rule.name for rule in rules.RULES)
+NAMES = (*(rule.name for rule in rules.RULES), *result.NAMES)
 
 
 class Monitor:
@@ -89,6 +90,8 @@ class Monitor:
     # By rule, consecutive lines that suggest a change; and open problems.
     self._streaks = dict.fromkeys(NAMES, 0)
     self._open: set[str] = set()
+    # Of the evaluations, in their order.
+    self._accuracies: list[float] = []
 
   def add(self, row: Mapping[str, Any]) -> list[Finding]:
     """Takes the next line of metrics.jsonl.
@@ -100,14 +103,43 @@ class Monitor:
       The findings that start or end with it; usually none.
     """
     if KEY in row:
+      # The others follow from the numbers.
+      if row[KEY] in result.NAMES:
+        change = self._open.add if _starts(row) else self._open.discard
+        change(row[KEY])
       return []
     self._latest |= row
+    if "soft_nn_top1" in row:
+      self._accuracies.append(row["soft_nn_top1"])
+      rising = result.improving(self._accuracies, self._facts.num_evaluated)
+      self._latest["improving"] = float(rising is not None)
     if "target_confidence" in row:
       self._latest.setdefault("first_step", row["step"])
     events = []
     for rule in rules.RULES:
       if any(name in row for name in rule.metrics):
         events += self._judge(rule)
+    return events
+
+  def add_result(self, row: Mapping[str, Any], *, step: int) -> list[Finding]:
+    """Takes the result row of the run, after all lines.
+
+    Args:
+      row: of results.json.
+      step: the last step.
+
+    Returns:
+      The findings that start or end with it.
+    """
+    events = []
+    for name, sentence, remedy in result.judge(
+      row, self._accuracies, self._facts
+    ):
+      if sentence and name not in self._open:
+        events.append(Finding(name, step, sentence, remedy))
+      elif not sentence and name in self._open:
+        end = "this is no longer so."
+        events.append(Finding(name, step, end, "", ends=True))
     return events
 
   def _judge(self, rule: rules.Rule) -> list[Finding]:
@@ -127,7 +159,12 @@ class Monitor:
       self._open.remove(rule.name)
       return [Finding(rule.name, step, rule.end_sentence, "", ends=True)]
     self._open.add(rule.name)
-    return [Finding(rule.name, step, sentence, rule.remedy)]
+    remedy = rule.remedy(self._latest, self._facts)
+    return [Finding(rule.name, step, sentence, remedy)]
+
+
+def _starts(row: Mapping[str, Any]) -> bool:
+  return row["event"] == "starts"
 
 
 def findings(
@@ -151,7 +188,7 @@ def recorded(rows: Iterable[Mapping[str, Any]]) -> list[Finding]:
       row["step"],
       row["sentence"],
       row["remedy"],
-      ends=row["event"] == "ends",
+      ends=not _starts(row),
     )
     for row in rows
     if KEY in row

@@ -11,6 +11,9 @@ import math
 from collections.abc import Callable
 from collections.abc import Mapping
 
+from paws_jax import config as config_lib
+from paws_jax.monitoring import remedies
+
 # Feature rank (RankMe) of embeddings that all point the same way is 1.
 _COLLAPSED_RANK = 1.5
 # Target confidence in units of 1 / classes, the confidence of a uniform label.
@@ -49,6 +52,8 @@ class Facts:
     temperature: `method.temperature`.
     small_share: share of small crops among the crops of an image.
     label_smoothing: `support.label_smoothing`.
+    num_evaluated: images on which accuracy is measured; 0: unknown.
+    recipe: the recipe, for remedies that are not in force yet.
   """
 
   num_classes: int
@@ -59,6 +64,15 @@ class Facts:
   temperature: float
   small_share: float = 0.0
   label_smoothing: float = 0.0
+  num_evaluated: int = 0
+  recipe: config_lib.Recipe = dataclasses.field(
+    default_factory=config_lib.Recipe
+  )
+
+  @property
+  def contradicting(self) -> float:
+    """Share of images with agreeing views below which views contradict."""
+    return _CONTRADICTING
 
   @property
   def min_loss(self) -> float:
@@ -83,6 +97,8 @@ class Facts:
 # Takes the newest numbers and returns a sentence about a problem, "" without a
 # problem, or None when it is too early or too late to judge.
 Judge = Callable[[Mapping[str, float], Facts], str | None]
+# Takes the same, and returns what may help, in sentences.
+Remedy = Callable[[Mapping[str, float], Facts], str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +109,7 @@ class Rule:
     name: name of the problem.
     metrics: the rule applies to lines with one of these metrics.
     judge: the rule.
-    remedy: the change that may help.
+    remedy: returns the change that may help.
     patience: consecutive lines before a start or an end is reported.
     end_sentence: reported at the end; "": the problem has no end.
   """
@@ -101,7 +117,7 @@ class Rule:
   name: str
   metrics: tuple[str, ...]
   judge: Judge
-  remedy: str
+  remedy: Remedy
   patience: int
   end_sentence: str
 
@@ -247,9 +263,7 @@ RULES = (
     "collapse",
     ("feature_rank", "target_confidence", "me_max_kl"),
     _collapse,
-    "Set method.me_max to True and method.sharpen_temperature to 0.25, lower "
-    "optim.peak_lr or raise optim.warmup_epochs, and start a new run: a "
-    "collapsed encoder seldom recovers.",
+    remedies.collapse,
     3,
     "embeddings and labels differ between images again.",
   ),
@@ -257,8 +271,7 @@ RULES = (
     "saturation",
     ("target_confidence",),
     _saturation,
-    "Raise method.temperature (0.1 in the paper). If the views agree, make "
-    "them harder (lower views.large.scale) or train for fewer epochs.",
+    remedies.saturation,
     3,
     "there are errors to learn from again.",
   ),
@@ -266,8 +279,7 @@ RULES = (
     "unused classes",
     ("classes_used",),
     _unused,
-    "Set method.me_max to True. If classes are missing from the data or very "
-    "unbalanced, leave it False or set method.prior.",
+    remedies.unused,
     3,
     "all classes are predicted again.",
   ),
@@ -275,8 +287,7 @@ RULES = (
     "label shortage",
     ("pseudo_label_accuracy", "soft_nn_top1"),
     _label_shortage,
-    "Label more images, first those that resemble many others, or set "
-    "method.support_loss_weight to 1.",
+    remedies.label_shortage,
     2,
     "accuracy has caught up with confidence.",
   ),
@@ -284,8 +295,7 @@ RULES = (
     "dead learning rate",
     ("update_norm",),
     _dead,
-    "Raise optim.start_lr and optim.peak_lr; the recipes in configs/ have "
-    "values for each optimizer.",
+    remedies.dead,
     3,
     "the weights change again.",
   ),
@@ -293,8 +303,7 @@ RULES = (
     "overconfident too early",
     ("target_confidence",),
     _overconfident,
-    "Raise method.temperature or method.sharpen_temperature, or lower "
-    "optim.start_lr and raise optim.warmup_epochs.",
+    remedies.overconfident,
     1,
     "",
   ),
@@ -302,8 +311,7 @@ RULES = (
     "far from supports",
     ("max_similarity",),
     _far,
-    "Check whether the unlabelled images show the labelled classes at all. "
-    "Label some of those that differ, or remove those of no class.",
+    remedies.far,
     3,
     "unlabelled images resemble labelled ones again.",
   ),

@@ -1,9 +1,16 @@
-"""Facts about a run for the rules that judge its health."""
+"""The health of a run: facts for the rules, findings about its result."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
 from paws_jax import config as config_lib
+from paws_jax.monitoring import monitor as monitor_lib
 from paws_jax.monitoring import rules
+from paws_jax.runs import metrics
 from paws_jax.training import experiment as experiment_lib
 
 
@@ -25,4 +32,33 @@ def facts(
     temperature=experiment.temperature,
     small_share=counts.get("small", 0) / max(sum(counts.values()), 1),
     label_smoothing=recipe.support.label_smoothing,
+    num_evaluated=len(
+      getattr(experiment.dataset, experiment.dataset.monitored_part)
+    ),
+    recipe=recipe,
   )
+
+
+def judge_result(
+  workdir: epath.Path,
+  monitor: monitor_lib.Monitor,
+  row: Mapping[str, Any],
+  *,
+  step: int,
+) -> None:
+  """Prints findings about a result, and adds them to metrics.jsonl.
+
+  Args:
+    workdir: of the run.
+    monitor: it has seen all lines of metrics.jsonl.
+    row: of results.json.
+    step: the last step.
+  """
+  found = monitor.add_result(row, step=step)
+  if not found:
+    return
+  writer = metrics.Writer(workdir, first_step=step, tensorboard=False)
+  for finding in found:
+    writer.note(step, finding.as_row())
+    print(finding.as_text())
+  writer.close()

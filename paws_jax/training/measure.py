@@ -104,8 +104,8 @@ def soft_nn(
   Args:
     experiment: the labels and the temperature.
     part: "validation", "test", or "labelled": leave-one-out.
-    queries: [n, D] embeddings or pixels of the part's images.
-    supports: [N, D] embeddings or pixels of the labelled images.
+    queries: [n, D] embeddings of the part's images.
+    supports: [N, D] embeddings of the labelled images.
 
   Returns:
     {"top1", "top5"}, fractions.

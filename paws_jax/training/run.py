@@ -299,6 +299,8 @@ class TrainingRun:
     agree.on_main(
       functools.partial(results.append_result, prepared.workdir, row)
     )
+    judge = functools.partial(health.judge_result, prepared.workdir)
+    agree.on_main(lambda: judge(self._monitor, row, step=self.step))
     self._bad_images.report()
     self.draw()
     return row

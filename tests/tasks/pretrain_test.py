@@ -183,9 +183,14 @@ def test_a_whole_run_leaves_everything(whole):
 def test_what_is_unhealthy_is_said_in_the_log_and_kept(whole):
   workdir, result = whole
   # Two labels a class and ten steps.
-  (row,) = [row for row in rows(workdir) if "finding" in row]
-  assert (row["finding"], row["event"]) == ("label shortage", "starts")
+  found = [row for row in rows(workdir) if "finding" in row]
+  assert [row["finding"] for row in found] == [
+    "label shortage",
+    "below raw pixels",
+  ]
+  assert {row["event"] for row in found} == {"starts"}
   assert result.stdout.count("! label shortage (step 10): target") == 1
+  assert result.stdout.count("! below raw pixels (step 10): of the test") == 1
 
 
 @pytest.mark.slow
