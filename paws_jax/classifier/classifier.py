@@ -28,6 +28,7 @@ from paws_jax.classifier import predictions as predictions_lib
 from paws_jax.classifier import preprocessing as preprocessing_lib
 from paws_jax.classifier import support_bank as support_bank_lib
 from paws_jax.classifier import vote
+from paws_jax.data.sources import listed_files
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -306,7 +307,9 @@ def check_new_class(
     raise errors.InputError(
       f"a class cannot be called {name!r}: give it a name."
     )
-  if name in class_names:
+  if listed_files.in_one_form(name) in map(
+    listed_files.in_one_form, class_names
+  ):
     raise errors.InputError(
       f"class {name!r} is there already: give the new one another name. "
       f"Classes are {text.first_few(class_names)}."

@@ -35,8 +35,12 @@ class Data(fields.Section):
   # and splits. "": `dir` holds a folder of labelled images for every class ...
   manifest: str = fields.field("")
   # ... and these hold unlabelled images and, by class, test images; "": none.
+  # (test_dir also goes with a manifest that lists no test images).
   unlabelled_dir: str = fields.field("")
   test_dir: str = fields.field("")
+  # Class names that programs write where a label is missing, and that are
+  # refused elsewhere, with commas between them: "NA,none".
+  real_labels: str = fields.field("")
   # TFDS builder, "name" or "name/config:version"; read when source is "tfds".
   tfds_name: str = fields.field("")
   # Images are resized once to squares of this side in pixels, bilinearly (0:
@@ -114,15 +118,16 @@ class Data(fields.Section):
 
   def _check_folders(self) -> None:
     """Refuses places of images that another source or a manifest replaces."""
-    for name in ("manifest", "unlabelled_dir", "test_dir"):
+    for name in ("manifest", "unlabelled_dir", "test_dir", "real_labels"):
       value = getattr(self, name)
       if value and self.source != "folder":
         raise errors.InputError(
           f"data.{name} is {value!r} but data.source is {self.source!r}: only "
           "'folder' reads it."
         )
-      if value and self.manifest and name != "manifest":
-        raise errors.InputError(
-          f"data.{name} is {value!r} but data.manifest is given: the manifest "
-          "lists all images; leave the other one empty."
-        )
+    if self.unlabelled_dir and self.manifest:
+      raise errors.InputError(
+        f"data.unlabelled_dir is {self.unlabelled_dir!r} but data.manifest is "
+        "given: the manifest lists all training images, those without a label "
+        "with an empty one; leave the other one empty."
+      )

@@ -256,9 +256,17 @@ def open_catalog(config: config_lib.Data) -> catalog.Catalog:
 
     return tfds_records.load(config.dir, config.tfds_name)
   if config.manifest:
-    return manifest.load(config.manifest, directory=config.dir)
+    return manifest.load(
+      config.manifest,
+      directory=config.dir,
+      test_dir=config.test_dir,
+      real_labels=config.real_labels,
+    )
   return folders.load(
-    config.dir, unlabelled_dir=config.unlabelled_dir, test_dir=config.test_dir
+    config.dir,
+    unlabelled_dir=config.unlabelled_dir,
+    test_dir=config.test_dir,
+    real_labels=config.real_labels,
   )
 
 

@@ -19,11 +19,9 @@ _TITLES = {"val": "validation"}
 
 
 def other_files(report: findings.Report, listing: catalog.Catalog) -> None:
-  """Reports what lies among the images and is not read, and doubtful labels."""
+  """Reports what lies among the images and is not read."""
   for notice in listing.notices:
     report.say(notice)
-  for warning in listing.warnings:
-    report.warning(warning)
   if not listing.other_files:
     return
   kinds = sorted(listing.other_files.items(), key=lambda one: (-one[1], one[0]))

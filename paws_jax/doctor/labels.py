@@ -118,7 +118,7 @@ def _check_support(
 
 
 def class_names(report: findings.Report, listing: catalog.Catalog) -> None:
-  """Reports names that suggest a wrong folder, or a class with two names."""
+  """Reports names that suggest a wrong folder, or are no names of classes."""
   class_names = listing.class_names
   below = inspect.subfolders(listing.train.images)
   suspects = inspect.split_names(class_names)
@@ -156,3 +156,5 @@ def class_names(report: findings.Report, listing: catalog.Catalog) -> None:
       "spaces or Unicode form, but count as different classes: give them one "
       "name if they are the same class"
     )
+  for warning in listing.warnings:
+    report.warning(warning)

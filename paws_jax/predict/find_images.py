@@ -8,13 +8,13 @@ import dataclasses
 import io
 import os
 from collections.abc import Iterator
+from collections.abc import Mapping
 
 from paws_jax import errors
 from paws_jax.data.sources import folders
+from paws_jax.data.sources import listed_files
 from paws_jax.data.sources import system_folders
 from paws_jax.runs import files as files_lib
-
-_COLUMNS = ("path", "image", "file", "filename")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,14 +24,16 @@ class ImageFiles:
   Attributes:
     given: the absolute path of what was given.
     root: directory that the names are relative to.
-    names: of each; os.path.join(root, name) opens it.
+    names: of each; `path` opens it.
     notices: lines for the user, such as what is left aside.
+    forms: paths of those that the disk has in another Unicode form, by name.
   """
 
   given: str
   root: str
   names: tuple[str, ...]
   notices: tuple[str, ...] = ()
+  forms: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
     """Number of images."""
@@ -39,7 +41,7 @@ class ImageFiles:
 
   def path(self, name: str) -> str:
     """Where an image lies."""
-    return os.path.join(self.root, name)
+    return os.path.join(self.root, self.forms.get(name, name))
 
 
 def find(flag: str, given: str) -> ImageFiles:
@@ -47,8 +49,8 @@ def find(flag: str, given: str) -> ImageFiles:
 
   A directory gives the files in it, at any depth, that end like images; hidden
   ones and `system_folders` aside, symbolic links followed. A CSV file gives
-  what its column path (or image, file, filename) names, relative to the CSV
-  file. Any other file is an image.
+  what its column of paths (`listed_files.IMAGE_COLUMNS`) names, relative to the
+  CSV file. Any other file is an image.
 
   Args:
     flag: for messages: "--images".
@@ -150,25 +152,35 @@ def _from_csv(where: str, path: str) -> ImageFiles:
   # Of a path that is listed twice one row is enough.
   once = tuple(dict.fromkeys(names))
   repeated = len(names) - len(once)
+  root, disk = os.path.dirname(path), listed_files.NameForms()
+  forms = {name: disk.find(root, name) for name in once if not name.isascii()}
   notices = system_folders.warnings(once)
+  hint = listed_files.windows_hint(
+    name
+    for name in once
+    if "\\" in name and not os.path.exists(os.path.join(root, name))
+  )
+  if hint:
+    notices.append(f"some images do not exist.{hint}")
   if repeated:
     notices.append(f"paths listed more than once: {repeated:,}")
   return ImageFiles(
     given=os.path.abspath(path),
-    root=os.path.dirname(path),
+    root=root,
     names=once,
     notices=tuple(notices),
+    forms=forms,
   )
 
 
 def _names(where: str, table: Iterator[list[str]]) -> Iterator[str]:
   """The paths, line by line."""
   header = [name.strip().casefold() for name in next(table, [])]
-  place = next((header.index(n) for n in _COLUMNS if n in header), None)
+  place = listed_files.image_column(header)
   if place is None:
     raise errors.InputError(
-      f"{where} has no column {' or '.join(_COLUMNS)}, but {header}: name the "
-      "columns in the first line, with commas between them."
+      f"{where} has no column {' or '.join(listed_files.IMAGE_COLUMNS)}, but "
+      f"{header}: name the columns in the first line, with commas between them."
     )
   for number, fields in enumerate(table, 2):
     if not any(field.strip() for field in fields):

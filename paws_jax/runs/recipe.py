@@ -26,6 +26,8 @@ _FREE = (
   "data.on_bad_image",
   "data.max_pixels",
   "data.support_cache_mb",
+  # Classes and labels themselves stand in the fingerprint of the data.
+  "data.real_labels",
 )
 _EPOCHS = "train.epochs"
 _INIT_FROM = "model.init_from"

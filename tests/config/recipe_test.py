@@ -383,9 +383,9 @@ def test_a_warm_up_longer_than_the_run_is_refused_with_both_numbers():
         "source": "folder",
         "pipeline": "host",
         "manifest": "a.csv",
-        "test_dir": "t",
+        "unlabelled_dir": "u",
       },
-      "data.test_dir is 't' but data.manifest is given",
+      "data.unlabelled_dir is 'u' but data.manifest is given",
     ),
   ],
 )

@@ -517,6 +517,25 @@ def test_thumbnails_of_a_network_drive_are_left_aside_and_said(root, examine):
 
 
 @pytest.mark.usefixtures("quick")
+def test_doubtful_labels_are_warned_of(root, examine):
+  (root / "cat").rename(root / "cat|dog")
+  (root / "held_out/cat").rename(root / "held_out/cat|dog")
+  words = ("1 of 2 classes look like several labels in one ('cat|dog')",)
+  _only(examine(root), 0, *words)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_missing_label_is_a_problem_unless_it_is_a_name(root, examine):
+  for place in (root, root / "held_out"):
+    (place / "cat").rename(place / "nan")
+  status, text = examine(root)
+  assert status == 1
+  assert "--config.data.real_labels=nan" in _findings(text)[0]
+  status, text = examine(root, {"data.real_labels": "nan"})
+  assert (status, _findings(text)) == (0, [])
+
+
+@pytest.mark.usefixtures("quick")
 def test_copies_of_one_class_are_reported(root, examine):
   shutil.copy(root / "cat" / "0.png", root / "cat" / "2.png")
   words = ("1 labelled image with the contents of another one of the same",)

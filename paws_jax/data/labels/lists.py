@@ -7,6 +7,7 @@ joined to a path.
 
 from __future__ import annotations
 
+import collections
 import hashlib
 import io
 import os
@@ -18,6 +19,7 @@ import numpy as np
 
 from paws_jax import errors
 from paws_jax import text as text_lib
+from paws_jax.data.sources import listed_files
 from paws_jax.runs import files as files_lib
 
 _MAX_LISTED = 10
@@ -45,6 +47,7 @@ def read(
   *,
   num_images: int,
   names: Sequence[str] | None = None,
+  root: str = "",
 ) -> np.ndarray:
   """Reads the rows of a training set that a file lists.
 
@@ -52,12 +55,14 @@ def read(
   line or after a space starts a comment, unless the line as it stands is a
   name. If the first entry is an integer, all entries are row numbers, counted
   from 0. Otherwise all are names of images: with a "/", the path relative to
-  the data directory; without, the last part of the path.
+  the data directory ("./cat/1.jpg" also counts, and an absolute path below
+  it); without, the last part of the path. Names match in any Unicode form.
 
   Args:
     path: the file, in UTF-8.
     num_images: n, size of the training set.
     names: n names; None: the images have no names.
+    root: directory of the images, for absolute paths; "": there is none.
 
   Returns:
     int32 [m], increasing.
@@ -78,7 +83,7 @@ def read(
   if names is None or by_number:
     find = _by_number(where, num_images, has_names=names is not None)
   else:
-    find = _by_name(where, names)
+    find = _by_name(where, names, root)
   rows = _unique_rows(where, entries, find)
   return np.sort(np.asarray(rows, np.int32))
 
@@ -113,11 +118,12 @@ def _unique_rows(
 ) -> list[int]:
   """Returns the row of each entry; refuses unknown and repeated ones."""
   first_line: dict[int, int] = {}
-  unknown = []
+  unknown, unknown_names = [], []
   for line, text in entries:
     row = find(line, text)
     if row is None:
       unknown.append(f"line {line}: {text!r}")
+      unknown_names.append(text)
     elif row in first_line:
       kind = "index" if _is_integer(text) else "image"
       raise errors.InputError(
@@ -131,7 +137,8 @@ def _unique_rows(
       f"{where} names {len(unknown)} of {len(entries)} images that are not in "
       "the training set: "
       + text_lib.first_few(unknown, most=_MAX_LISTED, separator="; ")
-      + ". Correct them, or check that data.dir and the list belong together"
+      + ". Correct them, or check that data.dir and the list belong together."
+      + listed_files.windows_hint(unknown_names)
     )
   return list(first_line)
 
@@ -163,20 +170,38 @@ def _by_number(
 
 
 def _by_name(
-  where: str, names: Sequence[str]
+  where: str, names: Sequence[str], root: str
 ) -> Callable[[int, str], int | None]:
   """Returns a function that finds the row of a name; None if unknown."""
   rows = {name: row for row, name in enumerate(names)}
+  # Two names of one form are left to be told apart by their exact form.
+  forms = collections.Counter(map(listed_files.in_one_form, names))
+  by_form = {
+    form: row
+    for row, form in enumerate(map(listed_files.in_one_form, names))
+    if forms[form] == 1
+  }
   by_last: dict[str, int] = {}
   ambiguous: dict[str, int] = {}
   for row, name in enumerate(names):
-    last = name.rpartition("/")[2]
+    last = listed_files.in_one_form(name.rpartition("/")[2])
     if by_last.setdefault(last, row) != row:
       ambiguous[last] = row
 
   def find(line: int, text: str) -> int | None:
     if text in rows:
       return rows[text]
+    given = text
+    if "/" in text:
+      text = os.path.normpath(text)
+      text = listed_files.below(text, root) if root else text
+    if text in rows:
+      return rows[text]
+    text = listed_files.in_one_form(text)
+    if text in by_form:
+      return by_form[text]
+    if "/" in given.removeprefix("./"):
+      return None
     if text in ambiguous:
       both = f"{names[by_last[text]]!r} and {names[ambiguous[text]]!r}"
       raise errors.InputError(

@@ -130,7 +130,7 @@ def choose(
       labels_file,
       num_images=len(labels),
       labels=labels,
-      names=_image_names(dataset),
+      **_image_names(dataset),
       every_class=every_class,
       **classes,
     )
@@ -167,12 +167,13 @@ def _draw_rule(labels_per_class: int, labels_fraction: float) -> str:
   return f"labels_per_class={labels_per_class}"
 
 
-def _image_names(dataset: Dataset) -> list[str] | None:
-  """Returns the names of the training images; None if they have none."""
+def _image_names(dataset: Dataset) -> dict[str, Any]:
+  """Returns names and root of the training images, as `from_file` has them."""
   if not isinstance(dataset, catalog.Catalog):
-    return None
+    return {}
   images = dataset.train.images
-  return [images.key(index) for index in range(len(images))]
+  names = [images.key(index) for index in range(len(images))]
+  return {"names": names, "root": getattr(images, "root", "")}
 
 
 def from_file(
@@ -182,6 +183,7 @@ def from_file(
   labels: np.ndarray,
   num_classes: int,
   names: Sequence[str] | None = None,
+  root: str = "",
   class_names: Sequence[str] | None = None,
   every_class: bool = True,
 ) -> np.ndarray:
@@ -196,6 +198,7 @@ def from_file(
       that the file lists.
     num_classes: number of classes.
     names: names of the images [num_images]; None: they have none.
+    root: directory of the images, for absolute paths; "": there is none.
     class_names: names for error messages.
     every_class: whether each class must be listed.
 
@@ -213,7 +216,7 @@ def from_file(
       f"labels holds {len(labels)} entries, but num_images = {num_images}: "
       "pass the labels of the entire training set"
     )
-  ids = lists.read(path, num_images=num_images, names=names)
+  ids = lists.read(path, num_images=num_images, names=names, root=root)
   where = f"data.labels_file = {os.fspath(path)!r}"
   unlabelled = ids[labels[ids] < 0].tolist()
   if unlabelled:

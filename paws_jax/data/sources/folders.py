@@ -9,21 +9,21 @@ from __future__ import annotations
 import collections
 import os
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import NamedTuple
-from typing import TypeAlias
 
 import numpy as np
 
 from paws_jax import errors
 from paws_jax import text
+from paws_jax.data.labels import label_names
 from paws_jax.data.sources import catalog
+from paws_jax.data.sources import folder_walk
+from paws_jax.data.sources import listed_files
 from paws_jax.data.sources import paths as paths_lib
 from paws_jax.data.sources import system_folders
 
-SUFFIXES = (
-  *(".jpg", ".jpeg", ".jpe", ".jfif"),
-  *(".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-)
+SUFFIXES = folder_walk.SUFFIXES
 # Image formats of phones, cameras and programs that are not read.
 _UNREAD = frozenset(
   (
@@ -33,9 +33,6 @@ _UNREAD = frozenset(
   )
 )
 _MAX_LISTED = 10
-# Device and inode of a directory, and numbers of files by their suffix.
-_Identity: TypeAlias = tuple[int, int]
-_Counts: TypeAlias = collections.Counter[str]
 _LAYOUT = (
   f"expected are images ({', '.join(SUFFIXES)}) in one folder per class, as in "
   "data.dir/cat/1.jpg and data.dir/dog/7.png"
@@ -43,7 +40,7 @@ _LAYOUT = (
 
 
 def load(
-  directory: str, *, unlabelled_dir: str, test_dir: str
+  directory: str, *, unlabelled_dir: str, test_dir: str, real_labels: str = ""
 ) -> catalog.Catalog:
   """Lists the images in a folder without opening them.
 
@@ -58,6 +55,7 @@ def load(
       `paths.resolve` finds it, inside `directory` or not. "": there are none.
     test_dir: holds test images in folders of all or some of the classes; the
       path as for `unlabelled_dir`.
+    real_labels: class names that look like missing labels, with commas.
 
   Returns:
     The catalog; unlabelled images come after the labelled ones.
@@ -76,20 +74,18 @@ def load(
     for field, path in fields.items()
     if path
   }
-  excluded = _Excluded(
+  excluded = folder_walk.Excluded(
     _identities(root=root, others=others), system_folders.LeftAside(SUFFIXES)
   )
-  other_files: _Counts = collections.Counter()
+  other_files: folder_walk.Counts = collections.Counter()
   train = _classes("data.dir", root, excluded, other_files)
-  # Keys must not depend on the place of unlabelled_dir, nor equal those of a
-  # class called "unlabelled".
+  where = f"data.dir = {root!r}"
+  label_names.check_folders(where, train.names, real_labels=real_labels)
+  warnings = label_names.warnings(train.names, train.labels)
   keys = list(train.paths)
   if place := others.get("data.unlabelled_dir"):
-    paths = _unlabelled(root, place, excluded, other_files)
-    keys += [
-      f"../unlabelled/{os.path.relpath(os.path.join(root, path), place)}"
-      for path in paths
-    ]
+    paths, names = _unlabelled(root, place, excluded, other_files)
+    keys += names
     train.paths.extend(paths)
     train.labels.extend([catalog.UNLABELLED] * len(paths))
   place = others.get("data.test_dir")
@@ -101,7 +97,40 @@ def load(
     test=test,
     other_files=dict(other_files),
     notices=tuple(excluded.system.notices()),
+    warnings=warnings,
   )
+
+
+class TestImages(NamedTuple):
+  """Test images of a directory, and what was left aside there."""
+
+  part: catalog.Part
+  other_files: Mapping[str, int]
+  notices: tuple[str, ...]
+
+
+def load_test(
+  test_dir: str, *, data_dir: str, class_names: Sequence[str]
+) -> TestImages:
+  """Lists test images in folders of all or some of the classes.
+
+  Args:
+    test_dir: as for `load`.
+    data_dir: directory to which former recipes took it to be relative.
+    class_names: of the training images.
+
+  Raises:
+    FileNotFoundError: the directory does not exist.
+    ValueError: it has another layout, or an unknown class.
+  """
+  place = _resolved("data.test_dir", test_dir, data_dir)
+  excluded = folder_walk.Excluded(
+    frozenset(), system_folders.LeftAside(SUFFIXES)
+  )
+  other_files: folder_walk.Counts = collections.Counter()
+  part = _test(place, class_names, excluded, other_files)
+  notices = tuple(excluded.system.notices())
+  return TestImages(part, dict(other_files), notices)
 
 
 def notices(other_files: Mapping[str, int]) -> list[str]:
@@ -144,11 +173,13 @@ def _resolved(field: str, path: str, data_dir: str) -> str:
   return path
 
 
-def _identities(*, root: str, others: dict[str, str]) -> frozenset[_Identity]:
+def _identities(
+  *, root: str, others: dict[str, str]
+) -> frozenset[folder_walk.Identity]:
   """Returns the identity of each directory; refuses equal ones."""
-  fields = {_identity(root): "data.dir"}
+  fields = {folder_walk.identity(root): "data.dir"}
   for field, directory in others.items():
-    identity = _identity(directory)
+    identity = folder_walk.identity(directory)
     if identity in fields:
       raise errors.InputError(
         f"{fields[identity]} and {field} are both {directory!r}: give each "
@@ -156,11 +187,6 @@ def _identities(*, root: str, others: dict[str, str]) -> frozenset[_Identity]:
       )
     fields[identity] = field
   return frozenset(fields)
-
-
-def _identity(directory: str) -> _Identity:
-  status = os.stat(directory)
-  return status.st_dev, status.st_ino
 
 
 def _part(
@@ -172,13 +198,6 @@ def _part(
   return catalog.Part(images=files, labels=np.asarray(labels, np.int32))
 
 
-class _Excluded(NamedTuple):
-  """Directories that are not entered, and those that systems have made."""
-
-  identities: frozenset[_Identity]
-  system: system_folders.LeftAside
-
-
 class _Classes(NamedTuple):
   """Class names in order, and the path and label of each image."""
 
@@ -188,15 +207,18 @@ class _Classes(NamedTuple):
 
 
 def _classes(
-  field: str, root: str, excluded: _Excluded, other_files: _Counts
+  field: str,
+  root: str,
+  excluded: folder_walk.Excluded,
+  other_files: folder_walk.Counts,
 ) -> _Classes:
   """Lists the class folders in a directory; counts other files."""
-  folders, top_images, others = _scan(root, excluded.system)
-  other_files.update(map(_suffix, others))
+  folders, top_images, others = folder_walk.scan(root, excluded.system)
+  other_files.update(map(folder_walk.suffix, others))
   folders = sorted(
     name
     for name in folders
-    if _identity(os.path.join(root, name)) not in excluded.identities
+    if folder_walk.identity(os.path.join(root, name)) not in excluded.identities
   )
   if top_images or not folders:
     images = f"{len(top_images)} images" + (
@@ -208,10 +230,12 @@ def _classes(
       "set data.unlabelled_dir to it"
     )
   classes = _Classes(folders, [], [])
-  owner: dict[_Identity, str] = {}
+  owner: dict[folder_walk.Identity, str] = {}
   empty = []
   for label, name in enumerate(folders):
-    images, others, entered = _images(os.path.join(root, name), root, excluded)
+    images, others, entered = folder_walk.find_images(
+      os.path.join(root, name), root, excluded
+    )
     for place, folder in entered.items():
       same = owner.setdefault(place, name)
       if same != name:
@@ -238,11 +262,15 @@ def _classes(
 def _unlabelled(
   root: str,
   directory: str,
-  excluded: _Excluded,
-  other_files: _Counts,
-) -> list[str]:
-  """Lists the images below a directory, as paths relative to root."""
-  paths, others, _ = _images(directory, root, excluded)
+  excluded: folder_walk.Excluded,
+  other_files: folder_walk.Counts,
+) -> tuple[list[str], list[str]]:
+  """Returns the images below a directory, as paths relative to root, and keys.
+
+  Keys must not depend on the place of the directory, nor equal those of a class
+  called "unlabelled".
+  """
+  paths, others, _ = folder_walk.find_images(directory, root, excluded)
   if not paths:
     raise errors.InputError(
       f"data.unlabelled_dir = {directory!r} holds no image, and "
@@ -250,18 +278,29 @@ def _unlabelled(
       f'({", ".join(SUFFIXES)}), or set it to ""'
     )
   other_files.update(others)
-  return paths
+  return paths, [
+    f"../unlabelled/{os.path.relpath(os.path.join(root, path), directory)}"
+    for path in paths
+  ]
 
 
 def _test(
   directory: str,
-  class_names: list[str],
-  excluded: _Excluded,
-  other_files: _Counts,
+  class_names: Sequence[str],
+  excluded: folder_walk.Excluded,
+  other_files: folder_walk.Counts,
 ) -> catalog.Part:
   """Lists the test images; labels are places in `class_names`."""
   test = _classes("data.test_dir", directory, excluded, other_files)
-  unknown = [name for name in test.names if name not in set(class_names)]
+  to_train = {name: label for label, name in enumerate(class_names)}
+  by_form: dict[str, list[int]] = {}
+  for name, label in to_train.items():
+    by_form.setdefault(listed_files.in_one_form(name), []).append(label)
+  for name in test.names:
+    alike = by_form.get(listed_files.in_one_form(name), [])
+    if name not in to_train and len(alike) == 1:
+      to_train[name] = alike[0]
+  unknown = [name for name in test.names if name not in to_train]
   if unknown:
     raise errors.InputError(
       f"data.test_dir = {directory!r} has {len(unknown)} class folders that "
@@ -270,65 +309,5 @@ def _test(
       f"{text.first_few(map(repr, class_names), most=_MAX_LISTED)}"
       ". Name the folders alike"
     )
-  to_train = {name: label for label, name in enumerate(class_names)}
   labels = [to_train[test.names[label]] for label in test.labels]
   return _part(directory, test.paths, labels)
-
-
-def _images(
-  top: str, root: str, excluded: _Excluded
-) -> tuple[list[str], _Counts, dict[_Identity, str]]:
-  """Lists the images below a directory.
-
-  Args:
-    top: the directory.
-    root: directory to which paths are relative.
-    excluded: directories that are not entered, except `top` itself.
-
-  Returns:
-    The sorted paths; the number of other files by suffix; and the directories
-    entered.
-  """
-  paths: list[str] = []
-  other_files: _Counts = collections.Counter()
-  entered: dict[_Identity, str] = {}
-  closed = excluded.identities - {_identity(top)}
-  waiting = [top]
-  while waiting:
-    folder = waiting.pop()
-    identity = _identity(folder)
-    if identity in closed or identity in entered:
-      continue
-    folders, images, others = _scan(folder, excluded.system)
-    other_files.update(map(_suffix, others))
-    below = entered[identity] = os.path.relpath(folder, root)
-    paths += [os.path.join(below, name) for name in images]
-    # Of two paths to the same directory, the first in this order counts.
-    waiting += [
-      os.path.join(folder, name) for name in sorted(folders, reverse=True)
-    ]
-  return sorted(paths), other_files, entered
-
-
-def _suffix(name: str) -> str:
-  return os.path.splitext(name)[1].lower()
-
-
-def _scan(
-  directory: str, left_aside: system_folders.LeftAside
-) -> tuple[list[str], list[str], list[str]]:
-  """Lists the visible folders, images and other files in a directory."""
-  folders, images, others = [], [], []
-  with os.scandir(directory) as entries:
-    for entry in entries:
-      if entry.name.startswith("."):
-        continue
-      # entry.is_dir() raises for a link to itself.
-      is_folder = (
-        os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
-      )
-      # A dangling link counts as an image: reading it gives an error.
-      is_image = _suffix(entry.name) in SUFFIXES
-      kind = folders if is_folder else images if is_image else others
-      kind.append(entry.name)
-  return left_aside.without(directory, folders), images, others

@@ -10,42 +10,30 @@ The second image is unlabelled; the first two are training images.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import os
 import re
 from collections.abc import Callable
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from paws_jax import errors
 from paws_jax import text as text_lib
+from paws_jax.data.labels import label_names
 from paws_jax.data.sources import catalog
+from paws_jax.data.sources import folders
+from paws_jax.data.sources import listed_files
+from paws_jax.data.sources import manifest_rows
 from paws_jax.data.sources import paths
-from paws_jax.runs import files as files_lib
+from paws_jax.data.sources import system_folders
 
-_COLUMNS = ("path", "label", "split")
-_SPLITS = ("train", "val", "test")
 _MAX_LISTED = 5
 
 
-@dataclasses.dataclass(frozen=True)
-class _Row:
-  """One image of a manifest; `line` counts from 1, with the header."""
-
-  line: int
-  path: str
-  label: str
-  split: str
-
-  def describe(self) -> str:
-    """Returns e.g. "line 3, 'cat/1.jpg'", for messages."""
-    return f"line {self.line}, {self.path!r}"
-
-
-def load(path: str, *, directory: str) -> catalog.Catalog:
+def load(
+  path: str, *, directory: str, test_dir: str = "", real_labels: str = ""
+) -> catalog.Catalog:
   """Reads a manifest without opening its images.
 
   The file is a comma-separated table in UTF-8, with or without a byte order
@@ -53,20 +41,24 @@ def load(path: str, *, directory: str) -> catalog.Catalog:
   ignored, unless their name differs from one of these only in case or a plural
   s. Spaces after a comma are ignored, other spaces are not.
 
-  - path: relative to `directory`, with "/". It must not be absolute, nor
-    contain "..". Symbolic links may lead out of the directory: whoever can
-    place one there can place the image there, too.
-  - label: blank for an unlabelled image. Where each label is an integer
-    (without sign or leading zeros), classes are the integers 0 ... K - 1 with
-    the names "0" ... "K-1"; a class without a training image is an error that
-    names it, as no support could vote for it. Otherwise labels are names, and
-    classes are sorted by name.
+  - path (or another of `listed_files.IMAGE_COLUMNS`): relative to `directory`,
+    with "/", or absolute and below it. It must not contain "..". Symbolic links
+    may lead out of the directory: whoever can place one there can place the
+    image there, too. Names match in any Unicode form.
+  - label: blank for an unlabelled image; "nan", "None" and the like are
+    refused. Where each label is an integer (without sign or leading zeros),
+    classes are the integers 0 ... K - 1 with the names "0" ... "K-1"; a class
+    without a training image is an error that names it, as no support could
+    vote for it. Otherwise labels are names, and classes are sorted by name.
   - split, optional: train, val or test; blank means train. Images of val and
     test need a label that occurs in train.
 
   Args:
     path: path of the CSV file, as `paths.resolve` finds it.
     directory: directory of the images; "": that of the CSV file.
+    test_dir: holds test images in folders of the classes, instead of rows with
+      split test; "": there are none.
+    real_labels: labels that look like missing ones and are not, with commas.
 
   Returns:
     The catalog; images of each part are in the order of the file.
@@ -91,137 +83,117 @@ def load(path: str, *, directory: str) -> catalog.Catalog:
       "--config.data.dir=DIR"
     )
   where = f"data.manifest = {csv_path!r}"
-  rows = _rows(where, csv_path)
+  rows = manifest_rows.read(where, csv_path, root)
+  _check_missing(where, rows, real_labels)
+  rows = _in_one_form(rows, root)
   _check_repeats(where, rows)
   _check_files(where, rows, root)
   class_names = _class_names(where, rows)
   _check_evaluation(where, rows, class_names)
+  return _catalog(where, csv_path, rows, root, class_names, test_dir)
+
+
+def _catalog(
+  where: str,
+  csv_path: str,
+  rows: list[manifest_rows.Row],
+  root: str,
+  class_names: tuple[str, ...],
+  test_dir: str,
+) -> catalog.Catalog:
+  """Returns the catalog of valid rows and of a directory of test images."""
+  parts = {s: _part(rows, s, root, class_names) for s in manifest_rows.SPLITS}
+  others: dict[str, Any] = {}
+  if test_dir:
+    tests = folders.load_test(test_dir, data_dir=root, class_names=class_names)
+    _check_test_dir(where, rows, root, tests.part.images.root)
+    parts["test"] = tests.part
+    others = {"other_files": tests.other_files, "notices": tests.notices}
   return catalog.Catalog(
     name=os.path.splitext(os.path.basename(csv_path))[0],
     class_names=class_names,
-    **{split: _part(rows, split, root, class_names) for split in _SPLITS},
+    warnings=(
+      *system_folders.warnings(row.path for row in rows),
+      *label_names.warnings(class_names, [r.label for r in rows if r.label]),
+    ),
+    **parts,
+    **others,
   )
 
 
-def _rows(where: str, path: str) -> list[_Row]:
-  """Reads the rows of a manifest, and checks each line."""
-  rows: list[_Row] = []
-  columns: dict[str, int] | None = None
-  for line, fields in _records(where, path):
-    if columns is None:
-      columns = _columns(f"{where}, line {line}", fields)
-      num_columns = len(fields)
-      continue
-    if len(fields) != num_columns:
-      raise errors.InputError(
-        f"{where}, line {line} has {len(fields)} fields, but the first line "
-        f'{num_columns}: put a field that contains a comma in "quotes"'
-      )
-    row = _Row(
-      line=line,
-      path=os.path.normpath(
-        _relative_path(where, line, fields[columns["path"]])
-      ),
-      label=fields[columns["label"]],
-      split=fields[columns["split"]].strip() if "split" in columns else "",
-    )
-    row = dataclasses.replace(
-      row,
-      label=row.label if row.label.strip() else "",
-      split=row.split or "train",
-    )
-    if row.split not in _SPLITS:
-      raise errors.InputError(
-        f"{where}, {row.describe()}: split {row.split!r} is unknown: use "
-        "train, val or test, or leave it blank for train"
-      )
-    rows.append(row)
-  if not rows:
-    raise errors.InputError(
-      f"{where} lists no image: write the columns path,label in the first "
-      "line, and one image in each line after it"
-    )
-  return rows
-
-
-def _records(where: str, path: str) -> Iterator[tuple[int, list[str]]]:
-  """Yields (number of the first line, fields) of each record with contents."""
-  content = files_lib.read_table(path, where)
-  try:
-    text = content.decode("utf-8-sig")
-  except UnicodeDecodeError as error:
-    line = content[: error.start].count(b"\n") + 1
-    raise errors.InputError(
-      f"{where}, line {line} is not UTF-8 (byte "
-      f"0x{content[error.start]:02x}): save the table as CSV in UTF-8"
-    ) from error
-  table = csv.reader(
-    io.StringIO(text, newline=""), skipinitialspace=True, strict=True
+def _check_missing(
+  where: str, rows: list[manifest_rows.Row], real_labels: str
+) -> None:
+  """Refuses labels that programs write where there is none."""
+  found = label_names.missing((r.label for r in rows), real_labels=real_labels)
+  _raise_if_any(
+    errors.InputError,
+    [row for row in rows if row.label in set(found)],
+    lambda row: f"{row.describe()}: {row.label!r}",
+    f"{where}: {{count}} rows have a label that programs write where one is "
+    "missing: {listed}. Leave the cell empty where an image has no label; "
+    + label_names.remedy(found),
   )
-  line = 1
-  while True:
-    try:
-      fields = next(table, None)
-    except csv.Error as error:
-      raise errors.InputError(
-        f"{where}, line {line} is not valid CSV ({error}): close each quote, "
-        'and double a quote inside a quoted field: "a ""b"" c"'
-      ) from error
-    if fields is None:
-      return
-    # Spreadsheets may end a table with lines that hold only commas.
-    if any(field.strip() for field in fields):
-      yield line, fields
-    line = table.line_num + 1
 
 
-def _columns(where: str, fields: list[str]) -> dict[str, int]:
-  """Returns the index of each known column in the first line."""
-  names = [field.strip() for field in fields]
-  for name in ("path", "label"):
-    if name not in names:
-      raise errors.InputError(
-        f"{where} has no column {name!r}, but {names}: name the "
-        "columns path, label and (optional) split in the first line, "
-        "separated by commas"
-      )
-  for name in names:
-    # Otherwise a capital letter would make training images of test images.
-    meant = next((c for c in _COLUMNS if name.casefold() in (c, f"{c}s")), name)
-    if name != meant:
-      raise errors.InputError(
-        f"{where} has a column {name!r}, which is ignored: rename it to "
-        f"{meant!r}, or remove it"
-      )
-  columns = {n: names.index(n) for n in _COLUMNS if n in names}
-  for name in columns:
-    if names.count(name) > 1:
-      raise errors.InputError(
-        f"{where} names {names.count(name)} columns {name!r}: keep one"
-      )
-  return columns
-
-
-def _relative_path(where: str, line: int, path: str) -> str:
-  """Returns a path below the data directory; refuses any other."""
-  if not path.strip():
-    raise errors.InputError(
-      f"{where}, line {line} has a blank path: fill it in, or remove the line"
-    )
-  if os.path.isabs(path) or ".." in re.split(r"[/\\]", path):
-    raise errors.InputError(
-      f"{where}, line {line}: the path {path!r} leaves the data directory: "
-      'write it relative to data.dir, without ".."; to reach elsewhere, put '
-      "a symbolic link into data.dir"
-    )
-  return path
-
-
-def _check_repeats(where: str, rows: list[_Row]) -> None:
-  """Refuses an image that is listed twice."""
-  first: dict[str, _Row] = {}
+def _in_one_form(
+  rows: list[manifest_rows.Row], root: str
+) -> list[manifest_rows.Row]:
+  """Finds files, and makes equal labels equal, whatever their Unicode form."""
+  forms: dict[str, set[str]] = {}
   for row in rows:
-    other = first.setdefault(row.path, row)
+    forms.setdefault(listed_files.in_one_form(row.label), set()).add(row.label)
+  labels = {
+    form: name
+    for name, several in forms.items()
+    if len(several) > 1
+    for form in several
+  }
+  disk = listed_files.NameForms()
+  return [
+    dataclasses.replace(
+      row,
+      label=labels.get(row.label, row.label),
+      file=disk.find(root, row.path),
+    )
+    for row in rows
+  ]
+
+
+def _check_test_dir(
+  where: str, rows: list[manifest_rows.Row], root: str, test_dir: str
+) -> None:
+  """Refuses test images in two places, and training images among them."""
+  _raise_if_any(
+    errors.InputError,
+    [row for row in rows if row.split == "test"],
+    lambda row: row.describe(),
+    f"{where} lists {{count}} images with split test, and data.test_dir = "
+    f"{test_dir!r} is given, too: {{listed}}. Remove them from one of the two",
+  )
+  places: dict[str, bool] = {}
+
+  def is_inside(row: manifest_rows.Row) -> bool:
+    folder = os.path.dirname(os.path.join(root, row.file))
+    if folder not in places:
+      real = os.path.realpath(folder)
+      places[folder] = os.path.commonpath([real, test_dir]) == test_dir
+    return places[folder]
+
+  _raise_if_any(
+    errors.InputError,
+    [row for row in rows if is_inside(row)],
+    lambda row: row.describe(),
+    f"{where}: {{count}} images to train or validate on lie in data.test_dir = "
+    f"{test_dir!r}: {{listed}}. Remove them from the table, or move them",
+  )
+
+
+def _check_repeats(where: str, rows: list[manifest_rows.Row]) -> None:
+  """Refuses an image that is listed twice."""
+  first: dict[str, manifest_rows.Row] = {}
+  for row in rows:
+    other = first.setdefault(row.file, row)
     if other is row:
       continue
     differs = [
@@ -236,18 +208,24 @@ def _check_repeats(where: str, rows: list[_Row]) -> None:
     )
 
 
-def _check_files(where: str, rows: list[_Row], root: str) -> None:
+def _check_files(where: str, rows: list[manifest_rows.Row], root: str) -> None:
   """Refuses images that do not exist."""
+  absent = [
+    row for row in rows if not os.path.isfile(os.path.join(root, row.file))
+  ]
+  hint = listed_files.windows_hint(row.path for row in absent)
   _raise_if_any(
     errors.MissingFileError,
-    [row for row in rows if not os.path.isfile(os.path.join(root, row.path))],
+    absent,
     lambda row: row.describe(),
-    f"{where}: {{count}} of {len(rows)} images do not exist in {root!r}: "
-    '{listed}. Correct the paths (relative to data.dir, with "/") or data.dir',
+    f"{where}: {{count}} of {len(rows)} images do not exist in {root!r}"
+    + (f".{hint} These are " if hint else ": ")
+    + '{listed}. Correct the paths (relative to data.dir, with "/") or '
+    "data.dir",
   )
 
 
-def _class_names(where: str, rows: list[_Row]) -> tuple[str, ...]:
+def _class_names(where: str, rows: list[manifest_rows.Row]) -> tuple[str, ...]:
   """Returns the classes of the labelled training images, in order."""
   labelled = [row for row in rows if row.label]
   train = {row.label for row in labelled if row.split == "train"}
@@ -280,13 +258,13 @@ def _class_names(where: str, rows: list[_Row]) -> tuple[str, ...]:
       f"image has the label {', '.join(missing)}"
       + (f" and {more:,} more" if more else "")
       + ": label an image of each class, count classes from 0 without gaps, "
-      "or write names instead of numbers"
+      f"or write names instead of numbers. {label_names.CLASSES_OF_NUMBERS}"
     )
   return tuple(map(str, range(num_classes)))
 
 
 def _check_evaluation(
-  where: str, rows: list[_Row], class_names: tuple[str, ...]
+  where: str, rows: list[manifest_rows.Row], class_names: tuple[str, ...]
 ) -> None:
   """Refuses images of val and test without a label that occurs in train."""
   held_out = [row for row in rows if row.split != "train"]
@@ -309,8 +287,8 @@ def _check_evaluation(
 
 def _raise_if_any(
   kind: Callable[[str], Exception],
-  rows: list[_Row],
-  describe: Callable[[_Row], str],
+  rows: list[manifest_rows.Row],
+  describe: Callable[[manifest_rows.Row], str],
   message: str,
 ) -> None:
   """Raises an error if there are rows; fills in {count} and {listed}."""
@@ -326,7 +304,10 @@ def _raise_if_any(
 
 
 def _part(
-  rows: list[_Row], split: str, root: str, class_names: tuple[str, ...]
+  rows: list[manifest_rows.Row],
+  split: str,
+  root: str,
+  class_names: tuple[str, ...],
 ) -> catalog.Part | None:
   """Returns the images of a split; None if there are none."""
   ids = {name: class_id for class_id, name in enumerate(class_names)}
@@ -335,6 +316,10 @@ def _part(
   if not rows:
     return None
   return catalog.Part(
-    images=catalog.Files(root=root, paths=tuple(row.path for row in rows)),
+    images=catalog.Files(
+      root=root,
+      paths=tuple(row.file for row in rows),
+      keys=tuple(row.path for row in rows),
+    ),
     labels=np.asarray([ids[row.label] for row in rows], np.int32),
   )

@@ -1,0 +1,91 @@
+"""The visible images below a folder, and the other files among them."""
+
+from __future__ import annotations
+
+import collections
+import os
+from typing import NamedTuple
+from typing import TypeAlias
+
+from paws_jax.data.sources import system_folders
+
+SUFFIXES = (
+  *(".jpg", ".jpeg", ".jpe", ".jfif"),
+  *(".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
+)
+# Device and inode of a directory, and numbers of files by their suffix.
+Identity: TypeAlias = tuple[int, int]
+Counts: TypeAlias = collections.Counter[str]
+
+
+class Excluded(NamedTuple):
+  """Directories that are not entered, and those that systems have made."""
+
+  identities: frozenset[Identity]
+  system: system_folders.LeftAside
+
+
+def identity(directory: str) -> Identity:
+  """Returns what a directory is known by, whatever path leads to it."""
+  status = os.stat(directory)
+  return status.st_dev, status.st_ino
+
+
+def find_images(
+  top: str, root: str, excluded: Excluded
+) -> tuple[list[str], Counts, dict[Identity, str]]:
+  """Lists the images below a directory.
+
+  Args:
+    top: the directory.
+    root: directory to which paths are relative.
+    excluded: directories that are not entered, except `top` itself.
+
+  Returns:
+    The sorted paths; the number of other files by suffix; and the directories
+    entered.
+  """
+  paths: list[str] = []
+  other_files: Counts = collections.Counter()
+  entered: dict[Identity, str] = {}
+  closed = excluded.identities - {identity(top)}
+  waiting = [top]
+  while waiting:
+    folder = waiting.pop()
+    place = identity(folder)
+    if place in closed or place in entered:
+      continue
+    folders, images, others = scan(folder, excluded.system)
+    other_files.update(map(suffix, others))
+    below = entered[place] = os.path.relpath(folder, root)
+    paths += [os.path.join(below, name) for name in images]
+    # Of two paths to the same directory, the first in this order counts.
+    waiting += [
+      os.path.join(folder, name) for name in sorted(folders, reverse=True)
+    ]
+  return sorted(paths), other_files, entered
+
+
+def suffix(name: str) -> str:
+  """Returns the end of a file name in lower case: ".jpg"."""
+  return os.path.splitext(name)[1].lower()
+
+
+def scan(
+  directory: str, left_aside: system_folders.LeftAside
+) -> tuple[list[str], list[str], list[str]]:
+  """Lists the visible folders, images and other files in a directory."""
+  folders, images, others = [], [], []
+  with os.scandir(directory) as entries:
+    for entry in entries:
+      if entry.name.startswith("."):
+        continue
+      # entry.is_dir() raises for a link to itself.
+      is_folder = (
+        os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+      )
+      # A dangling link counts as an image: reading it gives an error.
+      is_image = suffix(entry.name) in SUFFIXES
+      kind = folders if is_folder else images if is_image else others
+      kind.append(entry.name)
+  return left_aside.without(directory, folders), images, others

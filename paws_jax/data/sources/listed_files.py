@@ -1,0 +1,99 @@
+"""Files that a table or a list of a user names, however they are written."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterable
+
+# Names of the column with the paths, in tables of all kinds.
+IMAGE_COLUMNS = ("path", "image", "file", "filename", "file_name")
+
+
+def image_column(header: Iterable[str]) -> int | None:
+  """Returns the place of the column with the paths; None: there is none.
+
+  Names count in any case. Of several columns the first of `IMAGE_COLUMNS` wins.
+  """
+  names = [name.strip().casefold() for name in header]
+  return next((names.index(n) for n in IMAGE_COLUMNS if n in names), None)
+
+
+def in_one_form(name: str) -> str:
+  """Returns a name in Unicode's composed form (NFC), in which equal names are.
+
+  macOS writes an accented letter as two characters, Linux and Windows as one.
+  """
+  return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def below(path: str, root: str) -> str:
+  """Returns an absolute path relative to a directory that it lies in.
+
+  Relative paths, and those that lie elsewhere, are returned as they are. Links
+  in either of the two are followed.
+  """
+  if not os.path.isabs(path):
+    return path
+  folder, name = os.path.split(path)
+  for top, place in (
+    (os.path.abspath(root), os.path.normpath(folder)),
+    (os.path.realpath(root), os.path.realpath(folder)),
+  ):
+    if place == top or place.startswith(top.rstrip(os.sep) + os.sep):
+      return os.path.normpath(os.path.join(os.path.relpath(place, top), name))
+  return path
+
+
+def windows_hint(paths: Iterable[str]) -> str:
+  r"""Returns a sentence about paths with the separator of Windows, or ""."""
+  found = next((path for path in paths if "\\" in path), None)
+  if found is None:
+    return ""
+  return (
+    f" {found!r} looks like a path of Windows: write / where it has \\, and "
+    "no drive such as C:."
+  )
+
+
+class NameForms:
+  """Finds files whose names on the disk have another Unicode form."""
+
+  def __init__(self):
+    """Starts without knowledge; each folder is listed once."""
+    self._names: dict[str, dict[str, list[str]]] = {}
+
+  def find(self, root: str, path: str) -> str:
+    """Returns the path as it is on the disk, or `path` if nothing fits.
+
+    Args:
+      root: a directory.
+      path: relative to it, or absolute; need not exist.
+    """
+    if path.isascii() or os.path.lexists(os.path.join(root, path)):
+      return path
+    place = os.path.join(root, os.sep) if os.path.isabs(path) else root
+    for name in path.split(os.sep):
+      if name.isascii() or os.path.lexists(os.path.join(place, name)):
+        place = os.path.join(place, name)
+        continue
+      alike = self._list(place).get(in_one_form(name), [])
+      if len(alike) != 1:
+        return path
+      place = os.path.join(place, alike[0])
+    if os.path.isabs(path):
+      return place
+    return os.path.normpath(os.path.relpath(place, root))
+
+  def _list(self, folder: str) -> dict[str, list[str]]:
+    """Returns the names in a folder by their composed form."""
+    if folder not in self._names:
+      names: dict[str, list[str]] = {}
+      try:
+        listed = os.listdir(folder)
+      except OSError:
+        listed = []
+      for name in listed:
+        names.setdefault(in_one_form(name), []).append(name)
+      self._names[folder] = names
+    return self._names[folder]
