@@ -23,7 +23,7 @@ _MISSING = frozenset(
 # Words for it that may name a class, too.
 _DOUBTFUL = frozenset(
   (
-    *("missing", "unknown", "unlabelled", "unlabeled", "not labelled"),
+    *("missing", "unknown", "not labelled", "not labeled"),
     *("no label", "nolabel", "no_label", "tbd", "todo", "blank", "empty"),
   )
 )

@@ -33,7 +33,7 @@ def below(path: str, root: str) -> str:
   Relative paths, and those that lie elsewhere, are returned as they are. Links
   in either of the two are followed.
   """
-  if not os.path.isabs(path):
+  if not os.path.isabs(path) or "\0" in path:
     return path
   folder, name = os.path.split(path)
   for top, place in (
@@ -91,7 +91,8 @@ class NameForms:
       names: dict[str, list[str]] = {}
       try:
         listed = os.listdir(folder)
-      except OSError:
+      except (OSError, ValueError):
+        # Of a path with a zero byte, a ValueError.
         listed = []
       for name in listed:
         names.setdefault(in_one_form(name), []).append(name)

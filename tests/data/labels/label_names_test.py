@@ -86,7 +86,7 @@ def test_numbers_to_be_predicted(names, num_images, warned):
     assert "each number is a class of its own" in lines[0]
 
 
-@pytest.mark.parametrize("name", ["?", "-", ".", "unknown", "Unlabelled"])
+@pytest.mark.parametrize("name", ["?", "-", ".", "unknown", "No label"])
 def test_names_that_may_stand_for_a_missing_label(name):
   (line,) = label_names.warnings(("cat", "dog", name), [0] * 9)
   assert line.startswith(f"the class name {name!r} may stand for a missing")

@@ -60,6 +60,12 @@ def test_absolute_paths_below_the_directory(root, linked):
     _manifest(root, f"path,label\n{root}/../x.jpg,y\n")
 
 
+@pytest.mark.parametrize("path", ["/a\0/1.jpg", "\u00e9\0/\u00e9.jpg"])
+def test_zero_bytes_are_no_fault_of_the_program(root, path):
+  assert listed_files.below(path, str(root)) == path
+  assert listed_files.NameForms().find(str(root), path) == path
+
+
 @pytest.mark.parametrize("path", ["a\\1.jpg", "C:\\images\\a\\1.jpg"])
 def test_paths_of_windows_are_named_as_the_cause(root, path):
   words = r"looks like a path of Windows: write / where it has \\"
