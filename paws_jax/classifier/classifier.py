@@ -2,7 +2,7 @@
 
 >>> classifier = paws_jax.Classifier.load("runs/quickstart/classifier")
 >>> predictions = classifier.predict(["a.jpg", "b.png"])
->>> [classifier.class_names[k] for k in predictions.classes]
+>>> predictions.predicted_classes
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from paws_jax.classifier import image_list
 from paws_jax.classifier import on_device
 from paws_jax.classifier import predictions as predictions_lib
 from paws_jax.classifier import preprocessing as preprocessing_lib
+from paws_jax.classifier import summary
 from paws_jax.classifier import support_bank as support_bank_lib
 from paws_jax.classifier import vote
 from paws_jax.data.sources import listed_files
@@ -83,6 +84,14 @@ class Classifier:
     """
     files.write(directory, self._files())
 
+  def __repr__(self) -> str:
+    """Five lines for a reader."""
+    return summary.summarize(self)
+
+  def __getstate__(self) -> dict[str, Any]:
+    """What is pickled: the attributes, without compiled programs."""
+    return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
   @functools.cached_property
   def digest(self) -> str:
     """Hex sha256 of weights, support bank and settings, not `batch_size`."""
@@ -107,10 +116,10 @@ class Classifier:
     """Classifies images.
 
     Args:
-      images: uint8 [n, H, W, Ch], levels from 0 to 255, Ch 1 or 3; or a list of
-        such images of any sizes, [h, w] or [h, w, Ch]; of Pillow images; or of
-        paths. Grey is made of colors where the encoder wants it, and vice
-        versa.
+      images: uint8 [n, H, W, Ch], levels from 0 to 255, Ch 1 or 3; or such
+        images of any sizes, [h, w] or [h, w, Ch], Pillow images or paths, in a
+        list, an array, a column of a table, or from a generator. Grey is made
+        of colors where the encoder wants it, and vice versa.
       num_supports: k, how many supports to name for each image.
 
     Raises:
@@ -252,6 +261,7 @@ class Classifier:
       temperature=self.temperature,
       head=self.head,
       in_domain_temperature=self.in_domain_temperature,
+      class_names=tuple(self.class_names),
       mesh=self._device.mesh,
     )
 

@@ -6,6 +6,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import os
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ _ACCEPTED = (
   "give a uint8 array [n, height, width, channels], or a list of uint8 arrays "
   "[height, width, channels], Pillow images or paths"
 )
+# Of arrays that hold objects or texts, such as a column of paths.
+_LIST_KINDS = "OUST"
 # Batches that are decoded while one is embedded.
 _AHEAD = 2
 
@@ -53,8 +56,9 @@ class ImageList:
     """Refuses what are no images; reads none of them.
 
     Args:
-      images: uint8 [n, H, W, Ch], Ch 1 or 3; or a sequence of uint8 arrays
-        [h, w] or [h, w, Ch], Pillow images, or paths of files.
+      images: uint8 [n, H, W, Ch], Ch 1 or 3; or uint8 arrays [h, w] or
+        [h, w, Ch], Pillow images, or paths of files, in a list, an array, a
+        column of a table, or anything else that gives one after the other.
       preprocessing: what they are to become.
       names: of each, for messages; default paths or "image 3".
 
@@ -62,17 +66,7 @@ class ImageList:
       TypeError: another kind, or another dtype.
       ValueError: no image, or another number of channels.
     """
-    if isinstance(images, (str, os.PathLike)):
-      raise TypeError(
-        f"images is one path, {os.fspath(images)!r}: give a list of them."
-      )
-    if _is_pillow(images):
-      raise TypeError("images is one Pillow image: give a list of them.")
-    if isinstance(images, np.ndarray) or hasattr(images, "__array_interface__"):
-      _check_array(images)
-      images = np.asarray(images)
-    elif not isinstance(images, Sequence):
-      raise TypeError(f"images is a {type(images).__name__}: {_ACCEPTED}.")
+    images = _listed(images)
     if not len(images):
       raise errors.InputError("images is empty: give at least one.")
     self._images = images
@@ -159,7 +153,43 @@ class ImageList:
     return Batch(pixels, np.fromiter(good, np.int64, len(good)), bad)
 
 
-def _check_array(images: Any) -> None:
+def _listed(images: Any) -> Sequence[Any] | np.ndarray:
+  """A sequence of images, or an array of pixels."""
+  if isinstance(images, (str, bytes, os.PathLike)):
+    raise TypeError(
+      f"images is one path, {os.fspath(images)!r}: give a list of them."
+    )
+  if _is_pillow(images):
+    raise TypeError("images is one Pillow image: give a list of them.")
+  if isinstance(images, Mapping) or hasattr(images, "columns"):
+    raise TypeError(
+      f"images is a {type(images).__name__}: give one column of it, such as "
+      'images["path"].'
+    )
+  if hasattr(images, "__array__") or hasattr(images, "__array_interface__"):
+    return _from_array(np.asarray(images))
+  if isinstance(images, Sequence):
+    return images
+  if isinstance(images, Iterable):
+    return list(images)
+  raise TypeError(f"images is a {type(images).__name__}: {_ACCEPTED}.")
+
+
+def _from_array(images: np.ndarray) -> list[Any] | np.ndarray:
+  if images.dtype.kind not in _LIST_KINDS:
+    _check_array(images)
+    return images
+  if images.ndim != 1:
+    raise errors.InputError(
+      f"images is an array of {images.dtype} with the shape "
+      f"{list(images.shape)}: give paths as a list or as one column, such as "
+      "images[:, 0]."
+    )
+  items = images.tolist()
+  return [os.fsdecode(x) for x in items] if images.dtype.kind == "S" else items
+
+
+def _check_array(images: np.ndarray) -> None:
   _check_dtype(images.dtype, "images")
   if len(images.shape) != 4:
     raise errors.InputError(
@@ -178,6 +208,10 @@ def _check_item(image: Any, name: str) -> None:
     shape = image.shape if image.ndim != 2 else (*image.shape, 1)
     preprocessing_lib.check_shape(shape, name)
     return
+  if image is None or str(image) in ("nan", "<NA>"):
+    raise TypeError(
+      f"{name} is {image}, a missing value: leave out rows without a path."
+    )
   if not _is_pillow(image):
     raise TypeError(f"{name} is a {type(image).__name__}: {_ACCEPTED}.")
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from paws_jax import text
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Head:
@@ -19,6 +21,10 @@ class Head:
 
   kernel: np.ndarray
   bias: np.ndarray
+
+  def __repr__(self) -> str:
+    """Its size."""
+    return f"Head(kernel {list(self.kernel.shape)})"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,6 +42,7 @@ class Predictions:
     support_weights: float32 [n, k], the share of the vote that each has.
     in_domain: float32 [n] in [0, 1], the prior probability of being of a known
       class, by the nearest support (RoPAWS); None: the classifier has none.
+    class_names: K names, those of the classifier.
   """
 
   probabilities: np.ndarray
@@ -45,17 +52,30 @@ class Predictions:
   support_indices: np.ndarray
   support_weights: np.ndarray
   in_domain: np.ndarray | None = None
+  class_names: tuple[str, ...] = ()
 
   def __len__(self) -> int:
     """Number of images."""
     return len(self.classes)
 
+  def __repr__(self) -> str:
+    """The first predicted classes."""
+    first = text.first_few(map(repr, self.predicted_classes))
+    return f"Predictions({len(self)} images: {first})"
+
+  @property
+  def predicted_classes(self) -> list[str]:
+    """Names of `classes`, one for each image."""
+    return [self.class_names[k] for k in self.classes]
+
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
   """The predictions of several lists of images, at least one, as one."""
   fields = [field.name for field in dataclasses.fields(Predictions)]
+  fields.remove("class_names")
   if parts[0].in_domain is None:
     fields.remove("in_domain")
   return Predictions(
-    **{f: np.concatenate([getattr(part, f) for part in parts]) for f in fields}
+    **{f: np.concatenate([getattr(part, f) for part in parts]) for f in fields},
+    class_names=parts[0].class_names,
   )

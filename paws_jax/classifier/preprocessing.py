@@ -115,8 +115,9 @@ class Preprocessing:
       return _from_pillow(item, name)
     try:
       content = files_lib.read_bytes(os.fspath(item))
-    except OSError as error:
-      reason = f"it cannot be read ({error.strerror or error})"
+    except (OSError, ValueError) as error:
+      # A path with a NUL is a ValueError.
+      reason = f"it cannot be read ({getattr(error, 'strerror', 0) or error})"
       raise errors.BadImageError(name, reason, remedy=_REMEDY) from error
     return decode.image(content, name=name, max_pixels=self.max_pixels)
 

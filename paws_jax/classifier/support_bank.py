@@ -56,6 +56,10 @@ class SupportBank:
     """N."""
     return len(self.labels)
 
+  def __repr__(self) -> str:
+    """Its size."""
+    return f"SupportBank(embeddings {list(self.embeddings.shape)})"
+
   def extended(self, other: SupportBank) -> SupportBank:
     """This bank with another's images after its own."""
     return SupportBank(

@@ -24,6 +24,7 @@ def make_voter(
   head: predictions.Head | None,
   mesh: jax.sharding.Mesh,
   in_domain_temperature: float | None = None,
+  class_names: tuple[str, ...] = (),
 ) -> Callable[..., predictions.Predictions]:
   """Puts a support bank on the devices.
 
@@ -34,6 +35,7 @@ def make_voter(
     head: decides instead of the vote.
     mesh: queries are spread over its devices.
     in_domain_temperature: of `Predictions.in_domain`; None: without it.
+    class_names: of `Predictions`.
 
   Returns:
     A function of (features float32 [n, D], num_supports=3, size=rows of the
@@ -61,7 +63,7 @@ def make_voter(
       in_domain_temperature=in_domain_temperature,
     )
     rows = [np.asarray(x)[: len(features)] for x in decided]
-    return predictions.Predictions(*rows)
+    return predictions.Predictions(*rows, class_names=class_names)
 
   return vote
 

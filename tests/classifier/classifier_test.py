@@ -1,8 +1,10 @@
 """Classifiers: as good as the evaluation, saved, extended, refused."""
 
+import copy
 import dataclasses
 import functools
 import json
+import pickle
 import types
 
 import jax
@@ -412,3 +414,41 @@ def test_a_file_outside_of_the_directory_is_not_read(saved):
   path.write_text(json.dumps(settings))
   with pytest.raises(ValueError, match=r"another file: '\.\./secret'"):
     classifier_lib.Classifier.load(saved)
+
+
+def test_it_is_shown_in_five_lines(classifier):
+  lines = repr(classifier).splitlines()
+  assert len(lines) == 5
+  assert max(map(len, lines)) < 200
+  for known in ("10 classes: '0', '1'", "digits", "vote", "wide_resnet"):
+    assert known in repr(classifier)
+  many = tuple(f"{k}{'w' * 300}\n" for k in range(500))
+  many = dataclasses.replace(classifier, class_names=many, origin={})
+  assert len(repr(many).splitlines()) == 5
+  assert len(repr(many)) < 1000
+  assert len(repr(classifier.support_bank)) < 100
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.deepcopy])
+def test_it_can_be_pickled_after_it_has_predicted(
+  classifier, predictions, test_part, copied
+):
+  assert "_device" in vars(classifier)
+  other = copied(classifier)
+  if isinstance(other, bytes):
+    other = pickle.loads(other)
+  assert other.digest == classifier.digest
+  images = test_part.images[:4]
+  again = other.predict(images)
+  np.testing.assert_array_equal(
+    again.probabilities, classifier.predict(images).probabilities
+  )
+
+
+def test_predictions_know_their_classes(classifier, predictions):
+  assert predictions.class_names == classifier.class_names
+  assert predictions.predicted_classes == [
+    classifier.class_names[k] for k in predictions.classes
+  ]
+  assert repr(predictions).startswith(f"Predictions({len(predictions)} images")
+  assert len(repr(predictions)) < 200

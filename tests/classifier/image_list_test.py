@@ -1,5 +1,7 @@
 """Lists of images: what is accepted, in what order it is decoded."""
 
+import pathlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -35,6 +37,83 @@ DISK = preprocessing_test.DISK
 def test_what_is_no_list_of_images_is_refused(images, kind, problem):
   with pytest.raises(kind, match=problem):
     image_list.ImageList(images, GREY)
+
+
+class Column:
+  """What pandas and Polars have for a column of a table."""
+
+  def __init__(self, items, *, kind=object):
+    self._items, self._kind = items, kind
+
+  def __array__(self, dtype=None, copy=None):
+    return np.array(self._items, dtype=dtype or self._kind)
+
+  def __len__(self):
+    return len(self._items)
+
+
+class Table:
+  columns = ("path",)
+
+
+@pytest.mark.parametrize(
+  "given",
+  [
+    list,
+    tuple,
+    iter,
+    np.array,
+    Column,
+    lambda names: (name for name in names),
+    lambda names: map(pathlib.Path, names),
+    lambda names: dict.fromkeys(names).keys(),
+    lambda names: np.array(names, dtype=object),
+    lambda names: np.array([pathlib.Path(name) for name in names]),
+    lambda names: np.array(names, dtype=bytes),
+    lambda names: Column(names, kind=str),
+  ],
+)
+def test_paths_may_come_from_anywhere(given, files):
+  names = [str(files[k]) for k in (3, 0, 2)]
+  images = image_list.ImageList(given(names), GREY)
+  assert [images.name(k) for k in range(3)] == names
+  (batch,) = images.batches(3)
+  assert batch.pixels[:, 0, 0, 0].tolist() == [3, 0, 2]
+
+
+def test_images_may_come_from_anywhere():
+  ragged = np.empty(2, object)
+  ragged[:] = [np.zeros((8, 6), np.uint8), np.ones((9, 7), np.uint8)]
+  for images in (ragged, iter(ragged), map(Image.fromarray, ragged)):
+    (batch,) = image_list.ImageList(images, GREY).batches(2)
+    assert batch.pixels[:, 0, 0, 0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+  ("images", "kind", "problem"),
+  [
+    (np.array([["a.png"], ["b.png"]]), ValueError, r"\[2, 1\].*one column"),
+    (np.array("a.png"), ValueError, r"the shape \[\]: give paths as a list"),
+    (Column(["a.png", float("nan")]), TypeError, "image 1 is nan, a missing v"),
+    (["a.png", None], TypeError, "image 1 is None, a missing value: leave out"),
+    (Table(), TypeError, r'a Table: give one column of it, such as images\["p'),
+    ({"path": ["a.png"]}, TypeError, "images is a dict: give one column"),
+    (b"a.png", TypeError, "images is one path, b'a.png': give a list"),
+    (pathlib.Path("a.png"), TypeError, "images is one path, 'a.png'"),
+    (iter(()), ValueError, "images is empty"),
+    (np.array([], object), ValueError, "images is empty"),
+    (np.zeros(3, np.uint8), ValueError, r"has the shape \[3\]"),
+  ],
+)
+def test_what_is_nearly_a_list_is_named(images, kind, problem):
+  with pytest.raises(kind, match=problem):
+    image_list.ImageList(images, GREY)
+
+
+def test_a_path_that_no_system_has_is_a_bad_image(files):
+  images = image_list.ImageList([files[0], "b\0.png"], GREY)
+  (batch,) = images.batches(2, skip_bad=True)
+  assert batch.bad == {1: "it cannot be read (embedded null byte)"}
 
 
 def test_arrays_of_the_runs_size_are_not_copied():

@@ -1,0 +1,37 @@
+"""A classifier in five lines, for people at a prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from paws_jax import text
+
+_LONGEST_NAME = 40
+
+
+def summarize(classifier: Any) -> str:
+  """Describes a `Classifier`: classes, vote, supports, encoder, origin."""
+  names = text.first_few(
+    repr(name[:_LONGEST_NAME]) for name in classifier.class_names
+  )
+  decides = "a vote of the supports"
+  if classifier.head is not None:
+    decides = "a fine-tuned head"
+  leaves = jax.tree.leaves(classifier.variables.get("params", {}))
+  parameters = sum(np.size(leaf) for leaf in leaves)
+  size = " x ".join(map(str, classifier.preprocessing.shape))
+  known = [name for name in ("dataset", "step") if name in classifier.origin]
+  origin = ", ".join(f"{name} {classifier.origin[name]}" for name in known)
+  return "\n".join(
+    (
+      f"Classifier of {classifier.num_classes} classes: {names}",
+      f"  decides   {decides}, temperature {classifier.temperature:g}",
+      f"  supports  {classifier.support_bank!r}",
+      f"  encoder   {classifier.model.get('name')}, {parameters:,} parameters, "
+      f"images {size}",
+      f"  origin    {origin or 'unknown'}",
+    )
+  )
