@@ -137,6 +137,10 @@ class Group:
         )
       time.sleep(0.02)
 
+  def wait_for_end(self, number: int, *, seconds: float) -> None:
+    """Returns once a process has ended; fails if it does not."""
+    self._processes[number].wait(seconds)
+
   def send(self, number: int, signal_number: signal.Signals) -> None:
     """Sends a signal to a process."""
     self._processes[number].send_signal(signal_number)

@@ -89,6 +89,10 @@ class Connection:
       raise ValueError("not a message")
     return message
 
+  def has_line(self) -> bool:
+    """Whether a message has been read from the socket and waits here."""
+    return b"\n" in self._received
+
   def has_gone(self) -> bool:
     """Whether the other side has gone; drops the messages that have arrived."""
     try:

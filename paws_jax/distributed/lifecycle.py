@@ -36,6 +36,9 @@ from paws_jax.distributed import launch as launch_lib
 from paws_jax.distributed import rendezvous
 from paws_jax.distributed import watchdog
 
+# Share of JAX's heartbeat timeout after which `watchdog` gives up a process
+# that is silent: JAX itself would abort with a stack trace.
+_SILENCE = 0.6
 # One per process at most, like JAX's own connection.
 _watchdogs: list[watchdog.Watchdog] = []
 
@@ -81,8 +84,9 @@ def initialize(
       run_id=launch.run_id,
     )
     # Notices a process that ends, also while JAX starts.
+    silence = _SILENCE * heartbeat_timeout_seconds
     _watchdogs.append(
-      watchdog.Watchdog(connections, process_id=launch.process_id)
+      watchdog.Watchdog(connections, launch.process_id, silence)
     )
     # Without "deactivate" JAX takes one GPU for each task of SLURM or Open MPI,
     # whatever `detect` has found.

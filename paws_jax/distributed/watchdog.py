@@ -1,8 +1,10 @@
-"""End all processes of a run when one of them ends.
+"""End all processes of a run when one of them ends or is silent.
 
 The system closes the connections of a process however it ends, so that the
 others notice at once. JAX notices a killed process after its heartbeat timeout,
-and one that waits for the others in its own exit not at all (README.md).
+and one that waits for the others in its own exit not at all (README.md). A
+process that is stopped keeps its connections: each therefore says at intervals
+that it is alive.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 from paws_jax.distributed import connection as connection_lib
@@ -24,6 +27,8 @@ _GRACE_SECONDS = 2.0
 # A process that fails waits this long for news of another that was the cause:
 # gloo may notice first.
 _NEWS_SECONDS = 0.5
+# Messages in a row that may be missing before a process counts as silent.
+_MISSED = 15
 
 
 class Watchdog:
@@ -32,8 +37,9 @@ class Watchdog:
   def __init__(
     self,
     connections: list[connection_lib.Connection],
-    *,
     process_id: int,
+    silence_seconds: float,
+    *,
     end: Callable[[int], None] = os._exit,
   ):
     """Starts the thread.
@@ -41,9 +47,12 @@ class Watchdog:
     Args:
       connections: those that `rendezvous.meet` returns.
       process_id: number of this process.
+      silence_seconds: after which a process is given up. Less than JAX's
+        heartbeat timeout, after which it aborts with a stack trace.
       end: ends this process with a status, at once.
     """
     self._connections = connections
+    self._silence_seconds = silence_seconds
     self._process_id = process_id
     self._me = f"process {process_id} ({socket.gethostname()})"
     self._end = end
@@ -79,17 +88,51 @@ class Watchdog:
       connection.send(**message)
 
   def _watch(self) -> None:
-    watched = list(self._connections)
-    while watched:
-      for connection in connection_lib.ready(watched):
-        try:
-          message = connection.receive(connection_lib.LINE_SECONDS) or {}
-        except (TimeoutError, ValueError):
-          message = {}
-        if not message.get("bye"):
-          self._stop(connection.name, message.get("failed"))
+    """Sends and receives messages until one of them ends this process."""
+    # Intervals without a message. They are counted, since while this process
+    # is stopped itself, as by a suspended machine, none passes.
+    missed = dict.fromkeys(self._connections, 0)
+    interval = self._silence_seconds / _MISSED
+    until = time.monotonic() + interval
+    while missed:
+      for connection in connection_lib.ready(missed, until - time.monotonic()):
+        missed[connection] = 0
+        for message in self._messages(connection):
+          if message.get("bye"):
+            del missed[connection]
+            break
+          if not message.get("alive"):
+            self._stop(connection.name, message.get("failed"))
+            return
+      if time.monotonic() < until:
+        continue
+      until = time.monotonic() + interval
+      for connection in missed:
+        missed[connection] += 1
+        if missed[connection] > _MISSED:
+          self._stop(connection.name, self._silence(connection.name))
           return
-        watched.remove(connection)
+        if not self._leaving.is_set():
+          connection.send(alive=True)
+
+  @staticmethod
+  def _messages(
+    connection: connection_lib.Connection,
+  ) -> Iterator[dict[str, Any]]:
+    """Yields the messages that have come; an empty one where it has ended."""
+    try:
+      yield connection.receive(connection_lib.LINE_SECONDS) or {}
+      while connection.has_line():
+        yield connection.receive(0) or {}
+    except (TimeoutError, ValueError):
+      yield {}
+
+  def _silence(self, name: str) -> str:
+    return (
+      f"{name} has sent nothing for {self._silence_seconds:.0f} s: it is "
+      "stopped (Ctrl-Z, SIGSTOP, a debugger), its machine is suspended or "
+      "hangs, or the network is lost: end it"
+    )
 
   def _stop(self, name: str, failed: str | None) -> None:
     """Reports that a process has ended, to the others, too; ends this one."""

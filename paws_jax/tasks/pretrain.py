@@ -81,7 +81,7 @@ def prepare(
   split = experiment.dataset.split.as_json()
   agree.agree(
     recipe=json.dumps(recipe_lib.identity(recipe), sort_keys=True),
-    split_hash=split["hash"],
+    **{"the hash of the labelled images and of the data": split["hash"]},
     code=provenance.code_hash(),
     **{name: str(v) for name, v in provenance.versions().items()},
   )

@@ -148,6 +148,29 @@ def test_process_is_killed(victim):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
+def test_process_is_stopped_and_continued(victim):
+  # JAX would end them after 20 s.
+  code = START.replace("seconds=10", "seconds=20") + "lifecycle._SILENCE = 0.3"
+  code += f"\n{GO}{LOOP}"
+  others = {0, 1, 2} - {victim}
+  with processes.start_code(code, num_processes=3) as group:
+    for number in range(3):
+      group.wait_for_output(number, "going")
+    group.send(victim, signal.SIGSTOP)
+    for number in others:
+      group.wait_for_end(number, seconds=60)
+    group.send(victim, signal.SIGCONT)
+    finished = group.wait(seconds=10)
+  for number in others:
+    assert finished[number].status == 1, finished[number].err
+    assert f"error: process {victim}" in finished[number].err
+    assert "has sent nothing for 6 s: it is stopped" in finished[number].err
+    assert "@" not in finished[number].err  # Addresses of a stack trace.
+  assert finished[victim].status != 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
 def test_process_ends_while_jax_starts(victim):
   # Before JAX could notice, for process 0, too.
   code = f"""

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 
 import pytest
 
@@ -20,7 +21,8 @@ def shut(*connections):
 class Run:
   """Watchdogs of three processes, all in this one."""
 
-  def __init__(self):
+  def __init__(self, silence_seconds=60.0):
+    self.silence_seconds = silence_seconds
     self.statuses = {}
     self.ended = {i: threading.Event() for i in range(3)}
     with socket.create_server(("localhost", 0)) as server:
@@ -45,7 +47,7 @@ class Run:
       shut(*connections)
       self.ended[number].set()
 
-    return watchdog.Watchdog(connections, process_id=number, end=end)
+    return watchdog.Watchdog(connections, number, self.silence_seconds, end=end)
 
   def close(self):
     shut(*self.here, *self.there)
@@ -56,10 +58,10 @@ class Run:
 
 
 @pytest.fixture
-def run(monkeypatch):
+def run(request, monkeypatch):
   monkeypatch.setattr(socket, "gethostname", lambda: "Node-A")
   monkeypatch.setattr(watchdog, "_GRACE_SECONDS", 0.1)
-  run = Run()
+  run = Run(*getattr(request, "param", ()))
   yield run
   for each in run.watchdogs:
     each.leave()
@@ -138,3 +140,52 @@ def test_process_0_lets_the_others_end_first(run, monkeypatch):
   shut(*run.there)
   thread.join(5)
   assert not thread.is_alive()
+
+
+def _stop_sending(monkeypatch, *connections):
+  """Nothing comes from these ends any more, as from a stopped process."""
+  for connection in connections:
+    monkeypatch.setattr(connection, "send", lambda **_: None)
+
+
+@pytest.mark.parametrize("run", [(0.3,)], indirect=True)
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_process_is_silent(run, stopped, monkeypatch, capfd):
+  _stop_sending(monkeypatch, *(run.there[:1] if stopped else run.here))
+  others = {0, 1, 2} - {stopped}
+  for number in others:
+    assert run.ended[number].wait(10)
+    assert run.statuses[number] == 1
+  written = capfd.readouterr().err
+  name = "process 1 (host1)" if stopped else "process 0"
+  assert f"error: {name} has sent nothing for 0 s: it is stopped" in written
+  for number in others:
+    assert f"Process {number} (Node-A) stops, too" in written
+
+
+@pytest.mark.parametrize("run", [(0.6,)], indirect=True)
+def test_processes_that_send_are_not_silent(run, capfd):
+  for ended in run.ended.values():
+    assert not ended.wait(0.3)
+  assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("run", [(0.6,)], indirect=True)
+def test_nobody_is_silent_while_all_are_stopped(run, monkeypatch, capfd):
+  """A job that is suspended and continued: time has passed for nobody."""
+  clock = time.monotonic
+  ahead = [0.0]
+  monkeypatch.setattr(time, "monotonic", lambda: clock() + ahead[0])
+  ahead[0] = 3600.0
+  for ended in run.ended.values():
+    assert not ended.wait(0.1)
+  assert capfd.readouterr().err == ""
+
+
+def test_messages_that_come_together_are_all_read(run, capfd):
+  run.there[0].socket.sendall(
+    b'{"alive": true}\n{"failed": "process 1 is out of paper"}\n'
+  )
+  # Before process 1 sends the next one, which would do.
+  assert run.ended[0].wait(3.5)
+  assert "error: process 1 is out of paper" in capfd.readouterr().err
