@@ -26,6 +26,10 @@ _SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 os.environ.setdefault(_SECONDS, "0.5")
 jax.config.update(_SECONDS.lower(), float(os.environ[_SECONDS]))
 
+# Nor does a test write to the user's cache.
+_XDG = "XDG_CACHE_HOME"
+_OWN_HOME = os.environ[_XDG] = tempfile.mkdtemp(prefix="cache-")
+
 # Their tests start processes that train.
 _LONG = ("end_to_end", "benchmarks")
 
@@ -60,3 +64,4 @@ def pytest_collection_modifyitems(items):
 def pytest_unconfigure():
   if _OWN_CACHE is not None:
     shutil.rmtree(_OWN_CACHE, ignore_errors=True)
+  shutil.rmtree(_OWN_HOME, ignore_errors=True)

@@ -9,11 +9,11 @@ import concurrent.futures
 import dataclasses
 import functools
 import hashlib
-import os
-import unicodedata
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -24,22 +24,13 @@ from paws_jax.data.host import evaluation_images
 from paws_jax.data.host import open_image
 from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.data.sources import catalog
+from paws_jax.doctor import check_cache
 from paws_jax.parallel import cpu_devices
 
 # At most so many unlabelled images are read, evenly spaced.
 MAX_UNLABELLED = 200_000
 
 _CHUNK_SIZE = 1024
-_SPLIT_NAMES = frozenset(
-  name
-  for names in (
-    "train training val valid validation dev eval evaluation test testing",
-    "holdout unlabelled unlabeled labelled labeled unsupervised",
-    "images image imgs img pictures photos data dataset",
-  )
-  for name in names.split()
-)
-
 # Takes an encoded image and its name, returns its height and width; raises
 # BadImageError.
 Decode = Callable[[bytes, str], tuple[int, int]]
@@ -151,11 +142,34 @@ class ImageCheck(NamedTuple):
   width: int
   reason: str
 
+  def if_evaluated(self, resize: int) -> ImageCheck:
+    """Returns the result of an image that an evaluation resizes.
+
+    Args:
+      resize: short side in pixels; 0: it is not resized.
+    """
+    if self.reason:
+      return self
+    reason = evaluation_images.too_narrow(
+      self.height, self.width, resize=resize
+    )
+    return self._replace(reason=reason)
+
+  def to_fields(self) -> list[Any]:
+    """Returns the fields for JSON."""
+    return [self.digest.hex(), *self[1:]]
+
+  @classmethod
+  def from_fields(cls, fields: list[Any]) -> ImageCheck:
+    """Makes a result of what `to_fields` has returned."""
+    digest, *others = fields
+    return cls(bytes.fromhex(digest), *others)
+
 
 def check_image(
-  images: catalog.Reader, row: int, decode_size: Decode, *, eval_resize: int = 0
+  images: catalog.Reader, row: int, decode_size: Decode
 ) -> ImageCheck:
-  """Reads and decodes one image; `eval_resize` as in `check_images`."""
+  """Reads and decodes one image."""
   try:
     content = images.read(row)
   except OSError as error:
@@ -167,8 +181,7 @@ def check_image(
   except errors.BadImageError as error:
     # The report gives the remedy once for all images.
     return ImageCheck(digest, 0, 0, error.reason)
-  reason = evaluation_images.too_narrow(height, width, resize=eval_resize)
-  return ImageCheck(digest, height, width, reason)
+  return ImageCheck(digest, height, width, "")
 
 
 def check_images(
@@ -176,14 +189,17 @@ def check_images(
   decode_size: Decode,
   *,
   progress: Callable[[int, int], None],
+  cache: check_cache.CheckCache | None = None,
   eval_resize: int = 0,
 ) -> dict[str, list[ImageCheck]]:
-  """Reads each image of all groups once, several at a time.
+  """Reads each image of all groups once, but those that are known.
 
   Args:
     groups: the groups.
     decode_size: see `Decode`.
     progress: called with the number of images read and the total.
+    cache: what is known from earlier calls; it gets what is found. None: all
+      images are read, and nothing is kept.
     eval_resize: short side, in pixels, to which evaluated images (all but the
       unlabelled ones) are resized; 0: they are not resized.
 
@@ -193,21 +209,31 @@ def check_images(
   checks: dict[str, list[ImageCheck]] = {group.name: [] for group in groups}
   total = sum(len(group.rows) for group in groups)
   done = 0
+  cache = cache or check_cache.CheckCache(None)
   with concurrent.futures.ThreadPoolExecutor(cpu_devices.num_cores()) as pool:
     for group in groups:
-      check_row = functools.partial(
-        check_image,
-        group.images,
-        decode_size=decode_size,
-        eval_resize=0 if group.name == "unlabelled" else eval_resize,
-      )
+      resize = 0 if group.name == "unlabelled" else eval_resize
       # In chunks: the pool would hold a future for each of a million rows.
       for rows in _chunks(group.rows):
-        for check in pool.map(check_row, rows):
-          checks[group.name].append(check)
+        known = cache.look_up(group.images, rows)
+        found = {}
+        check_row = functools.partial(_check_row, group, decode_size, known)
+        for row, check in zip(rows, pool.map(check_row, rows), strict=True):
+          if row not in known and not check.reason:
+            found[row] = check.to_fields()
+          checks[group.name].append(check.if_evaluated(resize))
           done += 1
           progress(done, total)
+        cache.keep(group.images, found)
   return checks
+
+
+def _check_row(
+  group: Group, decode_size: Decode, known: Mapping[int, list[Any]], row: int
+) -> ImageCheck:
+  if row in known:
+    return ImageCheck.from_fields(known[row])
+  return check_image(group.images, row, decode_size)
 
 
 def _chunks(rows: np.ndarray) -> Iterator[list[int]]:
@@ -300,29 +326,3 @@ def duplicates(
 
 def _name(group: Group, place: int) -> str:
   return group.images.name(int(group.rows[place]))
-
-
-def similar_names(class_names: Sequence[str]) -> list[tuple[str, ...]]:
-  """Finds names that differ only in case, spaces or Unicode form."""
-  by_form: dict[str, list[str]] = {}
-  for name in class_names:
-    plain = unicodedata.normalize("NFKC", name).casefold()
-    # Once more, since case folding can undo the normal form.
-    plain = unicodedata.normalize("NFKC", "".join(plain.split()))
-    by_form.setdefault(plain, []).append(name)
-  return [tuple(names) for names in by_form.values() if len(names) > 1]
-
-
-def split_names(class_names: Sequence[str]) -> list[str]:
-  """Finds names of parts of a data set, such as "train", among the classes."""
-  return [name for name in class_names if name.casefold() in _SPLIT_NAMES]
-
-
-def subfolders(images: catalog.Reader) -> list[str]:
-  """Names of the folders in the class folders; none if images lie outside."""
-  if not isinstance(images, catalog.Files):
-    return []
-  parts = [path.split(os.sep) for path in images.paths]
-  if any(len(names) < 3 or names[0] == os.pardir for names in parts):
-    return []
-  return sorted({names[1] for names in parts})

@@ -9,8 +9,8 @@ import numpy as np
 
 from paws_jax import text as text_lib
 from paws_jax.data.sources import catalog
+from paws_jax.doctor import class_names as names_lib
 from paws_jax.doctor import findings
-from paws_jax.doctor import inspect
 
 # Of more classes only the extremes are printed.
 _MAX_LISTED = 30
@@ -120,8 +120,8 @@ def _check_support(
 def class_names(report: findings.Report, listing: catalog.Catalog) -> None:
   """Reports names that suggest a wrong folder, or are no names of classes."""
   class_names = listing.class_names
-  below = inspect.subfolders(listing.train.images)
-  suspects = inspect.split_names(class_names)
+  below = names_lib.subfolders(listing.train.images)
+  suspects = names_lib.split_names(class_names)
   listed = text_lib.first_few(map(repr, suspects))
   folders = text_lib.first_few(map(repr, below))
   deeper = f". All images lie one level deeper, in {folders}"
@@ -150,7 +150,7 @@ def class_names(report: findings.Report, listing: catalog.Catalog) -> None:
       "images are unlabelled or test images, move their folder out of data.dir "
       "and set data.unlabelled_dir or data.test_dir to it"
     )
-  for similar in inspect.similar_names(class_names):
+  for similar in names_lib.similar_names(class_names):
     report.warning(
       f"the classes {' and '.join(map(ascii, similar))} differ only in case, "
       "spaces or Unicode form, but count as different classes: give them one "

@@ -1,7 +1,8 @@
 """`--task=doctor`: a check of a recipe and its data before training.
 
-It reads each file once, builds everything that training would build, and
-reports its findings. A finding does not end it: every other check still runs.
+It reads each file that it does not know from an earlier call, builds everything
+that training would build, and reports its findings. A finding does not end it:
+every other check still runs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from paws_jax.data import load_dataset
 from paws_jax.data.labels import split as split_lib
 from paws_jax.data.sources import arrays
 from paws_jax.data.sources import catalog
+from paws_jax.doctor import check_cache
 from paws_jax.doctor import files
 from paws_jax.doctor import findings
 from paws_jax.doctor import initial_weights
@@ -71,7 +73,7 @@ def run(
 
   Args:
     config: the recipe, with overrides.
-    workdir: directory or bucket for views.png; nothing else is written.
+    workdir: directory or bucket for views.png; nothing else is written there.
     train_command: the command that trains; printed at the end.
 
   Returns:
@@ -203,12 +205,25 @@ def _inspect(report: findings.Report, recipe: config_lib.Recipe) -> Inspection:
   labels.class_names(report, listing)
   groups = inspect.image_groups(listing, labelled_ids)
   report.block("Files")
-  with FileProgress() as progress:
+  with (
+    FileProgress() as progress,
+    check_cache.CheckCache(
+      check_cache.default_path(),
+      max_pixels=section.max_pixels,
+      canvas_size=section.canvas_size,
+    ) as cache,
+  ):
     checks = inspect.check_images(
       groups,
       decode_size,
       progress=progress.show,
+      cache=cache,
       eval_resize=recipe.views.eval_resize if listing is dataset else 0,
+    )
+  if cache.num_known:
+    report.say(
+      f"{findings.count(cache.num_known, 'image')} unchanged since an earlier "
+      f"call, and not read again ({cache.path})"
     )
   files.other_files(report, listing)
   files.image_files(report, groups, checks, recipe, listing.class_names)

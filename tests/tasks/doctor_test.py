@@ -13,6 +13,7 @@ from PIL import Image
 
 from paws_jax import config as config_lib
 from paws_jax.cli import flags
+from paws_jax.doctor import inspect
 from paws_jax.doctor import view_sheet
 from paws_jax.plan import memory
 from paws_jax.tasks import doctor
@@ -346,6 +347,26 @@ def test_one_class(root, examine):
   # Said once, although it cannot be built for the same reason.
   assert len([line for line in others if "PROBLEM" in line]) == 0
   assert "because of a problem above" in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_second_call_reports_the_same_without_reading(
+  root, examine, monkeypatch
+):
+  shutil.copy(root / "cat/0.png", root / "held_out/cat/0.png")
+  (root / "more" / "1.png").write_bytes(_image(2, height=1, width=90))
+  _, first = examine(root)
+
+  def refuse(*_):
+    raise AssertionError("an image was read")
+
+  monkeypatch.setattr(inspect, "check_image", refuse)
+  _, second = examine(root)
+  known = [line for line in second.splitlines() if "not read again" in line]
+  assert known[0].startswith("  20 images unchanged since an earlier call")
+  assert known[0].endswith("paws_jax/doctor.sqlite3)")
+  lines = [line for line in second.splitlines() if line not in known]
+  assert lines == first.splitlines()
 
 
 @pytest.mark.usefixtures("quick")
