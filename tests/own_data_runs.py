@@ -5,9 +5,11 @@ line there. Nothing is compiled to make a run.
 """
 
 import dataclasses
+import pathlib
 
 import jax
 import numpy as np
+from PIL import Image
 
 from paws_jax.runs import checkpoint
 from paws_jax.runs import workdir as workdir_lib
@@ -102,9 +104,10 @@ def make(made, workdir):
   def draw(leaf):
     if not np.issubdtype(leaf.dtype, np.floating):
       return jax.numpy.zeros(leaf.shape, leaf.dtype)
-    return jax.numpy.asarray(
-      rng.uniform(0.1, 0.5, leaf.shape).astype(np.float32)
-    )
+    # Variances must be positive, and embeddings differ.
+    drawn = rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]))
+    drawn = drawn if leaf.ndim > 1 else np.abs(drawn) + 0.5
+    return jax.numpy.asarray(drawn.astype(np.float32))
 
   shapes = experiment.state_shapes()
   state = jax.tree.map(draw, shapes).replace(
@@ -121,3 +124,10 @@ def make(made, workdir):
       checkpointer, experiment.trainer, experiment.total_steps, state, meta
     )
   return prepared.workdir
+
+
+def save_image(path, pixels):
+  """Saves uint8 [h, w] or [h, w, 3], and makes the directory."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(pixels).save(path)

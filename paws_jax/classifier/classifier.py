@@ -148,7 +148,7 @@ class Classifier:
         support bank.
     """
     listed = image_list.ImageList(images, self.preprocessing)
-    return np.concatenate([rows for _, rows in self._embedded(listed)])
+    return np.concatenate([rows for _, rows in self.embedded(listed)])
 
   def add_class(self, name: str, images: Any) -> Classifier:
     """A classifier that knows one more class, without training.
@@ -175,7 +175,7 @@ class Classifier:
     check_new_class(name, self.class_names, has_head=self.head is not None)
     shape = self.support_bank.thumbnails.shape[1:]
     rows, thumbnails, names, bad = [], [], [], {}
-    for batch, embeddings in self._embedded(images, skip_bad=skip_bad):
+    for batch, embeddings in self.embedded(images, skip_bad=skip_bad):
       rows.append(embeddings)
       thumbnails.append(support_bank_lib.thumbnails(batch.pixels, shape))
       names += [images.name(place) for place in batch.places]
@@ -234,9 +234,10 @@ class Classifier:
 
     return on_device.one_ahead(decide, images.batches(size, skip_bad=skip_bad))
 
-  def _embedded(
+  def embedded(
     self, images: image_list.ImageList, *, skip_bad: bool = False
   ) -> Iterator[tuple[image_list.Batch, np.ndarray]]:
+    """Embeds any number of images, batch by batch; arguments of `stream`."""
     size = self._batch_rows(len(images))
 
     def embed(batch: image_list.Batch) -> np.ndarray:

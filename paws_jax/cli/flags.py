@@ -21,7 +21,7 @@ from paws_jax.cli import config_flag
 # and run(prepared), the others only run.
 MODULES = {
   "pretrain": ("tasks.pretrain", ("compare_to",)),
-  "evaluate": ("tasks.evaluate", ()),
+  "evaluate": ("tasks.evaluate", ("test",)),
   "finetune": ("tasks.finetune", ()),
   "predict": (
     "tasks.predict",
@@ -74,6 +74,12 @@ flags.DEFINE_string(
   None,
   "For --task=predict: a directory of images, an image, or a CSV file with a "
   "column of paths.",
+)
+flags.DEFINE_string(
+  "test",
+  None,
+  "For --task=evaluate: other images to measure on, a directory with a folder "
+  "of images for each class, or a CSV file with the columns path and label.",
 )
 CLASSIFIER = flags.DEFINE_string(
   "classifier",

@@ -116,7 +116,7 @@ def held_out(
     num_classes=num_classes,
     temperature=temperature,
   )
-  yield from _knn(part, queries, supports, num_classes=num_classes)
+  yield from knn(part, queries, supports, num_classes=num_classes)
   for layer in PROBED:
     yield _linear_probe(
       part, layer, queries, supports, num_classes=num_classes, seed=seed
@@ -165,14 +165,14 @@ def soft_nn(
   )
 
 
-def _knn(
+def knn(
   part: str,
   queries: EmbeddedImages,
   supports: EmbeddedImages,
   *,
   num_classes: int,
 ) -> Iterator[Outcome]:
-  """The majority of the nearest by z, for every k."""
+  """The majority of the nearest by z, for every k; arguments of `soft_nn`."""
   total = len(supports.labels)
   cosines, numbers = neighbors.nearest(
     queries.layers["z"], supports.layers["z"], min(max(NEIGHBORS), total)

@@ -29,9 +29,9 @@ _MOST_NAMED, _MOST_COUNTED = 60, 20
 _LONGEST_NAME = 24
 
 
-def places(workdir: epath.Path) -> list[str]:
-  """Lines that say where everything lies."""
-  directory = workdir / DIRECTORY
+def places(workdir: epath.Path, subdirectory: str = "") -> list[str]:
+  """Lines that say where everything lies; arguments as of `write`."""
+  directory = workdir / DIRECTORY / subdirectory
   return [
     f"results     {workdir / results.RESULTS}",
     f"classes     {directory / PER_CLASS_TABLE}",
@@ -46,6 +46,7 @@ def write(
   *,
   class_names: Sequence[str],
   source: str,
+  subdirectory: str = "",
 ) -> None:
   """Writes tables and figures, over those of an earlier evaluation.
 
@@ -54,9 +55,10 @@ def write(
     outcomes: the confusion matrix is that of the first.
     class_names: by class.
     source: data set and step, for the figures' titles.
+    subdirectory: in the directory of evaluations, for images of their own.
   """
-  directory = workdir / DIRECTORY
-  directory.mkdir(exist_ok=True)
+  directory = workdir / DIRECTORY / subdirectory
+  directory.mkdir(parents=True, exist_ok=True)
   names = [text.escape(name) for name in class_names]
   files.replace_output(
     directory / CONFUSION_TABLE, _confusion_table(outcomes[0], names)

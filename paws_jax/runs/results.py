@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
@@ -96,3 +97,14 @@ def append_result(workdir: epath.Path, row: Mapping[str, Any]) -> None:
     text = content.decode(json.detect_encoding(content))
     added = text.rstrip().removesuffix("]").rstrip() + "," + added[1:]
   files.replace_text(path, added + "\n")
+
+
+def append_new(workdir: epath.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+  """Appends the objects that are not there; raises as `append_result`."""
+  try:
+    known = read_results(workdir)
+  except errors.InputError:
+    known = []
+  for row in rows:
+    if row not in known:
+      append_result(workdir, row)

@@ -26,6 +26,7 @@ from paws_jax.evaluation import pixel_baselines
 from paws_jax.evaluation import protocols
 from paws_jax.evaluation import result_rows
 from paws_jax.evaluation import tables_and_plots
+from paws_jax.predict import score
 from paws_jax.runs import out_of_memory
 from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import results
@@ -49,13 +50,17 @@ class EvaluateInputs:
 
 
 def prepare(
-  config: config_lib.Recipe | ml_collections.ConfigDict, workdir: str
-) -> EvaluateInputs:
+  config: config_lib.Recipe | ml_collections.ConfigDict,
+  workdir: str,
+  *,
+  test: str | None = None,
+) -> EvaluateInputs | score.ScoreInputs:
   """Opens a run and checks that there is something to measure.
 
   Args:
     config: the run's recipe.
     workdir: the run's directory.
+    test: --test, images to measure on instead of those of the recipe.
 
   Raises:
     UserError: the input cannot be used; with a message for the user.
@@ -63,6 +68,8 @@ def prepare(
     errors.DistributedError: when the processes do not agree.
   """
   recipe = agree.on_all(lambda: config_lib.resolve(config))
+  if test is not None:
+    return agree.on_all(lambda: score.prepare(recipe, workdir, test=test))
   trained = restore.load(recipe, workdir)
   dataset = trained.experiment.dataset
   parts = ("test", "validation")
@@ -79,7 +86,7 @@ def prepare(
   return EvaluateInputs(trained=trained, part=part)
 
 
-def run(prepared: EvaluateInputs) -> int:
+def run(prepared: EvaluateInputs | score.ScoreInputs) -> int:
   """Measures, writes and shows.
 
   Returns:
@@ -92,6 +99,9 @@ def run(prepared: EvaluateInputs) -> int:
     errors.WorkdirError: when another process is using the directory, or no
       labelled image can be read.
   """
+  if isinstance(prepared, score.ScoreInputs):
+    with out_of_memory.evaluating(prepared.recipe):
+      return score.run(prepared)
   trained = prepared.trained
   with (
     out_of_memory.evaluating(trained.recipe),
@@ -241,11 +251,7 @@ def _write(
     "num_labels": int(dataset.labelled.readable.sum()),
   }
   rows = result_rows.rows(run, outcomes)
-  known = results.read_results(trained.workdir)
-  for row in rows:
-    # The same command again has nothing to add.
-    if row not in known:
-      results.append_result(trained.workdir, row)
+  results.append_new(trained.workdir, rows)
   tables_and_plots.write(
     trained.workdir,
     [each for each in outcomes if each.settings["embedding"] != "pixels"],
