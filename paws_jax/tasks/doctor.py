@@ -22,7 +22,9 @@ from paws_jax.data import load_dataset
 from paws_jax.data.labels import split as split_lib
 from paws_jax.data.sources import arrays
 from paws_jax.data.sources import catalog
+from paws_jax.doctor import balance
 from paws_jax.doctor import check_cache
+from paws_jax.doctor import crop_sizes
 from paws_jax.doctor import files
 from paws_jax.doctor import findings
 from paws_jax.doctor import initial_weights
@@ -202,6 +204,7 @@ def _inspect(report: findings.Report, recipe: config_lib.Recipe) -> Inspection:
   with _report_errors(report):
     labelled_ids = _choose_split(report, dataset, section)
   labels.class_sizes(report, listing, labelled_ids, recipe.support)
+  balance.class_balance(report, listing, labelled_ids, recipe)
   labels.class_names(report, listing)
   groups = inspect.image_groups(listing, labelled_ids)
   report.block("Files")
@@ -227,6 +230,7 @@ def _inspect(report: findings.Report, recipe: config_lib.Recipe) -> Inspection:
     )
   files.other_files(report, listing)
   files.image_files(report, groups, checks, recipe, listing.class_names)
+  crop_sizes.advise(report, recipe, checks)
   files.duplicates(report, inspect.duplicates(groups, checks))
   return Inspection(listing, labelled_ids, groups, checks)
 
