@@ -230,7 +230,10 @@ class Classifier:
 
     def decide(batch: image_list.Batch) -> predictions_lib.Predictions:
       features = self._device.embed(batch, images, size)
-      return self._vote(features, num_supports=num_supports, size=size)
+      made = self._vote(features, num_supports=num_supports, size=size)
+      names = [images.name(place) for place in batch.places]
+      predictions_lib.check(made, names)
+      return made
 
     return on_device.one_ahead(decide, images.batches(size, skip_bad=skip_bad))
 

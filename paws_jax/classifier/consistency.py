@@ -8,13 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from etils import epath
 from flax import traverse_util
 
 from paws_jax import errors
 from paws_jax import models
 from paws_jax import text
+from paws_jax.classifier import schema
 
 
 def check_weights(path: epath.Path, fields: Mapping[str, Any]) -> None:
@@ -22,7 +22,7 @@ def check_weights(path: epath.Path, fields: Mapping[str, Any]) -> None:
 
   Args:
     path: of the classifier, for messages.
-    fields: attributes of a `Classifier`.
+    fields: attributes of a `Classifier`; variables by their paths.
 
   Raises:
     ClassifierError: naming the weights.
@@ -41,14 +41,15 @@ def check_weights(path: epath.Path, fields: Mapping[str, Any]) -> None:
     jnp.zeros((1, side, side, settings.channels)),
   )
   wanted = traverse_util.flatten_dict(wanted, sep="/")
-  found = traverse_util.flatten_dict(fields["variables"], sep="/")
+  found = fields["variables"]
   wrong = [f"{name} is missing" for name in wanted if name not in found]
-  wrong += [f"{name} is unknown" for name in found if name not in wanted]
-  wrong += [
-    f"{name} is {list(found[name].shape)} instead of {list(leaf.shape)}"
+  wrong += [f"{name[:100]} is unknown" for name in found if name not in wanted]
+  checked = [
+    schema.wrong_weight(name, found[name], leaf)
     for name, leaf in wanted.items()
-    if name in found and found[name].shape != leaf.shape
+    if name in found
   ]
+  wrong += filter(None, checked)
   if wrong:
     raise errors.ClassifierError(
       f"{path}: the weights are not those of {fields['model']['name']}: "
@@ -58,42 +59,21 @@ def check_weights(path: epath.Path, fields: Mapping[str, Any]) -> None:
 
 def disagreement(fields: Mapping[str, Any]) -> str:
   """First contradiction of settings, support bank and head; "": none."""
-  names, support_bank, head = (
-    fields["class_names"],
-    fields["support_bank"],
-    fields["head"],
+  names, bank, head = (
+    fields[name] for name in ("class_names", "support_bank", "head")
   )
   count, dim = len(names), _embedding_size(fields)
-  labels, rows = support_bank.labels, support_bank.embeddings.shape
-  if not np.isfinite(fields["temperature"]) or fields["temperature"] <= 0:
-    return f"its temperature is {fields['temperature']} and not above 0"
-  in_domain = fields["in_domain_temperature"]
-  if in_domain is not None and not 0 < in_domain < np.inf:
-    return f"its in_domain_temperature is {in_domain} and not above 0"
-  if fields["batch_size"] < 1:
-    return f"its batch_size is {fields['batch_size']} and not at least 1"
-  if len(set(names)) < count or not count:
+  if len(set(names)) < count:
     return f"its {count} class_names are not all different"
-  if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-    return f"its support bank has labels {labels.dtype} {list(labels.shape)}"
-  if labels.size and (labels.min() < 0 or labels.max() >= count):
+  wrong = schema.wrong_bank(bank, count)
+  if wrong:
+    return wrong
+  if bank.embeddings.shape[1] != dim:
     return (
-      f"its support bank has labels from {labels.min()} to {labels.max()}, and "
-      f"there are {count} classes"
+      f"its support bank has embeddings {list(bank.embeddings.shape)} and its "
+      f"encoder [n, {dim}]"
     )
-  if rows[1:] != (dim,):
-    return (
-      f"its support bank has embeddings {list(rows)} and its encoder [n, {dim}]"
-    )
-  if head is None:
-    return ""
-  kernel, bias = head.kernel.shape, head.bias.shape
-  if kernel != (dim, count) or bias != (count,):
-    return (
-      f"its head has kernel {list(kernel)} and bias {list(bias)} instead of "
-      f"[{dim}, {count}] and [{count}]"
-    )
-  return ""
+  return "" if head is None else schema.wrong_head(head, dim, count)
 
 
 def _embedding_size(fields: Mapping[str, Any]) -> int:

@@ -33,30 +33,19 @@ from paws_jax import text
 from paws_jax.classifier import consistency
 from paws_jax.classifier import predictions
 from paws_jax.classifier import preprocessing
+from paws_jax.classifier import schema
 from paws_jax.classifier import support_bank as support_bank_lib
 from paws_jax.runs import files as files_lib
 from paws_jax.runs import locks
 
-SETTINGS = "classifier.json"
-ENCODER = "encoder.safetensors"
-BANK = "bank.safetensors"
-HEAD = "head.safetensors"
-_VERSION = 1
+SETTINGS = schema.SETTINGS
+ENCODER = schema.ENCODER
+BANK = schema.BANK
+HEAD = schema.HEAD
 # Of one file; millions of labelled images stay below it.
 _MOST_BYTES = 2**36
 _NAMES = (SETTINGS, ENCODER, BANK, HEAD)
-# Written only where there is one: other classifiers keep their digest.
-_IN_DOMAIN = "in_domain_temperature"
-# What the settings have to be.
-_KINDS = {
-  "class_names": list,
-  "temperature": (int, float),
-  "model": dict,
-  "batch_size": int,
-  "origin": dict,
-  "preprocessing": dict,
-  _IN_DOMAIN: (int, float, type(None)),
-}
+_IN_DOMAIN = schema.IN_DOMAIN
 # Of `Classifier`, as JSON has them.
 _PLAIN = ("temperature", "model", "batch_size", "origin")
 
@@ -77,7 +66,7 @@ def pack(fields: Mapping[str, Any]) -> dict[str, bytes]:
     )
   temperature = fields[_IN_DOMAIN]
   settings = {
-    "version": _VERSION,
+    "version": schema.VERSION,
     "class_names": list(fields["class_names"]),
     **{name: fields[name] for name in _PLAIN},
     # In one order, whatever it comes from: the digest depends on it.
@@ -202,6 +191,8 @@ def read(directory: str | os.PathLike[str]) -> dict[str, Any]:
   with _reading(path):
     fields = _unpacked(path)
   consistency.check_weights(path, fields)
+  variables = traverse_util.unflatten_dict(fields["variables"], sep="/")
+  fields |= {"variables": variables}
   wrong = consistency.disagreement(fields)
   if wrong:
     raise errors.ClassifierError(
@@ -211,13 +202,8 @@ def read(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _unpacked(path: epath.Path) -> dict[str, Any]:
+  """Attributes; variables by their paths, as nothing has checked those yet."""
   settings = _settings(path)
-  for name in settings["files"]:
-    # Nothing outside of the directory is read.
-    if name not in _NAMES[1:]:
-      raise errors.ClassifierError(
-        f"{path / SETTINGS} names another file: {name!r}."
-      )
   files = {
     name: _content(path / name, digest)
     for name, digest in settings["files"].items()
@@ -232,9 +218,9 @@ def _unpacked(path: epath.Path) -> dict[str, Any]:
       **{name: settings[name] for name in (*_PLAIN, _IN_DOMAIN)},
       # Fields that are newer than the classifier have their defaults.
       "model": {**config_lib.base().model, **settings["model"]},
-      "variables": traverse_util.unflatten_dict(variables, sep="/"),
+      "variables": variables,
       "support_bank": support_bank_lib.from_bytes(files[BANK]),
-      "preprocessing": preprocessing.Preprocessing(**settings["preprocessing"]),
+      "preprocessing": preprocessing.from_json(settings["preprocessing"]),
       "head": head,
     }
   except (
@@ -243,9 +229,10 @@ def _unpacked(path: epath.Path) -> dict[str, Any]:
     ValueError,
     safetensors.SafetensorError,
   ) as error:
+    reason = error if isinstance(error, errors.UserError) else repr(error)
     raise errors.ClassifierError(
-      f"{path} is no classifier that this version reads: {error!r}. Make it "
-      "anew, or use the version of paws_jax that has written it."
+      f"{path} is no classifier that this version reads: {str(reason)[:500]} "
+      "Make it anew, or use the version of paws_jax that has written it."
     ) from None
 
 
@@ -277,24 +264,22 @@ def _settings(path: epath.Path) -> dict[str, Any]:
       f"{path / SETTINGS} is not JSON ({error}): make the classifier anew."
     ) from None
   version = settings.get("version") if isinstance(settings, dict) else None
-  if version != _VERSION or not isinstance(settings.get("files"), dict):
+  if (
+    type(version) is not int
+    or version != schema.VERSION
+    or not isinstance(settings.get("files"), dict)
+  ):
     raise errors.ClassifierError(
-      f"{path / SETTINGS} has the version {version}, and {_VERSION} is read "
-      "here: make the classifier anew, or use the version of paws_jax that has "
-      "written it."
+      f"{path / SETTINGS} has the version {str(version)[:40]}, and "
+      f"{schema.VERSION} is read here: make the classifier anew, or use the "
+      "version of paws_jax that has written it."
     )
   settings = {_IN_DOMAIN: None} | settings
-  for name, kind in _KINDS.items():
-    value = settings.get(name)
-    if not isinstance(value, kind) or isinstance(value, bool):
-      raise errors.ClassifierError(
-        f"{path / SETTINGS} is that of no classifier that this version reads: "
-        f"its {name} is {value!r}. Make it anew."
-      )
-  if not all(isinstance(name, str) for name in settings["class_names"]):
+  wrong = schema.wrong_setting(settings)
+  if wrong:
     raise errors.ClassifierError(
-      f"{path / SETTINGS} has class_names that are no texts: make the "
-      "classifier anew."
+      f"{path / SETTINGS} is that of no classifier that this version reads: "
+      f"{wrong}. Make it anew."
     )
   return settings
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax.config import fields
 from paws_jax.data.host import decode
 from paws_jax.data.host import evaluation_images
 from paws_jax.data.host import open_image
@@ -29,11 +31,17 @@ from paws_jax.runs import files as files_lib
 if TYPE_CHECKING:
   import PIL.Image
 
+_SHAPE = (
+  "height, width (at most 16384) and 1 or 3 channels",
+  lambda x: len(x) == 3 and all(map(fields.SIDE[1], x)) and x[2] in (1, 3),
+)
+_MEAN = ("numbers from -1e6 to 1e6", lambda x: all(abs(v) <= 1e6 for v in x))
+_STD = ("numbers from 1e-6 to 1e6", lambda x: all(1e-6 <= v <= 1e6 for v in x))
 _REMEDY = "Repair it, or leave it out"
 
 
 @dataclasses.dataclass(frozen=True)
-class Preprocessing:
+class Preprocessing(fields.Section):
   """Settings of a run that decide what its encoder sees.
 
   Attributes:
@@ -48,18 +56,35 @@ class Preprocessing:
   """
 
   on_disk: bool
-  shape: tuple[int, int, int]
-  image_size: int
-  eval_resize: int
-  large_size: int
-  mean: tuple[float, ...]
-  std: tuple[float, ...]
-  max_pixels: int
+  shape: tuple[int, int, int] = fields.required(_SHAPE)
+  image_size: int = fields.required(fields.SIDE_OR_0)
+  eval_resize: int = fields.required(fields.SIDE_OR_0)
+  large_size: int = fields.required(fields.SIDE)
+  mean: tuple[float, ...] = fields.required(_MEAN)
+  std: tuple[float, ...] = fields.required(_STD)
+  max_pixels: int = fields.required(fields.AT_LEAST_ONE)
 
-  def __post_init__(self):
-    # JSON has lists only.
-    for name in ("shape", "mean", "std"):
-      object.__setattr__(self, name, tuple(getattr(self, name)))
+  def check(self) -> None:
+    """Refuses fields that do not belong together."""
+    if not len(self.mean) == len(self.std) == self.channels:
+      raise errors.InputError(
+        f"preprocessing has {len(self.mean)} numbers in mean and "
+        f"{len(self.std)} in std: an image has {self.channels} channels."
+      )
+    side = self.large_size
+    if self.on_disk and self.shape != (side, side, 3):
+      raise errors.InputError(
+        f"preprocessing.shape is {list(self.shape)} and on_disk is True: it "
+        f"must be [{side}, {side}, 3], as large_size says."
+      )
+    short = self.eval_resize
+    if not self.on_disk:
+      short = short or self.image_size or min(self.shape[:2])
+    if short < side:
+      raise errors.InputError(
+        f"preprocessing.large_size is {side}, but shape, image_size and "
+        f"eval_resize leave a short side of {short} pixels."
+      )
 
   @property
   def channels(self) -> int:
@@ -131,6 +156,27 @@ class Preprocessing:
     if self.channels == 1:
       return np.asarray(_image(pixels).convert("L"))[..., None]
     return np.repeat(pixels, self.channels, axis=2)
+
+
+def from_json(values: Mapping[str, Any]) -> Preprocessing:
+  """What `Preprocessing.as_json` has made.
+
+  Raises:
+    InputError: naming a field that is missing, unknown or out of its range.
+  """
+  names = {field.name for field in dataclasses.fields(Preprocessing)}
+  needed = {
+    field.name
+    for field in dataclasses.fields(Preprocessing)
+    if field.default is dataclasses.MISSING
+  }
+  missing, unknown = sorted(needed - {*values}), sorted({*values} - names)
+  if missing or unknown:
+    kind, name = ("no", missing[0]) if missing else ("an unknown", unknown[0])
+    raise errors.InputError(f"preprocessing has {kind} field {name[:40]}.")
+  made = Preprocessing(**values)
+  fields.check(made, "preprocessing")
+  return made
 
 
 def from_run(recipe: config_lib.Recipe, dataset: Any) -> Preprocessing:

@@ -91,6 +91,8 @@ def from_bytes(content: bytes) -> SupportBank:
   try:
     arrays = safetensors.numpy.load(content)
     names = json_text.parse(_metadata(content)["names"])
+    if not isinstance(names, list):
+      raise TypeError("its names are no list")
     return SupportBank(
       embeddings=arrays["embeddings"],
       labels=arrays["labels"],
@@ -184,6 +186,14 @@ def embed_labelled(
   return support_bank
 
 
+def not_finite(embeddings: np.ndarray) -> np.ndarray:
+  """Places of embeddings [n, D] whose length has no value in 32 bits."""
+  with np.errstate(over="ignore", invalid="ignore"):
+    squares = np.einsum("nd,nd->n", embeddings, embeddings)
+  # NaN is not below the limit.
+  return np.flatnonzero(~(squares <= np.finfo(np.float32).max))
+
+
 def check_finite(
   embeddings: np.ndarray, names: Sequence[str], *, of: str = "images"
 ) -> None:
@@ -194,7 +204,7 @@ def check_finite(
     names: of the images.
     of: what they are.
   """
-  bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=-1))
+  bad = not_finite(embeddings)
   if len(bad):
     raise errors.NonFiniteError(
       f"the embeddings of {len(bad)} of {len(names)} {of} are not finite: "

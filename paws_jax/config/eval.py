@@ -14,4 +14,4 @@ class Eval(fields.Section):
   # Steps between soft nearest-neighbor evaluations; 0: at the end only.
   every_steps: int = fields.field(0, fields.NOT_NEGATIVE)
   # Images embedded at once.
-  batch_size: int = fields.field(256, fields.between(1, 2**20))
+  batch_size: int = fields.field(256, fields.BATCH_SIZE)

@@ -73,6 +73,9 @@ def between(low: int, high: int) -> Rule:
   return f"at least {low} and at most {high}", lambda x: low <= x <= high
 
 
+# Divides similarities in 32 bits.
+TEMPERATURE: Rule = ("in [1e-6, 1e6]", lambda x: 1e-6 <= x <= 1e6)
+BATCH_SIZE = between(1, 2**20)
 # The side of an image, in pixels; 0 where it may be left open.
 SIDE = between(1, 2**14)
 SIDE_OR_0 = between(0, 2**14)
@@ -86,6 +89,11 @@ def field(default: Any, rule: Rule | None = None) -> Any:
     rule: its range; None: every value of its type.
   """
   return dataclasses.field(default=default, metadata={"rule": rule})
+
+
+def required(rule: Rule) -> Any:
+  """Declares a field without a default."""
+  return dataclasses.field(metadata={"rule": rule})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,7 +253,7 @@ def check(section: Section, name: str) -> None:
     path = name if key == _inline_field(type(section)) else _join(name, key)
     if isinstance(value, Section):
       check(value, path)
-    elif isinstance(value, Mapping):
+    elif isinstance(value, Mapping) and typing.get_origin(hint) is Mapping:
       for inner_key, inner in value.items():
         check(inner, f"{path}.{inner_key}")
     else:

@@ -27,7 +27,7 @@ class Finetune(fields.Section):
   )
   epochs: int = fields.field(50, fields.AT_LEAST_ONE)
   # Labelled images a step, of "linear_head"; "suncet" takes a support set.
-  batch_size: int = fields.field(1024, fields.between(1, 2**20))
+  batch_size: int = fields.field(1024, fields.BATCH_SIZE)
   # Area fractions and width over height of the crops trained on; flips and
   # rotations are those of section `views`.
   crop_scale: tuple[float, float] = fields.field((0.08, 1.0), fields.SCALE)

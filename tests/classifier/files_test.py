@@ -35,12 +35,15 @@ def changed(**changes):
   [
     (lambda: changed(class_names=("a", "a", "b")), "3 class_names are not all"),
     (lambda: changed(class_names=("a", "b")), "from 0 to 2, and there are 2"),
-    (lambda: changed(temperature=0.0), "temperature is 0.0 and not above 0"),
+    (
+      lambda: changed(temperature=0.0),
+      r"temperature is 0.0: it must be in",
+    ),
     (
       lambda: changed(temperature=np.inf),
       "holds Infinity",
     ),
-    (lambda: changed(batch_size=0), "batch_size is 0 and not at least 1"),
+    (lambda: changed(batch_size=0), "batch_size is 0: it must be at"),
     (
       lambda: with_bank(labels=np.arange(7, dtype=np.int32) - 3),
       "labels from -3 to 3",

@@ -27,7 +27,7 @@ class Method(fields.Section):
   # One of config.methods.METHODS (docs/methods.md says which when).
   name: str
   # Divides cosine similarities, also in evaluation by soft nearest neighbours.
-  temperature: float = fields.field(0.1, fields.POSITIVE)
+  temperature: float = fields.field(0.1, fields.TEMPERATURE)
 
   def check_support(self, support: support_lib.Support) -> None:
     """Checks the section against the labelled images of a step.

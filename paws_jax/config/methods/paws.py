@@ -21,7 +21,7 @@ class Config(base.Method):
   soft_nn_title: ClassVar[str | None] = "PAWS-NN"
 
   name: str = fields.field("paws")
-  sharpen_temperature: float = fields.field(0.25, fields.POSITIVE)
+  sharpen_temperature: float = fields.field(0.25, fields.TEMPERATURE)
   # Maximize the entropy of the mean sharpened prediction, or draw it to another
   # prior than the uniform one.
   me_max: bool = fields.field(True)

@@ -21,7 +21,7 @@ class Config(paws.Config):
   label_mass_ratio: float = fields.field(5.0, fields.POSITIVE)
   # Temperature and exponent of the probability of being of a known class
   # (3 for ImageNet, 0.1 for CIFAR-10).
-  in_domain_temperature: float = fields.field(3.0, fields.POSITIVE)
+  in_domain_temperature: float = fields.field(3.0, fields.TEMPERATURE)
   in_domain_power: float = fields.field(1.0, fields.NOT_NEGATIVE)
   # Iterations of the fixed point, each with an all-gather.
   num_iterations: int = fields.field(20, fields.NOT_NEGATIVE)
