@@ -53,6 +53,7 @@ class Preprocessing(fields.Section):
     mean: `views.mean`.
     std: `views.std`.
     max_pixels: `data.max_pixels`; an image of more is a bad one.
+    white_level: `data.white_level`, of files and of Pillow images.
   """
 
   on_disk: bool
@@ -63,6 +64,7 @@ class Preprocessing(fields.Section):
   mean: tuple[float, ...] = fields.required(_MEAN)
   std: tuple[float, ...] = fields.required(_STD)
   max_pixels: int = fields.required(fields.AT_LEAST_ONE)
+  white_level: int = fields.field(0, fields.between(0, 65535))
 
   def check(self) -> None:
     """Refuses fields that do not belong together."""
@@ -103,7 +105,11 @@ class Preprocessing(fields.Section):
 
   def as_json(self) -> dict[str, Any]:
     """JSON-serializable; `Preprocessing(**...)` undoes it."""
-    return dataclasses.asdict(self)
+    stored = dataclasses.asdict(self)
+    if not self.white_level:
+      # Other classifiers keep their digest, and earlier versions read them.
+      del stored["white_level"]
+    return stored
 
   def pixels(self, item: Any, name: str) -> np.ndarray:
     """Brings an image to `shape`.
@@ -137,14 +143,19 @@ class Preprocessing(fields.Section):
     if isinstance(item, np.ndarray):
       return item
     if not isinstance(item, (str, os.PathLike)):
-      return _from_pillow(item, name)
+      return _from_pillow(item, name, self.white_level)
     try:
       content = files_lib.read_bytes(os.fspath(item))
     except (OSError, ValueError) as error:
       # A path with a NUL is a ValueError.
       reason = f"it cannot be read ({getattr(error, 'strerror', 0) or error})"
       raise errors.BadImageError(name, reason, remedy=_REMEDY) from error
-    return decode.image(content, name=name, max_pixels=self.max_pixels)
+    return decode.image(
+      content,
+      name=name,
+      max_pixels=self.max_pixels,
+      white_level=self.white_level,
+    )
 
   def _with_channels(self, pixels: np.ndarray, name: str) -> np.ndarray:
     """[h, w, channels] of [h, w], [h, w, 1] or [h, w, 3]."""
@@ -196,6 +207,7 @@ def from_run(recipe: config_lib.Recipe, dataset: Any) -> Preprocessing:
     mean=view.mean,
     std=view.std,
     max_pixels=recipe.data.max_pixels,
+    white_level=recipe.data.white_level,
   )
 
 
@@ -251,10 +263,12 @@ def _image(pixels: np.ndarray) -> PIL.Image.Image:
   )
 
 
-def _from_pillow(image: PIL.Image.Image, name: str) -> np.ndarray:
+def _from_pillow(
+  image: PIL.Image.Image, name: str, white_level: int
+) -> np.ndarray:
   """uint8 [h, w, 3], as if the image had been read from its file."""
   try:
-    return np.asarray(decode.upright_rgb(image, 0))
+    return np.asarray(decode.upright_rgb(image, 0, white_level=white_level))
   except Exception as error:
     # Pillow reads a file that has been opened only now.
     reason = open_image.reason(error, image.size)

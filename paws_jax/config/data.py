@@ -69,6 +69,9 @@ class Data(fields.Section):
     178_956_970,
     ("in [1, 2147483647]", lambda x: 1 <= x < 2**31),
   )
+  # Value of a pixel that becomes 255, in files that can hold it: 4095 for 12
+  # bits in files of 16. 0: the largest one that a file can hold.
+  white_level: int = fields.field(0, fields.between(0, 65535))
   # Memory of each process for decoded labelled images, in units of 2^20 bytes.
   support_cache_mb: int = fields.field(1024, fields.NOT_NEGATIVE)
 
@@ -96,6 +99,12 @@ class Data(fields.Section):
         f"data.image_size is {self.image_size} but data.pipeline is 'host': "
         "leave it 0; views.large.size and data.canvas_size say what images "
         "become."
+      )
+    if self.white_level and self.pipeline != "host":
+      raise errors.InputError(
+        f"data.white_level is {self.white_level} but data.pipeline is "
+        f"{self.pipeline!r}: only images that are decoded during training "
+        "('host') have a white level; leave it 0."
       )
     self._check_folders()
 

@@ -145,6 +145,7 @@ def _on_disk(
     resize=views.eval_resize,
     size=side,
     max_pixels=config.max_pixels,
+    white_level=config.white_level,
   )
   train_images = functools.partial(
     evaluation,
@@ -233,6 +234,7 @@ def _disk_pipeline(
     canvas_size=config.canvas_size,
     on_bad_image=on_bad_image,
     max_pixels=config.max_pixels,
+    white_level=config.white_level,
     support_cache_mb=config.support_cache_mb,
     **options,
   )

@@ -19,21 +19,18 @@ from typing import NamedTuple
 import numpy as np
 
 from paws_jax import errors
-from paws_jax.data.host import decode
 from paws_jax.data.host import evaluation_images
-from paws_jax.data.host import open_image
+from paws_jax.data.host import pixel_values
 from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.data.sources import catalog
 from paws_jax.doctor import check_cache
+from paws_jax.doctor import measure
 from paws_jax.parallel import cpu_devices
 
 # At most so many unlabelled images are read, evenly spaced.
 MAX_UNLABELLED = 200_000
 
 _CHUNK_SIZE = 1024
-# Takes an encoded image and its name, returns its height and width; raises
-# BadImageError.
-Decode = Callable[[bytes, str], tuple[int, int]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -135,12 +132,14 @@ class ImageCheck(NamedTuple):
     height: in pixels; 0 where the image could not be decoded.
     width: as height.
     reason: why the image cannot be used; "": it can.
+    values: range of its values; None where it could not be decoded.
   """
 
   digest: bytes
   height: int
   width: int
   reason: str
+  values: pixel_values.ValueRange | None = None
 
   def if_evaluated(self, resize: int) -> ImageCheck:
     """Returns the result of an image that an evaluation resizes.
@@ -162,12 +161,13 @@ class ImageCheck(NamedTuple):
   @classmethod
   def from_fields(cls, fields: list[Any]) -> ImageCheck:
     """Makes a result of what `to_fields` has returned."""
-    digest, *others = fields
-    return cls(bytes.fromhex(digest), *others)
+    digest, *others, values = fields
+    values = values and pixel_values.ValueRange(*values)
+    return cls(bytes.fromhex(digest), *others, values)
 
 
 def check_image(
-  images: catalog.Reader, row: int, decode_size: Decode
+  images: catalog.Reader, row: int, decode_size: measure.Decode
 ) -> ImageCheck:
   """Reads and decodes one image."""
   try:
@@ -177,16 +177,16 @@ def check_image(
   digest = hashlib.blake2b(content, digest_size=16).digest()
   name = images.name(row)
   try:
-    height, width = decode_size(content, name)
+    height, width, values = decode_size(content, name)
   except errors.BadImageError as error:
     # The report gives the remedy once for all images.
     return ImageCheck(digest, 0, 0, error.reason)
-  return ImageCheck(digest, height, width, "")
+  return ImageCheck(digest, height, width, "", values)
 
 
 def check_images(
   groups: Sequence[Group],
-  decode_size: Decode,
+  decode_size: measure.Decode,
   *,
   progress: Callable[[int, int], None],
   cache: check_cache.CheckCache | None = None,
@@ -196,7 +196,7 @@ def check_images(
 
   Args:
     groups: the groups.
-    decode_size: see `Decode`.
+    decode_size: see `measure.Decode`.
     progress: called with the number of images read and the total.
     cache: what is known from earlier calls; it gets what is found. None: all
       images are read, and nothing is kept.
@@ -229,7 +229,10 @@ def check_images(
 
 
 def _check_row(
-  group: Group, decode_size: Decode, known: Mapping[int, list[Any]], row: int
+  group: Group,
+  decode_size: measure.Decode,
+  known: Mapping[int, list[Any]],
+  row: int,
 ) -> ImageCheck:
   if row in known:
     return ImageCheck.from_fields(known[row])
@@ -239,26 +242,6 @@ def _check_row(
 def _chunks(rows: np.ndarray) -> Iterator[list[int]]:
   for start in range(0, len(rows), _CHUNK_SIZE):
     yield rows[start : start + _CHUNK_SIZE].tolist()
-
-
-def file_size_in_pixels(*, max_pixels: int, canvas_size: int) -> Decode:
-  """Returns the `Decode` of image files, which decodes all of each file.
-
-  Args:
-    max_pixels: see `decode.image`.
-    canvas_size: as in training; the sizes returned are those of the files.
-  """
-
-  def measure(content: bytes, name: str) -> tuple[int, int]:
-    with open_image.checked(
-      content, name=name, max_pixels=max_pixels
-    ) as opened:
-      # Reduced decoding changes the size.
-      width, height = opened.size
-      decode.upright_rgb(opened, canvas_size)
-    return height, width
-
-  return measure
 
 
 class Duplicates(NamedTuple):

@@ -137,6 +137,7 @@ def _canvases(
       name=images.name(row),
       canvas_size=recipe.data.canvas_size,
       max_pixels=recipe.data.max_pixels,
+      white_level=recipe.data.white_level,
     )
     for row in rows
   ]

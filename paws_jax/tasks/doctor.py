@@ -30,7 +30,9 @@ from paws_jax.doctor import findings
 from paws_jax.doctor import initial_weights
 from paws_jax.doctor import inspect
 from paws_jax.doctor import labels
+from paws_jax.doctor import measure
 from paws_jax.doctor import sizes
+from paws_jax.doctor import values
 from paws_jax.doctor import view_sheet
 from paws_jax.runs import files as files_lib
 from paws_jax.runs import workdir as workdir_lib
@@ -185,8 +187,10 @@ def _inspect(report: findings.Report, recipe: config_lib.Recipe) -> Inspection:
   section = recipe.data.with_home()
   if section.pipeline == "host":
     listing = dataset = load_dataset.open_catalog(section)
-    decode_size = inspect.file_size_in_pixels(
-      max_pixels=section.max_pixels, canvas_size=section.canvas_size
+    decode_size = measure.file_size_in_pixels(
+      max_pixels=section.max_pixels,
+      canvas_size=section.canvas_size,
+      white_level=section.white_level,
     )
   else:
     dataset = arrays.load(
@@ -194,7 +198,7 @@ def _inspect(report: findings.Report, recipe: config_lib.Recipe) -> Inspection:
     )
     listing = inspect.as_catalog(dataset)
     height, width = dataset.train_images.shape[1:3]
-    decode_size = lambda content, name: (height, width)  # noqa: E731
+    decode_size = measure.array_size(height, width)
   labelled_ids = np.flatnonzero(listing.train.labels >= 0)
   report.say(
     f"data set {listing.name!r}: {len(listing.train.labels):,} training "
@@ -214,6 +218,7 @@ def _inspect(report: findings.Report, recipe: config_lib.Recipe) -> Inspection:
       check_cache.default_path(),
       max_pixels=section.max_pixels,
       canvas_size=section.canvas_size,
+      white_level=section.white_level,
     ) as cache,
   ):
     checks = inspect.check_images(
@@ -231,6 +236,7 @@ def _inspect(report: findings.Report, recipe: config_lib.Recipe) -> Inspection:
   files.other_files(report, listing)
   files.image_files(report, groups, checks, recipe, listing.class_names)
   crop_sizes.advise(report, recipe, checks)
+  values.value_ranges(report, groups, checks, section)
   files.duplicates(report, inspect.duplicates(groups, checks))
   return Inspection(listing, labelled_ids, groups, checks)
 

@@ -93,6 +93,21 @@ def test_settings_of_another_kind_are_refused(tmp_path, name, value):
     files_lib.settings_in(tmp_path)
 
 
+def test_a_white_level_is_kept(tmp_path):
+  plain = random_classifier.make()
+  twelve = random_classifier.make(white_level=4095)
+  twelve.save(tmp_path)
+  loaded = classifier_lib.Classifier.load(tmp_path)
+  assert loaded.preprocessing.white_level == 4095
+  assert loaded.digest == twelve.digest != plain.digest
+  # As every classifier was before there was one.
+  assert b"white_level" not in files_lib.pack(vars(plain))[files_lib.SETTINGS]
+  path = tmp_path / files_lib.SETTINGS
+  path.write_text(path.read_text().replace("4095", "70000"))
+  with pytest.raises(errors.ClassifierError, match="white_level is 70000"):
+    classifier_lib.Classifier.load(tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["pipe", "device", "directory"])
 @pytest.mark.parametrize("name", [files_lib.SETTINGS, files_lib.BANK])
 def test_what_may_have_no_end_is_not_read(tmp_path, name, kind):

@@ -1,5 +1,6 @@
 """Preprocessing: an image becomes what the run's evaluation makes of it."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -43,6 +44,33 @@ def test_a_file_is_cut_as_the_evaluation_cuts_it(tmp_path, size):
   np.testing.assert_array_equal(DISK.pixels(tmp_path / "a.png", "a"), want)
   np.testing.assert_array_equal(DISK.pixels(pixels, "a"), want)
   np.testing.assert_array_equal(DISK.pixels(Image.fromarray(pixels), "a"), want)
+
+
+def test_the_white_level_is_that_of_the_evaluation(tmp_path):
+  values = untrained_run.photograph(50, 40, 1)[..., 0].astype(np.uint16) * 16
+  Image.fromarray(values).save(tmp_path / "a.png")
+  files = catalog.Files(root=str(tmp_path), paths=("a.png",))
+  twelve = dataclasses.replace(DISK, white_level=4095)
+  want = evaluation_images.EvaluationImages(
+    files, resize=32, size=28, max_pixels=10_000, white_level=4095
+  )[:][0]
+  assert want.max() > 100
+  np.testing.assert_array_equal(twelve.pixels(tmp_path / "a.png", "a"), want)
+  image = Image.open(tmp_path / "a.png")
+  np.testing.assert_array_equal(twelve.pixels(image, "a"), want)
+  assert DISK.pixels(tmp_path / "a.png", "a").max() < 17
+
+
+def test_a_white_level_is_stored_where_there_is_one():
+  assert "white_level" not in DISK.as_json()
+  twelve = dataclasses.replace(DISK, white_level=4095)
+  assert preprocessing.from_json(twelve.as_json()) == twelve
+
+
+@pytest.mark.parametrize("level", [-1, 65536, 4095.0, "4095", True, None])
+def test_other_white_levels_are_refused(level):
+  with pytest.raises(errors.InputError, match=r"white_level is .* must be"):
+    preprocessing.from_json(DISK.as_json() | {"white_level": level})
 
 
 def test_what_is_left_for_the_device():

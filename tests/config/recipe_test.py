@@ -28,6 +28,7 @@ REFUSED = {
   "data.canvas_size": ([0], "at least 1"),
   "data.on_bad_image": (["", "ignore"], "error, skip"),
   "data.max_pixels": ([0, 2**31], "[1, 2147483647]"),
+  "data.white_level": ([-1, 65536], "at most 65535"),
   "data.support_cache_mb": ([-1], "at least 0"),
   "data.split_seed": ([-1, 2**31], "[0, 2147483647]"),
   "views.large.count": ([-1], "at least 0"),
@@ -368,6 +369,10 @@ def test_a_warm_up_longer_than_the_run_is_refused_with_both_numbers():
     (
       {"source": "folder", "pipeline": "host", "image_size": 16},
       "data.image_size is 16 but data.pipeline is 'host': leave it 0",
+    ),
+    (
+      {"white_level": 4095},
+      "data.white_level is 4095 but data.pipeline is 'memory': only",
     ),
     (
       {"manifest": "a.csv"},

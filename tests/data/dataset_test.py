@@ -168,5 +168,41 @@ def test_images_in_other_formats_are_reported(tmp_path, monkeypatch):
   assert notice.startswith("1 .heic file is ignored")
 
 
+def test_every_part_has_the_white_level(arrays, tmp_path):
+  pixels = arrays.train_images[..., 0]
+  parts = {8: pixels, 12: np.round(pixels * (4095 / 255)).astype(np.uint16)}
+  got = {}
+  for bits, images in parts.items():
+    for i, image in enumerate(images):
+      name = arrays.class_names[arrays.train_labels[i]]
+      for part in ("labelled", "test"):
+        folder = tmp_path / f"{bits}/{part}/{name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i}.png")
+    config = config_lib.Data(
+      source="folder",
+      pipeline="host",
+      dir=str(tmp_path / f"{bits}/labelled"),
+      test_dir=str(tmp_path / f"{bits}/test"),
+      labels_per_class=3,
+      canvas_size=16,
+      white_level=4095,
+    )
+    views = config_lib.base().views
+    views.update(eval_size=8, eval_resize=8)
+    dataset = load_dataset.load(config, config_lib.build_views(views))
+    with pipeline(dataset) as batches:
+      batch = batches.inputs(0, 1).batches[0]
+    got[bits] = [
+      dataset.labelled.images[:],
+      dataset.test.images[:],
+      dataset.train_images[:],
+      *jax.tree.leaves(batch),
+    ]
+  assert got[8][0].max() > 200
+  for eight, twelve in zip(got[8], got[12], strict=True):
+    np.testing.assert_array_equal(eight, twelve)
+
+
 def test_data_in_memory_have_no_notices(arrays):
   assert load(arrays).notices == ()

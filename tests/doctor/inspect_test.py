@@ -12,6 +12,7 @@ from paws_jax.data.host import evaluation_images
 from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.data.sources import catalog
 from paws_jax.doctor import inspect
+from paws_jax.doctor import measure
 
 
 def _png(seed, height=6, width=8):
@@ -51,7 +52,7 @@ def found(tmp_path):
 
 
 def _inspect(listed, calls=None):
-  decode_size = inspect.file_size_in_pixels(max_pixels=100, canvas_size=4)
+  decode_size = measure.file_size_in_pixels(max_pixels=100, canvas_size=4)
   calls = [] if calls is None else calls
   return inspect.check_images(
     listed, decode_size, progress=lambda *done: calls.append(done)
@@ -83,7 +84,7 @@ def test_sizes_are_those_of_the_files(found, monkeypatch):
   sizes = [(one.height, one.width) for one in seen["labelled"]]
   # Larger than the canvas, which they are reduced to fit.
   assert sizes == [(6, 8)] * 4
-  assert seen["unlabelled"][1][1:] == (9, 5, "")
+  assert seen["unlabelled"][1][1:4] == (9, 5, "")
   assert calls == [(k, 8) for k in range(1, 9)]
 
 
@@ -110,7 +111,7 @@ def test_what_cannot_be_evaluated_has_the_reason_of_evaluation(tmp_path):
   for name in ("labelled", "val", "test"):
     listed.append(dataclasses.replace(unlabelled, name=name))
   resize = 2**17 // 90 + 1
-  decode_size = inspect.file_size_in_pixels(max_pixels=100, canvas_size=4)
+  decode_size = measure.file_size_in_pixels(max_pixels=100, canvas_size=4)
   seen = inspect.check_images(
     listed, decode_size, progress=lambda *_: None, eval_resize=resize
   )
@@ -121,7 +122,7 @@ def test_what_cannot_be_evaluated_has_the_reason_of_evaluation(tmp_path):
     images[:1]
   for group in listed:
     reason = "" if group is unlabelled else caught.value.reason
-    assert seen[group.name][0][1:] == (1, 90, reason)
+    assert seen[group.name][0][1:4] == (1, 90, reason)
     assert not seen[group.name][1].reason
   # One pixel less is still resized.
   seen = inspect.check_images(
@@ -197,9 +198,12 @@ def test_images_in_memory_are_their_pixels():
   found = inspect.as_catalog(arrays)
   listed = inspect.image_groups(found, np.arange(2))
   seen = inspect.check_images(
-    listed, lambda content, name: (4, 5), progress=lambda *_: None
+    listed, measure.array_size(4, 5), progress=lambda *_: None
   )
   assert [one.height for one in seen["unlabelled"]] == [4] * 4
+  low, high, largest = seen["test"][0].values
+  assert (low, high) == (test[0].min(), test[0].max())
+  assert largest == 255
   assert inspect.duplicates(listed, seen) == [
     ("labelled", "test", [("train row 0", "test row 0")], False)
   ]

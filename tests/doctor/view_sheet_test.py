@@ -13,6 +13,7 @@ from paws_jax import data
 from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.data.sources import catalog
 from paws_jax.doctor import inspect
+from paws_jax.doctor import measure
 from paws_jax.doctor import view_sheet
 from paws_jax.plots import training_figure
 from paws_jax.training import views as views_lib
@@ -45,9 +46,9 @@ def _draw(monkeypatch, found, config, tmp_path, labelled_ids=None):
   groups = inspect.image_groups(
     found, ids if labelled_ids is None else labelled_ids
   )
-  decode = inspect.file_size_in_pixels(max_pixels=1000, canvas_size=16)
+  decode = measure.file_size_in_pixels(max_pixels=1000, canvas_size=16)
   if isinstance(found.train.images, inspect.ArrayImages):
-    decode = lambda content, name: (8, 8)  # noqa: E731
+    decode = lambda content, name: (8, 8)
   seen = inspect.check_images(groups, decode, progress=lambda *_: None)
   path = view_sheet.draw(
     config_lib.resolve(config), found, groups, seen, tmp_path / "a" / "b"

@@ -18,6 +18,7 @@ from paws_jax.doctor import view_sheet
 from paws_jax.plan import memory
 from paws_jax.tasks import doctor
 from paws_jax.training import experiment
+from tests import odd_files
 
 TRAIN = "python -m paws_jax.main --config=recipe.py"
 
@@ -233,6 +234,26 @@ def test_unreadable_images_are_named(root, examine, part):
   _only(examine(root), 1, what, "--config.data.on_bad_image=skip")
   skipped = examine(root, {"data.on_bad_image": "skip"})
   _only(skipped, 0, what, "others replace them")
+
+
+@pytest.mark.usefixtures("quick")
+def test_twelve_bits_in_files_of_sixteen(root, examine):
+  for path in root.rglob("*.png"):
+    gray = np.asarray(Image.open(path).convert("L")).astype(np.uint16)
+    Image.fromarray(gray * 16).save(path)
+  result = examine(root)
+  _only(result, 0, "20 images hold no value above", "data.white_level=4095")
+  status, text = examine(root, {"data.white_level": 4095})
+  assert (status, _findings(text)) == (0, [])
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "huge"])
+def test_files_without_an_end_are_named(root, examine, kind):
+  (root / "cat" / "1.png").unlink()
+  odd_files.make(root / "cat" / "1.png", kind)
+  what = "1 labelled image cannot be read: cat/1.png (it cannot be read (it "
+  _only(examine(root), 1, what, odd_files.KINDS[kind])
 
 
 @pytest.mark.usefixtures("quick")

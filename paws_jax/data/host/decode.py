@@ -110,7 +110,7 @@ def image(
         opened,
         fit,
         white_level=white_level,
-        reopen=lambda: open_image.allocated(open_image.of_any_size(content)),
+        reopen=lambda: open_image.again(content),
       )
     )
 
@@ -170,7 +170,7 @@ def _fitted_size(size: tuple[int, int], fit: int) -> tuple[int, int]:
 
 
 def plain_jpeg(
-  content: tf.Tensor, *, canvas_size: int, max_pixels: int
+  content: tf.Tensor, *, canvas_size: int, max_pixels: int, white_level: int = 0
 ) -> tf.Tensor:
   """Decodes an ordinary JPEG in a TensorFlow graph.
 
@@ -181,6 +181,8 @@ def plain_jpeg(
     content: scalar string, the encoded image.
     canvas_size: S.
     max_pixels: as in `image`.
+    white_level: as in `image`; one that files of 8 bits can hold leaves all
+      files to `image`.
 
   Returns:
     uint8 [h, w, 3], equal to the result of `image`; [0, 0, 3] for other files,
@@ -192,6 +194,8 @@ def plain_jpeg(
   """
   tf = tf_runtime.load()
 
+  if 0 < white_level < 255:
+    return tf.zeros((0, 0, 3), tf.uint8)
   # Checked first, as TensorFlow prints a line for each other file.
   return tf.cond(
     tf.strings.substr(content, 0, 3) == b"\xff\xd8\xff",

@@ -47,6 +47,7 @@ class EvaluationImages:
     resize: int,
     size: int,
     max_pixels: int,
+    white_level: int = 0,
     rows: np.ndarray | None = None,
     leave_out_bad: bool = False,
   ):
@@ -57,6 +58,7 @@ class EvaluationImages:
       resize: short side in pixels before the crop.
       size: side of the square crop.
       max_pixels: a larger image is a bad one.
+      white_level: value that becomes 255, as in `decode.image`.
       rows: int [n], rows of the reader; default all.
       leave_out_bad: whether a bad image is listed in `unreadable` instead of
         being an error.
@@ -73,6 +75,7 @@ class EvaluationImages:
       reader,
       max_pixels=max_pixels,
       on_bad_image="error",
+      white_level=white_level,
     )
     self._leave_out_bad = leave_out_bad
     # Errors by place.

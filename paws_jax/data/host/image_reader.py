@@ -21,6 +21,8 @@ class ImageReader:
 
   Attributes:
     replaced: name of the substitute by name of the bad image.
+    max_pixels: larger images are bad ones.
+    white_level: value that becomes 255, as in `decode.image`.
   """
 
   def __init__(
@@ -30,6 +32,7 @@ class ImageReader:
     max_pixels: int,
     on_bad_image: str,
     fit: int = 0,
+    white_level: int = 0,
   ):
     """Keeps the settings.
 
@@ -38,6 +41,7 @@ class ImageReader:
       max_pixels: larger images are bad ones.
       on_bad_image: "error" or "skip".
       fit: longest side of a decoded image, 0: any.
+      white_level: value that becomes 255, as in `decode.image`.
 
     Raises:
       ValueError: `on_bad_image` has another value.
@@ -48,9 +52,10 @@ class ImageReader:
       )
     self.reader = reader
     self.replaced: dict[str, str] = {}
-    self._max_pixels = max_pixels
+    self.max_pixels = max_pixels
     self._skip = on_bad_image == "skip"
     self._fit = fit
+    self.white_level = white_level
 
   def image(self, row: int, content: bytes = b"") -> np.ndarray:
     """Decodes a row to uint8 [h, w, 3]; raises BadImageError.
@@ -62,8 +67,9 @@ class ImageReader:
     return decode.image(
       content or self.content(row),
       name=self.reader.name(row),
-      max_pixels=self._max_pixels,
+      max_pixels=self.max_pixels,
       fit=self._fit,
+      white_level=self.white_level,
     )
 
   def content(self, row: int) -> bytes:

@@ -33,13 +33,11 @@ class Loader:
     images: image_reader.ImageReader,
     *,
     canvas_size: int,
-    max_pixels: int,
     num_threads: int,
   ):
     """Keeps the settings; `images` reduces to `canvas_size`."""
     self._images = images
     self.canvas_size = canvas_size
-    self._max_pixels = max_pixels
     self._num_threads = num_threads
     # Rows whose files are known to be regular ones.
     self._regular = np.zeros(len(images.reader), bool)
@@ -183,7 +181,10 @@ class Loader:
     def plain(row: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
       content = self._content(row, path)
       image = decode.plain_jpeg(
-        content, canvas_size=self.canvas_size, max_pixels=self._max_pixels
+        content,
+        canvas_size=self.canvas_size,
+        max_pixels=self._images.max_pixels,
+        white_level=self._images.white_level,
       )
       return image, content
 

@@ -44,7 +44,7 @@ def checked(
   # Damaged files make Pillow raise nearly anything: OSError, SyntaxError,
   # struct.error, KeyError, zlib.error, MemoryError ...
   try:
-    opened = of_any_size(content)
+    opened = _of_any_size(content)
     size = width, height = opened.size
     if width * height > max_pixels:
       raise errors.BadImageError(
@@ -52,7 +52,7 @@ def checked(
         f"its header announces {height} x {width} pixels, more than "
         f"data.max_pixels = {max_pixels} (raise that to read it)",
       )
-    yield allocated(opened)
+    yield _allocated(opened)
   except errors.BadImageError:
     raise
   except Image.UnidentifiedImageError as error:
@@ -80,7 +80,12 @@ def reason(error: Exception, size: tuple[int, int]) -> str:
   return f"damaged or incomplete ({error or type(error).__name__})"
 
 
-def of_any_size(content: bytes) -> PIL.Image.Image:
+def again(content: bytes) -> PIL.Image.Image:
+  """Opens an image that `checked` has accepted once more."""
+  return _allocated(_of_any_size(content))
+
+
+def _of_any_size(content: bytes) -> PIL.Image.Image:
   """Opens an image without Pillow's own limit of pixels."""
   from PIL import Image
 
@@ -92,7 +97,7 @@ def of_any_size(content: bytes) -> PIL.Image.Image:
       return Image.open(io.BytesIO(content), formats=FORMATS)
 
 
-def allocated(opened: PIL.Image.Image) -> PIL.Image.Image:
+def _allocated(opened: PIL.Image.Image) -> PIL.Image.Image:
   """Allocates the pixels of a TIFF, where Pillow checks its limit again."""
   from PIL import Image
 

@@ -72,11 +72,10 @@ class HostPipeline:
     seed: int,
     mesh: jax.sharding.Mesh,
     canvas_size: int,
-    on_bad_image: str,
-    max_pixels: int,
     support_cache_mb: int,
     with_unlabelled: bool = True,
     num_threads: int | None = None,
+    **decoding: Any,
   ):
     """Stores the settings; reading starts with the first `inputs`.
 
@@ -89,11 +88,11 @@ class HostPipeline:
       seed: the run's seed.
       mesh: devices.
       canvas_size: S.
-      on_bad_image: "error" or "skip".
-      max_pixels: larger images count as unreadable.
       support_cache_mb: MiB of decoded supports to keep, per process.
       with_unlabelled: False for methods that train on labelled images alone.
       num_threads: decoding threads; default one per core of this process.
+      **decoding: `on_bad_image`, `max_pixels` and `white_level` of
+        `image_reader.ImageReader`.
 
     Raises:
       errors.InputError: batch, images, pool and devices do not fit.
@@ -111,13 +110,10 @@ class HostPipeline:
     self._mesh = mesh
     self._with_unlabelled = with_unlabelled
     self._with_supports = support is not None
-    self._images = image_reader.ImageReader(
-      reader, max_pixels=max_pixels, on_bad_image=on_bad_image, fit=canvas_size
-    )
+    self._images = image_reader.ImageReader(reader, fit=canvas_size, **decoding)
     self._loader = loader.Loader(
       self._images,
       canvas_size=canvas_size,
-      max_pixels=max_pixels,
       num_threads=num_threads or cpu_devices.num_cores(),
     )
     self._cache = image_reader.Cache(support_cache_mb * 2**20)

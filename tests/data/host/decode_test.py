@@ -45,9 +45,12 @@ def _image(content, **settings):
   return decode.image(content, **settings)
 
 
-def _plain(content, canvas_size=1024, max_pixels=MAX_PIXELS):
+def _plain(content, canvas_size=1024, max_pixels=MAX_PIXELS, white_level=0):
   return decode.plain_jpeg(
-    content, canvas_size=canvas_size, max_pixels=max_pixels
+    content,
+    canvas_size=canvas_size,
+    max_pixels=max_pixels,
+    white_level=white_level,
   ).numpy()
 
 
@@ -279,6 +282,20 @@ def test_the_graph_decodes_bit_for_bit_as_pillow(index, settings):
   content = _encode(_photograph(index), **settings)
   np.testing.assert_array_equal(_plain(content), _pillow(content))
   np.testing.assert_array_equal(_plain(content), _image(content))
+
+
+@pytest.mark.parametrize("white", [16, 254, 255, 4095])
+def test_a_white_level_is_the_same_in_the_graph(white):
+  content = _encode(_photograph())
+  plain = _plain(content, white_level=white)
+  want = _image(content, white_level=white)
+  if white < 255:
+    # Left to Pillow.
+    assert plain.shape == (0, 0, 3)
+    assert np.all(want >= _image(content))
+  else:
+    np.testing.assert_array_equal(plain, want)
+    np.testing.assert_array_equal(plain, _image(content))
 
 
 def test_odd_sizes_decode_alike():
