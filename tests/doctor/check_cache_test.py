@@ -12,6 +12,7 @@ from PIL import Image
 from paws_jax.data.sources import catalog
 from paws_jax.doctor import check_cache
 from paws_jax.doctor import inspect
+from paws_jax.doctor import measure
 
 
 def png(seed, side=8):
@@ -60,7 +61,7 @@ def check(files, path, *, canvas_size=4, eval_resize=0):
     np.zeros(len(files), np.int32),
     len(files),
   )
-  decode = inspect.file_size_in_pixels(max_pixels=999, canvas_size=canvas_size)
+  decode = measure.file_size_in_pixels(max_pixels=999, canvas_size=canvas_size)
   with check_cache.CheckCache(path, canvas_size=canvas_size) as cache:
     checks = inspect.check_images(
       [group],
