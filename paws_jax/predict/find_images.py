@@ -7,10 +7,12 @@ import csv
 import dataclasses
 import io
 import os
+import pathlib
 from collections.abc import Iterator
 from collections.abc import Mapping
 
 from paws_jax import errors
+from paws_jax import text as text_lib
 from paws_jax.data.sources import folders
 from paws_jax.data.sources import listed_files
 from paws_jax.data.sources import system_folders
@@ -137,7 +139,8 @@ def _from_csv(where: str, path: str) -> ImageFiles:
   try:
     text = files_lib.read_table(path, where).decode("utf-8-sig")
     table = csv.reader(io.StringIO(text, newline=""), strict=True)
-    names = list(_names(where, table))
+    root = _root(path)
+    names = [_name(root, field) for field in _fields(where, table)]
   except UnicodeDecodeError as error:
     raise errors.InputError(
       f"{where} is not UTF-8 ({error.reason}): save the table as CSV in UTF-8."
@@ -152,7 +155,7 @@ def _from_csv(where: str, path: str) -> ImageFiles:
   # Of a path that is listed twice one row is enough.
   once = tuple(dict.fromkeys(names))
   repeated = len(names) - len(once)
-  root, disk = os.path.dirname(path), listed_files.NameForms()
+  disk = listed_files.NameForms()
   forms = {name: disk.find(root, name) for name in once if not name.isascii()}
   notices = system_folders.warnings(once)
   hint = listed_files.windows_hint(
@@ -173,8 +176,43 @@ def _from_csv(where: str, path: str) -> ImageFiles:
   )
 
 
-def _names(where: str, table: Iterator[list[str]]) -> Iterator[str]:
-  """The paths, line by line."""
+def _root(path: str) -> str:
+  """Directory that the paths of a table are relative to.
+
+  That of the table; or, if it holds predictions, of the images predicted.
+  """
+  seen = set()
+  while path not in seen:
+    seen.add(path)
+    try:
+      about = files_lib.read_object(pathlib.Path(f"{path}.json")) or {}
+    except (errors.WorkdirError, OSError):
+      break
+    images = about.get("images")
+    if not isinstance(images, str) or "columns" not in about:
+      break
+    if os.path.isdir(images):
+      return images
+    if not images.lower().endswith(".csv"):
+      break
+    path = images
+  return os.path.dirname(path)
+
+
+def _name(root: str, field: str) -> str:
+  """The path that a field means, of `text.escape` or as it stands."""
+  plain = field.strip()
+  ways = [*map(text_lib.unescape, (field, plain)), field, plain]
+  if len(set(ways)) > 1:
+    # A name may begin with a space, and hold what looks like a notation.
+    for way in ways:
+      if os.path.lexists(os.path.join(root, way)):
+        return way
+  return plain
+
+
+def _fields(where: str, table: Iterator[list[str]]) -> Iterator[str]:
+  """The fields with the paths, line by line."""
   header = [name.strip().casefold() for name in next(table, [])]
   place = listed_files.image_column(header)
   if place is None:
@@ -191,4 +229,4 @@ def _names(where: str, table: Iterator[list[str]]) -> Iterator[str]:
         f"{where}: row {number} has no {header[place]}: fill it in, or remove "
         "the row."
       )
-    yield fields[place].strip()
+    yield fields[place]

@@ -1,4 +1,4 @@
-"""Standard output and error that survive a closed pipe or terminal."""
+"""Standard output and error that survive a closed pipe, and any file name."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 
 class Output:
-  """A text stream that discards its text once the reader has closed it.
+  """A text stream that takes any text, also once the reader has closed it.
 
-  A closed pipe or terminal must not end a long run.
+  Neither a closed pipe or terminal nor a file name that the terminal's encoding
+  does not have must end a long run.
   """
 
   def __init__(self, stream: Any):
@@ -20,7 +21,7 @@ class Output:
 
   def write(self, text: str) -> int:
     """Writes text; flushes at the end of a line, so that logs are current."""
-    self._try(lambda stream: stream.write(text))
+    self._try(lambda stream: _write(stream, text))
     if "\n" in text:
       self.flush()
     return len(text)
@@ -44,6 +45,16 @@ class Output:
       null = os.open(os.devnull, os.O_WRONLY)
       os.dup2(null, self._stream.fileno())
       os.close(null)
+
+
+def _write(stream: Any, text: str) -> None:
+  try:
+    stream.write(text)
+  except UnicodeEncodeError:
+    # Nothing was written.
+    encoding = stream.encoding or "ascii"
+    known = text.encode(encoding, "backslashreplace").decode(encoding)
+    stream.write(known)
 
 
 def silence_output() -> None:

@@ -243,6 +243,17 @@ def test_output_survives_its_reader():
   # Closing the stream flushed it once more, into the void.
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1", "cp1252"])
+def test_any_file_name_can_be_printed(encoding):
+  file = io.BytesIO()
+  stream = io.TextIOWrapper(file, encoding=encoding)
+  print("caf\udce9 caf\u00e9 \u6587", file=output_lib.Output(stream))
+  print("the next line", file=output_lib.Output(stream))
+  first, second = file.getvalue().decode(encoding).splitlines()
+  assert first.startswith("caf\\udce9 caf")
+  assert second == "the next line"
+
+
 def test_output_of_a_process_without_one():
   output = output_lib.Output(None)
   print("nothing", file=output)

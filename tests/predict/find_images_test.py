@@ -1,10 +1,13 @@
 """What --images may be."""
 
+import csv
+import io
 import os
 
 import pytest
 
 from paws_jax.predict import find_images
+from paws_jax.predict import table
 from tests import odd_files
 
 
@@ -101,3 +104,41 @@ def test_a_table_that_is_no_regular_file_is_not_read(tmp_path, kind):
   path = odd_files.make(tmp_path / "a.csv", kind)
   with pytest.raises(ValueError, match=rf"cannot be.*{odd_files.KINDS[kind]}"):
     find(path)
+
+
+# Names that a table has in a notation, or that look like one.
+NAMES = [
+  *("caf\udce9.png", "caf\\xe9.png", "return\r.png", "line\nend.png"),
+  *(" space.png", "space.png", 'quote".png', "\u6587, 1.png", "a/2.png"),
+]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_predictions_name_images_again(tmp_path, elsewhere):
+  folder = tmp_path / "photos"
+  (folder / "a").mkdir(parents=True)
+  for name in NAMES:
+    (folder / name).touch()
+  found = find(folder)
+  assert sorted(found.names) == sorted(NAMES)
+  header = table.columns(3, 1)
+  place = tmp_path if elsewhere else folder
+  # Then those of the table itself.
+  for name in ("predictions.csv", "again.csv"):
+    about = {"classifier": "abc", "images": found.given}
+    with table.PredictionsFile(place / name, header, about) as file:
+      file.write([name, *["0"] * (len(header) - 1)] for name in found.names)
+    found = find(place / name)
+    assert sorted(found.names) == sorted(NAMES)
+    assert all(os.path.exists(found.path(name)) for name in found.names)
+    # All programs can read it.
+    text = (place / name).read_bytes().decode()
+    assert len(list(csv.DictReader(io.StringIO(text)))) == len(NAMES)
+
+
+def test_a_table_of_ones_own_beside_some_settings(folder):
+  path = folder / "list.csv"
+  path.write_text("path\nb.JPG\n")
+  for text in ("{", "[]", '{"images": "/nowhere"}', '{"images": 3}'):
+    path.with_name("list.csv.json").write_text(text)
+    assert find(path).root == str(folder)

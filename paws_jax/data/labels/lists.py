@@ -189,8 +189,10 @@ def _by_name(
       ambiguous[last] = row
 
   def find(line: int, text: str) -> int | None:
-    if text in rows:
-      return rows[text]
+    # As label_next.csv has names that are not UTF-8.
+    for name in (text, text_lib.unescape(text)):
+      if name in rows:
+        return rows[name]
     given = text
     if "/" in text:
       text = os.path.normpath(text)
