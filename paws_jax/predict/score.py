@@ -70,6 +70,7 @@ def prepare(
   path = files_lib.resolve(workdir)
   # What cannot be read now could not be added to later.
   results.read_results(path)
+  workdir_lib.check_writable(path)
   return ScoreInputs(recipe, path, found.make, images)
 
 

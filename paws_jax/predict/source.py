@@ -142,7 +142,11 @@ def from_run(recipe: config_lib.Recipe, workdir: str) -> Source:
       # It is damaged: rebuilding it each time would not help.
       origin = {**made.origin, _NEWEST: newest}
       made = dataclasses.replace(made, origin=origin)
-    save_classifier.save(made, directory)
+    try:
+      save_classifier.save(made, directory)
+    except OSError as error:
+      # The run may be somebody else's.
+      print(f"it is not kept: {directory} cannot be written ({error})")
     return made
 
   dataset = trained.experiment.dataset

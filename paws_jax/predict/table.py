@@ -37,8 +37,8 @@ def check_path(given: str) -> pathlib.Path:
 
   Raises:
     ValueError: when it ends in neither .csv nor .parquet, when pyarrow is
-      missing, when a file is there that this task has not written, or when
-      what says of what its rows are is damaged.
+      missing, when a file is there that this task has not written, when it
+      cannot be written, or when what says of what its rows are is damaged.
   """
   if "://" in given:
     raise errors.InputError(
@@ -56,6 +56,11 @@ def check_path(given: str) -> pathlib.Path:
       f"--output={given} needs pyarrow, which is not installed: pip install "
       "'paws_jax[parquet]', or write .csv."
     )
+  files.check_writable(
+    path,
+    "give yourself the right to write there, or name another file with "
+    "--output=FILE.csv",
+  )
   if path.exists() and not _settings(path).exists():
     raise errors.InputError(
       f"--output={path} is there and was not written by this task (no "
@@ -248,7 +253,7 @@ class PredictionsFile:
       self.notice = (
         f"{self._rows.name} is not as this task writes it ({found.wrong}): it "
         f"is now {source.name}, and {len(found.names):,} of its rows are "
-        "copied from there"
+        "copied from there; other images are predicted again"
       )
       self._copy(source, found)
     elif found.end:

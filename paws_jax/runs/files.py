@@ -251,6 +251,8 @@ def check_writable(path: epath.Path, remedy: str) -> None:
     # Permission bits say nothing of read-only disks and of the superuser.
     with tempfile.TemporaryFile(dir=there):
       pass
+    if path.is_file():
+      path.open("ab").close()
   except OSError as error:
     raise errors.WorkdirError(
       f"{path} cannot be written ({error.strerror or error}): {remedy}."

@@ -147,6 +147,18 @@ def open_run(
   return workdir
 
 
+def check_writable(workdir: epath.Path) -> None:
+  """Refuses a run whose results cannot be written, before they are computed.
+
+  Raises:
+    WorkdirError: the directory cannot be written.
+  """
+  files.check_writable(
+    workdir / results.RESULTS,
+    "results are written there: give yourself the right to, or copy the run",
+  )
+
+
 def write_split(workdir: epath.Path, split: Mapping[str, Any]) -> None:
   """Writes split.json: the labelled images and their hash.
 

@@ -83,6 +83,7 @@ def prepare(
     )
   # What cannot be read now could not be added to later.
   agree.on_main(lambda: results.read_results(trained.workdir))
+  agree.on_main(lambda: workdir_lib.check_writable(trained.workdir))
   return EvaluateInputs(trained=trained, part=part)
 
 

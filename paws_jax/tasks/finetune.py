@@ -87,6 +87,7 @@ def prepare(
   same = json.dumps(recipe_lib.identity(recipe), sort_keys=True)
   agree.agree(recipe=same, code=provenance.code_hash())
   trained = restore.load(recipe, workdir)
+  agree.on_main(lambda: workdir_lib.check_writable(trained.workdir))
   protocol = protocols.PROTOCOLS[recipe.finetune.protocol](trained)
   dataset = trained.experiment.dataset
   readable = _readable(trained)

@@ -164,6 +164,11 @@ def _target(
     directory = files_lib.resolve(output)
     _check_not_of_run(directory)
     files.check_free(directory)
+    files_lib.check_writable(
+      directory / files.SETTINGS,
+      "give yourself the right to write there, or name another directory with "
+      "--output=DIR",
+    )
     return directory
   default = os.path.join(workdir, "predictions.csv")
   return table.check_path(output or default)

@@ -50,8 +50,8 @@ def prepare(
     output: the page, "*.html"; default `PAGE` in the workdir.
 
   Raises:
-    ValueError: for another ending, a directory in the place of the page, or a
-      results.json that cannot be read.
+    ValueError: for another ending, a directory in the place of the page, files
+      that cannot be written, or a results.json that cannot be read.
     FileNotFoundError: for a directory that does not exist.
     Whatever `restore.load` raises.
   """
@@ -59,6 +59,12 @@ def prepare(
   page = files.resolve(output) if output else directory / PAGE
   if output:
     _check_output(page)
+  for path in (page, page.parent / SUGGESTIONS):
+    files.check_writable(
+      path,
+      "give yourself the right to write there, or name a page elsewhere with "
+      "--output=PAGE.html",
+    )
   results.read_results(directory)
   trained = restore.load(config_lib.resolve(config), workdir)
   return ReportInputs(trained=trained, page=page)

@@ -115,3 +115,26 @@ def test_a_classifier_that_cannot_tell_what_is_known_is_made_anew(run):
   made = dataclasses.replace(of_step(10), in_domain_temperature=0.5)
   made.save(directory)
   assert not source._why_anew(config_lib.resolve(config), directory)
+
+
+def test_a_classifier_that_cannot_be_kept_is_used(run, monkeypatch, capsys):
+  (run / workdir_lib.CHECKPOINTS / "20").mkdir()
+  made = of_step(20)
+  dataset = types.SimpleNamespace(
+    class_names=made.class_names,
+    labelled=types.SimpleNamespace(labels=made.support_bank.labels),
+  )
+  trained = types.SimpleNamespace(
+    step=20, experiment=types.SimpleNamespace(dataset=dataset)
+  )
+  monkeypatch.setattr(source.restore, "load", lambda *unused: trained)
+  monkeypatch.setattr(
+    source.save_classifier, "from_trained", lambda trained: made
+  )
+
+  def refuse(*unused):
+    raise PermissionError(13, "Permission denied")
+
+  monkeypatch.setattr(source.save_classifier, "save", refuse)
+  assert find(run).make() is made
+  assert "classifier cannot be written" in capsys.readouterr().out

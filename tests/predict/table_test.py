@@ -1,6 +1,8 @@
 """predictions.csv and .parquet: rows that survive a crash."""
 
 import csv
+import pathlib
+import re
 import sys
 
 import numpy as np
@@ -57,6 +59,20 @@ def stored(path):
   assert table.column_names == HEADER
   assert set(table["probability"].to_pylist()) <= {0.25}
   return [text.unescape(name) for name in table["path"].to_pylist()]
+
+
+def test_pandas_reads_all_names_as_documented(tmp_path, monkeypatch):
+  pandas = pytest.importorskip("pandas")
+  names = [*NAMES, "007", "NA", " space.png", "=1+1"]
+  with open_file(tmp_path / "predictions.csv") as file:
+    file.write(map(row, names))
+  monkeypatch.chdir(tmp_path)
+  docs = pathlib.Path(__file__).parents[2] / "docs" / "predict.md"
+  (code,) = re.findall(r"```python\n(names = .*?)```", docs.read_text(), re.S)
+  found = {"pandas": pandas}
+  exec(code, found)
+  assert [text.unescape(name) for name in found["table"]["path"]] == names
+  assert found["table"]["probability"].tolist() == [0.25] * len(names)
 
 
 def test_columns():
@@ -369,12 +385,16 @@ def test_a_start_that_is_killed_leaves_nothing_in_the_way(path, monkeypatch):
   [
     ("p.txt", "ends in neither .csv nor .parquet"),
     ("gs://bucket/p.csv", "is in a bucket"),
+    ("/proc/p.csv", r"cannot be written \(.*with --output=FILE\.csv"),
+    ("deep/p.csv/q.csv", r"cannot be written \(Not a directory\): give"),
     ("mine.csv", r"was not written by this task \(no mine\.csv\.json is"),
   ],
 )
 def test_other_places_are_refused(tmp_path, monkeypatch, name, problem):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "mine.csv").write_text("path\n")
+  (tmp_path / "deep").mkdir()
+  (tmp_path / "deep" / "p.csv").touch()
   with pytest.raises(ValueError, match=problem):
     table_lib.check_path(name)
   assert table_lib.check_path("p.csv") == tmp_path / "p.csv"

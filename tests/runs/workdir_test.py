@@ -141,6 +141,20 @@ def test_one_process_at_a_time_uses_a_directory(tmp_path):
     assert (path / recipe_lib.RECIPE).read_text() != before
 
 
+def test_a_run_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+  workdir.check_writable(tmp_path)
+  assert not list(tmp_path.iterdir())
+
+  def refuse(**unused):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+  monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
+  with pytest.raises(
+    errors_lib.WorkdirError, match=r"\(Read-only.*\): results are written th"
+  ):
+    workdir.check_writable(tmp_path)
+
+
 def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
   def no_locks(*_):
     raise OSError(errno.ENOLCK, "No locks available")

@@ -290,6 +290,8 @@ def test_nothing_that_can_be_read_is_an_error(saved, tmp_path, capsys):
     ({"add_class": ["a=here"], "output": "p.csv"}, "a directory; predictions"),
     ({"add_class": ["3=here"], "images": "here"}, "'3' is there already"),
     ({"add_class": ["a=here"], "output": "here"}, "here is there and holds no"),
+    ({"add_class": ["a=here"], "output": "/proc/a"}, "another directory with "),
+    ({"images": "here", "output": "/proc/a.csv"}, "another file with --output"),
     ({"images": "nowhere"}, "--images=nowhere: there is no such"),
     ({"images": "here", "output": "p.txt"}, r"neither \.csv nor \.parquet"),
     ({"images": "here", "head": "finetuned"}, "is not fine-tuned: leave"),

@@ -1,6 +1,7 @@
 """`--task=report` on whole runs, and the page in a browser."""
 
 import csv
+import errno
 import functools
 import html
 import importlib.util
@@ -267,10 +268,13 @@ def test_the_page_fits_a_screen(digits, own_page, tmp_path, width):
     ("page.pdf", r"page\.pdf: .* ends with \.html"),
     ("taken.html", "taken.html is a directory"),
     ("absent/page.html", "there is no directory .*absent"),
+    ("/proc/page.html", r"page\.html cannot be written \(.*with --output=PAGE"),
+    ("full/page.html", r"next\.csv cannot be written \(it is a directory"),
   ],
 )
 def test_an_output_that_cannot_be(tmp_path, name, problem):
   (tmp_path / "taken.html").mkdir()
+  (tmp_path / "full" / report.SUGGESTIONS).mkdir(parents=True)
   with pytest.raises((ValueError, FileNotFoundError), match=problem):
     report.prepare(tiny(), str(tmp_path), output=str(tmp_path / name))
 
@@ -278,6 +282,23 @@ def test_an_output_that_cannot_be(tmp_path, name, problem):
 def test_results_that_cannot_be_read(tmp_path):
   (tmp_path / results.RESULTS).write_text("{}")
   with pytest.raises(ValueError, match="not a JSON list"):
+    report.prepare(tiny(), str(tmp_path))
+
+
+def test_a_workdir_that_is_read_only_is_refused_first(tmp_path, monkeypatch):
+  def refuse(**unused):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+  def restore_nothing(*unused):
+    raise AssertionError("the work has begun")
+
+  monkeypatch.setattr(report.files.tempfile, "TemporaryFile", refuse)
+  monkeypatch.setattr(report.restore, "load", restore_nothing)
+  with pytest.raises(
+    errors.WorkdirError,
+    match=r"report\.html cannot be written \(Read-only file system\): give "
+    r"yourself .* --output=PAGE\.html\.$",
+  ):
     report.prepare(tiny(), str(tmp_path))
 
 
