@@ -199,7 +199,10 @@ def _by_name(
       text = listed_files.below(text, root) if root else text
     if text in rows:
       return rows[text]
-    text = listed_files.in_one_form(text)
+    # Tables of this software write bytes that are no text in a notation.
+    if (meant := text_lib.unescape(text)) in rows:
+      return rows[meant]
+    text = listed_files.in_one_form(meant)
     if text in by_form:
       return by_form[text]
     if "/" in given.removeprefix("./"):

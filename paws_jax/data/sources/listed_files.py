@@ -6,6 +6,8 @@ import os
 import unicodedata
 from collections.abc import Iterable
 
+from paws_jax import text
+
 # Names of the column with the paths, in tables of all kinds.
 IMAGE_COLUMNS = ("path", "image", "file", "filename", "file_name")
 
@@ -56,6 +58,18 @@ def windows_hint(paths: Iterable[str]) -> str:
   )
 
 
+def unescaped(root: str, path: str) -> str:
+  r"""Returns a path with the bytes that `text.escape` has written as "\xe9".
+
+  A path that is there as it is written, or not there in either way, is returned
+  as it is.
+  """
+  if "\\" not in path or os.path.lexists(os.path.join(root, path)):
+    return path
+  meant = text.unescape(path)
+  return meant if os.path.lexists(os.path.join(root, meant)) else path
+
+
 class NameForms:
   """Finds files whose names on the disk have another Unicode form."""
 
@@ -66,10 +80,13 @@ class NameForms:
   def find(self, root: str, path: str) -> str:
     """Returns the path as it is on the disk, or `path` if nothing fits.
 
+    See also `unescaped`.
+
     Args:
       root: a directory.
       path: relative to it, or absolute; need not exist.
     """
+    path = unescaped(root, path)
     if path.isascii() or os.path.lexists(os.path.join(root, path)):
       return path
     place = os.path.join(root, os.sep) if os.path.isabs(path) else root

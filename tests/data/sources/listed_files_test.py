@@ -6,6 +6,7 @@ import unicodedata
 import numpy as np
 import pytest
 
+from paws_jax import text as paws_text
 from paws_jax.classifier import classifier
 from paws_jax.data.labels import lists
 from paws_jax.data.sources import folders
@@ -95,6 +96,27 @@ def test_every_table_knows_the_same_columns(root, column):
   table = root / "list.csv"
   table.write_text(f"id,{column}\n1,a/1.jpg\n")
   assert find_images.find("--images", str(table)).names == ("a/1.jpg",)
+
+
+@pytest.mark.parametrize("name", ["lat\udce9in.jpg", "a\\xe9\udcff.jpg"])
+def test_names_that_are_no_text_can_be_given_back(root, name):
+  (root / "a" / name).write_text("image")
+  written = "a/" + paws_text.escape(name)
+  assert written != f"a/{name}"
+  table = root / "list.csv"
+  table.write_text(f"path\n{written}\n")
+  found = find_images.find("--images", str(table))
+  # Its row in another table is written in the same way.
+  assert found.names == (f"a/{name}",)
+  assert os.path.isfile(found.path(found.names[0]))
+  assert found.notices == ()
+  got = _manifest(root, TABLE + f"{written},y\n")
+  assert got.train.images.read(3) == b"image"
+  listed = root / "labels.txt"
+  names = ["a/1.jpg", f"a/{name}"]
+  for line in (written, written.removeprefix("a/")):
+    listed.write_text(line)
+    assert lists.read(listed, num_images=2, names=names).tolist() == [1]
 
 
 def test_of_several_columns_path_is_first(root):
