@@ -189,19 +189,15 @@ def _by_name(
       ambiguous[last] = row
 
   def find(line: int, text: str) -> int | None:
-    # As label_next.csv has names that are not UTF-8.
-    for name in (text, text_lib.unescape(text)):
-      if name in rows:
-        return rows[name]
     given = text
-    if "/" in text:
+    if text not in rows and "/" in text:
       text = os.path.normpath(text)
       text = listed_files.below(text, root) if root else text
-    if text in rows:
-      return rows[text]
-    # Tables of this software write bytes that are no text in a notation.
-    if (meant := text_lib.unescape(text)) in rows:
-      return rows[meant]
+    # label_next.csv has names that are not UTF-8 in the notation of `escape`.
+    meant = text_lib.unescape(text)
+    for name in (text, meant):
+      if name in rows:
+        return rows[name]
     text = listed_files.in_one_form(meant)
     if text in by_form:
       return by_form[text]
