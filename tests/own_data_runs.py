@@ -131,3 +131,10 @@ def save_image(path, pixels):
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   Image.fromarray(pixels).save(path)
+
+
+def copy(source, to):
+  """Copies a file, and makes the directory."""
+  to = pathlib.Path(to)
+  to.parent.mkdir(parents=True, exist_ok=True)
+  to.write_bytes(pathlib.Path(source).read_bytes())

@@ -71,6 +71,7 @@ def prepare(
   # What cannot be read now could not be added to later.
   results.read_results(path)
   workdir_lib.check_writable(path)
+  workdir_lib.check_writable(path)
   return ScoreInputs(recipe, path, found.make, images)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import shlex
 from typing import Any
 
 from etils import epath
@@ -129,14 +131,55 @@ def check_same(
     for name, (before, now) in differences(stored, recipe).items()
     if not _may_change(name, before, now)
   ]
+  fields = [line.partition(":")[0] for line in differing]
   if differing:
+    other_data = all(field.startswith("data.") for field in fields)
     raise errors.WorkdirError(
       f"{workdir} holds a run of another recipe:\n  "
       + "\n  ".join(differing)
       + "\nChoose another --workdir, or give the recipe it was started with "
       "(log, eval and checkpoint intervals may change, train.epochs may grow, "
       "and files may have moved)."
+      + (f" {how_to_continue(workdir, recipe)}" if other_data else "")
     )
+
+
+def how_to_continue(
+  workdir: epath.Path, recipe: config_lib.Recipe | None
+) -> str:
+  """Says how to train on other data from the weights of a run.
+
+  Args:
+    workdir: of the run.
+    recipe: that of the command which was refused; None: that of the run.
+  """
+  stored = stored_recipe(workdir)
+  changed = []
+  if stored is not None and recipe is not None:
+    changed = [
+      f"--config.{name}={_as_flag(now)}"
+      for name, (_, now) in differences(stored, recipe).items()
+      if name.startswith("data.")
+    ]
+  taken = (f"{workdir}-{number}" for number in itertools.count(2))
+  new = next(path for path in taken if not files.resolve(path).exists())
+  command = shlex.join(
+    [
+      *("python", "-m", "paws_jax.main", f"--config={workdir / RECIPE}"),
+      *changed,
+      f"--config.{_INIT_FROM}={workdir}",
+      f"--workdir={new}",
+    ]
+  )
+  return (
+    "To train on the data as they are now, from the weights of this run, in a "
+    f"new directory:\n  {command}\nTo measure this run on other images: "
+    "--task=evaluate --test=DIR."
+  )
+
+
+def _as_flag(value: Any) -> str:
+  return str(tuple(value) if isinstance(value, list) else value)
 
 
 def _may_change(field: str, before: Any, now: Any) -> bool:

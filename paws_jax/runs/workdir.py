@@ -17,6 +17,7 @@ from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.config import upgrade
 from paws_jax.distributed import lifecycle
+from paws_jax.runs import data_changes
 from paws_jax.runs import files
 from paws_jax.runs import locks
 from paws_jax.runs import recipe as recipe_lib
@@ -84,6 +85,7 @@ def prepare(
   path: str | os.PathLike[str],
   recipe: config_lib.Recipe,
   split: Mapping[str, Any] | None = None,
+  list_images: data_changes.ListImages | None = None,
 ) -> epath.Path:
   """Creates or reopens a work directory and writes the recipe into it.
 
@@ -92,6 +94,7 @@ def prepare(
     recipe: the resolved recipe.
     split: argument of a later `write_split`, checked before anything is
       written.
+    list_images: lists the training images; None: they have no names.
 
   Returns:
     The absolute path.
@@ -111,7 +114,7 @@ def prepare(
       # A command that is refused must leave the recipe as it was.
       results.read_results(workdir)
       if split is not None:
-        _check_split(workdir, split)
+        _check_split(workdir, recipe, split, list_images)
       text = files.to_json(upgrade.write(recipe))
       files.replace_text(workdir / recipe_lib.RECIPE, text)
   except storage_errors() as error:
@@ -127,6 +130,7 @@ def open_run(
   path: str | os.PathLike[str],
   recipe: config_lib.Recipe,
   split: Mapping[str, Any],
+  list_images: data_changes.ListImages | None = None,
 ) -> epath.Path:
   """Opens the work directory of a finished run, without writing.
 
@@ -134,6 +138,7 @@ def open_run(
     path: the directory.
     recipe: the resolved recipe.
     split: the labelled images as they are now.
+    list_images: lists the training images; None: they have no names.
 
   Returns:
     The absolute path.
@@ -143,7 +148,7 @@ def open_run(
       labelled images have changed.
   """
   workdir = recipe_lib.check_recipe(path, recipe)
-  _check_split(workdir, split)
+  _check_split(workdir, recipe, split, list_images)
   return workdir
 
 
@@ -159,17 +164,35 @@ def check_writable(workdir: epath.Path) -> None:
   )
 
 
-def write_split(workdir: epath.Path, split: Mapping[str, Any]) -> None:
-  """Writes split.json: the labelled images and their hash.
+def write_split(
+  workdir: epath.Path,
+  split: Mapping[str, Any],
+  list_images: data_changes.ListImages | None = None,
+) -> None:
+  """Writes the labelled images with their hash, and the names of all.
+
+  Args:
+    workdir: of a run that `prepare` has checked.
+    split: for split.json.
+    list_images: lists the training images; None: they have no names.
 
   Raises:
     WorkdirError: the run was started with other labelled images or data.
   """
-  _check_split(workdir, split)
+  _check_split(workdir, None, split, list_images)
+  stored = files.read_object(workdir / _SPLIT)
   files.replace_object(workdir / _SPLIT, split)
+  there = (workdir / data_changes.IMAGES).exists()
+  if list_images is not None and not (there and stored == split):
+    data_changes.write(workdir, list_images())
 
 
-def _check_split(workdir: epath.Path, split: Mapping[str, Any]) -> None:
+def _check_split(
+  workdir: epath.Path,
+  recipe: config_lib.Recipe | None,
+  split: Mapping[str, Any],
+  list_images: data_changes.ListImages | None,
+) -> None:
   """Refuses labelled images that differ from those of the run."""
   stored = files.read_object(workdir / _SPLIT)
   before, now = (stored or split).get("hash", "none"), split["hash"]
@@ -179,10 +202,18 @@ def _check_split(workdir: epath.Path, split: Mapping[str, Any]) -> None:
       "it away."
     )
   if before != now and _holds_run(workdir):
+    changes = data_changes.describe(
+      stored,
+      split,
+      data_changes.read(workdir),
+      None if list_images is None else list_images(),
+    )
     raise errors.WorkdirError(
       "the labelled images or the data have changed since the run in "
-      f"{workdir} was started (hash {before[:12]}, now {now[:12]}): restore "
-      "them or choose another --workdir."
+      f"{workdir} was started (hash {before[:12]}, now {now[:12]})"
+      + "".join(f"\n  {line}" for line in changes)
+      + "\nRestore them or choose another --workdir. "
+      + recipe_lib.how_to_continue(workdir, recipe)
     )
 
 

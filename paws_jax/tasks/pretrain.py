@@ -79,6 +79,7 @@ def prepare(
   for notice in experiment.dataset.notices:
     print(notice)
   split = experiment.dataset.split.as_json()
+  list_images = experiment.dataset.split.list_images
   agree.agree(
     recipe=json.dumps(recipe_lib.identity(recipe), sort_keys=True),
     **{"the hash of the labelled images and of the data": split["hash"]},
@@ -87,8 +88,8 @@ def prepare(
   )
 
   def write() -> str:
-    path = workdir_lib.prepare(workdir, recipe, split)
-    workdir_lib.write_split(path, split)
+    path = workdir_lib.prepare(workdir, recipe, split, list_images)
+    workdir_lib.write_split(path, split, list_images)
     return provenance.write_environment(path)
 
   start = agree.gather(agree.on_main(write))[0]

@@ -10,6 +10,7 @@ from etils import epath
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax.data.sources import paths
 from paws_jax.distributed import agree
 from paws_jax.runs import checkpoint
 from paws_jax.runs import workdir as workdir_lib
@@ -57,7 +58,9 @@ def load(recipe: config_lib.Recipe, workdir: str) -> TrainedRun:
   def build() -> tuple[experiment_lib.Experiment, epath.Path]:
     built = experiment_lib.create(recipe)
     split = built.dataset.split.as_json()
-    return built, workdir_lib.open_run(workdir, recipe, split)
+    return built, workdir_lib.open_run(
+      workdir, paths.absolute(recipe), split, built.dataset.split.list_images
+    )
 
   experiment, path = agree.on_all(build)
   for notice in experiment.dataset.notices:

@@ -21,6 +21,7 @@ from paws_jax import errors
 from paws_jax.data.labels import draw
 from paws_jax.data.labels import lists
 from paws_jax.data.sources import catalog
+from paws_jax.runs import data_changes
 
 
 class Dataset(Protocol):
@@ -58,6 +59,7 @@ class Split:
     labelled_ids: int32 [m], rows of the training set, strictly increasing.
     rule: the choice in words: "labels_per_class=4", "labels_fraction=0.1",
       "all labels", "labels_file", or "1pct" and "10pct" for the paper's lists.
+    list_images: lists the training images; None: they have no names.
   """
 
   dataset: str
@@ -66,6 +68,7 @@ class Split:
   class_counts: tuple[int, ...]
   labelled_ids: np.ndarray
   rule: str = ""
+  list_images: data_changes.ListImages | None = None
 
   def __post_init__(self):
     ids = self.labelled_ids
@@ -119,11 +122,8 @@ def choose(
     FileNotFoundError: the `labels_file` does not exist.
     ValueError: a class has no labelled image, or see `draw.stratified`.
   """
-  labels = dataset.train_labels
-  classes = {
-    "num_classes": dataset.num_classes,
-    "class_names": dataset.class_names,
-  }
+  labels, names = dataset.train_labels, dataset.class_names
+  classes = {"num_classes": len(names), "class_names": names}
   seed = None
   if labels_file:
     ids = from_file(
@@ -158,7 +158,23 @@ def choose(
     class_counts=tuple(counts.tolist()),
     labelled_ids=ids,
     rule=rule,
+    list_images=_image_lister(dataset),
   )
+
+
+def _image_lister(dataset: Dataset) -> data_changes.ListImages | None:
+  """Returns a function that lists a data set's images, if they have names."""
+  if not isinstance(dataset, catalog.Catalog):
+    return None
+
+  def list_images() -> data_changes.Images:
+    names = (*dataset.class_names, "")
+    classes = [names[label] for label in dataset.train_labels.tolist()]
+    images = dataset.train.images
+    keys = [images.key(index) for index in range(len(images))]
+    return data_changes.Images(keys, classes)
+
+  return list_images
 
 
 def _draw_rule(labels_per_class: int, labels_fraction: float) -> str:
