@@ -168,5 +168,8 @@ def _doctor(config: ml_collections.ConfigDict, workdir: str) -> int:
 
   cpu_devices.use_cpu_cores(config.train.batch_size)
   return doctor.run(
-    config, workdir, train_command=flags_lib.train_command(sys.argv[1:])
+    config,
+    workdir,
+    train_command=flags_lib.train_command(sys.argv[1:]),
+    time_steps=flags_lib.TIME_STEPS.value,
   )

@@ -29,7 +29,7 @@ MODULES = {
   ),
   "report": ("tasks.report", ("output",)),
   "export": ("tasks.export", ("output", "targets", "classifier", "head")),
-  "doctor": ("tasks.doctor", ()),
+  "doctor": ("tasks.doctor", ("time_steps",)),
   "devices": ("tasks.devices", ()),
   "plan": ("tasks.plan", ("machine",)),
 }
@@ -40,6 +40,9 @@ _READ_RECIPE = (*AFTER_TRAINING, "evaluate", "finetune")
 # Former names, which still work: --task=NAME and --NAME.
 _FORMER_TASKS = {"topology": "devices"}
 _FORMER_FLAGS = {"topology": "machine"}
+
+# Flags that a command which trains does not have.
+_NOT_TRAINING = "--?(task(=.*)?|(no)?time_steps(=.*)?)"
 
 CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -74,6 +77,12 @@ flags.DEFINE_string(
   None,
   "For --task=predict: a directory of images, an image, or a CSV file with a "
   "column of paths.",
+)
+TIME_STEPS = flags.DEFINE_boolean(
+  "time_steps",
+  False,
+  "For --task=doctor: whether to compile and time a few steps, and report how "
+  "long training takes.",
 )
 flags.DEFINE_string(
   "test",
@@ -261,7 +270,7 @@ def train_command(arguments: Sequence[str]) -> str:
   """Makes the command that trains out of the arguments of another task."""
   kept, skip = [], False
   for argument in arguments:
-    if not skip and not re.fullmatch("--?task(=.*)?", argument):
+    if not skip and not re.fullmatch(_NOT_TRAINING, argument):
       kept.append(argument)
     # "--task doctor" is also allowed.
     skip = argument in ("--task", "-task")

@@ -56,7 +56,9 @@ def accuracy(evidence: evidence_lib.Evidence) -> page.Section:
     "The newest result of each protocol. Soft nearest neighbors is a vote of "
     "all labelled images, each weighted by its similarity to the image; the "
     "rest of this page shows that vote. Leave-one-out classifies each labelled "
-    "image by the vote of the others. Intervals are Wilson's.",
+    "image by the vote of the others. On raw pixels nothing is learned from "
+    "the unlabelled images: a trained encoder should be better. Intervals are "
+    "Wilson's.",
   )
   if not found:
     text = ("The run has no result yet: results are written after training.",)

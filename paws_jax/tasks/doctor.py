@@ -25,6 +25,7 @@ from paws_jax.data.sources import catalog
 from paws_jax.doctor import balance
 from paws_jax.doctor import check_cache
 from paws_jax.doctor import crop_sizes
+from paws_jax.doctor import duration
 from paws_jax.doctor import files
 from paws_jax.doctor import findings
 from paws_jax.doctor import initial_weights
@@ -72,6 +73,7 @@ def run(
   workdir: str,
   *,
   train_command: str,
+  time_steps: bool = False,
 ) -> int:
   """Checks a recipe and its data, and prints a report.
 
@@ -79,6 +81,7 @@ def run(
     config: the recipe, with overrides.
     workdir: directory or bucket for views.png; nothing else is written there.
     train_command: the command that trains; printed at the end.
+    time_steps: whether to time a few steps, and report the time of training.
 
   Returns:
     The exit status: 1 if there is a problem, else 0.
@@ -96,7 +99,7 @@ def run(
     with _report_errors(report):
       inspection = _inspect(report, recipe)
   if valid:
-    _check_training(report, recipe, inspection)
+    _check_training(report, recipe, inspection, time_steps=time_steps)
   if valid and inspection is not None:
     _draw_views(report, recipe, inspection, workdir)
   return report.end(train_command)
@@ -106,8 +109,10 @@ def _check_training(
   report: findings.Report,
   recipe: config_lib.Recipe,
   inspection: Inspection | None,
+  *,
+  time_steps: bool,
 ) -> None:
-  """Builds the training run; reports its steps, sizes and memory."""
+  """Builds the training run; reports its steps, sizes, memory and time."""
   report.block("Training")
   experiment, message = None, ""
   try:
@@ -130,6 +135,11 @@ def _check_training(
     report.error(message)
     return
   sizes.memory(report, experiment)
+  if not time_steps:
+    duration.hint(report)
+  elif not report.num_problems:
+    with _report_errors(report):
+      duration.training_time(report, experiment)
   if recipe.model.init_from:
     report.block("Initial weights")
     with _report_errors(report):

@@ -16,6 +16,7 @@ from paws_jax.cli import flags
 from paws_jax.doctor import inspect
 from paws_jax.doctor import view_sheet
 from paws_jax.plan import memory
+from paws_jax.runs import files
 from paws_jax.tasks import doctor
 from paws_jax.training import experiment
 from tests import odd_files
@@ -95,9 +96,12 @@ def quick(monkeypatch, tmp_path):
 def examine(capsys, tmp_path):
   """A function that returns the status and what is printed."""
 
-  def run(root, changes=None):
+  def run(root, changes=None, **options):
     status = doctor.run(
-      _recipe(root, changes), str(tmp_path / "work"), train_command=TRAIN
+      _recipe(root, changes),
+      str(tmp_path / "work"),
+      train_command=TRAIN,
+      **options,
     )
     return status, capsys.readouterr().out
 
@@ -154,7 +158,8 @@ def test_a_healthy_folder(root, examine, tmp_path):
   sheet = np.asarray(Image.open(tmp_path / "work" / "views.png"))
   assert sheet.shape[0] > 300
   # Nothing but the sheet, so that a run may still begin here.
-  assert [p.name for p in (tmp_path / "work").iterdir()] == ["views.png"]
+  names = {path.name for path in (tmp_path / "work").iterdir()}
+  assert names == {"views.png", files.RECORD}
 
 
 @pytest.mark.usefixtures("quick")
@@ -602,7 +607,79 @@ def test_progress_is_shown_from_time_to_time(capsys, monkeypatch):
   )
 
 
-@pytest.mark.parametrize("task", [["--task=doctor"], ["-task", "doctor"]])
+@pytest.mark.usefixtures("quick")
+def test_time_is_measured_on_request_if_training_can_work(
+  root, examine, monkeypatch
+):
+  timed = []
+  monkeypatch.setattr(
+    doctor.duration, "training_time", lambda *arguments: timed.append(arguments)
+  )
+  assert (
+    "to learn how long training takes, add --time_steps" in (examine(root)[1])
+  )
+  examine(root, {"train.batch_size": 24}, time_steps=True)
+  assert not timed
+  assert "--time_steps" not in examine(root, time_steps=True)[1]
+  ((_, experiment_built),) = timed
+  assert experiment_built.total_steps == 8
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.slow
+@pytest.mark.parametrize("pipeline", ["host", "memory"])
+def test_the_time_of_training(root, examine, monkeypatch, pipeline):
+  monkeypatch.setattr(doctor.duration, "_SECONDS", 0.1)
+  changes = {"eval.every_steps": 2, "train.steps_per_call": 2}
+  if pipeline == "memory":
+    changes |= {
+      "data.source": "digits",
+      "data.pipeline": "memory",
+      "data.unlabelled_dir": "",
+      "data.test_dir": "",
+      "data.labels_per_class": 3,
+      "data.image_size": 16,
+      "views.mean": (0.3,),
+      "views.std": (0.4,),
+    }
+  status, text = examine(root, changes, time_steps=True)
+  assert status == 0, text
+  steps = 8 if pipeline == "host" else 716
+  assert re.search(
+    rf"training takes about [\d.]+ \w+: {steps} steps and {steps // 2} "
+    r"evaluations of [\d.]+ \w+, on this machine",
+    text,
+  )
+  assert re.search(
+    r"compiling .* takes [\d.]+ s; a step takes [\d.]+ m?s", text
+  )
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.slow
+def test_an_image_that_ends_the_timing_is_reported(root, examine, monkeypatch):
+  original = doctor.duration.measure
+
+  def measure(built):
+    for path in (root / "more").iterdir():
+      path.write_bytes(b"<html>")
+    return original(built)
+
+  monkeypatch.setattr(doctor.duration, "measure", measure)
+  status, text = examine(root, time_steps=True)
+  assert status == 1
+  assert re.search(r"PROBLEM: more/\d.png: it is text", text)
+
+
+@pytest.mark.parametrize(
+  "task",
+  [
+    ["--task=doctor"],
+    ["-task", "doctor"],
+    ["--time_steps", "--task=doctor"],
+    ["--notime_steps", "-time_steps=true", "--task=doctor"],
+  ],
+)
 def test_the_command_to_train(task):
   arguments = ["--config=a b.py", *task, "--workdir=w"]
   assert flags.train_command(arguments) == (
