@@ -66,3 +66,15 @@ def unescape(text: str) -> str:
 
 def _character(byte: int) -> str:
   return bytes([byte]).decode("utf-8", "surrogateescape")
+
+
+def printable(value: Any, *, most: int = 200) -> str:
+  """Shows a text of a file that may be long, or control a terminal.
+
+  Args:
+    value: shown by its `str`; what cannot be printed becomes a question mark.
+    most: characters to show.
+  """
+  shown = str(value)
+  ending = f"... ({len(shown):,} characters)" if len(shown) > most else ""
+  return "".join(c if c.isprintable() else "?" for c in shown[:most]) + ending

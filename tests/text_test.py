@@ -29,3 +29,8 @@ def test_first_few_separates_the_count_as_it_separates_items():
   assert text.first_few("abc", most=2, separator="; ") == "a; b; and 1 more"
   lines = text.first_few("abc", most=2, separator="\n  ")
   assert lines.splitlines() == ["a", "  b", "  and 1 more"]
+
+
+def test_texts_of_files_are_shown_on_one_line_without_controls():
+  assert text.printable("a\x1b[2J\nb\u202eä") == "a?[2J?b?ä"
+  assert text.printable("x" * 300, most=3) == "xxx... (300 characters)"

@@ -43,7 +43,9 @@ def check_weights(path: epath.Path, fields: Mapping[str, Any]) -> None:
   wanted = traverse_util.flatten_dict(wanted, sep="/")
   found = fields["variables"]
   wrong = [f"{name} is missing" for name in wanted if name not in found]
-  wrong += [f"{name[:100]} is unknown" for name in found if name not in wanted]
+  wrong += [
+    f"{text.printable(name)} is unknown" for name in found if name not in wanted
+  ]
   checked = [
     schema.wrong_weight(name, found[name], leaf)
     for name, leaf in wanted.items()

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from flax import traverse_util
 
 from paws_jax import errors
 from paws_jax import text
@@ -201,12 +202,22 @@ def _check_finite(filled: Any) -> None:
   ]
   if odd:
     raise errors.InputError("not finite numbers in:\n  " + "\n  ".join(odd))
+  negative = [
+    "/".join(path)
+    for path, leaf in traverse_util.flatten_dict(filled).items()
+    if path[-1] == "var" and np.any(leaf < 0)
+  ]
+  if negative:
+    raise errors.InputError(
+      "running variances below 0 in:\n  " + "\n  ".join(negative)
+    )
 
 
 def _shorten(message: str) -> str:
-  first, *lines = message.splitlines()
+  # Names come from a file.
+  first, *lines = (text.printable(line) for line in message.split("\n"))
   listed = text.first_few(lines, most=_MAX_ERROR_LINES, separator="\n")
-  return f"{first}\n{listed}" if lines else message
+  return f"{first}\n{listed}" if lines else first
 
 
 def _summary(

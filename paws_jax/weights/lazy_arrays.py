@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import math
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any
+from typing import NoReturn
 
 import numpy as np
 
 from paws_jax import errors
+
+# What `zipfile` raises for a damaged archive.
+ZIP_ERRORS = (
+  zipfile.BadZipFile,
+  zlib.error,
+  struct.error,
+  EOFError,
+  NotImplementedError,
+  OSError,
+  OverflowError,
+  ValueError,
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -46,3 +63,12 @@ def is_shape(value: Any) -> bool:
   return isinstance(value, (tuple, list)) and all(
     type(size) is int and size >= 0 for size in value
   )
+
+
+def raise_damaged(error: Exception) -> NoReturn:
+  """Raises the error about a damaged archive for one of ZIP_ERRORS."""
+  # EINVAL: a position before the start of the file; others are of the disk.
+  of_disk = isinstance(error, OSError) and error.errno != errno.EINVAL
+  if of_disk or isinstance(error, errors.UserError):
+    raise error
+  raise errors.WeightsError(f"its archive is damaged: {error}") from error

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import pathlib
 import zipfile
-import zlib
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
@@ -34,6 +34,8 @@ _NPY_HEADERS: dict[tuple[int, int], Callable[[Any], Any]] = {
 # Weights hardly compress: an npz of a larger ratio is refused as an attack.
 _MAX_COMPRESSION = 32
 _FREE_BYTES = 2**26
+# Elements of the other axes where one has none: numpy multiplies their sizes.
+_MAX_EMPTY = 2**40
 
 
 @contextlib.contextmanager
@@ -115,18 +117,28 @@ def _npz(file: Any) -> Iterator[dict[str, lazy_arrays.StoredArray]]:
         raise errors.WeightsError(
           f"it has {size} bytes and claims to unpack to {total}"
         )
-      yield {
-        name.removesuffix(".npy"): _npy(archive, name)
-        for name in archive.namelist()
-      }
-  except (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-  ) as error:
-    raise errors.WeightsError(f"it is damaged: {error}") from error
+      yield _entries(archive)
+  except lazy_arrays.ZIP_ERRORS as error:
+    lazy_arrays.raise_damaged(error)
+
+
+def _entries(
+  archive: zipfile.ZipFile,
+) -> dict[str, lazy_arrays.StoredArray]:
+  """Opens each entry; refuses those of one name, and packings of others."""
+  arrays = {}
+  for entry in archive.infolist():
+    name = entry.filename.removesuffix(".npy")
+    if name in arrays:
+      raise errors.WeightsError(f"two of its entries are called {name[:100]}")
+    # Bit 0: encrypted.
+    packings = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    if entry.compress_type not in packings or entry.flag_bits & 1:
+      raise errors.WeightsError(
+        f"its entry {name[:100]} is encrypted, or packed as numpy does not"
+      )
+    arrays[name] = _npy(archive, entry.filename)
+  return arrays
 
 
 def _npy(archive: zipfile.ZipFile, name: str) -> lazy_arrays.StoredArray:
@@ -136,12 +148,20 @@ def _npy(archive: zipfile.ZipFile, name: str) -> lazy_arrays.StoredArray:
       version = np.lib.format.read_magic(entry)
       shape, fortran, dtype = _NPY_HEADERS[version](entry)
       start = entry.tell()
-  except (ValueError, KeyError) as error:
+  # The header is an expression of Python, which may fail in any way.
+  except OSError:
+    raise
+  except Exception as error:
     raise errors.WeightsError(
-      f"its entry {name} is not an array: {error}"
+      f"its entry {name[:100]} is not an array: {str(error)[:200]}"
     ) from error
   left = archive.getinfo(name).file_size - start
-  if dtype.hasobject or lazy_arrays.num_bytes(shape, dtype) != left:
+  if (
+    dtype.hasobject
+    or not lazy_arrays.is_shape(shape)
+    or lazy_arrays.num_bytes(shape, dtype) != left
+    or math.prod(filter(None, shape)) > max(left, _MAX_EMPTY)
+  ):
     raise errors.WeightsError(
       f"its entry {name} claims the shape {shape} of {dtype}, but has {left} "
       "bytes"

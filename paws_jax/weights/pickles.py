@@ -48,7 +48,10 @@ _OPERATIONS = re.compile(
   r"GLOBAL|STACK_GLOBAL|REDUCE|BUILD|NEWOBJ|BINPERSID"
 )
 # A list of tensors has about 100 kB; the limit bounds the time to check it.
-_MAX_BYTES = 2**26
+_MAX_BYTES = 2**24
+# Python hashes an integer to itself modulo 2^61 - 1: a dict of n multiples of
+# that takes a time of n^2. Old optimizers number parameters by their addresses.
+_MAX_KEY = 2**48
 
 
 class Inert:
@@ -185,6 +188,11 @@ def _check_keys(keys: Iterable[Any]) -> None:
       raise errors.WeightsError(
         f"a dict of its pickle has a key of type {type(key).__name__}: only "
         "strings and integers are read"
+      )
+    if type(key) is int and not -_MAX_KEY < key < _MAX_KEY:
+      raise errors.WeightsError(
+        "a dict of its pickle has an integer of more than 48 bits as a key: "
+        "such keys can take hours to read"
       )
 
 

@@ -120,7 +120,7 @@ def _encoder(tree: Any) -> Mapping[str, Any]:
       return tree[entry]
   if _is_state_dict(tree):
     return tree
-  there = text.first_few(tree, most=_LISTED) or "nothing"
+  there = text.first_few(map(text.printable, tree), most=_LISTED) or "nothing"
   raise errors.WeightsError(
     f"none of its entries is a dict of tensors called "
     f"{', '.join(_ENTRIES)}; it holds {there}"

@@ -8,6 +8,8 @@ checkpoints), and the older sequence of pickles and storages, which
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import os
 import struct
 import zipfile
@@ -39,6 +41,8 @@ _DTYPES = {
 _MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _MAX_AXES = 32
+# Elements of the other axes where one has none: numpy multiplies their sizes.
+_MAX_EMPTY = 2**40
 
 # Reads the bytes of a storage by its key.
 _Storages = Callable[[str], bytes]
@@ -60,12 +64,19 @@ def open_torch(file: BinaryIO) -> Iterator[Any]:
     WeightsError: the file has another format, is damaged or truncated, or asks
       for an operation that no file of tensors needs; names the reason.
   """
-  if zipfile.is_zipfile(file):
+  if _is_zip(file):
     with _archive(file) as archive:
       yield _read_archive(archive)
   else:
     file.seek(0)
     yield _read_legacy(file)
+
+
+def _is_zip(file: BinaryIO) -> bool:
+  try:
+    return zipfile.is_zipfile(file)
+  except lazy_arrays.ZIP_ERRORS as error:
+    lazy_arrays.raise_damaged(error)
 
 
 @contextlib.contextmanager
@@ -89,8 +100,8 @@ def _archive(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
           f"its entries claim {total} bytes, but the file has {size}"
         )
       yield archive
-  except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-    raise errors.WeightsError(f"its archive is damaged: {error}") from error
+  except lazy_arrays.ZIP_ERRORS as error:
+    lazy_arrays.raise_damaged(error)
 
 
 def _read_archive(archive: zipfile.ZipFile) -> Any:
@@ -216,6 +227,8 @@ def _load(
   pickled: bytes, read: _Storages, check: Callable[[_Storage], None]
 ) -> Any:
   """Reads the pickle of the tensors, without their storages."""
+  # All tensors may be views of one storage.
+  read = functools.lru_cache(maxsize=1)(read)
 
   def storage(pid: Any) -> _Storage:
     made = _storage(pid)
@@ -277,10 +290,14 @@ def _tensor(
     raise errors.WeightsError("one of its tensors has no valid shape")
   size, stride = tuple(size), tuple(stride)
   num_elements = lazy_arrays.num_bytes(size, np.dtype("u1"))
+  # The stride of an axis of one element says nothing, but numpy multiplies it.
+  stride = tuple(0 if n == 1 else s for n, s in zip(size, stride, strict=True))
   last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
   # A view may repeat elements: then its size would have no limit.
-  if num_elements > storage.num_elements or (
-    num_elements and last >= storage.num_elements
+  if (
+    num_elements > storage.num_elements
+    or (num_elements and last >= storage.num_elements)
+    or math.prod(filter(None, size)) > max(storage.num_elements, _MAX_EMPTY)
   ):
     raise errors.WeightsError(
       f"a tensor of shape {size}, strides {stride} and offset {offset} does "

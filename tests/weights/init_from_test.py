@@ -224,6 +224,25 @@ def test_weights_that_are_no_finite_floats_are_named(tmp_path):
   _refused(path, _variables()[0], "(?s)not floating.*bn1.bias: int64")
 
 
+@pytest.mark.parametrize("ending", [".pth", ".safetensors", ".npz"])
+def test_a_variance_below_0_is_named(tmp_path, ending):
+  _, state = _variables()
+  state["bn1.running_var"] = np.float32([1, 1, -1e-6, 1])
+  _refused(
+    _save(tmp_path / f"a{ending}", state),
+    _variables()[0],
+    "(?s)variances below 0.*batch_stats/trunk/bn1/var",
+  )
+
+
+def test_names_in_a_file_do_not_control_the_terminal(tmp_path):
+  _, state = _variables()
+  state["\x1b[2J" + "x" * 10_000] = np.zeros(1, np.float32)
+  path = _save(tmp_path / "a.safetensors", state)
+  message = _refused(path, _variables()[0], r"unknown: \?\[2Jxxx")
+  assert len(message) < 1500
+
+
 def test_places_without_weights_are_named(tmp_path):
   variables, _ = _variables()
   with pytest.raises(FileNotFoundError, match="absent does not exist"):

@@ -124,6 +124,22 @@ def test_an_npz_that_lies_is_refused(tmp_path):
   _npz(path, {"a.npy": _npy(np.array([None, {}], object)[:0])})
   with pytest.raises(errors.WeightsError, match="object"):
     _read(path)
+  for shape in ((-2, -3), (True, 6), (0, 2**40, 2**40), (2**63,) * 2):
+    content = ARRAYS["a"] if 0 not in shape else ARRAYS["a"][:0]
+    _npz(path, {"a.npy": _npy(content, shape=shape)})
+    with pytest.raises(errors.WeightsError, match=r"a\.npy claims"):
+      _read(path)
+  for header in (b"(" * 5000, b"{[]: 1}", b"-" * 5000 + b"1", b"{'shape': 1}"):
+    length = len(header).to_bytes(2, "little")
+    _npz(path, {"a.npy": b"\x93NUMPY\x01\x00" + length + header})
+    with pytest.raises(errors.WeightsError, match=r"a\.npy is not an array"):
+      _read(path)
+  _npz(path, {"a": _npy(ARRAYS["a"]), "a.npy": _npy(ARRAYS["a"])})
+  with pytest.raises(errors.WeightsError, match="two of its entries are call"):
+    _read(path)
+  _npz(path, {"a.npy": _npy(ARRAYS["a"])}, packing=zipfile.ZIP_LZMA)
+  with pytest.raises(errors.WeightsError, match="packed as numpy does not"):
+    _read(path)
   _npz(path, {"a.npy": b"text"})
   with pytest.raises(errors.WeightsError, match=r"a\.npy is not an array"):
     _read(path)

@@ -10,6 +10,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -175,6 +176,31 @@ def test_keys_that_cannot_be_hashed_are_refused(before, after, key, tmp_path):
   assert "WeightsError: a dict of its pickle has a key of type tuple" in (
     result.stderr
   )
+
+
+@pytest.mark.parametrize(
+  ("before", "between", "after"),
+  [
+    (b"}(", b"N", b"u"),
+    (b"(", b"N", b"d"),
+    (b"}", b"Ns", b""),
+    (_global("collections", "OrderedDict") + b"]", b"N\x86a", b"\x85R"),
+  ],
+  ids=["SETITEMS", "DICT", "SETITEM", "OrderedDict"],
+)
+def test_keys_of_one_hash_are_refused(before, between, after):
+  """20,000 of them would take ten seconds, a million some hours."""
+  numbers = (k * (2**61 - 1) for k in range(1, 20_000))
+  keys = [b"\x8a\x0a" + k.to_bytes(10, "little") + between for k in numbers]
+  start = time.monotonic()
+  with pytest.raises(errors.WeightsError, match="more than 48 bits as a key"):
+    pickles.load(_raw(before, *keys, after), names={})
+  assert time.monotonic() - start < 5
+
+
+def test_addresses_are_keys():
+  state = {2**47 - 8: "a", -1: "b", 0: "c"}
+  assert pickles.load(pickle.dumps(state, protocol=2), names={}) == state
 
 
 def test_ordered_dicts_of_python_2_are_read():

@@ -1,5 +1,6 @@
 """Files of torch.save: real ones, damaged ones, ones that lie."""
 
+import contextlib
 import io
 import pickle
 import re
@@ -142,6 +143,10 @@ def test_the_writer_of_these_tests_writes_what_is_read():
     ({"stride": (4, 1)}, "does not fit"),
     # One number, repeated a million million times.
     ({"size": (10**6, 10**6), "stride": (0, 0)}, "does not fit"),
+    # Without an element, but of axes whose product numpy cannot hold.
+    ({"size": (0, 2**40, 2**40), "stride": (0, 0, 0)}, "does not fit"),
+    ({"size": (0, 2**70), "stride": (0, 0)}, "does not fit"),
+    ({"size": (2, 3), "stride": (2**62, 1)}, "does not fit"),
     ({"size": (2**40,), "stride": (1,)}, "does not fit"),
     ({"size": (-2, -3)}, "no valid shape"),
     ({"stride": (-3, -1)}, "no valid shape"),
@@ -161,6 +166,55 @@ def test_the_writer_of_these_tests_writes_what_is_read():
 def test_tensors_that_are_not_there_are_refused(changes, message):
   pickled = torch_archives.tensor(**GOOD | changes)
   _refused(_archive(pickled, {"0": bytes(24)}), message)
+
+
+@pytest.mark.parametrize(
+  ("size", "stride"),
+  [
+    ((1, 6), (2**62, 1)),
+    ((1, 6, 1), (2**63, 1, 10**40)),
+    ((0, 3), (2**62, 2**62)),
+    ((2**40, 0), (1, 1)),
+  ],
+)
+def test_strides_of_short_axes_may_be_anything(size, stride):
+  pickled = torch_archives.tensor(**GOOD | {"size": size, "stride": stride})
+  content = _archive(pickled, {"0": np.arange(6, dtype="f4").tobytes()})
+  with _opened(content) as tree:
+    array = np.asarray(tree["encoder"]["w"])
+  assert array.shape == size
+  np.testing.assert_array_equal(array.ravel(), np.arange(6.0)[: array.size])
+
+
+def test_a_storage_is_read_once_for_all_its_tensors(monkeypatch):
+  claims = {**GOOD, "also": GOOD}
+  content = _archive(torch_archives.tensor(**claims), {"0": bytes(24)})
+  read = []
+  original = zipfile.ZipFile.read
+
+  def count(archive, name, *rest):
+    read.append(name)
+    return original(archive, name, *rest)
+
+  monkeypatch.setattr(zipfile.ZipFile, "read", count)
+  with _opened(content) as tree:
+    for array in tree["encoder"].values():
+      np.asarray(array)
+  assert read.count("archive/data/0") == 1
+
+
+@pytest.mark.parametrize("path", [ZIP, LEGACY], ids=["zip", "legacy"])
+def test_damage_anywhere_is_an_error_for_users(path):
+  content = path.read_bytes()
+  random = np.random.default_rng(0)
+  end = len(content)
+  places = random.integers(0, end, 100).tolist() + list(range(end - 120, end))
+  for place in places:
+    for value in (0, 255, content[place] ^ 1 << int(random.integers(8))):
+      damaged = bytearray(content)
+      damaged[place] = value
+      with contextlib.suppress(errors.WeightsError):
+        _read_all(bytes(damaged))
 
 
 def test_packed_and_overlapping_entries_are_refused():
