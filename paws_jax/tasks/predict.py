@@ -29,6 +29,7 @@ from paws_jax.runs import files as files_lib
 from paws_jax.runs import progress as progress_lib
 from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import workdir as workdir_lib
+from paws_jax.training import save_classifier
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,7 +107,7 @@ def run(prepared: PredictInputs) -> int:
   for name, found in prepared.added.items():
     classifier = _extended(classifier, name, found)
   if prepared.images is None:
-    classifier.save(prepared.output)
+    save_classifier.save(classifier, prepared.output)
     print(
       f"classifier  {prepared.output} ({len(classifier.class_names)} classes, "
       f"{len(classifier.support_bank)} supports)"

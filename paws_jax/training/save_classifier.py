@@ -21,7 +21,7 @@ from paws_jax.training import restore
 
 
 def save(made: classifier_lib.Classifier, directory: epath.Path) -> None:
-  """Saves a run's classifier over the one that was saved before.
+  """Saves a classifier over the one that a task has saved before.
 
   One whose settings somebody has changed is renamed, which is printed.
 

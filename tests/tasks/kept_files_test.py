@@ -13,6 +13,7 @@ from paws_jax.evaluation import tables_and_plots
 from paws_jax.plots import training_figure
 from paws_jax.runs import files
 from paws_jax.tasks import plan
+from paws_jax.tasks import predict
 from paws_jax.tasks import report
 from paws_jax.training import bad_images
 from paws_jax.training import save_classifier
@@ -119,15 +120,20 @@ def test_tables_are_utf8(tmp_path, monkeypatch):
   assert "true class,caf\\xe9,tea" in table.read_text(encoding="utf-8")
 
 
-def test_an_edited_classifier_of_a_run_is_kept(tmp_path, capsys):
+def extend(made, path):
+  # As with --add_class.
+  predict.run(predict.PredictInputs(lambda: made, None, {}, path))
+
+
+@pytest.mark.parametrize("save", [save_classifier.save, extend])
+def test_an_edited_classifier_is_kept(tmp_path, capsys, save):
   made, path = random_classifier.make(), tmp_path / "classifier"
   for step in (1, 2):
-    origin = {"step": step}
-    save_classifier.save(dataclasses.replace(made, origin=origin), path)
+    save(dataclasses.replace(made, origin={"step": step}), path)
   assert [p.name for p in tmp_path.glob("[!.]*")] == ["classifier"]
   settings = path / "classifier.json"
   settings.write_text(settings.read_text().replace('"ant"', '"Ameise"'))
-  save_classifier.save(made, path)
+  save(made, path)
   kept = tmp_path / "classifier.old"
   stored = json.loads((kept / "classifier.json").read_text())
   assert stored["class_names"][0] == "Ameise"
