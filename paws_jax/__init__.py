@@ -2,6 +2,8 @@
 
 from paws_jax import _moved
 
+__version__ = "0.1.0"
+
 _moved.install()
 # `paws_jax.Classifier`, imported when it is first used.
 __getattr__ = _moved.names_of(__name__)

@@ -28,6 +28,10 @@ class MissingFileError(UserError, FileNotFoundError):
   """A file or directory of the user that does not exist."""
 
 
+class MissingPackageError(UserError, ImportError):
+  """A package that is not installed and that a recipe or task needs."""
+
+
 class NonFiniteError(UserError, RuntimeError):
   """A metric that must be finite is infinite or not a number."""
 

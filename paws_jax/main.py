@@ -1,6 +1,8 @@
 """Semi-supervised image classification with PAWS.
 
 python -m paws_jax.main --config=configs/quickstart.py
+
+The same as `python -m paws_jax`, and as `paws-jax` where it is installed.
 """
 
 from __future__ import annotations
@@ -22,5 +24,10 @@ def main(argv: Sequence[str]) -> int:
   return dispatch.run(argv)
 
 
-if __name__ == "__main__":
+def run() -> None:
+  """Runs the command line of this process and exits."""
   app.run(main, flags_parser=flags_lib.parse_flags)
+
+
+if __name__ == "__main__":
+  run()

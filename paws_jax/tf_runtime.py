@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from paws_jax import packages
+
 
 def load() -> Any:
   """Imports TensorFlow and hides the GPUs, whose entire memory it would take.
@@ -16,8 +18,10 @@ def load() -> Any:
     The module `tensorflow`.
 
   Raises:
+    MissingPackageError: TensorFlow is not installed.
     RuntimeError: TensorFlow already uses the GPUs in this process.
   """
+  packages.require("this", "tensorflow")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   import tensorflow as tf
 

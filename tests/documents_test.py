@@ -6,9 +6,9 @@ import pathlib
 import re
 
 import pytest
-from absl import flags
 
 from paws_jax import config as config_lib
+from paws_jax.cli import commands as commands_lib
 from paws_jax.cli import flags as flags_lib
 from paws_jax.config import methods
 from tests import layering_test
@@ -143,18 +143,18 @@ def unknown_fields(page, text):
 
 
 def unknown_flags(text):
-  """Flags and tasks in commands of paws_jax.main that there are not."""
+  """Flags and tasks in commands of the package that there are not."""
   joined = text.replace("\\\n", " ")
-  commands = re.findall(r"paws_jax\.main (.*)", joined)
+  commands = re.findall(r"(?:paws_jax\.main|^paws-jax) (.*)", joined, re.M)
   names = {
     name
     for command in commands
     for name in re.findall(r"(?<!\S)--(\w+)", command)
   }
-  tasks = set(re.findall(r"--task=(\w+)", text))
-  known = set(flags.FLAGS) | {"help"}
+  tasks = set(re.findall(r"(?:--task=|^paws-jax )(\w+)", text, re.M))
+  known = set(flags_lib.flags.FLAGS) | {"help"}
   return {name for name in names if name not in known} | {
-    task for task in tasks if task not in flags_lib.MODULES
+    task for task in tasks if task not in commands_lib.TASKS
   }
 
 

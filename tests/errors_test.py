@@ -64,6 +64,7 @@ def test_a_bare_error_would_be_found(tmp_path):
     (errors.InputError, ValueError, 2),
     (errors.UnknownFieldError, TypeError, 2),
     (errors.MissingFileError, FileNotFoundError, 2),
+    (errors.MissingPackageError, ImportError, 2),
     (errors.NonFiniteError, RuntimeError, 1),
     (errors.CheckpointError, RuntimeError, 1),
     (errors.DistributedError, RuntimeError, 1),
@@ -87,7 +88,7 @@ def test_all_errors_are_tested():
     if isinstance(value, type) and issubclass(value, Exception)
   ]
   assert all(issubclass(kind, errors.UserError) for kind in kinds)
-  assert len(kinds) == 12
+  assert len(kinds) == 13
 
 
 def test_a_bad_image_is_named():

@@ -12,7 +12,9 @@ PACKAGE = ROOT / "paws_jax"
 # Bottom to top: a package imports only from the groups below its own. Packages
 # of one group do not import each other.
 ORDER = (
-  ("_moved", "tf_runtime", "errors", "text", "json_text"),
+  ("_moved", "errors", "text", "json_text"),
+  ("packages",),
+  ("tf_runtime",),
   ("config",),
   ("parallel",),
   ("losses", "models", "augment", "optim"),

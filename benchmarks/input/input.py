@@ -8,15 +8,18 @@ Prints images per second of CPU time, that is per core, of
 
   tensorflow: reading, decoding (bit-equal to Pillow, as we do), padding to the
       canvas and batching with tf.data, and nothing else
-  ours: the host pipeline up to batches on the device, supports included
+  ours: the host pipeline up to batches on the device, supports included, with
+      data.decoder=tensorflow
+  without_tensorflow: the same with data.decoder=pillow
   pillow: what the reference's loader does to an image: decoding, crops of
       224 (2) and 96 (6) pixels, flips, colour jitter, grey, blur, normalising,
       in Pillow and NumPy, without processes around it
 
 All take turns, window by window, since machines are not equally fast all the
-time. The last two lines are ratios of the medians:
+time. The last lines are ratios of the medians:
 
   ratio to tensorflow: ours / tensorflow
+  ratio to without_tensorflow: ours / without_tensorflow
   ratio to pillow: ours / pillow
 
 so above 1 ours is faster. CPU time is that of all threads of the process: on a
@@ -84,11 +87,15 @@ def main(argv: list[str]) -> int:
     print(f"error: {error}", file=sys.stderr)
     return 2
   _print_setting(files)
-  with _pipeline(files) as pipeline:
+  with (
+    _pipeline(files, "tensorflow") as pipeline,
+    _pipeline(files, "pillow") as light,
+  ):
     ours, pillow = _Ours(pipeline), pillow_peer.Loader(files)
     sides = {
       "tensorflow": _TensorFlow(files).run,
       "ours": ours.run,
+      "without_tensorflow": _Ours(light).run,
       "pillow": lambda num_images: pillow.run(-(-num_images // 4)),
     }
     rates = _measure(sides)
@@ -100,7 +107,7 @@ def main(argv: list[str]) -> int:
       f"{name}: {median[name]:.4g} images/s per core, windows "
       f"{min(windows):.4g} to {max(windows):.4g}"
     )
-  for name in ("tensorflow", "pillow"):
+  for name in ("tensorflow", "without_tensorflow", "pillow"):
     print(f"ratio to {name}: {median['ours'] / median[name]:.2f}")
   return 0
 
@@ -180,7 +187,7 @@ class _TensorFlow:
     return batches * _BATCH.value
 
 
-def _pipeline(files: catalog.Files) -> pipeline_lib.HostPipeline:
+def _pipeline(files: catalog.Files, decoder: str) -> pipeline_lib.HostPipeline:
   """Half of a batch is unlabelled images, half supports; nothing is cached."""
   half = _BATCH.value // 2
   devices = [jax.devices()[0]]
@@ -201,6 +208,7 @@ def _pipeline(files: catalog.Files) -> pipeline_lib.HostPipeline:
     on_bad_image="error",
     max_pixels=10**8,
     support_cache_mb=0,
+    decoder=decoder,
   )
 
 

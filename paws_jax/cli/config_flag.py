@@ -15,6 +15,7 @@ from absl import flags
 from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.config import methods
+from paws_jax.config import recipe_files
 from paws_jax.config import views
 
 _METHOD = "config.method"
@@ -49,7 +50,7 @@ class RecipeParser(flags.ArgumentParser):
     if argument.endswith(_STORED):
       config = _stored(argument)
     else:
-      config = self._loader.parse(argument)
+      config = self._loader.parse(recipe_files.locate(argument))
     # A file that cannot be read is reported later.
     if not isinstance(config, ml_collections.ConfigDict):
       return config
@@ -90,8 +91,8 @@ def parse(argv: Sequence[str]) -> list[str]:
     errors.InputError: the command line is wrong; its message is one line.
   """
   recipe = flag_value(argv, "config") or ""
-  if recipe and not _is_file(recipe):
-    raise errors.InputError(f"--config={recipe}: there is no such file")
+  if recipe:
+    _check_found(recipe)
   try:
     rest = flags.FLAGS(argv)
     # ml_collections delays the error of a missing file until this is used.
@@ -120,11 +121,12 @@ def parse(argv: Sequence[str]) -> list[str]:
   return rest
 
 
-def _is_file(recipe: str) -> bool:
-  """Whether there is the file of a recipe; that of a bucket is read later."""
-  if recipe.endswith(_STORED):
-    return "://" in recipe or pathlib.Path(recipe).expanduser().is_file()
-  return pathlib.Path(recipe.partition(":")[0]).is_file()
+def _check_found(recipe: str) -> None:
+  """Refuses a recipe that is not there; that of a bucket is read later."""
+  if not recipe.endswith(_STORED):
+    recipe_files.locate(recipe)
+  elif "://" not in recipe and not pathlib.Path(recipe).expanduser().is_file():
+    raise errors.InputError(f"--config={recipe}: there is no such file")
 
 
 def _stored(path: str) -> ml_collections.ConfigDict:

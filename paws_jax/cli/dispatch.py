@@ -15,6 +15,7 @@ import ml_collections
 from absl import flags
 
 from paws_jax import errors
+from paws_jax.cli import commands
 from paws_jax.cli import flags as flags_lib
 from paws_jax.distributed import launch as launch_lib
 from paws_jax.runs import output
@@ -64,7 +65,7 @@ def _run(argv: Sequence[str]) -> int:
     return _plan(config, workdir)
   if task == "doctor":
     return _doctor(config, workdir)
-  if task in flags_lib.AFTER_TRAINING:
+  if commands.TASKS[task].after_training:
     return _run_alone(config, workdir)
   return _run_together(config, workdir)
 
@@ -121,9 +122,11 @@ def _execute(config: ml_collections.ConfigDict | None, workdir: str) -> int:
   from paws_jax.runs import workdir as workdir_lib
 
   compilation_cache.enable(flags_lib.CACHE.value)
-  name, options = flags_lib.MODULES[flags_lib.TASK.value]
-  task = importlib.import_module(f"paws_jax.{name}")
-  values = {name: flags.FLAGS[name].value for name in options}
+  name = flags_lib.TASK.value
+  task = importlib.import_module(f"paws_jax.tasks.{name}")
+  values = {
+    flag: flags.FLAGS[flag].value for flag in commands.TASKS[name].flags
+  }
   started = False
   try:
     # Tasks that train give advice of their own.

@@ -14,29 +14,10 @@ from absl import logging
 from ml_collections import config_flags
 
 from paws_jax import errors
+from paws_jax.cli import commands
 from paws_jax.cli import config_flag
+from paws_jax.cli import help as help_lib
 
-# The tasks: a module below paws_jax and the flags that it takes besides recipe
-# and workdir. Those that work on a run have prepare(config, workdir, **flags)
-# and run(prepared), the others only run.
-MODULES = {
-  "pretrain": ("tasks.pretrain", ("compare_to",)),
-  "evaluate": ("tasks.evaluate", ("test",)),
-  "finetune": ("tasks.finetune", ()),
-  "predict": (
-    "tasks.predict",
-    ("images", "classifier", "add_class", "head", "output"),
-  ),
-  "report": ("tasks.report", ("output",)),
-  "export": ("tasks.export", ("output", "targets", "classifier", "head")),
-  "doctor": ("tasks.doctor", ("time_steps",)),
-  "devices": ("tasks.devices", ()),
-  "plan": ("tasks.plan", ("machine",)),
-}
-# These use a run that has its recipe, in one process.
-AFTER_TRAINING = ("predict", "report", "export")
-# These find the recipe in the run's directory.
-_READ_RECIPE = (*AFTER_TRAINING, "evaluate", "finetune")
 # Former names, which still work: --task=NAME and --NAME.
 _FORMER_TASKS = {"topology": "devices"}
 _FORMER_FLAGS = {"topology": "machine"}
@@ -47,8 +28,8 @@ _NOT_TRAINING = "--?(task(=.*)?|(no)?time_steps(=.*)?)"
 CONFIG = config_flags.DEFINE_config_file(
   "config",
   None,
-  "The recipe, e.g. configs/quickstart.py. Any field can be changed on the "
-  "command line: --config.train.epochs=50.",
+  "The recipe: a name of --list, e.g. quickstart, or a file. Any field can be "
+  "changed on the command line: --config.train.epochs=50.",
   lock_config=True,
 )
 config_flag.follow_method(flags.FLAGS["config"])
@@ -61,70 +42,62 @@ WORKDIR = flags.DEFINE_string(
 TASK = flags.DEFINE_enum(
   "task",
   "pretrain",
-  list(MODULES),
-  "What to do with the recipe: pretrain. After that: evaluate it by more "
-  "protocols; finetune it on the labels; predict the classes of any images; "
-  "write a report as a web page; export it to other systems. Before: let the "
-  "doctor examine recipe and data; show the devices and the share of each; "
-  "plan: compile the recipe for a machine that need not be there, to see "
-  "whether it fits.",
+  list(commands.TASKS),
+  "What to do; `paws-jax TASK` is the same as --task=TASK.",
 )
+flags.DEFINE_bool("version", False, "Print the version and exit.")
+flags.DEFINE_bool("list", False, "List the recipes and exit.")
 MACHINE = flags.DEFINE_string(
-  "machine", None, "For --task=plan: the machine, e.g. v5e:8x8 or h100:8."
+  "machine", None, "Machine to compile for, e.g. v5e:8x8 or h100:8."
 )
 flags.DEFINE_string(
   "images",
   None,
-  "For --task=predict: a directory of images, an image, or a CSV file with a "
-  "column of paths.",
+  "A directory of images, an image, or a CSV file with a column of paths.",
 )
 TIME_STEPS = flags.DEFINE_boolean(
   "time_steps",
   False,
-  "For --task=doctor: whether to compile and time a few steps, and report how "
-  "long training takes.",
+  "Compile and time a few steps, and report how long training takes.",
 )
 flags.DEFINE_string(
   "test",
   None,
-  "For --task=evaluate: other images to measure on, a directory with a folder "
-  "of images for each class, or a CSV file with the columns path and label.",
+  "Other images to measure on: a directory with a folder of images for each "
+  "class, or a CSV file with the columns path and label.",
 )
 CLASSIFIER = flags.DEFINE_string(
   "classifier",
   None,
-  "For --task=predict and export: the directory of a saved classifier, instead "
-  "of --workdir.",
+  "The directory of a saved classifier, instead of --workdir.",
 )
 flags.DEFINE_multi_string(
   "add_class",
   [],
-  "For --task=predict: NAME=DIR, a class to add without training, and its "
-  "images; can be repeated.",
+  "NAME=DIR: a class to add without training, and its images.",
 )
 flags.DEFINE_enum(
   "head",
   "soft_nn",
   ["soft_nn", "finetuned"],
-  "For --task=predict and export: the head that decides, the vote of the "
-  "labelled images or the one that --task=finetune has made.",
+  "The head that decides: the vote of the labelled images, or the one that "
+  "--task=finetune has made.",
 )
 flags.DEFINE_string(
   "output",
   None,
-  "For --task=predict, report and export: where to write. Default: a place in "
-  "--workdir, which is shown.",
+  "Where to write. Default: a place in --workdir, which is shown.",
 )
 flags.DEFINE_list(
   "targets",
   ["stablehlo"],
-  "For --task=export: some of stablehlo, savedmodel, torch, with commas.",
+  "Some of stablehlo, savedmodel, torch, with commas.",
 )
 flags.DEFINE_string(
   "compare_to",
   None,
-  "For --task=pretrain: another run's directory, or a recipe with reference "
-  "curves, e.g. quickstart: drawn into the figure behind this run's curves.",
+  "Another run's directory, or a recipe with reference curves, e.g. "
+  "quickstart: drawn into the figure behind this run's curves.",
 )
 COORDINATOR = flags.DEFINE_string(
   "coordinator_address",
@@ -157,6 +130,11 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   Exits with status 2 and one line when it is wrong. Libraries log only
   warnings, unless --verbosity asks for more.
   """
+  argv = _with_task(argv)
+  shown = help_lib.answer(argv)
+  if shown is not None:
+    print(shown)
+    sys.exit(0)
   try:
     rest = config_flag.parse(_with_stored_recipe(_with_new_names(argv)))
   except errors.UserError as error:
@@ -164,6 +142,14 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   if flags.FLAGS["verbosity"].using_default_value:
     flags.FLAGS.verbosity = logging.WARNING
   return rest
+
+
+def _with_task(argv: Sequence[str]) -> list[str]:
+  """Makes --task of the name of a task that comes first."""
+  program, *arguments = argv
+  if arguments and arguments[0] in (*commands.TASKS, *_FORMER_TASKS):
+    arguments[0] = f"--task={arguments[0]}"
+  return [program, *arguments]
 
 
 def _with_new_names(argv: Sequence[str]) -> list[str]:
@@ -204,7 +190,7 @@ def _with_stored_recipe(argv: list[str]) -> list[str]:
     return argv
   task = config_flag.flag_value(argv, "task")
   workdir = config_flag.flag_value(argv, "workdir")
-  if task not in _READ_RECIPE or not workdir:
+  if not _reads_recipe(task) or not workdir:
     raise errors.InputError(_no_recipe(task))
   from paws_jax.runs import recipe as recipe_lib
 
@@ -213,12 +199,17 @@ def _with_stored_recipe(argv: list[str]) -> list[str]:
   return [argv[0], f"--config={workdir}/{recipe_lib.RECIPE}", *argv[1:]]
 
 
+def _reads_recipe(task: str | None) -> bool:
+  return task in commands.TASKS and commands.TASKS[task].reads_recipe
+
+
 def _no_recipe(task: str | None) -> str:
   """Returns the message about a recipe that is missing."""
   message = (
-    "--config is missing: give a recipe, e.g. --config=configs/quickstart.py"
+    "--config is missing: give a recipe, e.g. --config=quickstart, or another "
+    "of --list"
   )
-  if task in _READ_RECIPE:
+  if _reads_recipe(task):
     message += ", or the directory of a run with --workdir"
   return message
 
@@ -229,11 +220,13 @@ def check_options() -> None:
   Raises:
     InputError: naming the flag and the task.
   """
-  known = {name for _, names in MODULES.values() for name in names}
-  mine = MODULES[TASK.value][1]
+  known = {name for task in commands.TASKS.values() for name in task.flags}
+  mine = commands.TASKS[TASK.value].flags
   for name in sorted(known.difference(mine)):
     if flags.FLAGS[name].present:
-      tasks = [task for task, (_, names) in MODULES.items() if name in names]
+      tasks = [
+        task for task, entry in commands.TASKS.items() if name in entry.flags
+      ]
       raise errors.InputError(
         f"--{name} is read by --task={' and '.join(tasks)} only, and the task "
         f"is {TASK.value}: leave one of them out"
@@ -259,7 +252,7 @@ def recipe() -> ml_collections.ConfigDict | None:
     return CONFIG.value
   if CLASSIFIER.value:
     return None
-  if TASK.value in _READ_RECIPE and WORKDIR.value:
+  if _reads_recipe(TASK.value) and WORKDIR.value:
     from paws_jax.runs import recipe as recipe_lib
 
     return recipe_lib.load(WORKDIR.value)
@@ -268,6 +261,7 @@ def recipe() -> ml_collections.ConfigDict | None:
 
 def train_command(arguments: Sequence[str]) -> str:
   """Makes the command that trains out of the arguments of another task."""
+  _, *arguments = _with_task(["", *arguments])
   kept, skip = [], False
   for argument in arguments:
     if not skip and not re.fullmatch(_NOT_TRAINING, argument):

@@ -72,6 +72,11 @@ class Data(fields.Section):
   # Value of a pixel that becomes 255, in files that can hold it: 4095 for 12
   # bits in files of 16. 0: the largest one that a file can hold.
   white_level: int = fields.field(0, fields.between(0, 65535))
+  # What decodes images of pipeline "host": "tensorflow" or "pillow", with the
+  # same result; "auto": TensorFlow on more than 8 cores if it is installed.
+  decoder: str = fields.field(
+    "auto", fields.one_of("auto", "tensorflow", "pillow")
+  )
   # Memory of each process for decoded labelled images, in units of 2^20 bytes.
   support_cache_mb: int = fields.field(1024, fields.NOT_NEGATIVE)
 

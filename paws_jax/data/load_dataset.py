@@ -236,6 +236,7 @@ def _disk_pipeline(
     max_pixels=config.max_pixels,
     white_level=config.white_level,
     support_cache_mb=config.support_cache_mb,
+    decoder=config.decoder,
     **options,
   )
 

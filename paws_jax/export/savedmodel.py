@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pathlib
 from typing import Any
 
 import jax
 
+from paws_jax import packages
 from paws_jax import tf_runtime
 from paws_jax.export import program as program_lib
 
@@ -19,12 +19,12 @@ def missing() -> str:
 
   TensorFlow itself is loaded only by `write`: it takes seconds.
   """
-  if importlib.util.find_spec("tensorflow") is None:
+  if not packages.is_installed("tensorflow"):
     return (
       "it needs TensorFlow, which is not installed: pip install "
       "'tensorflow-cpu>=2.21'"
     )
-  if importlib.util.find_spec("jax.experimental.jax2tf") is None:
+  if not packages.is_installed("jax.experimental.jax2tf"):
     return (
       f"jax {jax.__version__} has no jax.experimental.jax2tf any more: install "
       "jax 0.10, or export stablehlo instead"

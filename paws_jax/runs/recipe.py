@@ -27,6 +27,7 @@ _FREE = (
   # So that a run that a bad image has stopped can resume without it.
   "data.on_bad_image",
   "data.max_pixels",
+  "data.decoder",
   "data.support_cache_mb",
   # Classes and labels themselves stand in the fingerprint of the data.
   "data.real_labels",

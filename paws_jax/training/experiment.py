@@ -24,6 +24,7 @@ from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.evaluation import embed
 from paws_jax.methods import base
 from paws_jax.parallel import mesh as mesh_lib
+from paws_jax.runs import requirements
 from paws_jax.training import optimizer_groups
 from paws_jax.training import state as state_lib
 from paws_jax.training import step
@@ -135,9 +136,11 @@ def create(
   Raises:
     errors.InputError: the data do not fit the recipe.
     FileNotFoundError: the data do not exist.
+    errors.MissingPackageError: as of `requirements.check`.
   """
   if not isinstance(recipe, config_lib.Recipe):
     recipe = config_lib.resolve(recipe)
+  requirements.check(recipe)
   views, train_config = recipe.views, recipe.train
   dataset = load_dataset.load(recipe.data, views, arrays=arrays)
   mesh = mesh_lib.make_mesh(devices, bn_group_size=train_config.bn_group_size)

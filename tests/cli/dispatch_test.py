@@ -51,6 +51,7 @@ def execute(monkeypatch):
     (errors.InputError("no"), 2, 1),
     (errors.UnknownFieldError("no"), 2, 1),
     (errors.MissingFileError("no"), 2, 1),
+    (errors.MissingPackageError("no"), 2, 1),
     (errors.WorkdirError("no"), 2, 1),
     (errors.ClassifierError("no"), 2, 1),
     (errors.WeightsError("no"), 2, 1),

@@ -43,7 +43,8 @@ def assert_refused(result, *words):
 @pytest.mark.parametrize(
   ("args", "words"),
   [
-    ([], ["--config", "configs/quickstart.py"]),
+    ([], ["--config", "quickstart"]),
+    (["--config=quikstart"], ["no such recipe", "--config=quickstart"]),
     (["--config=nowhere.py"], ["--config=nowhere.py", "no such file"]),
     (
       ["--config", "nowhere.py:x", "--config.train.epochs=1"],

@@ -21,15 +21,21 @@ import numpy as np
 
 from paws_jax import config as config_lib
 from paws_jax import data
-from paws_jax import tf_runtime
+from paws_jax import packages
 from paws_jax.data import sampling
 from paws_jax.data.host import image_reader
 from paws_jax.data.host import loader
+from paws_jax.data.host import pillow_loader
 from paws_jax.data.host import prefetch
 from paws_jax.data.host import row_plan
+from paws_jax.data.host import tensorflow_loader
 from paws_jax.data.sources import catalog
 from paws_jax.parallel import cpu_devices
 from paws_jax.parallel import mesh as mesh_lib
+
+# Pillow decodes more images per core, but holds Python's lock for about a tenth
+# of the time.
+_MOST_PILLOW_CORES = 8
 
 
 class Inputs(NamedTuple):
@@ -73,6 +79,7 @@ class HostPipeline:
     mesh: jax.sharding.Mesh,
     canvas_size: int,
     support_cache_mb: int,
+    decoder: str = "auto",
     with_unlabelled: bool = True,
     num_threads: int | None = None,
     **decoding: Any,
@@ -89,6 +96,7 @@ class HostPipeline:
       mesh: devices.
       canvas_size: S.
       support_cache_mb: MiB of decoded supports to keep, per process.
+      decoder: "tensorflow", "pillow", or "auto": the faster one.
       with_unlabelled: False for methods that train on labelled images alone.
       num_threads: decoding threads; default one per core of this process.
       **decoding: `on_bad_image`, `max_pixels` and `white_level` of
@@ -108,10 +116,10 @@ class HostPipeline:
     )
     self._batch_size = batch_size
     self._mesh = mesh
-    self._with_unlabelled = with_unlabelled
     self._with_supports = support is not None
+    self._with_unlabelled = with_unlabelled
     self._images = image_reader.ImageReader(reader, fit=canvas_size, **decoding)
-    self._loader = loader.Loader(
+    self._loader = _loader_class(decoder)(
       self._images,
       canvas_size=canvas_size,
       num_threads=num_threads or cpu_devices.num_cores(),
@@ -256,30 +264,25 @@ class HostPipeline:
       rows of these devices, in the order of `mesh.local_rows`, as NumPy
       arrays.
     """
-    tf = tf_runtime.load()
     streams, candidates = {}, {}
     if self._with_supports:
       num_supports = len(self._plan.supports(first_step).ids)
       support_rows = mesh_lib.local_rows(num_supports, self._mesh, devices)
       candidates["support"] = self._plan.same_class
-      streams["support"] = self._loader.stream(
+      streams["support"] = loader.Stream(
         lambda step: self._plan.supports(step).ids[support_rows],
         num_rows=len(support_rows),
-        first_step=first_step,
         cache=self._cache,
       )
     if self._with_unlabelled:
-      # Compiles here rather than in a thread of TensorFlow.
+      # Compiles here rather than in a thread of the loader.
       self._plan.unlabelled(first_step)
       rows = mesh_lib.local_rows(self._batch_size, self._mesh, devices)
       candidates["unlabelled"] = self._plan.from_pool
-      streams["unlabelled"] = self._loader.stream(
-        lambda step: self._plan.unlabelled(step)[rows],
-        num_rows=len(rows),
-        first_step=first_step,
+      streams["unlabelled"] = loader.Stream(
+        lambda step: self._plan.unlabelled(step)[rows], num_rows=len(rows)
       )
-    steps = tf.data.Dataset.zip(streams).prefetch(1)
-    for parts in steps.with_options(self._loader.options()):
+    for parts in self._loader.steps(streams, first_step):
       yield tuple(
         self._canvases(parts[name], candidates[name]) if name in parts else None
         for name in ("unlabelled", "support")
@@ -314,14 +317,21 @@ class HostPipeline:
     put = functools.partial(mesh_lib.from_local_rows, mesh=self._mesh)
     return jax.tree.map(put, rows)
 
-  def _canvases(self, batch, candidates) -> data.Canvases:
-    """Converts a batch of TensorFlow to NumPy; replaces unreadable images."""
-    # Views of TensorFlow's memory, which they keep alive: nothing is copied.
-    images, sizes, rows = (np.asarray(memoryview(part)) for part in batch)
-    images, sizes = self._loader.replace_bad(
-      images, sizes, rows, candidates=candidates
-    )
-    return data.Canvases(image=images, size=sizes, id=rows)
+  def _canvases(self, canvases, candidates) -> data.Canvases:
+    """Replaces unreadable images."""
+    good = self._loader.replace_bad(canvases, candidates)
+    return data.Canvases(image=good.images, size=good.sizes, id=good.rows)
+
+
+def _loader_class(decoder: str) -> type[loader.Loader]:
+  """Returns the loader of a decoder; all give the same bits."""
+  if decoder == "auto":
+    many = cpu_devices.num_cores() > _MOST_PILLOW_CORES
+    installed = packages.is_installed("tensorflow")
+    decoder = "tensorflow" if many and installed else "pillow"
+  if decoder == "pillow":
+    return pillow_loader.PillowLoader
+  return tensorflow_loader.TensorFlowLoader
 
 
 def _pick(place: int, batches: tuple[data.HostBatch, ...]) -> data.HostBatch:

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from paws_jax import errors
+from paws_jax import packages
 from paws_jax import tf_runtime
 
 
@@ -26,6 +27,7 @@ def open_builder(directory: str, tfds_name: str) -> Any:
     ValueError: an unknown name or version, or another one in the directory.
   """
   # First, since TFDS imports TensorFlow without our settings.
+  packages.require("data.source='tfds'", "tensorflow", "tensorflow_datasets")
   tf_runtime.load()
   import tensorflow_datasets as tfds
   from etils import epath

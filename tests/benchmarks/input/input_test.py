@@ -38,12 +38,14 @@ def test_prints_rates_ratios_and_memory(tmp_path):
     r"^memory: \d+ MB after 2 steps, \d+ MB after 20$",
   ):
     assert re.search(line, result.stdout, re.MULTILINE), (line, result.stdout)
-  for name in ("tensorflow", "ours", "pillow"):
+  for name in ("tensorflow", "ours", "without_tensorflow", "pillow"):
     line = rf"^{name}: {_NUMBER} images/s per core, windows {_NUMBER} to "
     assert re.search(line, result.stdout, re.MULTILINE), (line, result.stdout)
-  last = result.stdout.splitlines()[-2:]
-  assert re.fullmatch(r"ratio to tensorflow: \d+\.\d\d", last[0]), last
-  assert re.fullmatch(r"ratio to pillow: \d+\.\d\d", last[1]), last
+  last = result.stdout.splitlines()[-3:]
+  for line, name in zip(
+    last, ("tensorflow", "without_tensorflow", "pillow"), strict=True
+  ):
+    assert re.fullmatch(rf"ratio to {name}: \d+\.\d\d", line), last
   # What is there is not written again.
   assert len(list(tmp_path.iterdir())) == 6
   sizes = [path.stat().st_size for path in tmp_path.iterdir()]

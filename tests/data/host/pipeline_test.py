@@ -52,6 +52,15 @@ def _index():
   )
 
 
+_DECODER = {}
+
+
+@pytest.fixture(autouse=True, params=["tensorflow", "pillow"])
+def decoder(request, monkeypatch):
+  """Runs each test with both decoders."""
+  monkeypatch.setitem(_DECODER, "decoder", request.param)
+
+
 @pytest.fixture(scope="session")
 def _written(tmp_path_factory):
   root = tmp_path_factory.mktemp("digits")
@@ -84,9 +93,10 @@ def _files(root):
 class _Bytes:
   """A reader that is not one of files, and which takes uneven times."""
 
-  def __init__(self, root, seed=0):
+  def __init__(self, root, seed=0, *, most_seconds=0.005):
     self._files = _files(root)
     self._times = random.Random(seed)
+    self._most_seconds = most_seconds
     self.read_rows = []
 
   def __len__(self):
@@ -96,7 +106,7 @@ class _Bytes:
     return f"record {index}"
 
   def read(self, index):
-    time.sleep(self._times.random() * 0.005)
+    time.sleep(self._times.random() * self._most_seconds)
     self.read_rows.append(index)
     return self._files.read(index)
 
@@ -115,6 +125,7 @@ def _pipeline(reader, num_devices=1, **settings):
     "max_pixels": 10**6,
     "support_cache_mb": 0,
     "num_threads": 4,
+    **_DECODER,
     **settings,
   }
   index = settings.pop("index", _index())
@@ -657,7 +668,7 @@ def test_waiting_is_counted(root):
 
 
 def test_while_the_devices_work_nothing_stalls(root):
-  with _pipeline(_Bytes(root)) as pipeline:
+  with _pipeline(_Bytes(root, most_seconds=0.1)) as pipeline:
     pipeline.inputs(0, 1, busy=lambda: True)
     assert pipeline.stall_seconds == 0
     # Waiting counts from when they have nothing left to do.

@@ -1,0 +1,85 @@
+"""Reads and decodes rows of a data set with Pillow, in threads."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import itertools
+from collections.abc import Iterator
+from collections.abc import Mapping
+
+import numpy as np
+
+from paws_jax import errors
+from paws_jax.data.host import image_reader
+from paws_jax.data.host import loader
+
+# Steps that are read ahead, so that no thread waits at the end of a step.
+_AHEAD = 2
+
+
+class PillowLoader(loader.Loader):
+  """A loader that needs no TensorFlow.
+
+  Pillow lets other threads run while it decodes.
+  """
+
+  def steps(
+    self, streams: Mapping[str, loader.Stream], first_step: int
+  ) -> Iterator[dict[str, loader.Canvases]]:
+    """Yields the canvases of all streams, step by step and indefinitely."""
+    pool = concurrent.futures.ThreadPoolExecutor(self._num_threads)
+    reading = collections.deque()
+    try:
+      for step in itertools.count(first_step):
+        reading.append(
+          {name: self._start(pool, streams[name], step) for name in streams}
+        )
+        if len(reading) > _AHEAD:
+          yield {
+            name: _finished(*parts) for name, parts in reading.popleft().items()
+          }
+    finally:
+      pool.shutdown(cancel_futures=True)
+
+  def _start(
+    self,
+    pool: concurrent.futures.Executor,
+    stream: loader.Stream,
+    step: int,
+  ) -> tuple[loader.Canvases, list[concurrent.futures.Future]]:
+    """Starts to read the rows of a step, each by a task of its own."""
+    rows = stream.plan(step).astype(np.int32)
+    side = self.canvas_size
+    canvases = loader.Canvases(
+      images=np.zeros((len(rows), side, side, 3), np.uint8),
+      sizes=np.zeros((len(rows), 2), np.int32),
+      rows=rows,
+    )
+
+    def read(place: int) -> None:
+      pixels = self._pixels(int(rows[place]), stream.cache)
+      height, width = canvases.sizes[place] = pixels.shape[:2]
+      canvases.images[place, :height, :width] = pixels
+
+    return canvases, [pool.submit(read, place) for place in range(len(rows))]
+
+  def _pixels(self, row: int, cache: image_reader.Cache | None) -> np.ndarray:
+    """Gives uint8 [h, w, 3] from cache or file; [0, 0, 3] for a bad image."""
+    cached = image_reader.NO_IMAGE if cache is None else cache.get(row)
+    if cached.size:
+      return cached
+    try:
+      pixels = self._images.image(row)
+    except errors.BadImageError:
+      # `replace_bad` finds the error again, with its reason.
+      return image_reader.NO_IMAGE
+    return pixels if cache is None else cache.put(row, pixels)
+
+
+def _finished(
+  canvases: loader.Canvases, reads: list[concurrent.futures.Future]
+) -> loader.Canvases:
+  for read in reads:
+    read.result()
+  return canvases

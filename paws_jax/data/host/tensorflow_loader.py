@@ -1,0 +1,195 @@
+"""Reads and decodes rows of a data set with tf.data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from paws_jax import errors
+from paws_jax import tf_runtime
+from paws_jax.data.host import decode
+from paws_jax.data.host import image_reader
+from paws_jax.data.host import loader
+from paws_jax.data.sources import catalog
+from paws_jax.runs import files as files_lib
+
+if TYPE_CHECKING:
+  import tensorflow as tf
+
+
+class TensorFlowLoader(loader.Loader):
+  """A loader that decodes ordinary JPEG files without Python's lock."""
+
+  def __init__(self, images: image_reader.ImageReader, **settings):
+    super().__init__(images, **settings)
+    # Rows whose files are known to be regular ones.
+    self._regular = np.zeros(len(images.reader), bool)
+
+  def steps(
+    self, streams: Mapping[str, loader.Stream], first_step: int
+  ) -> Iterator[dict[str, loader.Canvases]]:
+    """Yields the canvases of all streams, step by step and indefinitely."""
+    tf = tf_runtime.load()
+    parts = {
+      name: self._stream(stream, first_step) for name, stream in streams.items()
+    }
+    steps = tf.data.Dataset.zip(parts).prefetch(1)
+    for step in steps.with_options(self._options()):
+      # Views of TensorFlow's memory, which they keep alive: nothing is copied.
+      yield {
+        name: loader.Canvases(*(np.asarray(memoryview(x)) for x in step[name]))
+        for name in streams
+      }
+
+  def _stream(self, stream: loader.Stream, first_step: int) -> tf.data.Dataset:
+    """Returns an infinite data set of the fields of `loader.Canvases`."""
+    plan, num_rows, cache = stream
+    tf = tf_runtime.load()
+    endless = np.iinfo(np.int64).max
+    steps = tf.data.Dataset.range(first_step, endless)
+
+    @tf.autograph.experimental.do_not_convert
+    def planned(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+      rows, paths = tf.numpy_function(
+        lambda step: self._with_paths(plan(int(step))),
+        [step],
+        (tf.int32, tf.string),
+      )
+      return tf.ensure_shape(rows, [num_rows]), tf.ensure_shape(
+        paths, [num_rows]
+      )
+
+    @tf.autograph.experimental.do_not_convert
+    def load(
+      row: tf.Tensor, path: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+      image = self._load(row, path, cache)
+      size = tf.shape(image)[:2]
+      missing = self.canvas_size - size
+      image = tf.pad(image, [[0, missing[0]], [0, missing[1]], [0, 0]])
+      side = self.canvas_size
+      return tf.ensure_shape(image, (side, side, 3)), size, row
+
+    return (
+      steps.map(planned)
+      .prefetch(2)
+      .unbatch()
+      .map(load, num_parallel_calls=self._num_threads, deterministic=True)
+      .batch(num_rows, drop_remainder=True)
+    )
+
+  def _options(self) -> tf.data.Options:
+    """Returns options of tf.data for the entire pipeline."""
+    tf = tf_runtime.load()
+    options = tf.data.Options()
+    options.deterministic = True
+    options.threading.private_threadpool_size = self._num_threads
+    # The device determines the pace; autotuning would only use threads.
+    options.autotune.enabled = False
+    # No further batches are to be prefetched.
+    options.experimental_optimization.inject_prefetch = False
+    return options
+
+  def _with_paths(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns rows with the paths that TensorFlow reads, "" for none."""
+    # TensorFlow needs bytes in an array of objects.
+    paths = np.array([os.fsencode(self._path(row)) for row in rows], object)
+    return rows.astype(np.int32), paths
+
+  def _path(self, row: int) -> str:
+    """Returns the path of a row's file; "" if it is not a regular file."""
+    reader = self._images.reader
+    if not isinstance(reader, catalog.Files):
+      return ""
+    path = reader.path(row)
+    if not self._regular[row]:
+      # TensorFlow would wait for the end of a pipe or of a device.
+      try:
+        files_lib.check_regular(path)
+      except OSError:
+        return ""
+      self._regular[row] = True
+    return path
+
+  def _load(
+    self, row: tf.Tensor, path: tf.Tensor, cache: image_reader.Cache | None
+  ) -> tf.Tensor:
+    """Loads uint8 [h, w, 3] from cache or file; [0, 0, 3] for a bad image."""
+    if cache is None:
+      return self._decode(row, path)
+    image = _call_python(cache.get, row)
+    return self._or_else(
+      image,
+      lambda: _call_python(cache.put, row, self._decode(row, path)),
+    )
+
+  def _decode(self, row: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
+    """Decodes in the graph if possible, without Python's lock."""
+    tf = tf_runtime.load()
+
+    @tf.autograph.experimental.do_not_convert
+    def plain(row: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+      content = self._content(row, path)
+      image = decode.plain_jpeg(
+        content,
+        canvas_size=self.canvas_size,
+        max_pixels=self._images.max_pixels,
+        white_level=self._images.white_level,
+      )
+      return image, content
+
+    # An error ends a data set: so each image has its own, which is empty after
+    # an error.
+    nothing = tf.data.Dataset.from_tensors(
+      (tf.constant(image_reader.NO_IMAGE), tf.constant(b""))
+    )
+    image, content = (
+      tf.data.Dataset.from_tensors((row, path))
+      .map(plain)
+      .ignore_errors()
+      .concatenate(nothing)
+      .take(1)
+      .get_single_element()
+    )
+    return self._or_else(
+      image, lambda: _call_python(self._decode_with_pillow, row, content)
+    )
+
+  def _content(self, row: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
+    tf = tf_runtime.load()
+    if isinstance(self._images.reader, catalog.Files):
+      return tf.io.read_file(path)
+    content = tf.numpy_function(
+      lambda row: self._images.content(int(row)), [row], tf.string
+    )
+    return tf.ensure_shape(content, ())
+
+  def _decode_with_pillow(self, row: np.ndarray, content: bytes) -> np.ndarray:
+    """Decodes `content`; reads it first if it is empty after a failure."""
+    try:
+      return self._images.image(int(row), content)
+    except errors.BadImageError:
+      # `replace_bad` finds the error again, with its reason.
+      return image_reader.NO_IMAGE
+
+  def _or_else(
+    self, image: tf.Tensor, otherwise: Callable[[], tf.Tensor]
+  ) -> tf.Tensor:
+    tf = tf_runtime.load()
+    there = tf.size(image) > 0
+    image = tf.cond(there, lambda: image, otherwise)
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def _call_python(
+  function: Callable[..., np.ndarray], *arguments: tf.Tensor
+) -> tf.Tensor:
+  """Calls a Python function that returns an image, in a graph."""
+  tf = tf_runtime.load()
+  image = tf.numpy_function(function, arguments, tf.uint8)
+  return tf.ensure_shape(image, (None, None, 3))
