@@ -68,9 +68,9 @@ def summary(rows: Iterable[Mapping[str, Any]]) -> str:
   """
   names, ended = set(), set()
   for row in rows:
-    if KEY in row:
-      names.add(row[KEY])
-      (ended.add if row["event"] == "ends" else ended.discard)(row[KEY])
+    if isinstance(name := row.get(KEY), str):
+      names.add(name)
+      (ended.discard if _starts(row) else ended.add)(name)
   if not names:
     return "health: no problems found"
   listed = (f"{n} (ended)" if n in ended else n for n in sorted(names))
@@ -108,6 +108,8 @@ class Monitor:
         change = self._open.add if _starts(row) else self._open.discard
         change(row[KEY])
       return []
+    # A line may have been annotated.
+    row = {name: x for name, x in row.items() if not isinstance(x, str)}
     self._latest |= row
     if "soft_nn_top1" in row:
       self._accuracies.append(row["soft_nn_top1"])
@@ -164,7 +166,7 @@ class Monitor:
 
 
 def _starts(row: Mapping[str, Any]) -> bool:
-  return row["event"] == "starts"
+  return row.get("event") == "starts"
 
 
 def findings(
@@ -184,10 +186,10 @@ def recorded(rows: Iterable[Mapping[str, Any]]) -> list[Finding]:
   """Returns the findings that a run recorded in its metrics.jsonl."""
   return [
     Finding(
-      row[KEY],
+      str(row[KEY]),
       row["step"],
-      row["sentence"],
-      row["remedy"],
+      str(row.get("sentence", "")),
+      str(row.get("remedy", "")),
       ends=not _starts(row),
     )
     for row in rows

@@ -290,6 +290,11 @@ def _stored(path: pathlib.Path) -> dict[str, Any] | None:
       f"{settings} is not JSON ({error}): move it and {path.name} away, or "
       "choose another --output."
     ) from None
+  if not isinstance(stored, dict):
+    raise errors.WorkdirError(
+      f"{settings} is not a JSON object: move it and {path.name} away, or "
+      "choose another --output."
+    )
   return stored
 
 

@@ -311,6 +311,20 @@ def test_the_end_of_a_run_says_what_was_found():
   assert line.startswith("health: collapse; ")
 
 
+def test_lines_that_somebody_has_changed_end_nothing():
+  rows = rows_of((30, {}))
+  odd = (
+    {"step": 5, "finding": "collapse"},
+    {"step": 6, "finding": 3},
+    {"step": 7, "finding": "collapse", "event": 1, "sentence": 2.5},
+    {"step": 8, "soft_nn_top1": "good", "target_confidence": "high"},
+    {"step": 9} | dict.fromkeys(rows[0].keys() - {"step"}, "a text"),
+  )
+  assert names(find([*rows, *odd])) == names(find(rows))
+  assert "collapse" in monitor_lib.summary(odd)
+  assert len(monitor_lib.recorded(odd)) == 3
+
+
 def test_lines_are_short_and_say_what_to_do():
   for rule in rules.RULES:
     remedy = rule.remedy(GOOD, FACTS)
