@@ -19,6 +19,8 @@ from paws_jax.config import recipe_files
 from paws_jax.config import views
 
 _METHOD = "config.method"
+# Fields of which one on the command line takes the place of the other.
+_LENGTHS = ("epochs", "minutes")
 # Python's messages about a text that is no number, and what is wanted.
 _NOT_A_NUMBER = {
   r"invalid literal for int\(\)": "an integer",
@@ -66,7 +68,21 @@ class RecipeParser(flags.ArgumentParser):
         raise errors.UnknownFieldError(methods.unknown_field(name, found[1]))
     with config.unlocked():
       config.method = methods.MethodDict(values)
+    given = {
+      name: flag_value(argv, f"config.train.{name}") for name in _LENGTHS
+    }
+    for name, other in (_LENGTHS, _LENGTHS[::-1]):
+      if given[name] and _is_a_length(given[name]) and given[other] is None:
+        config.train[other] = type(config.train[other])(0)
     return config
+
+
+def _is_a_length(text: str) -> bool:
+  """Whether a text is a number other than 0; others are refused later."""
+  try:
+    return bool(float(text))
+  except ValueError:
+    return False
 
 
 def follow_method(flag: flags.Flag) -> None:

@@ -27,7 +27,8 @@ def check_sections(recipe: recipe_lib.Recipe) -> None:
       f"in size: set it to at least {view.eval_size}, the side of the crop for "
       "evaluation."
     )
-  if recipe.optim.warmup_epochs > recipe.train.epochs:
+  # The epochs that fit in train.minutes are compared when they are known.
+  if recipe.optim.warmup_epochs > recipe.train.epochs > 0:
     raise errors.InputError(
       f"optim.warmup_epochs is {recipe.optim.warmup_epochs:g} but "
       f"train.epochs is {recipe.train.epochs}: lower the warm-up or train "

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from paws_jax import errors
 from paws_jax.config import fields
+
+_EPOCHS = "at least 1, or 0 where train.minutes takes its place"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,7 +16,12 @@ class Train(fields.Section):
 
   # Unlabelled images a step; steps per epoch = floor(images / batch_size).
   batch_size: int = fields.field(4096, fields.AT_LEAST_ONE)
-  epochs: int = fields.field(100, fields.AT_LEAST_ONE)
+  epochs: int = fields.field(100, (_EPOCHS, lambda x: x >= 0))
+  # Minutes of training, instead of epochs: when a run starts, a few steps are
+  # timed, and the schedule is laid out for the epochs that fit. 0: epochs
+  # decide. On the command line this field alone is enough; a recipe sets the
+  # other one to 0.
+  minutes: float = fields.field(0.0, fields.NOT_NEGATIVE)
   # Steps in one call of the compiled program (a lax.scan over them).
   steps_per_call: int = fields.field(1, fields.AT_LEAST_ONE)
   # Recompute activations in the backward pass to save memory: "none", "dots"
@@ -22,3 +30,14 @@ class Train(fields.Section):
   # Devices that share BatchNorm statistics. 0: all, whatever their number;
   # anything else makes results depend on the number of devices.
   bn_group_size: int = fields.field(0, fields.NOT_NEGATIVE)
+
+  def check(self) -> None:
+    """Refuses two lengths of a run, and none."""
+    if self.epochs and self.minutes:
+      raise errors.InputError(
+        f"train.epochs is {self.epochs} and train.minutes is "
+        f"{self.minutes:g}: each decides how long a run is; set one of them to "
+        "0."
+      )
+    if not self.epochs and not self.minutes:
+      raise errors.InputError(f"train.epochs is 0: it must be {_EPOCHS}.")

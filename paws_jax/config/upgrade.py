@@ -20,6 +20,8 @@ from paws_jax.config import views
 
 VERSION = 1
 KEY = "version"
+# Beside the sections: how the number of epochs was found, if by train.minutes.
+LAID_OUT = "laid_out"
 
 _Flat = dict[str, Any]
 
@@ -57,6 +59,7 @@ def read(stored: Mapping[str, Any]) -> recipe_lib.Recipe:
     InputError: it is of a newer version.
     UnknownFieldError: a field that its version did not have, by name.
   """
+  stored = {key: part for key, part in stored.items() if key != LAID_OUT}
   flat = flatten(stored)
   version = flat.pop(KEY, 0)
   if type(version) is not int or version < 0:

@@ -68,6 +68,9 @@ def training_time(
       f"in {times.stall:.0%} of that the devices wait for images: more CPU "
       "cores, smaller files or a smaller data.canvas_size help"
     )
+  if not experiment.train.epochs:
+    report.say("as many epochs as fit in train.minutes are found in this way")
+    return
   seconds = times.compilation + steps * times.step
   text = f"{findings.count(steps, 'step')}"
   if every:

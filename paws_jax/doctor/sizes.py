@@ -47,7 +47,13 @@ def steps(
     f"{findings.count(per_epoch, 'step')} of {batch_size:,}; {left:,} images "
     "are left out of each epoch"
   )
-  report.say(f"total: {epochs:,} epochs, {epochs * per_epoch:,} steps")
+  if epochs:
+    report.say(f"total: {epochs:,} epochs, {epochs * per_epoch:,} steps")
+  else:
+    report.say(
+      f"total: as many epochs as fit in {recipe.train.minutes:g} minutes, "
+      "measured when training starts"
+    )
   for problem in memory_pipeline.batch_problems(
     batch_size, num_images=pool, mesh=mesh
   ):

@@ -83,7 +83,7 @@ def assess(
     "bytes_accessed": costs.bytes_accessed,
     "collectives": hlo.summary(costs.collectives or []),
     "steps_per_epoch": step.pipeline.steps_per_epoch,
-    "epochs": config.epochs,
+    "minutes": config.minutes,
   }
   plan |= _speed(step, chip, costs)
   return plan | {"advice": [] if fits else _advice(step, target, needed)}
@@ -99,7 +99,7 @@ def _speed(
         *("step_seconds_by_limit", "limited_by", "collective_sent_bytes"),
         *("step_seconds_bound", "images_per_second_bound", "hours_bound"),
       )
-    )
+    ) | {"epochs": step.train.epochs}
   sent = sum(c.sent_bytes for c in costs.collectives)
   seconds = {
     "arithmetic": costs.flops / chip.flops_per_second,
@@ -107,14 +107,17 @@ def _speed(
     "interconnect": sent / chip.interconnect_bandwidth,
   }
   limit = max(seconds, key=seconds.get)
-  steps = step.train.epochs * step.pipeline.steps_per_epoch
+  per_epoch = step.pipeline.steps_per_epoch
+  budget = 60 * step.train.minutes
+  epochs = step.train.epochs or int(budget / seconds[limit] / per_epoch)
   return {
     "collective_sent_bytes": sent,
     "step_seconds_by_limit": seconds,
     "limited_by": limit,
     "step_seconds_bound": seconds[limit],
     "images_per_second_bound": step.images_per_step / seconds[limit],
-    "hours_bound": steps * seconds[limit] / 3600,
+    "epochs": epochs,
+    "hours_bound": epochs * per_epoch * seconds[limit] / 3600,
   }
 
 
@@ -235,11 +238,15 @@ def _speed_lines(plan: dict[str, Any]) -> list[str]:
     for kind, entry in plan["collectives"].items()
   ]
   steps = plan["epochs"] * plan["steps_per_epoch"]
+  length = f"{plan['epochs']:,} epochs of {plan['steps_per_epoch']:,} steps"
+  length = f"{length} ({steps:,})"
+  if plan["minutes"]:
+    length = f"in {plan['minutes']:g} minutes at most {length} fit"
+  else:
+    length = f"{length} take at least {plan['hours_bound']:.3g} hours"
   return [
     *lines,
-    f"at most {plan['images_per_second_bound']:,.0f} images/s on all; "
-    f"{plan['epochs']:,} epochs of {plan['steps_per_epoch']:,} steps "
-    f"({steps:,}) take at least {plan['hours_bound']:.3g} hours",
+    f"at most {plan['images_per_second_bound']:,.0f} images/s on all; {length}",
     "bounds of what the chips allow, not measurements: reading images, and "
     "what cannot overlap, come on top",
   ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
@@ -13,6 +15,7 @@ from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.config import upgrade
 from paws_jax.runs import files
+from paws_jax.runs import newest_checkpoint
 
 RECIPE = "config.json"
 
@@ -92,6 +95,58 @@ def read(path: epath.Path) -> config_lib.Recipe | None:
     ) from None
 
 
+def with_length(
+  recipe: config_lib.Recipe, workdir: epath.Path
+) -> config_lib.Recipe:
+  """Gives a recipe of train.minutes the epochs that its run has found.
+
+  Args:
+    recipe: a resolved recipe.
+    workdir: absolute path of a directory that may hold a run.
+
+  Returns:
+    The recipe itself where train.epochs decides, or no run has started.
+
+  Raises:
+    errors.WorkdirError: there is a run of another length.
+  """
+  stored = stored_recipe(workdir) if recipe.train.minutes else None
+  if stored is None or not newest_checkpoint.holds_run(workdir):
+    return recipe
+  found = laid_out(workdir)
+  if found.get("minutes") != recipe.train.minutes:
+    by = f", found by train.minutes={found['minutes']:g}" if found else ""
+    raise errors.WorkdirError(
+      f"{workdir} holds a run of {stored.train.epochs} epochs{by}: the length "
+      "of a run that has started is a number of epochs. Continue it with "
+      f"--config.train.epochs={stored.train.epochs}, extend it with a larger "
+      "number, or choose another --workdir."
+    )
+  train = dataclasses.replace(
+    recipe.train, epochs=stored.train.epochs, minutes=0.0
+  )
+  return dataclasses.replace(recipe, train=train)
+
+
+def laid_out(workdir: epath.Path) -> dict[str, Any]:
+  """Reads how a run's number of epochs was found; {}: a recipe gave it."""
+  stored = files.read_object(workdir / RECIPE) or {}
+  found = stored.get(upgrade.LAID_OUT)
+  return found if isinstance(found, dict) else {}
+
+
+def write(
+  workdir: epath.Path,
+  recipe: config_lib.Recipe,
+  found: Mapping[str, Any],
+) -> None:
+  """Writes the recipe of a run; `found` is as of `laid_out`."""
+  stored = upgrade.write(recipe)
+  if found:
+    stored[upgrade.LAID_OUT] = dict(found)
+  files.replace_object(workdir / RECIPE, stored)
+
+
 def check_recipe(
   path: str | os.PathLike[str], recipe: config_lib.Recipe
 ) -> epath.Path:
@@ -115,7 +170,7 @@ def check_recipe(
       f"--workdir={workdir} holds no run: pre-train first, or name the "
       "directory of one."
     )
-  check_same(stored, recipe, workdir)
+  check_same(stored, with_length(recipe, workdir), workdir)
   return workdir
 
 
@@ -127,10 +182,12 @@ def check_same(
   Raises:
     errors.WorkdirError: naming the fields that differ.
   """
+  newest = newest_checkpoint.read(workdir)
+  shortest = (newest and newest.epochs) or stored.train.epochs
   differing = [
     f"{name}: {before} there, {now} now"
     for name, (before, now) in differences(stored, recipe).items()
-    if not _may_change(name, before, now)
+    if not _may_change(name, before, now, shortest=shortest)
   ]
   fields = [line.partition(":")[0] for line in differing]
   if differing:
@@ -183,10 +240,17 @@ def _as_flag(value: Any) -> str:
   return str(tuple(value) if isinstance(value, list) else value)
 
 
-def _may_change(field: str, before: Any, now: Any) -> bool:
-  """Whether a run stays the same when a field changes."""
+def _may_change(field: str, before: Any, now: Any, *, shortest: int) -> bool:
+  """Whether a run stays the same when a field changes.
+
+  Args:
+    field: its dotted name.
+    before: its stored value.
+    now: its value in this command.
+    shortest: epochs that the newest checkpoint was laid out for.
+  """
   if field == _EPOCHS:
-    return now > before
+    return now >= min(before, shortest)
   if field == _INIT_FROM:
     return _moved(before, now)
   return field in PLACES

@@ -15,16 +15,16 @@ from etils import epath
 
 from paws_jax import config as config_lib
 from paws_jax import errors
-from paws_jax.config import upgrade
 from paws_jax.distributed import lifecycle
 from paws_jax.runs import data_changes
 from paws_jax.runs import files
 from paws_jax.runs import locks
+from paws_jax.runs import newest_checkpoint
 from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import results
 
 # Directories and files in a work directory.
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS = newest_checkpoint.CHECKPOINTS
 CLASSIFIER = "classifier"
 FINETUNED = "finetuned"
 _LOCK = ".lock"
@@ -86,6 +86,8 @@ def prepare(
   recipe: config_lib.Recipe,
   split: Mapping[str, Any] | None = None,
   list_images: data_changes.ListImages | None = None,
+  *,
+  found: Mapping[str, Any] | None = None,
 ) -> epath.Path:
   """Creates or reopens a work directory and writes the recipe into it.
 
@@ -95,6 +97,8 @@ def prepare(
     split: argument of a later `write_split`, checked before anything is
       written.
     list_images: lists the training images; None: they have no names.
+    found: how the number of epochs was found, if by train.minutes; default: as
+      for the run that the directory holds.
 
   Returns:
     The absolute path.
@@ -109,14 +113,14 @@ def prepare(
     workdir.mkdir(parents=True, exist_ok=True)
     with lock(workdir):
       stored = recipe_lib.stored_recipe(workdir)
-      if stored is not None and _holds_run(workdir):
+      if stored is not None and newest_checkpoint.holds_run(workdir):
         recipe_lib.check_same(stored, recipe, workdir)
+        found = found or recipe_lib.laid_out(workdir)
       # A command that is refused must leave the recipe as it was.
       results.read_results(workdir)
       if split is not None:
         _check_split(workdir, recipe, split, list_images)
-      text = files.to_json(upgrade.write(recipe))
-      files.replace_text(workdir / recipe_lib.RECIPE, text)
+      recipe_lib.write(workdir, recipe, found or {})
   except storage_errors() as error:
     reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
     raise errors.WorkdirError(
@@ -201,7 +205,7 @@ def _check_split(
       f"{workdir / _SPLIT} is damaged (its hash is {str(before)[:40]}): move "
       "it away."
     )
-  if before != now and _holds_run(workdir):
+  if before != now and newest_checkpoint.holds_run(workdir):
     changes = data_changes.describe(
       stored,
       split,
@@ -215,10 +219,3 @@ def _check_split(
       + "\nRestore them or choose another --workdir. "
       + recipe_lib.how_to_continue(workdir, recipe)
     )
-
-
-def _holds_run(workdir: epath.Path) -> bool:
-  """Whether the directory holds results that another recipe would spoil."""
-  names = [path.name for path in (workdir / CHECKPOINTS).glob("*")]
-  complete = any(name.isdigit() for name in names)
-  return complete or (workdir / results.RESULTS).exists()

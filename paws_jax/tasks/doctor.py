@@ -38,6 +38,7 @@ from paws_jax.doctor import view_sheet
 from paws_jax.runs import files as files_lib
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import longer_run
 
 # Errors of reading data and building an experiment that a user can fix.
 _USER_ERRORS = (
@@ -99,7 +100,7 @@ def run(
     with _report_errors(report):
       inspection = _inspect(report, recipe)
   if valid:
-    _check_training(report, recipe, inspection, time_steps=time_steps)
+    _check_training(report, recipe, inspection, workdir, time_steps=time_steps)
   if valid and inspection is not None:
     _draw_views(report, recipe, inspection, workdir)
   return report.end(train_command)
@@ -109,6 +110,7 @@ def _check_training(
   report: findings.Report,
   recipe: config_lib.Recipe,
   inspection: Inspection | None,
+  workdir: str,
   *,
   time_steps: bool,
 ) -> None:
@@ -135,6 +137,9 @@ def _check_training(
     report.error(message)
     return
   sizes.memory(report, experiment)
+  # A bucket may hold no run yet, and asking it takes credentials.
+  if "://" not in workdir:
+    _compare_with_run(report, recipe, experiment, workdir)
   if not time_steps:
     duration.hint(report)
   elif not report.num_problems:
@@ -144,6 +149,23 @@ def _check_training(
     report.block("Initial weights")
     with _report_errors(report):
       initial_weights.check(report, recipe, experiment)
+
+
+def _compare_with_run(
+  report: findings.Report,
+  recipe: config_lib.Recipe,
+  experiment: experiment_lib.Experiment,
+  workdir: str,
+) -> None:
+  """Warns of what the recipe does to a run that the directory holds."""
+  with _report_errors(report):
+    longer = longer_run.notice(
+      files_lib.resolve(workdir),
+      recipe,
+      steps_per_epoch=experiment.pipeline.steps_per_epoch,
+    )
+    if longer:
+      report.warning(longer)
 
 
 def _draw_views(

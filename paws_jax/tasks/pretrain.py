@@ -17,6 +17,7 @@ from etils import epath
 
 from paws_jax import config as config_lib
 from paws_jax.config import methods as config_methods
+from paws_jax.data.labels import split as split_lib
 from paws_jax.data.sources import paths
 from paws_jax.distributed import agree
 from paws_jax.evaluation import result_rows
@@ -32,8 +33,10 @@ from paws_jax.runs import results
 from paws_jax.runs import signals as signals_lib
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import longer_run
 from paws_jax.training import measure
 from paws_jax.training import run as run_lib
+from paws_jax.training import time_budget
 from paws_jax.weights import from_run
 
 # Fields of a result that its table shows.
@@ -72,34 +75,58 @@ def prepare(
       return experiment_lib.create(recipe)
 
   recipe = agree.on_all(lambda: paths.absolute(config_lib.resolve(config)))
+  path = files.resolve(workdir)
+  recipe = agree.on_all(lambda: recipe_lib.with_length(recipe, path))
   reference = agree.on_all(
     lambda: reference_curves.find(compare_to) if compare_to else None
   )
   experiment = agree.on_all(build)
   for notice in experiment.dataset.notices:
     print(notice)
-  split = experiment.dataset.split.as_json()
-  list_images = experiment.dataset.split.list_images
+  split = experiment.dataset.split
   agree.agree(
     recipe=json.dumps(recipe_lib.identity(recipe), sort_keys=True),
-    **{"the hash of the labelled images and of the data": split["hash"]},
+    **{"the hash of the labelled images and of the data": split.hash},
     code=provenance.code_hash(),
     **{name: str(v) for name, v in provenance.versions().items()},
   )
 
-  def write() -> str:
-    path = workdir_lib.prepare(workdir, recipe, split, list_images)
-    workdir_lib.write_split(path, split, list_images)
-    return provenance.write_environment(path)
-
-  start = agree.gather(agree.on_main(write))[0]
-  path = files.resolve(workdir)
-  agree.on_all(lambda: provenance.check_shared(path, start))
+  longer = agree.on_main(
+    lambda: longer_run.notice(
+      path, recipe, steps_per_epoch=experiment.pipeline.steps_per_epoch
+    )
+  )
+  if longer:
+    print(f"warning: {longer}")
+  _open_workdir(path, recipe, split)
   if not from_run.steps(path):
     experiment.check_init_from()
+  if recipe.train.minutes:
+    with out_of_memory.training(recipe):
+      recipe, found = time_budget.lay_out(recipe, experiment)
+    experiment = experiment_lib.create(recipe, like=experiment)
+    _open_workdir(path, recipe, split, found=found)
   return run_lib.PretrainInputs(
     recipe=recipe, workdir=path, experiment=experiment, reference=reference
   )
+
+
+def _open_workdir(
+  path: epath.Path,
+  recipe: config_lib.Recipe,
+  split: split_lib.Split,
+  **options: Any,
+) -> None:
+  """Writes recipe, split and environment; of several processes all call it."""
+
+  def write() -> str:
+    listed = split.as_json(), split.list_images
+    workdir_lib.prepare(path, recipe, *listed, **options)
+    workdir_lib.write_split(path, *listed)
+    return provenance.write_environment(path)
+
+  start = agree.gather(agree.on_main(write))[0]
+  agree.on_all(lambda: provenance.check_shared(path, start))
 
 
 def run(prepared: run_lib.PretrainInputs) -> int:

@@ -17,7 +17,6 @@ from paws_jax import errors
 from paws_jax import methods
 from paws_jax import models
 from paws_jax import optim
-from paws_jax.config import fields
 from paws_jax.data import dataset as dataset_lib
 from paws_jax.data import load_dataset
 from paws_jax.data.sources import arrays as arrays_lib
@@ -25,6 +24,7 @@ from paws_jax.evaluation import embed
 from paws_jax.methods import base
 from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.runs import requirements
+from paws_jax.training import length
 from paws_jax.training import optimizer_groups
 from paws_jax.training import state as state_lib
 from paws_jax.training import step
@@ -125,6 +125,7 @@ def create(
   *,
   devices: Sequence[jax.Device] | None = None,
   arrays: arrays_lib.Arrays | None = None,
+  like: Experiment | None = None,
 ) -> Experiment:
   """Builds the parts of a recipe.
 
@@ -132,6 +133,8 @@ def create(
     recipe: a recipe; one that is not resolved is resolved first.
     devices: default all.
     arrays: the data; default what section `data` names.
+    like: of a recipe that differs in its number of epochs only: its data and
+      pipeline are used.
 
   Raises:
     errors.InputError: the data do not fit the recipe.
@@ -142,7 +145,8 @@ def create(
     recipe = config_lib.resolve(recipe)
   requirements.check(recipe)
   views, train_config = recipe.views, recipe.train
-  dataset = load_dataset.load(recipe.data, views, arrays=arrays)
+  dataset = like.dataset if like else None
+  dataset = dataset or load_dataset.load(recipe.data, views, arrays=arrays)
   mesh = mesh_lib.make_mesh(devices, bn_group_size=train_config.bn_group_size)
   method, encoder, support = create_method(
     recipe,
@@ -151,12 +155,16 @@ def create(
     class_counts=dataset.split.class_counts,
   )
   has_unlabelled = bool(method.views(views))
-  pipeline = dataset.make_pipeline(
-    support=support if method.needs_support else None,
-    batch_size=train_config.batch_size,
-    seed=recipe.seed,
-    mesh=mesh,
-    with_unlabelled=has_unlabelled,
+  pipeline = (
+    like.pipeline
+    if like
+    else dataset.make_pipeline(
+      support=support if method.needs_support else None,
+      batch_size=train_config.batch_size,
+      seed=recipe.seed,
+      mesh=mesh,
+      with_unlabelled=has_unlabelled,
+    )
   )
   trainer = create_trainer(
     recipe,
@@ -274,13 +282,7 @@ def create_trainer(
   Raises:
     UserError: as for `create`.
   """
-  total_steps = recipe.train.epochs * steps_per_epoch
-  if total_steps > fields.LARGEST_INTEGER:
-    raise errors.InputError(
-      f"{recipe.train.epochs} epochs of {steps_per_epoch} steps are "
-      f"{total_steps} steps: a run has at most {fields.LARGEST_INTEGER}; lower "
-      "train.epochs (of fine-tuning: finetune.epochs)."
-    )
+  total_steps = length.total_steps(recipe, steps_per_epoch=steps_per_epoch)
   optimizer, schedule = optim.create(
     recipe.optim, steps_per_epoch=steps_per_epoch, total_steps=total_steps
   )
@@ -322,7 +324,9 @@ def _check_intervals(experiment: Experiment) -> None:
   """Refuses intervals that are no multiple of the steps per call."""
   per_call = experiment.train.steps_per_call
   intervals = {
-    "the total number of steps": experiment.total_steps,
+    "the total number of steps": (
+      experiment.total_steps if experiment.train.epochs else 0
+    ),
     "eval.every_steps": experiment.eval.every_steps,
     "checkpoint.every_steps": experiment.checkpoint.every_steps,
     "the steps of an epoch, after which the method acts": (

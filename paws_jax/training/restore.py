@@ -13,6 +13,8 @@ from paws_jax import errors
 from paws_jax.data.sources import paths
 from paws_jax.distributed import agree
 from paws_jax.runs import checkpoint
+from paws_jax.runs import files
+from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import checkpoints
 from paws_jax.training import experiment as experiment_lib
@@ -54,6 +56,9 @@ def load(recipe: config_lib.Recipe, workdir: str) -> TrainedRun:
     errors.CheckpointError: when it has no complete checkpoint.
     errors.DistributedError: when the processes do not agree.
   """
+  recipe = agree.on_all(
+    lambda: recipe_lib.with_length(recipe, files.resolve(workdir))
+  )
 
   def build() -> tuple[experiment_lib.Experiment, epath.Path]:
     built = experiment_lib.create(recipe)

@@ -86,7 +86,7 @@ class TrainingRun:
     )
     self._evaluator = evaluator.Evaluator(prepared.experiment)
     # Seconds of waiting for images, and of training, at the last `_stall`.
-    self._last_stall = (0.0, 0.0)
+    self._last_stall = (prepared.experiment.pipeline.stall_seconds, 0.0)
     self.step, self._state, meta = self._start()
     # Whether the method's work between two epochs has not been done yet.
     acts = self._experiment.epoch_steps > 0

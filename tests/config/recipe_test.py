@@ -94,7 +94,8 @@ REFUSED = {
   "optim.b2": ([-0.1, 1.0], "[0, 1)"),
   "optim.trust_coefficient": ([0.0], "greater than 0"),
   "train.batch_size": ([0, -8], "at least 1"),
-  "train.epochs": ([0], "at least 1"),
+  "train.epochs": ([0, -1], "at least 1"),
+  "train.minutes": ([-1.0, -0.5], "at least 0"),
   "train.steps_per_call": ([0], "at least 1"),
   "train.remat": (["some", ""], "none, dots, all"),
   "train.bn_group_size": ([-1], "at least 0"),
@@ -155,6 +156,24 @@ def _load(path):
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
+
+
+def test_a_run_has_one_length():
+  config = config_lib.base()
+  config.train.minutes = 10.0
+  with pytest.raises(
+    errors.InputError, match=r"epochs is 100 and train\.minutes is 10: each"
+  ):
+    config_lib.resolve(config)
+  config.train.epochs = 0
+  # The warm-up is compared when the number of epochs is known.
+  config.optim.warmup_epochs = 10.0
+  config_lib.resolve(config)
+  config.train.minutes = 0.0
+  with pytest.raises(
+    errors.InputError, match=r"epochs is 0: .* train\.minutes"
+  ):
+    config_lib.resolve(config)
 
 
 def test_a_number_of_supports_that_nothing_reads_is_refused():

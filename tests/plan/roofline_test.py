@@ -13,6 +13,11 @@ _GIB = 2**30
 _TARGET = chips.parse("v5e:2x2")
 
 
+def _train(**changes):
+  fields = {"batch_size": 256, "epochs": 36, "minutes": 0.0, "remat": "none"}
+  return types.SimpleNamespace(**(fields | changes))
+
+
 def _step(**changes):
   """What `assess` asks of an `abstract_step.Step`."""
   params = {"w": np.zeros(2**20, np.float32)}
@@ -22,7 +27,7 @@ def _step(**changes):
     "state": types.SimpleNamespace(params=params),
     "pipeline": types.SimpleNamespace(steps_per_epoch=100),
     "trainer": types.SimpleNamespace(mesh=types.SimpleNamespace(size=4)),
-    "train": types.SimpleNamespace(batch_size=256, epochs=36, remat="none"),
+    "train": _train(),
     "images_per_step": 256,
     "num_supports": 420,
   }
@@ -100,7 +105,7 @@ def test_advice_has_numbers():
   # About half of what there was fits, in fours.
   assert "train.batch_size=124 (now 256) with 209 supports (now 420" in smaller
   assert larger.endswith("--machine=v5e:4x4")
-  computed = types.SimpleNamespace(batch_size=256, epochs=36, remat="all")
+  computed = _train(remat="all")
   (line,) = _assess(_step(train=computed), peak_bytes=2**40)["advice"]
   assert line.startswith("lower train.batch_size or support.images_per_class")
 
@@ -145,13 +150,21 @@ def test_what_is_printed(capsys):
     "a low level gives an upper bound",
     "memory: 81.9 GB, 100 ms (the limit)",
     "all-reduce: 1, in all 4 MB",
-    "at most 2,560 images/s on all; 36 epochs of 100 steps (3,600)",
+    "at most 2,560 images/s on all; 36 epochs of 100 steps (3,600) take",
     "not measurements",
   ):
     assert words in text
   text = _printed(capsys, _assess(method="compiled at level O2"))
   assert "upper bound" not in text
   assert "What to change" not in text
+
+
+def test_the_epochs_that_fit_in_minutes_are_a_bound(capsys):
+  plan = _assess(_step(train=_train(epochs=0, minutes=1.0)))
+  # Of 60 seconds, 100 steps take ten.
+  assert plan["epochs"] == 6
+  text = _printed(capsys, plan)
+  assert "in 1 minutes at most 6 epochs of 100 steps (600) fit" in text
 
 
 def test_what_is_printed_of_what_does_not_fit(capsys):

@@ -58,6 +58,51 @@ def test_epochs_may_not_shrink(tmp_path):
     workdir.prepare(tmp_path, used_workdir.recipe(train__epochs=99))
 
 
+def test_epochs_shrink_to_those_of_the_newest_checkpoint(tmp_path):
+  """An extended run that has taken no further step can be left as it was."""
+  path = used_workdir.make(tmp_path, train__epochs=50)
+  meta = path / workdir.CHECKPOINTS / "55" / "meta"
+  meta.mkdir()
+  stored = upgrade.write(used_workdir.recipe(train__epochs=50))
+  text = json.dumps({"meta": {"recipe": stored}})
+  (meta / "metadata").write_text(json.dumps({"text": text}))
+  workdir.prepare(path, used_workdir.recipe(train__epochs=100))
+  workdir.prepare(path, used_workdir.recipe(train__epochs=50))
+  assert recipe_lib.load(path).train.epochs == 50
+  with pytest.raises(errors_lib.WorkdirError, match="50 there, 49 now"):
+    workdir.prepare(path, used_workdir.recipe(train__epochs=49))
+
+
+def _minutes(minutes):
+  return used_workdir.recipe(train__epochs=0, train__minutes=minutes)
+
+
+def test_minutes_are_the_epochs_that_a_run_has_found(tmp_path):
+  recipe = _minutes(2.5)
+  # A directory without a run, then one whose run has no checkpoint.
+  assert recipe_lib.with_length(recipe, tmp_path) is recipe
+  workdir.prepare(
+    tmp_path, used_workdir.recipe(train__epochs=17), found={"minutes": 2.5}
+  )
+  assert recipe_lib.with_length(recipe, tmp_path) is recipe
+  (tmp_path / workdir.CHECKPOINTS / "70").mkdir(parents=True)
+  found = recipe_lib.with_length(recipe, tmp_path)
+  assert found == used_workdir.recipe(train__epochs=17)
+  assert recipe_lib.check_recipe(tmp_path, recipe) == tmp_path
+  # Longer by epochs: the same command continues with those.
+  workdir.prepare(tmp_path, used_workdir.recipe(train__epochs=19))
+  assert recipe_lib.with_length(recipe, tmp_path).train.epochs == 19
+  assert recipe_lib.laid_out(tmp_path) == {"minutes": 2.5}
+
+
+@pytest.mark.parametrize("found", [{}, {"minutes": 1.0}])
+def test_minutes_do_not_extend_a_run(tmp_path, found):
+  path = used_workdir.make(tmp_path)
+  workdir.prepare(path, used_workdir.recipe(), found=found)
+  with pytest.raises(errors_lib.WorkdirError, match=r"100 epochs.*epochs=100"):
+    recipe_lib.with_length(_minutes(2.5), path)
+
+
 def test_fields_that_are_newer_than_the_run_had_their_defaults(tmp_path):
   path = used_workdir.make(tmp_path)
   stored = json.loads((path / recipe_lib.RECIPE).read_text())
