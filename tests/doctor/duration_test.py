@@ -2,128 +2,27 @@
 
 import types
 
-import numpy as np
-import pytest
-
 from paws_jax.doctor import duration
 from paws_jax.doctor import findings
+from paws_jax.training import step_times
 
 
-class Clock:
-  """A clock that stands still but when it is set."""
-
-  def __init__(self):
-    self.now = 100.0
-
-  def perf_counter(self):
-    return self.now
-
-
-class Pipeline:
-  """A pipeline whose batches take time, part of which devices wait."""
-
-  def __init__(self, clock, seconds):
-    self.clock, self.seconds = clock, seconds
-    self.stall_seconds, self.closed, self.calls = 0.0, False, 0
-
-  def input_shapes(self, count):
-    return count
-
-  def inputs(self, first_step, count, *, busy):
-    assert first_step == self.calls * count
-    del busy  # Nothing runs beside it here.
-    self.calls += 1
-    self.clock.now += self.seconds
-    self.stall_seconds += self.seconds
-    return count
-
-  def close(self):
-    self.closed = True
+def reported(monkeypatch, capsys, times, *, steps, epochs=10):
+  """What the doctor prints about times of a step and an evaluation."""
+  monkeypatch.setattr(step_times, "measure", lambda _: times)
+  built = types.SimpleNamespace(
+    train=types.SimpleNamespace(epochs=epochs),
+    eval=types.SimpleNamespace(every_steps=100 if times.evaluation else 0),
+    total_steps=steps,
+    images_per_step=64,
+  )
+  duration.training_time(findings.Report(), built)
+  return capsys.readouterr().out
 
 
-class Call:
-  """A train step that takes three times as long at first."""
-
-  def __init__(self, clock, seconds):
-    self.clock, self.seconds, self.calls = clock, seconds, 0
-
-  def lower(self, *_):
-    return self
-
-  def compile(self):
-    self.clock.now += 60
-    return self
-
-  def __call__(self, state, count):
-    self.calls += 1
-    self.clock.now += self.seconds * (3 if self.calls <= 3 else 1)
-    names = ("loss", "grad_norm", "update_norm")
-    return state, {name: np.ones(count) for name in names}
-
-
-@pytest.fixture
-def clock(monkeypatch):
-  made = Clock()
-  monkeypatch.setattr(duration, "time", made)
-  return made
-
-
-@pytest.fixture
-def build(clock, monkeypatch):
-  """A function that makes an experiment of given times."""
-
-  def make(call=0.8, reading=0.2, evaluation=0.0, per_call=1, steps=1000):
-    def evaluate(*_):
-      clock.now += evaluation
-      return {}
-
-    judge = types.SimpleNamespace(
-      monitored_accuracy=evaluate, pseudo_label_accuracy=lambda *_: {}
-    )
-    monkeypatch.setattr(duration.evaluator, "Evaluator", lambda _: judge)
-    train_call = Call(clock, call)
-    monkeypatch.setattr(
-      duration.step_lib, "make_train_call", lambda *_: train_call
-    )
-    return types.SimpleNamespace(
-      trainer=None,
-      pipeline=Pipeline(clock, reading),
-      train=types.SimpleNamespace(steps_per_call=per_call),
-      eval=types.SimpleNamespace(every_steps=100 if evaluation else 0),
-      initial_state=lambda *, warm: warm,
-      total_steps=steps,
-      images_per_step=64,
-    )
-
-  return make
-
-
-@pytest.mark.parametrize("per_call", [1, 5])
-def test_slow_first_steps_do_not_count(build, per_call):
-  built = build(per_call=per_call)
-  times = duration.measure(built)
-  assert times.compilation == pytest.approx(60)
-  assert times.step == pytest.approx(1 / per_call)
-  assert times.stall == pytest.approx(0.2)
-  assert times.evaluation == 0
-  assert built.pipeline.closed
-  # Some seconds are enough.
-  assert built.pipeline.calls < 15
-
-
-def test_few_calls_are_enough_where_each_is_slow(build):
-  built = build(call=500, reading=0)
-  assert duration.measure(built).step == pytest.approx(500)
-  assert built.pipeline.calls <= 8
-
-
-def test_an_evaluation_is_timed_again_if_it_is_fast(build):
-  assert duration.measure(build(evaluation=4)).evaluation == pytest.approx(4)
-
-
-def test_the_report_adds_steps_and_evaluations(build, capsys):
-  duration.training_time(findings.Report(), build(evaluation=6, steps=7000))
-  text = capsys.readouterr().out
+def test_the_report_adds_steps_and_evaluations(monkeypatch, capsys):
+  times = step_times.Times(60.0, 1.0, 0.2, 6.0)
+  text = reported(monkeypatch, capsys, times, steps=7000)
   assert "takes 60 s; a step takes 1 s (64 images a second)" in text
   assert "in 20% of that the devices wait for images" in text
   # 60 s, 7,000 s and 70 times 6 s.
@@ -132,24 +31,17 @@ def test_the_report_adds_steps_and_evaluations(build, capsys):
   )
 
 
-def test_without_waiting_or_evaluations_neither_is_reported(build, capsys):
-  duration.training_time(findings.Report(), build(reading=0.0, steps=50))
-  text = capsys.readouterr().out
+def test_without_waiting_or_evaluations_neither_is_reported(
+  monkeypatch, capsys
+):
+  times = step_times.Times(60.0, 0.8, 0.0)
+  text = reported(monkeypatch, capsys, times, steps=50)
   assert "wait for images" not in text
   assert "about 100 s: 50 steps, on this" in text
 
 
-@pytest.mark.parametrize(
-  ("seconds", "expected"),
-  [
-    (0.0123, "12.3 ms"),
-    (1, "1 s"),
-    (119, "119 s"),
-    (120, "2 minutes"),
-    (7199, "120 minutes"),
-    (9000, "2.5 hours"),
-    (1e6, "11.6 days"),
-  ],
-)
-def test_times_in_words(seconds, expected):
-  assert duration.duration(seconds) == expected
+def test_the_length_of_a_run_of_minutes_is_not_guessed(monkeypatch, capsys):
+  times = step_times.Times(60.0, 0.8, 0.0)
+  text = reported(monkeypatch, capsys, times, steps=50, epochs=0)
+  assert "a step takes 800 ms" in text
+  assert "training takes" not in text

@@ -629,7 +629,7 @@ def test_time_is_measured_on_request_if_training_can_work(
 @pytest.mark.slow
 @pytest.mark.parametrize("pipeline", ["host", "memory"])
 def test_the_time_of_training(root, examine, monkeypatch, pipeline):
-  monkeypatch.setattr(doctor.duration, "_SECONDS", 0.1)
+  monkeypatch.setattr(doctor.duration.step_times, "_SECONDS", 0.1)
   changes = {"eval.every_steps": 2, "train.steps_per_call": 2}
   if pipeline == "memory":
     changes |= {
@@ -658,14 +658,14 @@ def test_the_time_of_training(root, examine, monkeypatch, pipeline):
 @pytest.mark.usefixtures("quick")
 @pytest.mark.slow
 def test_an_image_that_ends_the_timing_is_reported(root, examine, monkeypatch):
-  original = doctor.duration.measure
+  original = doctor.duration.step_times.measure
 
   def measure(built):
     for path in (root / "more").iterdir():
       path.write_bytes(b"<html>")
     return original(built)
 
-  monkeypatch.setattr(doctor.duration, "measure", measure)
+  monkeypatch.setattr(doctor.duration.step_times, "measure", measure)
   status, text = examine(root, time_steps=True)
   assert status == 1
   assert re.search(r"PROBLEM: more/\d.png: it is text", text)

@@ -15,9 +15,14 @@ from paws_jax.runs import recipe as recipe_lib
 from paws_jax.tasks import evaluate
 from paws_jax.tasks import pretrain
 from paws_jax.training import restore
+from paws_jax.training import step_times
 from paws_jax.training import time_budget
 from tests import small_runs
 from tests import tiny_recipe
+
+
+def _times(step, evaluation=0.0, epoch_end=0.0):
+  return step_times.Times(9.0, step, 0.0, evaluation, epoch_end)
 
 
 def lay_out(monkeypatch, times, *, every=0, steps_per_epoch=10, **changes):
@@ -33,7 +38,7 @@ def lay_out(monkeypatch, times, *, every=0, steps_per_epoch=10, **changes):
     pipeline=types.SimpleNamespace(steps_per_epoch=steps_per_epoch),
     eval=config_lib.Eval(every_steps=every),
   )
-  monkeypatch.setattr(time_budget, "measure", lambda experiment: times)
+  monkeypatch.setattr(step_times, "measure", lambda experiment: times)
   return time_budget.lay_out(recipe, experiment)
 
 
@@ -41,16 +46,16 @@ def lay_out(monkeypatch, times, *, every=0, steps_per_epoch=10, **changes):
   ("times", "options", "epochs"),
   [
     # Of 60 seconds, 10 steps of a fifth of a second take two.
-    (time_budget.Times(0.2), {}, 30),
-    (time_budget.Times(0.2), {"minutes": 0.5}, 15),
+    (_times(0.2), {}, 30),
+    (_times(0.2), {"minutes": 0.5}, 15),
     # Every second step an evaluation of a fifth.
-    (time_budget.Times(0.199, 0.2), {"every": 2}, 20),
-    (time_budget.Times(0.2, 0.2), {"every": 0}, 30),
-    (time_budget.Times(0.2, epoch_end=1.0), {}, 20),
+    (_times(0.199, 0.2), {"every": 2}, 20),
+    (_times(0.2, 0.2), {"every": 0}, 30),
+    (_times(0.2, epoch_end=1.0), {}, 20),
     # Calls of 4 of 10 steps end with every second epoch.
-    (time_budget.Times(0.19), {"steps_per_call": 4}, 30),
-    (time_budget.Times(0.2), {"minutes": 0.55, "steps_per_call": 4}, 16),
-    (time_budget.Times(0.2), {"warmup": 30.0}, 30),
+    (_times(0.19), {"steps_per_call": 4}, 30),
+    (_times(0.2), {"minutes": 0.55, "steps_per_call": 4}, 16),
+    (_times(0.2), {"warmup": 30.0}, 30),
   ],
 )
 def test_the_epochs_that_fit(monkeypatch, capsys, times, options, epochs):
@@ -85,7 +90,7 @@ def test_too_little_time_is_refused_with_how_much_is_needed(
   monkeypatch, options, words
 ):
   with pytest.raises(errors.InputError, match=words):
-    lay_out(monkeypatch, time_budget.Times(0.2), **options)
+    lay_out(monkeypatch, _times(0.2), **options)
 
 
 def config(kind, photos, **changes):
@@ -119,15 +124,15 @@ def test_a_run_of_minutes_is_that_of_the_epochs_found(
 ):
   photos = small_runs.write_photos(tmp_path / "photos")
   by_epochs = trained(config(kind, photos), tmp_path / "epochs")
-  measure, measured = time_budget.measure, []
+  measure, measured = step_times.measure, []
 
   def two_epochs_fit(experiment):
     times = measure(experiment)
     measured.append(times)
     per_epoch = experiment.pipeline.steps_per_epoch
-    return time_budget.Times(6 / 2.5 / per_epoch)
+    return _times(6 / 2.5 / per_epoch)
 
-  monkeypatch.setattr(time_budget, "measure", two_epochs_fit)
+  monkeypatch.setattr(step_times, "measure", two_epochs_fit)
   minutes = {"train.epochs": 0, "train.minutes": 0.1}
   recipe = config(kind, photos, **minutes)
   workdir = tmp_path / "minutes"
