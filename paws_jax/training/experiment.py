@@ -133,8 +133,7 @@ def create(
     recipe: a recipe; one that is not resolved is resolved first.
     devices: default all.
     arrays: the data; default what section `data` names.
-    like: of a recipe that differs in its number of epochs only: its data and
-      pipeline are used.
+    like: of a recipe with another number of epochs: its data are used.
 
   Raises:
     errors.InputError: the data do not fit the recipe.
@@ -145,8 +144,7 @@ def create(
     recipe = config_lib.resolve(recipe)
   requirements.check(recipe)
   views, train_config = recipe.views, recipe.train
-  dataset = like.dataset if like else None
-  dataset = dataset or load_dataset.load(recipe.data, views, arrays=arrays)
+  dataset = like.dataset if like else _load(recipe, arrays)
   mesh = mesh_lib.make_mesh(devices, bn_group_size=train_config.bn_group_size)
   method, encoder, support = create_method(
     recipe,
@@ -182,6 +180,12 @@ def create(
   )
   _check_intervals(experiment)
   return experiment
+
+
+def _load(
+  recipe: config_lib.Recipe, arrays: arrays_lib.Arrays | None
+) -> dataset_lib.Dataset:
+  return load_dataset.load(recipe.data, recipe.views, arrays=arrays)
 
 
 def _assemble(
