@@ -171,7 +171,7 @@ def _check_free(path: epath.Path) -> None:
       f"{path} is there and holds no classifier (no {SETTINGS}): choose "
       "another directory, or an empty one."
     )
-  others = [name for name in inside if name not in _NAMES]
+  others = [name for name in inside if name not in (*_NAMES, files_lib.RECORD)]
   if others:
     raise errors.ClassifierError(
       f"{path} holds something else beside a classifier "

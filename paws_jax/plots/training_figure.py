@@ -72,7 +72,7 @@ def training_figure(
   )
   file = io.BytesIO()
   figure.savefig(file, dpi=110)
-  files.replace_output(path, file.getvalue())
+  files.replace_output(path, file.getvalue(), noted=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -129,7 +129,9 @@ def _replace(path: epath.Path, content: bytes, temporary: str = "") -> None:
   os.replace(new, path)
 
 
-def replace_output(path: epath.Path, content: str | bytes) -> None:
+def replace_output(
+  path: epath.Path, content: str | bytes, *, noted: bool = True
+) -> None:
   """Writes a file atomically; one that somebody has changed is kept.
 
   Prints the new name of a file that is kept.
@@ -137,13 +139,18 @@ def replace_output(path: epath.Path, content: str | bytes) -> None:
   Args:
     path: the file.
     content: a text is encoded as UTF-8.
+    noted: whether the file is recorded; if not, the next one is written beside
+      it unless it is the same.
   """
-  keep_foreign(path)
+  data = content.encode() if isinstance(content, str) else content
+  if path.exists() and path.read_bytes() != data:
+    keep_foreign(path)
   if isinstance(content, str):
     replace_text(path, content)
   else:
     _replace(path, content)
-  record(path)
+  if noted:
+    record(path)
 
 
 def replace_object(path: epath.Path, value: Mapping[str, Any]) -> None:
@@ -167,10 +174,7 @@ def remove_output(path: epath.Path) -> None:
 def keep_foreign(path: epath.Path) -> None:
   """Renames a file that is not as it was recorded, and prints the new name."""
   if path.exists() and not is_recorded(path):
-    print(
-      f"{path} was changed after it was written, or is another program's: it "
-      f"is kept as {set_aside(path).name}"
-    )
+    print(f"what was in {path} before is kept as {set_aside(path).name}")
 
 
 def set_aside(path: epath.Path) -> epath.Path:
@@ -193,23 +197,18 @@ def free_name(path: epath.Path, stem: str | None = None) -> epath.Path:
   return next(p for p in map(path.parent.joinpath, names) if not p.exists())
 
 
-def record(path: epath.Path, content: bytes | None = None) -> None:
-  """Notes a file as it is now: a later command may replace it.
-
-  Args:
-    path: the file.
-    content: what stands for it; default: what is in it.
-  """
-  known = _recorded(path.parent) | {path.name: sha256(path, content)}
+def record(path: epath.Path) -> None:
+  """Notes a file as it is now: a later command may replace it."""
+  known = _recorded(path.parent) | {path.name: sha256(path)}
   # Several processes may note files of one directory.
   temporary = f".{uuid.uuid4().hex[:12]}.tmp"
   _replace(path.parent / RECORD, to_json(known).encode(), temporary)
 
 
-def is_recorded(path: epath.Path, content: bytes | None = None) -> bool | None:
+def is_recorded(path: epath.Path) -> bool | None:
   """Whether a file is as it was when it was last noted; None: it never was."""
   known = _recorded(path.parent).get(path.name)
-  return None if known is None else known == sha256(path, content)
+  return None if known is None else known == sha256(path)
 
 
 def _recorded(directory: epath.Path) -> dict[str, Any]:
@@ -222,10 +221,8 @@ def _recorded(directory: epath.Path) -> dict[str, Any]:
   return known if isinstance(known, dict) else {}
 
 
-def sha256(path: epath.Path, content: bytes | None = None) -> str:
-  """Hex digest of a file, or of what stands for it."""
-  if content is not None:
-    return hashlib.sha256(content).hexdigest()
+def sha256(path: epath.Path) -> str:
+  """Hex digest of a file."""
   if not isinstance(path, pathlib.Path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
   with path.open("rb") as file:

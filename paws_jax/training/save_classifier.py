@@ -32,11 +32,11 @@ def save(made: classifier_lib.Classifier, directory: epath.Path) -> None:
   settings = directory / files.SETTINGS
   if settings.exists():
     files.check_free(directory)
-    if files_lib.is_recorded(directory, settings.read_bytes()) is False:
+    if files_lib.is_recorded(settings) is False:
       kept = files_lib.set_aside(directory)
       print(f"{settings} was changed by hand: it is kept in {kept}")
   made.save(directory)
-  files_lib.record(directory, settings.read_bytes())
+  files_lib.record(settings)
 
 
 def from_trained(

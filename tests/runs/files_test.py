@@ -83,7 +83,7 @@ def test_what_somebody_has_changed_is_kept(tmp_path, capsys, record):
     files.replace_output(path, "two")
     assert path.read_text() == "two"
     assert (tmp_path / name).read_text() == f"mine {i}"
-    assert f"it is kept as {name}\n" in capsys.readouterr().out
+    assert f"before is kept as {name}\n" in capsys.readouterr().out
   path.write_text("mine")
   files.remove_output(path)
   assert not path.exists()

@@ -111,7 +111,7 @@ def test_a_file_that_was_changed_is_kept(
   assert path.read_bytes() == before
   old = files.free_name(path).with_name(f"{path.stem}.old{path.suffix}")
   assert old.read_bytes() == content
-  assert f"it is kept as {old.name}" in capsys.readouterr().out
+  assert f"before is kept as {old.name}" in capsys.readouterr().out
 
 
 def test_tables_are_utf8(tmp_path, monkeypatch):
