@@ -16,6 +16,9 @@ from paws_jax.evaluation import protocols
 from paws_jax.runs import provenance
 
 TASK = "evaluate"
+# Of rows that no encoder has a part in, and what they lack.
+BASELINE = "baseline"
+_OF_ENCODER = ("step", "recipe")
 # Widths of a table's first column, at least, and of one with an interval.
 _TITLE, _CELL = 26, 24
 
@@ -101,16 +104,21 @@ def rows(
     outcomes: by several protocols; the first one's row has the accuracy of
       every class, too.
   """
-  made = [
-    create(
-      TASK,
-      outcome.protocol,
-      run,
-      _measured(outcome),
-      settings={"title": outcome.title, **outcome.settings},
+  made = []
+  for outcome in outcomes:
+    task, described = TASK, run
+    if outcome.settings.get("embedding") == "pixels":
+      task = BASELINE
+      described = {k: v for k, v in run.items() if k not in _OF_ENCODER}
+    made.append(
+      create(
+        task,
+        outcome.protocol,
+        described,
+        _measured(outcome),
+        settings={"title": outcome.title, **outcome.settings},
+      )
     )
-    for outcome in outcomes
-  ]
   made[0]["per_class_top1"] = per_class(outcomes[0])
   return json.loads(json.dumps(made, allow_nan=False))
 

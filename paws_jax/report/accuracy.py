@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from paws_jax.evaluation import accuracy as accuracy_lib
+from paws_jax.evaluation import result_rows
 
+# Starts of fields that no encoder has a part in, and the task of their rows.
+_PIXELS, _BASELINE = "raw_pixel", result_rows.BASELINE
 # Fields of a row: accuracy, on how many images, and what those are called.
 _PARTS = (
   ("top1", "num_test", "test"),
@@ -100,8 +103,9 @@ def _accuracies(row: Mapping[str, Any]) -> Iterator[Accuracy]:
     if top1 is None or not count:
       continue
     interval = row.get(f"{name}_interval")
+    of_pixels = name.startswith(_PIXELS)
     yield Accuracy(
-      task=str(row.get("task", "")),
+      task=_BASELINE if of_pixels else str(row.get("task", "")),
       protocol=_PROTOCOLS[name] or _protocol(row),
       part=_part(row, name, part),
       count=int(count),
@@ -114,7 +118,7 @@ def _accuracies(row: Mapping[str, Any]) -> Iterator[Accuracy]:
 
 def _part(row: Mapping[str, Any], name: str, part: str) -> str:
   """Returns the images on which a field of a row was measured."""
-  if name.startswith("raw_pixel"):
+  if name.startswith(_PIXELS):
     return row.get("raw_pixel_part", part)
   return row.get("part", part)
 

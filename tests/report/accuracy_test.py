@@ -57,6 +57,13 @@ def test_each_baseline_of_pixels_has_its_images(part):
   ]
   assert [(a.part, a.count) for a in found] == [(part, 50)] * 3
   assert [a.top5 for a in found] == [0.95, None, 0.9]
+  # No encoder has a part in them: a later measurement takes their place.
+  later = {"task": "baseline", "title": "1-NN on raw pixels", "part": part}
+  later |= {"protocol": "pixels_knn", "num_images": 60, "top1": 0.65}
+  found = accuracy_lib.accuracies([row, later])
+  assert [
+    (a.top1, a.step) for a in found if a.protocol == "1-NN on raw pixels"
+  ] == [(0.65, None)]
 
 
 def test_rows_of_an_evaluation_say_which_images():
