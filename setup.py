@@ -62,6 +62,7 @@ setuptools.setup(
     "paws_jax": [
       "py.typed",
       "report/page.html.jinja",
+      "export/torch_encoder.py.txt",
       "monitoring/reference_curves/*.json",
     ]
   },

@@ -1,6 +1,7 @@
 """A classifier's weights under PyTorch's names, as safetensors.
 
 DIRECTORY/encoder.safetensors  trunk and heads, as the public reference has them
+DIRECTORY/encoder.py           the PyTorch class of these weights
 DIRECTORY/timm.safetensors     the trunk alone, of bottleneck ResNets of width 1
 DIRECTORY/bank.safetensors     embeddings and labels of the supports that vote
 """
@@ -15,11 +16,13 @@ import numpy as np
 import safetensors.numpy
 
 from paws_jax.export import program as program_lib
+from paws_jax.export import torch_source
 from paws_jax.weights import write_torch
 
 ENCODER, TRUNK, BANK = (
   f"{name}.safetensors" for name in ("encoder", "timm", "bank")
 )
+MODULE = "encoder.py"
 # Of what timm and torchvision have under the same names.
 _BOTTLENECKS = ("resnet50", "resnet101", "resnet200")
 
@@ -46,7 +49,10 @@ def write(
   write_torch.write_torch(
     classifier.variables, directory / ENCODER, layout="paws", head=head
   )
-  files = {"format": "safetensors", "encoder": ENCODER}
+  (directory / MODULE).write_text(
+    torch_source.text(classifier), encoding="utf-8"
+  )
+  files = {"format": "safetensors", "encoder": ENCODER, "module": MODULE}
   model = classifier.model
   if model["name"] in _BOTTLENECKS and model["width"] == 1:
     write_torch.write_torch(
