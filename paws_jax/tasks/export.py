@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fnmatch
 import hashlib
 import importlib
 import json
@@ -34,6 +35,7 @@ from paws_jax.export import program as program_lib
 from paws_jax.predict import source as source_lib
 from paws_jax.runs import files as files_lib
 
+_COMPILED = "__pycache__/encoder.*.pyc"
 DESCRIPTION = "model.json"
 # There, the files beside it: any other is a user's own.
 _WRITTEN = "written"
@@ -233,8 +235,15 @@ def _digests(
 
 
 def _others(path: pathlib.Path) -> set[str]:
-  """Names of files in an export that were added or changed."""
-  there = {*_names(path)} - {DESCRIPTION}
+  """Names of files in an export that were added or changed.
+
+  What Python has compiled of torch/encoder.py may be replaced.
+  """
+  there = {
+    name
+    for name in _names(path)
+    if name != DESCRIPTION and not fnmatch.fnmatch(name, _COMPILED)
+  }
   try:
     description = json_text.parse((path / DESCRIPTION).read_bytes())
     written = {*description[_WRITTEN]}
