@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 
 from paws_jax import errors
 
@@ -16,6 +17,9 @@ _DISTRIBUTIONS = {
 
 def is_installed(module: str) -> bool:
   """Whether a module can be imported; does not import it."""
+  if module in sys.modules:
+    # None keeps it from being imported.
+    return sys.modules[module] is not None
   return importlib.util.find_spec(module) is not None
 
 

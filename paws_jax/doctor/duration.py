@@ -41,6 +41,7 @@ def training_time(
     # The epochs that fit in train.minutes are found in the same way.
     return
   seconds = times.compilation + steps * times.step
+  seconds += experiment.train.epochs * times.epoch_end
   text = f"{findings.count(steps, 'step')}"
   if every:
     count = steps // every

@@ -40,6 +40,13 @@ def test_without_waiting_or_evaluations_neither_is_reported(
   assert "about 100 s: 50 steps, on this" in text
 
 
+def test_the_work_between_epochs_counts(monkeypatch, capsys):
+  times = step_times.Times(60.0, 1.0, 0.0, epoch_end=4.0)
+  text = reported(monkeypatch, capsys, times, steps=10, epochs=7)
+  # 60 s, 10 s and 7 times 4 s.
+  assert "about 98 s: 10 steps, on this" in text
+
+
 def test_the_length_of_a_run_of_minutes_is_not_guessed(monkeypatch, capsys):
   times = step_times.Times(60.0, 0.8, 0.0)
   text = reported(monkeypatch, capsys, times, steps=50, epochs=0)
