@@ -118,6 +118,7 @@ def _join_processes(config: ml_collections.ConfigDict) -> None:
 def _execute(config: ml_collections.ConfigDict | None, workdir: str) -> int:
   """Lets the module of a task prepare, then run; returns the exit status."""
   from paws_jax.runs import compilation_cache
+  from paws_jax.runs import full_disk
   from paws_jax.runs import out_of_memory
   from paws_jax.runs import workdir as workdir_lib
 
@@ -138,7 +139,7 @@ def _execute(config: ml_collections.ConfigDict | None, workdir: str) -> int:
   except errors.UserError as error:
     return flags_lib.fail(error, 1 if started else error.status)
   except (MemoryError, *workdir_lib.storage_errors()) as error:
-    return flags_lib.fail(error, 1)
+    return flags_lib.fail(full_disk.sentence(error, workdir), 1)
 
 
 @contextlib.contextmanager

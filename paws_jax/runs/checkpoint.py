@@ -66,6 +66,7 @@ class Checkpointer:
     Raises:
       errors.CheckpointError: when the directory cannot be made.
     """
+    checkpoint_errors.log_none_twice()
     policies = [managers.LatestN(_KEPT)]
     if keep_every_steps:
       policies.append(managers.EveryNSteps(keep_every_steps))
@@ -148,8 +149,8 @@ class Checkpointer:
       )
     except Exception as error:
       raise errors.CheckpointError(
-        f"checkpoint {step} could not be written: "
-        f"{checkpoint_errors.first_line(error)}"
+        f"checkpoint {step} could not be written to {self._directory}: "
+        f"{checkpoint_errors.of_writing(error)}"
       ) from error
     if not saved:
       raise errors.CheckpointError(
@@ -169,7 +170,7 @@ class Checkpointer:
     except Exception as error:
       raise errors.CheckpointError(
         f"a checkpoint could not be written to {self._directory}: "
-        f"{checkpoint_errors.first_line(error)}"
+        f"{checkpoint_errors.of_writing(error)}"
       ) from error
 
   def restore_latest(

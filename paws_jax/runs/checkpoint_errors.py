@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from etils import epath
 from paws_jax import errors
 from paws_jax import text as text_lib
 from paws_jax.runs import checkpoint_tree
+from paws_jax.runs import full_disk
 from paws_jax.runs import provenance
 
 # In messages of errors that may pass: of a disk, a network or a server.
@@ -96,6 +98,27 @@ def check_fits(
       "damaged: continue the run with the version that started it, or use "
       "another --workdir."
     )
+
+
+def of_writing(error: Exception) -> str:
+  """Formats an error of writing in one line; of a full disk, what to do."""
+  words = full_disk.reason(error)
+  if words is None:
+    return first_line(error)
+  return (
+    f"{words}. {full_disk.REMEDY}: it continues from the last complete "
+    "checkpoint."
+  )
+
+
+def log_none_twice() -> None:
+  """Keeps orbax from logging the stack traces of errors that it raises, too."""
+  # Adding the same filter again does nothing.
+  logging.getLogger("absl").addFilter(_is_no_trace_of_orbax)
+
+
+def _is_no_trace_of_orbax(record: logging.LogRecord) -> bool:
+  return not (record.exc_info and "orbax" in record.pathname)
 
 
 def first_line(error: Exception) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import pathlib
 import platform
+import shutil
 
 import jax
 
@@ -15,6 +16,8 @@ VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 # sets another limit.
 _SECONDS = 0.5
 _SECONDS_VARIABLE = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+# Room for a few programs.
+_FREE_BYTES = 100 * 2**20
 # Lines of /proc/cpuinfo on x86 and on Arm.
 _FEATURES = ("flags", "Features")
 
@@ -48,9 +51,19 @@ def enable(directory: str | None = None) -> str:
     else:
       directory = str(path)
   jax.config.update("jax_compilation_cache_dir", directory or None)
+  least = jax.config.jax_persistent_cache_min_compile_time_secs
   if _SECONDS_VARIABLE not in os.environ:
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", _SECONDS)
+    least = _SECONDS
+  if directory and "://" not in directory and _is_full(directory):
+    print(f"{directory} is on a full disk: no more compiled programs are kept")
+    least = float("inf")
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
   return directory
+
+
+def _is_full(directory: str) -> bool:
+  """Whether a program may not fit; JAX would keep the half of it."""
+  return shutil.disk_usage(directory).free < _FREE_BYTES
 
 
 def default_directory() -> pathlib.Path:

@@ -7,6 +7,7 @@ one now is renamed, not replaced.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -125,8 +126,15 @@ def _replace(path: epath.Path, content: bytes, temporary: str = "") -> None:
     path.write_bytes(content)
     return
   new = path.with_name(temporary or f".{path.name}.tmp")
-  new.write_bytes(content)
-  os.replace(new, path)
+  try:
+    new.write_bytes(content)
+    os.replace(new, path)
+  except OSError as error:
+    with contextlib.suppress(OSError):
+      new.unlink()
+    # A write that fails does not name its file.
+    error.filename = error.filename or str(path)
+    raise
 
 
 def replace_output(

@@ -18,6 +18,7 @@ from paws_jax import errors
 from paws_jax.distributed import lifecycle
 from paws_jax.runs import data_changes
 from paws_jax.runs import files
+from paws_jax.runs import full_disk
 from paws_jax.runs import locks
 from paws_jax.runs import newest_checkpoint
 from paws_jax.runs import recipe as recipe_lib
@@ -123,9 +124,10 @@ def prepare(
       recipe_lib.write(workdir, recipe, found or {})
   except storage_errors() as error:
     reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    remedy = "free space, or " if full_disk.reason(error) else ""
     raise errors.WorkdirError(
-      f"--workdir={workdir} cannot be written ({reason}): choose another "
-      "directory."
+      f"--workdir={workdir} cannot be written ({reason}): {remedy}choose "
+      "another directory."
     ) from None
   return workdir
 

@@ -1,6 +1,8 @@
 """Exit statuses and error messages of a task, whatever it raises."""
 
+import errno
 import importlib
+import os
 import sys
 import types
 
@@ -39,7 +41,7 @@ def execute(monkeypatch):
       run=fail,
     )
     monkeypatch.setattr(importlib, "import_module", lambda name: module)
-    return dispatch._status(lambda: dispatch._execute(None, ""))
+    return dispatch._status(lambda: dispatch._execute(None, "/run"))
 
   return execute
 
@@ -93,3 +95,14 @@ def test_exit_status(execute, capsys, error, prepare, run):
 def test_mistakes_in_the_code_show_where(execute, where, error):
   with pytest.raises(type(error), match="a mistake"):
     execute(where, error)
+
+
+@pytest.mark.parametrize("where", ["prepare", "run"])
+def test_a_full_disk_is_one_line_that_says_what_to_do(execute, where, capsys):
+  # As of a write, which names no file.
+  error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+  assert execute(where, error) == 1
+  assert capsys.readouterr().err == (
+    "error: /run cannot be written: No space left on device. Free space, and "
+    "run the same command again.\n"
+  )

@@ -1,7 +1,9 @@
 """Compiled programs are kept where asked, and found again."""
 
+import shutil
 import subprocess
 import sys
+import types
 
 import jax
 import pytest
@@ -87,3 +89,14 @@ def test_seconds_that_the_variable_asks_for_are_kept(monkeypatch):
   jax.config.update(name, 7.0)
   compilation_cache.enable("")
   assert getattr(jax.config, name) == 7.0
+
+
+def test_nothing_is_added_to_a_full_disk(tmp_path, monkeypatch, capsys):
+  """JAX would keep the half of a program, and warn of it at every start."""
+  name = "jax_persistent_cache_min_compile_time_secs"
+  monkeypatch.setattr(
+    shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10**6)
+  )
+  assert compilation_cache.enable(str(tmp_path)) == str(tmp_path)
+  assert getattr(jax.config, name) == float("inf")
+  assert "is on a full disk" in capsys.readouterr().out
