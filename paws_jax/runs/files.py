@@ -132,8 +132,9 @@ def _replace(path: epath.Path, content: bytes, temporary: str = "") -> None:
   except OSError as error:
     with contextlib.suppress(OSError):
       new.unlink()
-    # A write that fails does not name its file.
-    error.filename = error.filename or str(path)
+    if error.errno is not None and error.filename is None:
+      # A write that fails does not name its file.
+      error.filename = str(path)
     raise
 
 
