@@ -27,20 +27,26 @@ def examples(evidence: evidence_lib.Evidence) -> page.Section | None:
   order = np.argsort(judged.entropy, kind="stable")
   half = (len(order) + 1) // 2
   groups = [
-    ("Most certain", order[: min(_MOST_CERTAIN, half)]),
+    (
+      "Most certain",
+      varied(order[:half], judged.classes, most=_MOST_CERTAIN),
+    ),
     ("Least certain", order[half:][::-1][:_MOST_UNCERTAIN]),
   ]
   if judged is evidence.tested:
     wrong = order[judged.classes[order] != judged.labels[order]]
-    groups.append(("Most certain errors", wrong[:_MOST_UNCERTAIN]))
+    pairs = judged.labels * len(evidence.class_names) + judged.classes
+    errors = varied(wrong, pairs, most=_MOST_UNCERTAIN)
+    groups.append(("Most certain errors", errors))
   return page.Section(
     "examples",
     "Most and least certain",
     (
       f"{judged.title}, by the entropy of the vote: 0 nats when all votes "
       f"are for one class, {np.log(len(evidence.class_names)):.2f} when they "
-      "are spread evenly over all. Below each image: the labelled images with "
-      "the greatest shares of the vote.",
+      "are spread evenly over all. The most certain ones are the clearest of "
+      "each of as many classes as fit. Below each image: the labelled images "
+      "with the greatest shares of the vote.",
     ),
     groups=tuple(
       (title, _cards(evidence, judged, places))
@@ -48,6 +54,25 @@ def examples(evidence: evidence_lib.Evidence) -> page.Section | None:
       if len(places)
     ),
   )
+
+
+def varied(order: np.ndarray, kinds: np.ndarray, *, most: int) -> np.ndarray:
+  """Chooses places of as many kinds as possible, in their order.
+
+  The first of each kind is chosen, then the second of each, and so on.
+
+  Args:
+    order: places, the best first.
+    kinds: int [n], the kind of each place.
+    most: places to choose.
+  """
+  seen: dict[int, int] = {}
+  rounds = []
+  for kind in kinds[order].tolist():
+    rounds.append(seen.get(kind, 0))
+    seen[kind] = rounds[-1] + 1
+  chosen = np.argsort(rounds, kind="stable")[:most]
+  return order[np.sort(chosen)]
 
 
 def doubtful(evidence: evidence_lib.Evidence) -> page.Section:

@@ -140,3 +140,21 @@ def test_a_long_table_is_folded():
 
 def test_percent():
   assert page_lib.percent(0.9417) == "94.2%"
+
+
+def test_sections_with_images_have_the_full_width_of_wide_windows():
+  card = page_lib.Card(PIXEL, "image", ("line",))
+  text = page_lib.Section("a", "A", ("text",))
+  cards = page_lib.Section("b", "B", groups=(("", (card,)),))
+  page = page_lib.render(make(sections=(text, cards)))
+  assert '<section id="a">' in page
+  assert '<section id="b" class="full">' in page
+
+
+@pytest.mark.parametrize(("columns", "hint"), [(4, False), (6, True)])
+def test_a_table_of_many_columns_says_that_it_scrolls(columns, hint):
+  table = page_lib.Table(("c",) * columns, (("x",) * columns,))
+  section = page_lib.Section("a", "A", table=table)
+  reader = check(page_lib.render(make(sections=(section,))))
+  said = f"The table scrolls sideways: {columns} columns."
+  assert (said in reader.texts) == hint

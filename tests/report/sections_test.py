@@ -307,3 +307,41 @@ def test_suggestions_that_would_tell_nothing():
   made = evidence(suggestions=nothing)
   assert "would add information" in text(image_sections.next_labels(made))
   assert "cross" not in text(sections_lib.embedding_map(made))
+
+
+@pytest.mark.parametrize(
+  ("kinds", "most", "chosen"),
+  [
+    # All of one kind: the first ones.
+    ([1, 1, 1, 1], 2, [0, 1]),
+    # The best of each kind, however many of another kind are better.
+    ([0, 0, 0, 0, 1, 2], 3, [0, 4, 5]),
+    # More kinds than places: the best of them.
+    ([3, 3, 2, 1, 0], 2, [0, 2]),
+    # Fewer: the second of each, then the third.
+    ([0, 0, 0, 0, 1], 4, [0, 1, 2, 4]),
+    ([], 4, []),
+  ],
+)
+def test_examples_are_of_many_classes(kinds, most, chosen):
+  kinds = np.asarray(kinds, int)
+  # Places in another order than their numbers.
+  order = np.arange(len(kinds))[::-1]
+  found = image_sections.varied(order, kinds[::-1], most=most)
+  assert found.tolist() == order[np.asarray(chosen, int)].tolist()
+
+
+def test_the_clearest_examples_and_errors_show_variety():
+  # Class 0 has the clearest votes, all right; of the errors most are 1 for 2.
+  labels = np.repeat([0, 1, 2, 2], 10)
+  winners = np.repeat([0, 1, 2, 1], 10)
+  winners[-1] = 0
+  shares = np.linspace(0.99, 0.6, 40)[:, None]
+  probabilities = np.where(np.eye(3)[winners] > 0, shares, (1 - shares) / 2)
+  tested = judged("test", labels, probabilities)
+  groups = dict(image_sections.examples(evidence(3, tested=tested)).groups)
+  first = {card.lines[0].partition(",")[0] for card in groups["Most certain"]}
+  assert first == {"class 0", "class 1"}
+  assert groups["Most certain"][0].name == "test 0"
+  errors = [card.lines[0] for card in groups["Most certain errors"]]
+  assert any(line.startswith("class 0") for line in errors)
