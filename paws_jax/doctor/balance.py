@@ -27,6 +27,8 @@ def class_balance(
     labelled_ids: int [m], the training images whose label is used.
     recipe: the recipe.
   """
+  if not len(labelled_ids):
+    return
   counts = np.bincount(
     listing.train.labels[labelled_ids], minlength=listing.num_classes
   )

@@ -31,6 +31,13 @@ def class_sizes(
     support: section `support` of the recipe.
   """
   report.block("Images per class")
+  if not len(labelled_ids):
+    report.say(
+      f"none of the {len(listing.train.labels):,} training images has a label "
+      "that is used: only methods without labels can be trained, and accuracy "
+      "cannot be measured"
+    )
+    return
   known = listing.train.labels[listing.train.labels >= 0]
   used = _by_class(listing, listing.train.labels[labelled_ids])
   counts = {
@@ -120,6 +127,8 @@ def _check_support(
 def class_names(report: findings.Report, listing: catalog.Catalog) -> None:
   """Reports names that suggest a wrong folder, or are no names of classes."""
   class_names = listing.class_names
+  if not class_names:
+    return
   below = names_lib.subfolders(listing.train.images)
   suspects = names_lib.split_names(class_names)
   listed = text_lib.first_few(map(repr, suspects))

@@ -66,7 +66,10 @@ def steps(
       f"of {first.size} pixels"
       + "".join(f" and {spec.count} of {spec.size}" for spec in others)
     )
-  _support_size(report, recipe.support, listing.num_classes, num_labelled, mesh)
+  if num_labelled:
+    _support_size(
+      report, recipe.support, listing.num_classes, num_labelled, mesh
+    )
 
 
 def _support_size(

@@ -55,10 +55,11 @@ def draw(
     if group.name in ("labelled", "unlabelled")
   }
   images = {name: rows for name, (rows, _) in chosen.items() if rows}
-  if "labelled" not in images:
+  if not images or ("labelled" in chosen and "labelled" not in images):
     raise errors.InputError("no labelled image can be read for views.png")
-  # Without other images, the labelled ones also serve as unlabelled.
+  # Each serves as the other where there is none.
   unlabelled = "unlabelled" if "unlabelled" in images else "labelled"
+  labelled = "labelled" if "labelled" in images else "unlabelled"
   canvases = {
     name: _canvases(recipe, listing.train.images, rows)
     for name, rows in images.items()
@@ -66,16 +67,14 @@ def draw(
   section = recipe.views
   views = _first_views(
     canvases[unlabelled],
-    canvases["labelled"],
+    canvases[labelled],
     seed=recipe.seed,
     section=section,
     num_support_views=recipe.support.num_views,
   )
   strips = []
-  for name, kinds in (
-    (unlabelled, views.crops.values()),
-    ("labelled", (views.support,)),
-  ):
+  shown = {labelled: (views.support,)} if "labelled" in images else {}
+  for name, kinds in ((unlabelled, views.crops.values()), *shown.items()):
     levels = [
       training_figure.to_levels(kind, mean=section.mean, std=section.std)
       for kind in kinds

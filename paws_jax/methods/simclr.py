@@ -26,6 +26,7 @@ class Simclr(base.Method):
   """
 
   shown_losses = ("nt_xent",)
+  needs_support = False
 
   def views(self, section: config_lib.Views) -> dict[str, config_lib.ViewSpec]:
     """Returns two large crops; small ones are refused."""

@@ -27,6 +27,7 @@ class Suncet(simclr.Simclr):
   """
 
   shown_losses = ("nt_xent", "suncet")
+  needs_support = True
 
   def loss(
     self,

@@ -36,11 +36,14 @@ def draw(
   shown = evenly_spaced(total, _MOST_SUPPORTS)
   supports, support_labels = supports[shown], support_labels[shown]
   points, split = supports, len(supports)
+  if len(queries) and not total:
+    # Without a column of its own, an empty array does not fit.
+    supports = np.zeros((0, queries.shape[1]), queries.dtype)
   if len(queries):
     kept = evenly_spaced(len(queries), _MOST_POINTS - split)
     query_labels = query_labels[kept]
     points = np.concatenate([supports, queries[kept]])
-  projection = project(points)
+  projection = project(points) if len(points) else np.zeros((0, 2))
   colors = colormaps["tab10" if len(class_names) <= 10 else "gist_rainbow"]
   scale = 1 if len(class_names) <= 10 else 1 / len(class_names)
   labelled, test = projection[:split], projection[split:]
@@ -64,7 +67,7 @@ def draw(
     + (f"of {total} " if split < total else "")
     + "labelled (ringed)"
   )
-  if len(class_names) <= 20:
+  if 0 < len(class_names) <= 20:
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
 

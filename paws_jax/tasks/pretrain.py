@@ -35,6 +35,7 @@ from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import longer_run
 from paws_jax.training import measure
+from paws_jax.training import no_labels
 from paws_jax.training import run as run_lib
 from paws_jax.training import time_budget
 from paws_jax.weights import from_run
@@ -169,6 +170,11 @@ def run(prepared: run_lib.PretrainInputs) -> int:
       row = process.report()
       process.save_classifier()
   print(f"\n{table(row)}")
+  if not prepared.experiment.dataset.labelled:
+    print(
+      "\nno image is labelled: no accuracy is measured, and no classifier is "
+      f"saved. {no_labels.ADVICE}"
+    )
   next_command = prepared.experiment.log.next_command
   print(footer(prepared.workdir, next_command))
   return 0

@@ -27,7 +27,10 @@ class Evaluator:
       {"top1", "top5"} on the monitored part of the data; empty when it cannot
       be measured.
     """
-    part = self._experiment.dataset.monitored_part
+    dataset = self._experiment.dataset
+    part = dataset.monitored_part
+    if not dataset.labelled:
+      return {}
     if part == "labelled" and not measure.can_leave_one_out(self._experiment):
       return {}
     queries, supports = self._embed(state, step, part, "labelled")

@@ -25,6 +25,7 @@ from paws_jax.methods import base
 from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.runs import requirements
 from paws_jax.training import length
+from paws_jax.training import no_labels
 from paws_jax.training import optimizer_groups
 from paws_jax.training import state as state_lib
 from paws_jax.training import step
@@ -93,9 +94,7 @@ class Experiment:
     )
 
   def check_init_from(self) -> str:
-    """Reads the weights of `model.init_from`, to refuse bad ones early.
-
-    Of several processes all call it.
+    """Reads `model.init_from` to refuse bad weights; all processes call it.
 
     Returns:
       A line about what was and was not loaded; "" without such weights.
@@ -185,7 +184,8 @@ def create(
 def _load(
   recipe: config_lib.Recipe, arrays: arrays_lib.Arrays | None
 ) -> dataset_lib.Dataset:
-  return load_dataset.load(recipe.data, recipe.views, arrays=arrays)
+  dataset = load_dataset.load(recipe.data, recipe.views, arrays=arrays)
+  return no_labels.checked(recipe.method.name, dataset)
 
 
 def _assemble(
@@ -244,7 +244,9 @@ def create_method(
     UserError: as for `create`.
   """
   train_config = recipe.train
-  support = _support_config(recipe.support, dataset_name, num_classes)
+  support = recipe.support
+  if methods.METHODS[recipe.method.name].needs_support:
+    support = _support_config(support, dataset_name, num_classes)
   method = methods.create(
     recipe.method,
     encoder=models.create(

@@ -25,7 +25,7 @@ def facts(
   num_classes = experiment.dataset.num_classes
   return rules.Facts(
     num_classes=recipe.support.classes_per_step or num_classes,
-    labels_per_class=len(experiment.dataset.labelled) / num_classes,
+    labels_per_class=len(experiment.dataset.labelled) / max(num_classes, 1),
     images_per_step=experiment.images_per_step,
     total_steps=experiment.total_steps,
     warmup_steps=round(recipe.optim.warmup_epochs * steps_per_epoch),

@@ -55,7 +55,7 @@ def embed(
     errors.NonFiniteError: when the embeddings are not finite.
   """
   images = getattr(experiment.dataset, part)
-  if images is None:
+  if images is None or not len(images):
     return np.zeros((0, 1), np.float32)
   return embed_images(
     experiment, variables, images.images, name=part, step=step
@@ -171,7 +171,7 @@ def _accuracy(
   """Returns accuracies with intervals, and the number of images."""
   count = len(queries)
   accuracy = dict.fromkeys(("top1", "top5"))
-  if count:
+  if count and len(supports):
     accuracy = soft_nn(experiment, part, queries, supports)
   return {
     f"num_{part}": count,
@@ -185,6 +185,8 @@ def _raw_pixels(
   """Computes what the pixels alone achieve, on the images of the result."""
   dataset = experiment.dataset
   part = dataset.monitored_part if dataset.test is None else "test"
+  if not dataset.labelled:
+    return {"raw_pixel_top1": None, "raw_pixel_top5": None}
   if part == "labelled" and not can_leave_one_out(experiment):
     return {"raw_pixel_top1": None, "raw_pixel_top5": None}
 

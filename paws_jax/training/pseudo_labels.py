@@ -21,9 +21,9 @@ def hidden_part(
   """Returns the images with hidden labels, for `accuracy` alone.
 
   Returns:
-    None where no labels are hidden.
+    None where no labels are hidden, or no labelled image can decide.
   """
-  return dataset.hidden
+  return dataset.hidden if dataset.labelled else None
 
 
 def accuracy(

@@ -18,6 +18,7 @@ from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import checkpoints
 from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import no_labels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,6 +69,7 @@ def load(recipe: config_lib.Recipe, workdir: str) -> TrainedRun:
     )
 
   experiment, path = agree.on_all(build)
+  no_labels.check_run(path, experiment.dataset)
   for notice in experiment.dataset.notices:
     print(notice)
   trainer = experiment.trainer

@@ -309,8 +309,9 @@ class TrainingRun:
     """Saves a classifier: the encoder with its labelled images.
 
     Several processes save none: --task=predict builds it when it is needed.
+    Without labelled images there is none.
     """
-    if jax.process_count() > 1:
+    if jax.process_count() > 1 or not self._experiment.dataset.labelled:
       return
     prepared = self._prepared
     method = self._experiment.trainer.method

@@ -116,7 +116,7 @@ def choose(
   A `labels_file` other than "" takes precedence; its classes may differ in
   size. Otherwise `labels_per_class` or `labels_fraction` images are drawn by
   `split_seed`; if both are 0, all images with a label are used. Unless
-  `every_class`, a `labels_file` may leave classes out.
+  `every_class`, a `labels_file` may leave classes out; it may be empty.
 
   Raises:
     FileNotFoundError: the `labels_file` does not exist.
@@ -125,7 +125,9 @@ def choose(
   labels, names = dataset.train_labels, dataset.class_names
   classes = {"num_classes": len(names), "class_names": names}
   seed = None
-  if labels_file:
+  if not np.any(labels >= 0):
+    ids, rule = np.zeros(0, np.int32), "no labels"
+  elif labels_file:
     ids = from_file(
       labels_file,
       num_images=len(labels),
@@ -148,7 +150,7 @@ def choose(
   else:
     ids = np.flatnonzero(labels >= 0).astype(np.int32)
     rule = "all labels"
-  if every_class:
+  if every_class and len(ids):
     draw.class_counts(f"data set {dataset.name!r}", labels[ids], **classes)
   counts = np.bincount(labels[ids], minlength=dataset.num_classes)
   return Split(
@@ -243,7 +245,7 @@ def from_file(
       + (f" ({names[first]!r})" if names else "")
       + ": remove them from the list, or label them in the data"
     )
-  if every_class:
+  if every_class and len(ids):
     draw.class_counts(
       where, labels[ids], num_classes=num_classes, class_names=class_names
     )

@@ -15,6 +15,7 @@ import numpy as np
 
 from paws_jax import errors
 from paws_jax.data.labels import draw
+from paws_jax.data.sources import catalog
 from paws_jax.data.sources import idx
 from paws_jax.data.sources import tfds_arrays
 
@@ -29,7 +30,7 @@ class Arrays:
     name: for messages: "digits", "cifar10/3.0.2".
     class_names: one for each class, in the order of the labels.
     train_images: uint8 [n, H, W, C] with C 1 or 3.
-    train_labels: int32 [n] in [0, number of classes).
+    train_labels: int32 [n] in [-1, number of classes); -1 without a label.
     test_images: uint8 [m, H, W, C], the same H, W and C.
     test_labels: int32 [m] in [0, number of classes).
   """
@@ -46,7 +47,8 @@ class Arrays:
       images = getattr(self, f"{part}_images")
       labels = getattr(self, f"{part}_labels")
       self._check_images(f"{part}_images", images)
-      self._check_labels(f"{part}_labels", labels)
+      lowest = catalog.UNLABELLED if part == "train" else 0
+      self._check_labels(f"{part}_labels", labels, lowest)
       if len(images) != len(labels):
         raise errors.InputError(
           f"{self.name}: {part}_images holds {len(images)} images, but "
@@ -74,20 +76,20 @@ class Arrays:
         "round them, and put channels last, also for gray images"
       )
 
-  def _check_labels(self, field: str, labels: np.ndarray) -> None:
-    """Refuses labels other than int32 [n] in [0, num_classes)."""
+  def _check_labels(self, field: str, labels: np.ndarray, lowest: int) -> None:
+    """Refuses labels other than int32 [n] in [lowest, num_classes)."""
     if labels.dtype != np.int32 or labels.ndim != 1:
       raise errors.InputError(
         f"{self.name}: {field} is {labels.dtype} of rank {labels.ndim}, but "
         "must be int32 of rank 1: pass class numbers, .astype(np.int32)"
       )
-    bad = (labels < 0) | (labels >= self.num_classes)
+    bad = (labels < lowest) | (labels >= self.num_classes)
     if np.any(bad):
       at = int(np.argmax(bad))
       raise errors.InputError(
-        f"{self.name}: {field}[{at}] = {labels[at]} is outside [0, "
-        f"{self.num_classes}), the first of {int(bad.sum())}: number the "
-        "classes from 0 and name each in class_names"
+        f"{self.name}: {field}[{at}] = {labels[at]} is outside "
+        f"[{lowest}, {self.num_classes}), the first of {int(bad.sum())}: "
+        "number the classes from 0 and name each in class_names"
       )
 
   @property

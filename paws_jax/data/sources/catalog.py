@@ -105,7 +105,7 @@ class Catalog:
   Attributes:
     name: for messages: the directory's name, "imagenet2012/5.1.0".
     class_names: one for each class, in the order of the labels.
-    train: the training images, at least one of them labelled.
+    train: the training images; methods without labels need none of them.
     test: images to evaluate on, all labelled; None: there are none.
     val: images to choose settings on, all labelled; None: there are none.
     other_files: number of files among the images that are not read, by suffix
@@ -137,11 +137,6 @@ class Catalog:
       part = getattr(self, field)
       if part is not None:
         self._check(field, part, lowest=0)
-    if not np.any(self.train.labels >= 0):
-      raise errors.InputError(
-        f"{self.name}: none of the {len(self.train.labels)} training images "
-        "has a label: label at least one of each class"
-      )
 
   def _check(self, field: str, part: Part, *, lowest: int) -> None:
     """Raises unless labels are int32 [n > 0] in [lowest, num_classes)."""

@@ -45,12 +45,11 @@ def load(
   """Lists the images in a folder without opening them.
 
   Images are files that end in one of `SUFFIXES`, in any case, at any depth
-  below their class. Hidden files (".name") are ignored; other files, and those
-  in `system_folders`, are ignored and counted. Classes are sorted by name,
-  images by path.
+  below their class. Hidden files (".name") are ignored; others, and those in
+  `system_folders`, are counted. Classes are sorted by name, images by path.
 
   Args:
-    directory: holds one folder per class.
+    directory: holds one folder per class. "": no image has a label.
     unlabelled_dir: holds unlabelled images at any depth; a path as
       `paths.resolve` finds it, inside `directory` or not. "": there are none.
     test_dir: holds test images in folders of all or some of the classes; the
@@ -62,11 +61,12 @@ def load(
 
   Raises:
     FileNotFoundError: a directory does not exist.
-    ValueError: a directory has another layout, or a folder belongs to two
-      classes.
+    ValueError: another layout, or a folder of two classes.
   """
+  if not directory and unlabelled_dir:
+    return _without_labels(unlabelled_dir, test_dir)
   _check_directory("data.dir", directory)
-  # Paths outside the root begin with "..", which a link would redirect.
+  # Paths outside begin with "..", which a link would redirect.
   root = os.path.realpath(directory)
   fields = {"data.unlabelled_dir": unlabelled_dir, "data.test_dir": test_dir}
   others = {
@@ -98,6 +98,30 @@ def load(
     other_files=dict(other_files),
     notices=tuple(excluded.system.notices()),
     warnings=warnings,
+  )
+
+
+def _without_labels(directory: str, test_dir: str) -> catalog.Catalog:
+  """Lists images of which none has a label; their keys are those of `load`."""
+  if test_dir:
+    raise errors.InputError(
+      f"data.test_dir is {test_dir!r} but data.dir is '': test images are "
+      "judged by labelled ones; give a folder for each class with "
+      "--config.data.dir=DIR, or leave test_dir out"
+    )
+  place = _resolved("data.unlabelled_dir", directory, "")
+  excluded = folder_walk.Excluded(
+    frozenset(), system_folders.LeftAside(SUFFIXES)
+  )
+  other_files: folder_walk.Counts = collections.Counter()
+  paths, keys = _unlabelled(place, place, excluded, other_files)
+  labels = [catalog.UNLABELLED] * len(paths)
+  return catalog.Catalog(
+    name=os.path.basename(place) or place,
+    class_names=(),
+    train=_part(place, paths, labels, keys),
+    other_files=dict(other_files),
+    notices=tuple(excluded.system.notices()),
   )
 
 

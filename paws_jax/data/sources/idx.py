@@ -15,6 +15,8 @@ import numpy as np
 from paws_jax import errors
 
 _IDX_PARTS = ("train", "t10k")
+# Methods without labels do not need this file.
+_LABELS = "train-labels-idx1-ubyte"
 _FASHION_NAMES = (
   *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
   *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
@@ -29,7 +31,8 @@ def load(directory: str) -> dict[str, Any]:
   """Reads {train,t10k}-{images-idx3,labels-idx1}-ubyte, or each as .gz.
 
   Args:
-    directory: directory of the four files.
+    directory: directory of the four files; that of the training labels may be
+      absent, and no training image has a label then.
 
   Returns:
     The fields of `arrays.Arrays`, images uint8 [n, H, W, 1].
@@ -42,8 +45,13 @@ def load(directory: str) -> dict[str, Any]:
   parts: dict[str, np.ndarray] = {}
   for part, name in zip(_IDX_PARTS, ("train", "test"), strict=True):
     image_path = files[f"{part}-images-idx3-ubyte"]
-    label_path = files[f"{part}-labels-idx1-ubyte"]
-    images, labels = _read_idx(image_path, 3), _read_idx(label_path, 1)
+    label_path = files.get(f"{part}-labels-idx1-ubyte")
+    images = _read_idx(image_path, 3)
+    if label_path is None:
+      parts[f"{name}_images"] = images[..., None]
+      parts[f"{name}_labels"] = np.full(len(images), -1, np.int32)
+      continue
+    labels = _read_idx(label_path, 1)
     if len(images) != len(labels):
       raise errors.InputError(
         f"{image_path} holds {len(images)} images, but {label_path} "
@@ -53,7 +61,8 @@ def load(directory: str) -> dict[str, Any]:
     parts[f"{name}_labels"] = labels.astype(np.int32)
   test_labels = parts["test_labels"].astype(np.uint8)
   fashion = hashlib.sha256(test_labels).hexdigest() == _FASHION_TEST_LABELS
-  num_classes = int(parts["train_labels"].max(initial=-1)) + 1
+  known = parts["train_labels" if _LABELS in files else "test_labels"]
+  num_classes = int(known.max(initial=-1)) + 1
   return {
     "name": "fashion_mnist" if fashion else "idx",
     "class_names": (
@@ -75,7 +84,7 @@ def _find_idx_files(directory: str) -> dict[str, str]:
     for path in (os.path.join(directory, stem + end) for end in ("", ".gz")):
       if directory and os.path.isfile(path):
         found.setdefault(stem, path)
-  missing = [stem for stem in stems if stem not in found]
+  missing = [stem for stem in stems if stem not in found and stem != _LABELS]
   if missing:
     raise errors.MissingFileError(
       f"data.dir = {directory!r} holds {len(found)} of the {len(stems)} files "

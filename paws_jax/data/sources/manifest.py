@@ -230,10 +230,7 @@ def _class_names(where: str, rows: list[manifest_rows.Row]) -> tuple[str, ...]:
   labelled = [row for row in rows if row.label]
   train = {row.label for row in labelled if row.split == "train"}
   if not train:
-    raise errors.InputError(
-      f"{where}: none of the {len(rows)} images is a training image with "
-      "a label: fill in the column label for some images of each class"
-    )
+    return ()
   if not all(re.fullmatch("-?(0|[1-9][0-9]{0,17})", r.label) for r in labelled):
     return tuple(sorted(train))
   _raise_if_any(

@@ -68,8 +68,8 @@ def test_arrays_counts_classes_and_takes_grey():
     ({"train_labels": np.zeros(6, np.int64)}, "train_labels is int64"),
     ({"train_labels": np.zeros((6, 3), np.int32)}, "of rank 2"),
     (
-      {"train_labels": np.array([0, 1, 3, 0, -1, 2], np.int32)},
-      r"train_labels\[2\] = 3 is outside \[0, 3\), the first of 2",
+      {"train_labels": np.array([0, 1, 3, 0, -2, 2], np.int32)},
+      r"train_labels\[2\] = 3 is outside \[-1, 3\), the first of 2",
     ),
     (
       {"test_labels": np.array([0, -1], np.int32)},

@@ -59,7 +59,6 @@ def test_a_catalog_counts_classes_and_shows_its_labels(whole):
       np.array([0, 2, -2], np.int32),
       r"train\.labels\[1\] = 2 \(b\.jpg\) is outside \[-1, 2\), the first of 2",
     ),
-    (np.full(3, -1, np.int32), "none of the 3 training images has a label"),
   ],
 )
 def test_a_catalog_checks_its_labels(whole, labels, message):

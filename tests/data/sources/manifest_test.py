@@ -199,7 +199,7 @@ HEAD = "path,label,split\n"
     (HEAD + "4.jpg,x,\n4.jpg,x,\n", "with the same label and split: remove"),
     (
       HEAD + "4.jpg,,\n5.jpg,x,test\n",
-      "none of the 2 images is a training image with a label: fill",
+      "1 images of val or test have a label that no training image has",
     ),
     (
       HEAD + "4.jpg,x,\n5.jpg,,test\na/1.jpg,,val\n",
