@@ -56,7 +56,7 @@ def _imagenet():
   config.views.large.scale = (0.08, 1.0)
   config.views.small.count = 0
 
-  # Nothing looks at them; as few as there can be.
+  # No step reads them, so that their number does not matter.
   config.support.classes_per_step = 2
   config.support.images_per_class = 1
 
