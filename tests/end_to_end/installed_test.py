@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -151,6 +152,18 @@ def test_the_source_distribution_holds_recipes_and_types(distributions):
     names = {name.partition("/")[2] for name in archive.getnames()}
   assert {f"configs/{name}.py" for name in recipe_files.names()} <= names
   assert "paws_jax/py.typed" in names
+
+
+def test_the_wheel_holds_every_file_of_the_package(distributions):
+  (path,) = distributions.glob("*.whl")
+  with zipfile.ZipFile(path) as archive:
+    names = set(archive.namelist())
+  files = {
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "paws_jax").rglob("*")
+    if path.is_file() and path.suffix not in (".pyc", ".md")
+  }
+  assert files <= names
 
 
 def test_an_editable_installation_finds_the_recipes(tmp_path):
