@@ -182,10 +182,11 @@ def test_nobody_is_silent_while_all_are_stopped(run, monkeypatch, capfd):
   assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("run", [(300.0,)], indirect=True)
 def test_messages_that_come_together_are_all_read(run, capfd):
   run.there[0].socket.sendall(
     b'{"alive": true}\n{"failed": "process 1 is out of paper"}\n'
   )
   # Before process 1 sends the next one, which would do.
-  assert run.ended[0].wait(3.5)
+  assert run.ended[0].wait(10)
   assert "error: process 1 is out of paper" in capfd.readouterr().err

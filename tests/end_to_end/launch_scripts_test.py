@@ -530,7 +530,7 @@ def test_pod_hands_the_signal_on_and_waits_for_the_save(tmp_path, finished):
   try:
     _until((tmp_path / "ready").exists)
     pod.send_signal(signal.SIGTERM)
-    assert pod.wait(timeout=10) == (75 if finished else 0)
+    assert pod.wait(timeout=60) == (75 if finished else 0)
   finally:
     pod.kill()
   assert (tmp_path / "saved").exists()
