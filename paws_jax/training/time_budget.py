@@ -38,11 +38,12 @@ def lay_out(
   multiple = recipe.train.steps_per_call
   multiple //= math.gcd(multiple, per_epoch)
   epochs = int(60 * minutes / seconds) // multiple * multiple
-  shortest = max(multiple, math.ceil(recipe.optim.warmup_epochs))
+  warmup = math.ceil(recipe.optim.warmup_epochs)
+  shortest = max(1, math.ceil(warmup / multiple)) * multiple
   if epochs < shortest:
     reason = (
       f"the warm-up takes {recipe.optim.warmup_epochs:g} (optim.warmup_epochs)"
-      if shortest > multiple
+      if warmup > multiple
       else f"a run has at least {multiple}"
     )
     raise errors.InputError(

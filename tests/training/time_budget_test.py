@@ -84,6 +84,11 @@ def test_the_epochs_that_fit(monkeypatch, capsys, times, options, epochs):
       {"warmup": 30.5},
       r"in which 30 epochs fit .* the warm-up takes 30\.5 .* at least 1\.04",
     ),
+    # Three epochs do not end with a call, but four do.
+    (
+      {"minutes": 0.1, "steps_per_call": 4, "warmup": 3.0},
+      r"in which 2 epochs fit .* the warm-up takes 3 .* at least 0\.14",
+    ),
   ],
 )
 def test_too_little_time_is_refused_with_how_much_is_needed(
