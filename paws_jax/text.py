@@ -36,6 +36,11 @@ def first_few(
   return f"{shown}{' ' if separator == ', ' else separator}and {more:,} more"
 
 
+def rounded(number: float) -> str:
+  """Rounds to three digits, or to an integer: "0.0125", "1.5", "1,235"."""
+  return f"{number:.3g}" if abs(number) < 999.5 else f"{number:,.0f}"
+
+
 # Bytes of a file name that are not UTF-8, as Python has them in a string; what
 # breaks lines of a table; and a backslash that could be taken for a notation.
 _SPECIAL = re.compile(r"[\udc80-\udcff\0\r]|\\(?=x[0-9a-f]{2})")

@@ -31,6 +31,14 @@ def test_first_few_separates_the_count_as_it_separates_items():
   assert lines.splitlines() == ["a", "  b", "  and 1 more"]
 
 
+@pytest.mark.parametrize(
+  ("number", "expected"),
+  [(0, "0"), (0.012345, "0.0123"), (999.4, "999"), (1234.5, "1,234")],
+)
+def test_numbers_are_rounded_without_exponents(number, expected):
+  assert text.rounded(number) == expected
+
+
 def test_texts_of_files_are_shown_on_one_line_without_controls():
   assert text.printable("a\x1b[2J\nb\u202eä") == "a?[2J?b?ä"
   assert text.printable("x" * 300, most=3) == "xxx... (300 characters)"

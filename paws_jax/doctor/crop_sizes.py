@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from paws_jax import config as config_lib
+from paws_jax import text
 from paws_jax.doctor import findings
 from paws_jax.doctor import inspect
 
@@ -53,14 +54,14 @@ def advise(
   if better < crop:
     report.say(
       f"small images (short side {short:.0f} pixels): {name} = {crop} only "
-      f"enlarges them, at {(crop / better) ** 2:.3g} times the work of crops "
-      f"of {better}. If the network suits such crops, set"
+      f"enlarges them, at {text.rounded((crop / better) ** 2)} times the work "
+      f"of crops of {better}. If the network suits such crops, set"
     )
   elif better > crop:
     report.say(
       f"large images (short side {short:.0f} pixels): {name} = {crop} leaves "
       "out fine details. If classes differ by those, and steps may take about "
-      f"{(better / crop) ** 2:.3g} times as long, set"
+      f"{text.rounded((better / crop) ** 2)} times as long, set"
     )
   flags = _sizes(recipe, better, short, long) if better != crop else {}
   if not flags:

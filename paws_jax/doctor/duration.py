@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paws_jax import text as text_lib
 from paws_jax.doctor import findings
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import step_times
@@ -30,7 +31,7 @@ def training_time(
   rate = experiment.images_per_step / times.step
   report.say(
     f"compiling the train step takes {words(times.compilation)}; a step "
-    f"takes {words(times.step)} ({rate:.3g} images a second)"
+    f"takes {words(times.step)} ({text_lib.rounded(rate)} images a second)"
   )
   if times.stall > _STALL:
     report.say(
@@ -42,7 +43,7 @@ def training_time(
     return
   seconds = times.compilation + steps * times.step
   seconds += experiment.train.epochs * times.epoch_end
-  text = f"{findings.count(steps, 'step')}"
+  text = findings.count(steps, "step")
   if every:
     count = steps // every
     seconds += count * times.evaluation

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+
 from etils import epath
 
 from paws_jax import config as config_lib
 from paws_jax import optim
+from paws_jax import text
 from paws_jax.runs import newest_checkpoint
 from paws_jax.runs import recipe as recipe_lib
 
@@ -43,7 +46,7 @@ def notice(
   before, now = rate(earlier), rate(recipe.train.epochs)
   if now <= before:
     return ""
-  times = f" ({now / before:.3g} times as much)" if before else ""
+  times = f" ({text.rounded(now / before)} times as much)" if before else ""
   return (
     f"this run was laid out for train.epochs={earlier}, and its learning "
     f"rate had fallen to {before:.3g} at step {newest.step:,} of "
@@ -54,5 +57,5 @@ def notice(
     "it rises. To keep the run as it is, stop now (Ctrl-C), and continue to "
     f"use it with train.epochs={earlier}. To train its weights further "
     "beside it, start another run: --workdir=ANOTHER "
-    f"--config.model.init_from={workdir}"
+    f"--config.model.init_from={shlex.quote(str(workdir))}"
   )

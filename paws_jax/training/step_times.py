@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from paws_jax import text
 from paws_jax.distributed import agree
 from paws_jax.training import epochs
 from paws_jax.training import evaluator
@@ -154,8 +155,8 @@ def in_words(seconds: float) -> str:
     ("days", 86400, 2 * 86400),
     ("hours", 3600, 7200),
     ("minutes", 60, 120),
-    ("s", 1, 1),
+    ("s", 1, 0.9995),
   ):
     if seconds >= least:
-      return f"{seconds / size:.3g} {unit}"
-  return f"{1000 * seconds:.3g} ms"
+      return f"{text.rounded(seconds / size)} {unit}"
+  return f"{text.rounded(1000 * seconds)} ms"

@@ -123,12 +123,15 @@ def test_an_evaluation_is_timed_again_if_it_is_fast(build):
   ("seconds", "expected"),
   [
     (0.0123, "12.3 ms"),
+    (0.9994, "999 ms"),
+    (0.9996, "1 s"),
     (1, "1 s"),
     (119, "119 s"),
     (120, "2 minutes"),
     (7199, "120 minutes"),
     (9000, "2.5 hours"),
     (1e6, "11.6 days"),
+    (1e9, "11,574 days"),
   ],
 )
 def test_times_in_words(seconds, expected):
