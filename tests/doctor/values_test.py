@@ -124,7 +124,7 @@ def test_single_values(tmp_path, capsys):
   assert finding.startswith("warning: 1 image of a single value: 03.png (7).")
 
 
-def test_depths_are_told_apart(tmp_path, capsys):
+def test_depths_are_reported_separately(tmp_path, capsys):
   jpeg = io.BytesIO()
   Image.fromarray(_noise(255, 0)[..., 0].astype(np.uint8)).save(jpeg, "JPEG")
   contents = [jpeg.getvalue(), *_gray(4095, 16)[1:]]

@@ -7,7 +7,6 @@ joined to a path.
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import io
 import os
@@ -174,13 +173,8 @@ def _by_name(
 ) -> Callable[[int, str], int | None]:
   """Returns a function that finds the row of a name; None if unknown."""
   rows = {name: row for row, name in enumerate(names)}
-  # Two names of one form are left to be told apart by their exact form.
-  forms = collections.Counter(map(listed_files.in_one_form, names))
-  by_form = {
-    form: row
-    for row, form in enumerate(map(listed_files.in_one_form, names))
-    if forms[form] == 1
-  }
+  # Names of the same form differ in `rows`.
+  by_form = listed_files.by_form(names)
   by_last: dict[str, int] = {}
   ambiguous: dict[str, int] = {}
   for row, name in enumerate(names):

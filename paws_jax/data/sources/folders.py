@@ -317,13 +317,11 @@ def _test(
   """Lists the test images; labels are places in `class_names`."""
   test = _classes("data.test_dir", directory, excluded, other_files)
   to_train = {name: label for label, name in enumerate(class_names)}
-  by_form: dict[str, list[int]] = {}
-  for name, label in to_train.items():
-    by_form.setdefault(listed_files.in_one_form(name), []).append(label)
+  by_form = listed_files.by_form(class_names)
   for name in test.names:
-    alike = by_form.get(listed_files.in_one_form(name), [])
-    if name not in to_train and len(alike) == 1:
-      to_train[name] = alike[0]
+    alike = by_form.get(listed_files.in_one_form(name))
+    if name not in to_train and alike is not None:
+      to_train[name] = alike
   unknown = [name for name in test.names if name not in to_train]
   if unknown:
     raise errors.InputError(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import unicodedata
 from collections.abc import Iterable
+from collections.abc import Sequence
 
 from paws_jax import text
 
@@ -27,6 +29,13 @@ def in_one_form(name: str) -> str:
   macOS writes an accented letter as two characters, Linux and Windows as one.
   """
   return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def by_form(names: Sequence[str]) -> dict[str, int]:
+  """Returns the place of each name by its form; without forms of several."""
+  forms = [in_one_form(name) for name in names]
+  counts = collections.Counter(forms)
+  return {form: i for i, form in enumerate(forms) if counts[form] == 1}
 
 
 def below(path: str, root: str) -> str:
@@ -75,7 +84,8 @@ class NameForms:
 
   def __init__(self):
     """Starts without knowledge; each folder is listed once."""
-    self._names: dict[str, dict[str, list[str]]] = {}
+    # By folder, the only name of each form.
+    self._names: dict[str, dict[str, str]] = {}
 
   def find(self, root: str, path: str) -> str:
     """Returns the path as it is on the disk, or `path` if nothing fits.
@@ -94,24 +104,22 @@ class NameForms:
       if name.isascii() or os.path.lexists(os.path.join(place, name)):
         place = os.path.join(place, name)
         continue
-      alike = self._list(place).get(in_one_form(name), [])
-      if len(alike) != 1:
+      alike = self._list(place).get(in_one_form(name))
+      if alike is None:
         return path
-      place = os.path.join(place, alike[0])
+      place = os.path.join(place, alike)
     if os.path.isabs(path):
       return place
     return os.path.normpath(os.path.relpath(place, root))
 
-  def _list(self, folder: str) -> dict[str, list[str]]:
+  def _list(self, folder: str) -> dict[str, str]:
     """Returns the names in a folder by their composed form."""
     if folder not in self._names:
-      names: dict[str, list[str]] = {}
       try:
         listed = os.listdir(folder)
       except (OSError, ValueError):
         # Of a path with a zero byte, a ValueError.
         listed = []
-      for name in listed:
-        names.setdefault(in_one_form(name), []).append(name)
-      self._names[folder] = names
+      places = by_form(listed)
+      self._names[folder] = {form: listed[i] for form, i in places.items()}
     return self._names[folder]

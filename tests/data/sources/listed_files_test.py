@@ -181,7 +181,7 @@ def test_lists_of_labels_match_in_any_form(tmp_path, form):
     assert lists.read(listed, num_images=2, names=names).tolist() == [1]
 
 
-def test_two_names_of_one_form_are_told_apart(tmp_path):
+def test_two_names_of_one_form_are_distinguished(tmp_path):
   names = [FORMS["NFC"], FORMS["NFD"]]
   listed = tmp_path / "labels.txt"
   for row, name in enumerate(names):
