@@ -66,8 +66,8 @@ class CheckCache:
     self.num_known = 0
     text = json.dumps([settings, provenance.code_hash()], sort_keys=True)
     self._settings = text.encode()
-    # Stamps of the files as they were before they were read.
-    self._stamps: dict[bytes, bytes] = {}
+    # By row, the key of a path and the stamp of its file before it was read.
+    self._files: dict[int, tuple[bytes, bytes]] = {}
     self._database: sqlite3.Connection | None = None
     if path is not None:
       self._open(path)
@@ -90,12 +90,15 @@ class CheckCache:
       images: those that are no files are not known.
       rows: of the images.
     """
-    self._stamps = {}
+    self._files = {}
     if self._database is None or not isinstance(images, catalog.Files):
       return {}
-    keys = {row: self._stamp(images.path(row)) for row in rows}
+    for row in rows:
+      # One that is gone is not known.
+      with contextlib.suppress(OSError):
+        self._files[row] = self._key_and_stamp(images.path(row))
     kept: dict[bytes, tuple[bytes, str, bytes]] = {}
-    wanted = list(self._stamps)
+    wanted = [key for key, _ in self._files.values()]
     with self._safely():
       for first in range(0, len(wanted), _AT_ONCE):
         some = wanted[first : first + _AT_ONCE]
@@ -104,46 +107,40 @@ class CheckCache:
         for key, *row in self._database.execute(query, some):
           kept[key] = tuple(row)
     known = {}
-    for row, key in keys.items():
-      if key in kept and kept[key][0] == self._stamps[key]:
-        _, fields, checksum = kept[key]
-        if checksum == _checksum(key, fields):
-          known[row] = json_text.parse(fields)
+    for row, (key, stamp) in self._files.items():
+      kept_stamp, fields, checksum = kept.get(key, (b"", "", b""))
+      if kept_stamp == stamp and checksum == _checksum(key, fields):
+        known[row] = json_text.parse(fields)
     self.num_known += len(known)
     return known
 
-  def keep(
-    self, images: catalog.Reader, found: Mapping[int, Sequence[Any]]
-  ) -> None:
+  def keep(self, found: Mapping[int, Sequence[Any]]) -> None:
     """Keeps what was found in images of the last `look_up`.
 
     Args:
-      images: as there.
       found: fields by row, JSON-serializable.
     """
-    if self._database is None or not isinstance(images, catalog.Files):
+    if self._database is None:
       return
     rows = []
     for row, fields in found.items():
-      key = _digest(os.fsencode(os.path.abspath(images.path(row))))
-      if key in self._stamps:
+      if row in self._files:
+        key, stamp = self._files[row]
         text = json.dumps(fields)
-        rows.append((key, self._stamps[key], text, _checksum(key, text)))
+        rows.append((key, stamp, text, _checksum(key, text)))
     with self._safely(), self._database:
       self._database.executemany(
         "INSERT OR REPLACE INTO checks VALUES (?, ?, ?, ?)", rows
       )
 
-  def _stamp(self, path: str) -> bytes:
-    """Notes what a file is like now; returns the key of its path."""
+  def _key_and_stamp(self, path: str) -> tuple[bytes, bytes]:
+    """Returns the key of a path, and the stamp of its file as it is now."""
     path = os.path.abspath(path)
-    key = _digest(os.fsencode(path))
-    with contextlib.suppress(OSError):
-      stat = os.stat(path)
-      # The time of the last change of an inode cannot be set back.
-      times = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
-      self._stamps[key] = _digest(times.encode() + self._settings)
-    return key
+    stat = os.stat(path)
+    # The time of the last change of an inode cannot be set back.
+    times = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+    stamp = _digest(times.encode() + self._settings)
+    return _digest(os.fsencode(path)), stamp
 
   def _open(self, path: pathlib.Path) -> None:
     """Opens the file; begins anew where it is damaged or too large."""
@@ -189,5 +186,5 @@ def _digest(content: bytes) -> bytes:
 
 
 def _checksum(key: bytes, fields: str) -> bytes:
-  """Returns what tells a flipped bit."""
+  """Returns a checksum, which differs where a bit has flipped."""
   return hashlib.blake2b(key + fields.encode(), digest_size=8).digest()

@@ -224,7 +224,7 @@ def check_images(
           checks[group.name].append(check.if_evaluated(resize))
           done += 1
           progress(done, total)
-        cache.keep(group.images, found)
+        cache.keep(found)
   return checks
 
 
