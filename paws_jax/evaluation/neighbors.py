@@ -15,6 +15,8 @@ def nearest(
   supports: np.ndarray,
   k: int,
   *,
+  excluded: np.ndarray | None = None,
+  copies: np.ndarray | None = None,
   batch_size: int = 1024,
   chunk_size: int = chunked_vote.CHUNK_SIZE,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -23,7 +25,11 @@ def nearest(
   Args:
     queries: [n, D] embeddings.
     supports: [N, D] embeddings.
-    k: from 1 to N.
+    k: from 1 to N; with `excluded`, to the number of those that are left.
+    excluded: int [n], number of the support that is none of a query's, nor are
+      its copies.
+    copies: int [N], number of the first support with the same contents; None:
+      there are no copies.
     batch_size: queries at once; changes nothing but memory and rounding.
     chunk_size: supports at once; also.
 
@@ -34,7 +40,15 @@ def nearest(
   Raises:
     ValueError: for a k that the supports do not have.
   """
-  votes = _votes(queries, supports, k, batch_size, chunk_size)
+  votes = _votes(
+    queries,
+    supports,
+    k,
+    batch_size,
+    chunk_size,
+    excluded=excluded,
+    copies=copies,
+  )
   return votes.cosines, votes.numbers
 
 
@@ -74,21 +88,6 @@ def voters(
     copies=copies,
   )
   return votes.numbers, votes.shares
-
-
-def nearest_other(embeddings: np.ndarray, *, copies: np.ndarray) -> np.ndarray:
-  """Returns the cosine of each to the most similar one that is no copy of it.
-
-  Args:
-    embeddings: [N, D].
-    copies: int [N], number of the first with the same contents, at least two.
-
-  Returns:
-    [N] cosines.
-  """
-  # Equal to its copy, which an excluded number stands for.
-  votes = _votes(embeddings, embeddings, 1, excluded=copies, copies=copies)
-  return votes.cosines[:, 0]
 
 
 def _votes(

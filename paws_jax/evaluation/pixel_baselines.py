@@ -15,8 +15,8 @@ import numpy as np
 
 from paws_jax.data import dataset as dataset_lib
 from paws_jax.data.labels import copies as copies_lib
-from paws_jax.evaluation import chunked_vote
 from paws_jax.evaluation import linear_probe
+from paws_jax.evaluation import neighbors
 from paws_jax.evaluation import protocols
 from paws_jax.evaluation import soft_nn as soft_nn_lib
 
@@ -53,14 +53,16 @@ def outcomes(
   if not itself:
     queries = _small_images(getattr(dataset, part), seed)
   common = {"part": part, "labels": queries.labels, "num_classes": num_classes}
+  rows, voters = _flat(queries.pixels), _flat(supports.pixels)
+  copies = supports.copies
   probabilities = soft_nn_lib.soft_nn_probabilities(
-    _flat(queries.pixels),
-    _flat(supports.pixels),
+    rows,
+    voters,
     supports.labels,
     num_classes=num_classes,
     temperature=temperature,
     leave_one_out=itself,
-    copies=supports.copies,
+    copies=copies,
   )
   yield protocols.Outcome(
     title="soft NN on raw pixels",
@@ -70,11 +72,12 @@ def outcomes(
     probabilities=probabilities,
     **common,
   )
+  _, near = neighbors.nearest(rows, voters, 1, excluded=copies, copies=copies)
   yield protocols.Outcome(
     title="1-NN on raw pixels",
     protocol="pixels_knn",
     settings={"embedding": "pixels", "k": 1},
-    ranks=supports.labels[_nearest(queries, supports)],
+    ranks=supports.labels[near],
     **common,
   )
   probabilities = _logistic(queries, supports, num_classes, seed)
@@ -159,19 +162,6 @@ def _area_means(old: int, new: int) -> np.ndarray:
 
 def _flat(images: np.ndarray) -> np.ndarray:
   return images.reshape(len(images), -1)
-
-
-def _nearest(queries: _SmallImages, supports: _SmallImages) -> np.ndarray:
-  """Returns the number of the most similar support of each query, [n, 1]."""
-  return chunked_vote.in_batches(
-    _flat(queries.pixels),
-    chunked_vote.cut(
-      _flat(supports.pixels), supports.labels, copies=supports.copies
-    ),
-    batch_size=1024,
-    k=1,
-    excluded=queries.copies,
-  ).numbers
 
 
 def _logistic(

@@ -107,16 +107,17 @@ def vote_on_labelled(
   groups = copies.among(part.copies, part.readable)
   if len(np.unique(groups)) < 2:
     return None
-  cosines = neighbors.nearest_other(support_bank.embeddings, copies=groups)
+  supports = support_bank.embeddings
+  cosines, _ = neighbors.nearest(
+    supports, supports, 1, excluded=groups, copies=groups
+  )
   return VotedImages(
     part=part,
     kind="labelled images",
     rows=np.flatnonzero(part.readable),
-    embeddings=support_bank.embeddings,
-    probabilities=_vote(
-      trained, support_bank, support_bank.embeddings, groups=groups
-    ),
-    novelty=1 - cosines,
+    embeddings=supports,
+    probabilities=_vote(trained, support_bank, supports, groups=groups),
+    novelty=1 - cosines[:, 0],
     num_unreadable=int((~part.readable).sum()),
     copies=groups,
   )
