@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from paws_jax import config as config_lib
-from paws_jax.data.labels import copies as copies_lib
 from paws_jax.data.labels import split as split_lib
 
 
@@ -43,7 +42,7 @@ class LabelledImages:
   def copies(self) -> np.ndarray:
     """Int [n]: the first image with the same contents; found when needed."""
     if self.find_copies is None:
-      return copies_lib.none(len(self))
+      return np.arange(len(self))
     return self.find_copies()
 
 
@@ -90,9 +89,7 @@ class Dataset:
   # All training images, in the order of their ids: arrays, or read on demand.
   train_images: Any
   # Takes rows of the training set; see `labels.copies`.
-  find_copies: Callable[[np.ndarray], np.ndarray] = lambda rows: (
-    copies_lib.none(len(rows))
-  )
+  find_copies: Callable[[np.ndarray], np.ndarray]
   hidden: LabelledImages | None = None
   notices: tuple[str, ...] = ()
 

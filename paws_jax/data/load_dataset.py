@@ -79,21 +79,14 @@ def _in_memory(
       lambda: find_copies(rows),
     )
 
-  used_labels = _used_labels(labels, ids)
   return dataset_lib.Dataset(
     name=arrays.name,
     class_names=arrays.class_names,
     split=split,
-    labelled=train_part(ids, labels),
+    **_train_parts(train_part, labels, ids),
     validation=None,
     test=dataset_lib.LabelledImages(
       arrays.test_images, arrays.test_labels, lambda i: f"test {i}"
-    ),
-    unlabelled=_unless_empty(
-      train_part(np.flatnonzero(used_labels < 0), used_labels)
-    ),
-    hidden=_unless_empty(
-      train_part(hidden_lib.sample_rows(labels, ids), labels)
     ),
     in_memory=True,
     train_images=arrays.train_images,
@@ -162,20 +155,13 @@ def _on_disk(
       lambda: find_copies(rows),
     )
 
-  used_labels = _used_labels(labels, ids)
   return dataset_lib.Dataset(
     name=listing.name,
     class_names=listing.class_names,
     split=split,
-    labelled=train_part(ids, labels),
+    **_train_parts(train_part, labels, ids),
     validation=_held_out(listing.val, evaluation),
     test=_held_out(listing.test, evaluation),
-    unlabelled=_unless_empty(
-      train_part(np.flatnonzero(used_labels < 0), used_labels)
-    ),
-    hidden=_unless_empty(
-      train_part(hidden_lib.sample_rows(labels, ids), labels)
-    ),
     in_memory=False,
     train_images=train_images(),
     find_copies=find_copies,
@@ -241,12 +227,6 @@ def _disk_pipeline(
   )
 
 
-def _unless_empty(
-  part: dataset_lib.LabelledImages,
-) -> dataset_lib.LabelledImages | None:
-  return part if len(part) else None
-
-
 def open_catalog(config: config_lib.Data) -> catalog.Catalog:
   """Lists the images on disk that section `data` names, without opening any.
 
@@ -286,11 +266,27 @@ def _choose_split(
   )
 
 
-def _used_labels(labels: np.ndarray, labelled_ids: np.ndarray) -> np.ndarray:
-  """Labels of the training images, int32 [n]: -1 where none may be used."""
+def _train_parts(
+  part: Callable[[np.ndarray, np.ndarray], dataset_lib.LabelledImages],
+  labels: np.ndarray,
+  labelled_ids: np.ndarray,
+) -> dict[str, dataset_lib.LabelledImages | None]:
+  """Returns the fields of a `Dataset` with training images.
+
+  Args:
+    part: takes rows, and the labels of all images; returns those of the rows.
+    labels: int32 [n] of the training images.
+    labelled_ids: int [m], rows whose label may be used.
+  """
   used = np.full_like(labels, catalog.UNLABELLED)
   used[labelled_ids] = labels[labelled_ids]
-  return used
+  unlabelled = part(np.flatnonzero(used < 0), used)
+  hidden = part(hidden_lib.sample_rows(labels, labelled_ids), labels)
+  return {
+    "labelled": part(labelled_ids, labels),
+    "unlabelled": unlabelled if len(unlabelled) else None,
+    "hidden": hidden if len(hidden) else None,
+  }
 
 
 def _pool(

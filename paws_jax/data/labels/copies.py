@@ -54,11 +54,6 @@ def of_arrays(images: np.ndarray) -> np.ndarray:
   )
 
 
-def none(num: int) -> np.ndarray:
-  """Returns what `of_arrays` gives for images without copies."""
-  return np.arange(num)
-
-
 def among(copies: np.ndarray, places: np.ndarray) -> np.ndarray:
   """Returns the copies among some of the images.
 

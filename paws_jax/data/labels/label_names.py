@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import re
+import shlex
 from collections.abc import Iterable
 from collections.abc import Sequence
 from typing import Any
@@ -36,6 +37,12 @@ _POSSIBLE = (" ", "_", "-")
 _NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)(e[-+]?\d+)?", re.IGNORECASE)
 # Fewer classes of numbers than these are digits, grades or stars.
 _FEW_NUMBERS = 10
+CLASSES_OF_NUMBERS = (
+  "This software sorts images into classes: each number is a class of its own, "
+  "whose order and distance to others count for nothing. To predict a "
+  "measurement, give each range of it a name, as in '20 to 30', and use the "
+  "names as labels"
+)
 
 
 def is_missing(label: str) -> bool:
@@ -63,7 +70,7 @@ def remedy(found: Sequence[str]) -> str:
   names = ",".join(label.strip() for label in found)
   return (
     f"if {text.first_few(map(repr, found))} is the name of a class, say so: "
-    f"--config.data.real_labels={_quoted(names)}"
+    f"--config.data.real_labels={shlex.quote(names)}"
   )
 
 
@@ -157,14 +164,6 @@ def _measurements(class_names: Sequence[str], num_images: int) -> list[str]:
   ]
 
 
-CLASSES_OF_NUMBERS = (
-  "This software sorts images into classes: each number is a class of its own, "
-  "whose order and distance to others count for nothing. To predict a "
-  "measurement, give each range of it a name, as in '20 to 30', and use the "
-  "names as labels"
-)
-
-
 def _placeholders(class_names: Sequence[str]) -> list[str]:
   """Returns a line about classes whose name may stand for a missing label."""
   found = [
@@ -181,9 +180,3 @@ def _placeholders(class_names: Sequence[str]) -> list[str]:
     "missing label: if it does, leave the label empty (with folders: move the "
     "images, and set data.unlabelled_dir)"
   ]
-
-
-def _quoted(value: str) -> str:
-  """Returns a value as a shell reads it."""
-  plain = re.fullmatch(r"[\w,.+-]+", value)
-  return value if plain else f"'{value}'"

@@ -128,7 +128,7 @@ def _check_missing(
   found = label_names.missing((r.label for r in rows), real_labels=real_labels)
   _raise_if_any(
     errors.InputError,
-    [row for row in rows if row.label in set(found)],
+    [row for row in rows if row.label in found],
     lambda row: f"{row.describe()}: {row.label!r}",
     f"{where}: {{count}} rows have a label that programs write where one is "
     "missing: {listed}. Leave the cell empty where an image has no label; "
