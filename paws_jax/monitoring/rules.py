@@ -131,19 +131,20 @@ def _collapse(now: Mapping[str, float], facts: Facts) -> str | None:
       "the embeddings of all images are nearly the same: their feature rank "
       f"is {rank:.2f}, and 1 means that all point in one direction."
     )
-  confidence = now.get("target_confidence", 1.0)
-  if confidence < _FLAT / facts.num_classes:
+  # Methods without these metrics need no classes.
+  confidence = now.get("target_confidence")
+  if confidence is not None and confidence < _FLAT / facts.num_classes:
     return (
       "all images get the same uniform label: target confidence is "
       f"{confidence:.3f}, and 1 / {facts.num_classes} is that of a guess among "
       f"{facts.num_classes} classes."
     )
-  kl, most = now.get("me_max_kl", 0.0), math.log(facts.num_classes)
-  if kl > _ONE_CLASS * most:
+  kl = now.get("me_max_kl")
+  if kl is not None and kl > _ONE_CLASS * math.log(facts.num_classes):
     return (
       "nearly all images get the same class: the mean prediction is "
-      f"{kl:.2f} nats from its prior, and {most:.2f} nats means one class for "
-      "all."
+      f"{kl:.2f} nats from its prior, and {math.log(facts.num_classes):.2f} "
+      "nats means one class for all."
     )
   return ""
 

@@ -248,6 +248,15 @@ def test_a_method_need_not_report_everything(missing):
   assert find(rows) == []
 
 
+def test_data_without_a_class_are_judged_by_what_is_reported():
+  facts = dataclasses.replace(FACTS, num_classes=0, labels_per_class=0)
+  rows = [
+    {"step": step, "feature_rank": rank, "update_norm": 0.1, "param_norm": 10.0}
+    for step, rank in ((200, 9.0), (210, 1.1), (220, 1.1), (230, 1.1))
+  ]
+  assert names(find(rows, facts)) == ["collapse"]
+
+
 def test_lines_of_words_change_nothing(tmp_path):
   rows = rows_of((30, {}), (30, {"classes_used": 0.5}), (10, {}))
   found = find(rows)
