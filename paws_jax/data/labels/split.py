@@ -58,7 +58,8 @@ class Split:
     class_counts: labelled images of each class, in the order of the classes.
     labelled_ids: int32 [m], rows of the training set, strictly increasing.
     rule: the choice in words: "labels_per_class=4", "labels_fraction=0.1",
-      "all labels", "labels_file", or "1pct" and "10pct" for the paper's lists.
+      "all labels", "no labels", "labels_file", or "1pct" and "10pct" for the
+      paper's lists.
     list_images: lists the training images; None: they have no names.
   """
 
@@ -125,9 +126,7 @@ def choose(
   labels, names = dataset.train_labels, dataset.class_names
   classes = {"num_classes": len(names), "class_names": names}
   seed = None
-  if not np.any(labels >= 0):
-    ids, rule = np.zeros(0, np.int32), "no labels"
-  elif labels_file:
+  if labels_file:
     ids = from_file(
       labels_file,
       num_images=len(labels),
@@ -137,6 +136,8 @@ def choose(
       **classes,
     )
     rule = lists.published_name(labels_file) or "labels_file"
+  elif not np.any(labels >= 0):
+    ids, rule = np.zeros(0, np.int32), "no labels"
   elif labels_per_class or labels_fraction:
     seed = split_seed
     ids = draw.stratified(

@@ -105,7 +105,7 @@ class Catalog:
   Attributes:
     name: for messages: the directory's name, "imagenet2012/5.1.0".
     class_names: one for each class, in the order of the labels.
-    train: the training images; methods without labels need none of them.
+    train: the training images; for methods without labels none need have one.
     test: images to evaluate on, all labelled; None: there are none.
     val: images to choose settings on, all labelled; None: there are none.
     other_files: number of files among the images that are not read, by suffix

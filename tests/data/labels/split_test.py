@@ -187,6 +187,17 @@ def test_choose_takes_a_catalog_and_leaves_unlabelled_images_out():
   assert (split.dataset, split.class_counts) == ("photos", (2, 2, 2))
 
 
+def test_choose_refuses_a_file_that_names_images_without_a_label(tmp_path):
+  path = tmp_path / "labels.txt"
+  path.write_text("a/0.jpg\n")
+  catalog_without = photos(np.full(3, -1, np.int32))
+  settings = {"labels_per_class": 2, "split_seed": 0}
+  got = split_lib.choose(catalog_without, labels_file="", **settings)
+  assert (got.rule, got.class_counts) == ("no labels", (0, 0, 0))
+  with pytest.raises(ValueError, match=r"lists 1 images without a label"):
+    split_lib.choose(catalog_without, labels_file=str(path), **settings)
+
+
 def test_choose_takes_all_labels_where_nothing_is_drawn():
   labels = LABELS.copy()
   labels[:9] = -1
