@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import os
-from typing import NamedTuple
+from typing import Any
 from typing import TypeAlias
 
 from paws_jax.data.sources import system_folders
@@ -18,11 +19,28 @@ Identity: TypeAlias = tuple[int, int]
 Counts: TypeAlias = collections.Counter[str]
 
 
-class Excluded(NamedTuple):
-  """Directories that are not entered, and those that systems have made."""
+@dataclasses.dataclass(frozen=True)
+class Exclusions:
+  """What is not read among images.
 
-  identities: frozenset[Identity]
-  system: system_folders.LeftAside
+  Attributes:
+    directories: those that are not entered.
+    system: folders made by systems, found so far.
+    other_files: files in other formats, found so far.
+  """
+
+  directories: frozenset[Identity] = frozenset()
+  system: system_folders.LeftAside = dataclasses.field(
+    default_factory=lambda: system_folders.LeftAside(SUFFIXES)
+  )
+  other_files: Counts = dataclasses.field(default_factory=collections.Counter)
+
+  def fields(self) -> dict[str, Any]:
+    """Returns the fields of a `catalog.Catalog` that report them."""
+    return {
+      "other_files": dict(self.other_files),
+      "notices": tuple(self.system.notices()),
+    }
 
 
 def identity(directory: str) -> Identity:
@@ -32,14 +50,15 @@ def identity(directory: str) -> Identity:
 
 
 def find_images(
-  top: str, root: str, excluded: Excluded
+  top: str, root: str, exclusions: Exclusions
 ) -> tuple[list[str], Counts, dict[Identity, str]]:
   """Lists the images below a directory.
 
   Args:
     top: the directory.
     root: directory to which paths are relative.
-    excluded: directories that are not entered, except `top` itself.
+    exclusions: their directories are not entered, except `top` itself; what is
+      found is added.
 
   Returns:
     The sorted paths; the number of other files by suffix; and the directories
@@ -48,14 +67,14 @@ def find_images(
   paths: list[str] = []
   other_files: Counts = collections.Counter()
   entered: dict[Identity, str] = {}
-  closed = excluded.identities - {identity(top)}
+  closed = exclusions.directories - {identity(top)}
   waiting = [top]
   while waiting:
     folder = waiting.pop()
     place = identity(folder)
     if place in closed or place in entered:
       continue
-    folders, images, others = scan(folder, excluded.system)
+    folders, images, others = scan(folder, exclusions.system)
     other_files.update(map(suffix, others))
     below = entered[place] = os.path.relpath(folder, root)
     paths += [os.path.join(below, name) for name in images]
@@ -63,6 +82,7 @@ def find_images(
     waiting += [
       os.path.join(folder, name) for name in sorted(folders, reverse=True)
     ]
+  exclusions.other_files.update(other_files)
   return sorted(paths), other_files, entered
 
 

@@ -6,10 +6,10 @@ below a class each real directory is read once, so that loops end.
 
 from __future__ import annotations
 
-import collections
 import os
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,6 @@ from paws_jax.data.sources import catalog
 from paws_jax.data.sources import folder_walk
 from paws_jax.data.sources import listed_files
 from paws_jax.data.sources import paths as paths_lib
-from paws_jax.data.sources import system_folders
 
 SUFFIXES = folder_walk.SUFFIXES
 # Image formats of phones, cameras and programs that are not read.
@@ -45,8 +44,9 @@ def load(
   """Lists the images in a folder without opening them.
 
   Images are files that end in one of `SUFFIXES`, in any case, at any depth
-  below their class. Hidden files (".name") are ignored; others, and those in
-  `system_folders`, are counted. Classes are sorted by name, images by path.
+  below their class. Hidden files (".name") are ignored; other files, and those
+  in `system_folders`, are ignored and counted. Classes are sorted by name,
+  images by path.
 
   Args:
     directory: holds one folder per class. "": no image has a label.
@@ -74,29 +74,25 @@ def load(
     for field, path in fields.items()
     if path
   }
-  excluded = folder_walk.Excluded(
-    _identities(root=root, others=others), system_folders.LeftAside(SUFFIXES)
-  )
-  other_files: folder_walk.Counts = collections.Counter()
-  train = _classes("data.dir", root, excluded, other_files)
+  exclusions = folder_walk.Exclusions(_identities(root=root, others=others))
+  train = _classes("data.dir", root, exclusions)
   where = f"data.dir = {root!r}"
   label_names.check_folders(where, train.names, real_labels=real_labels)
   warnings = label_names.warnings(train.names, train.labels)
   keys = list(train.paths)
   if place := others.get("data.unlabelled_dir"):
-    paths, names = _unlabelled(root, place, excluded, other_files)
+    paths, names = _unlabelled(root, place, exclusions)
     keys += names
     train.paths.extend(paths)
     train.labels.extend([catalog.UNLABELLED] * len(paths))
   place = others.get("data.test_dir")
-  test = place and _test(place, train.names, excluded, other_files)
+  test = place and _test(place, train.names, exclusions)
   return catalog.Catalog(
     name=os.path.basename(os.path.abspath(directory)) or directory,
     class_names=tuple(train.names),
     train=_part(root, train.paths, train.labels, keys),
     test=test,
-    other_files=dict(other_files),
-    notices=tuple(excluded.system.notices()),
+    **exclusions.fields(),
     warnings=warnings,
   )
 
@@ -110,32 +106,20 @@ def _without_labels(directory: str, test_dir: str) -> catalog.Catalog:
       "--config.data.dir=DIR, or leave test_dir out"
     )
   place = _resolved("data.unlabelled_dir", directory, "")
-  excluded = folder_walk.Excluded(
-    frozenset(), system_folders.LeftAside(SUFFIXES)
-  )
-  other_files: folder_walk.Counts = collections.Counter()
-  paths, keys = _unlabelled(place, place, excluded, other_files)
+  exclusions = folder_walk.Exclusions()
+  paths, keys = _unlabelled(place, place, exclusions)
   labels = [catalog.UNLABELLED] * len(paths)
   return catalog.Catalog(
     name=os.path.basename(place) or place,
     class_names=(),
     train=_part(place, paths, labels, keys),
-    other_files=dict(other_files),
-    notices=tuple(excluded.system.notices()),
+    **exclusions.fields(),
   )
-
-
-class TestImages(NamedTuple):
-  """Test images of a directory, and what was left aside there."""
-
-  part: catalog.Part
-  other_files: Mapping[str, int]
-  notices: tuple[str, ...]
 
 
 def load_test(
   test_dir: str, *, data_dir: str, class_names: Sequence[str]
-) -> TestImages:
+) -> tuple[catalog.Part, dict[str, Any]]:
   """Lists test images in folders of all or some of the classes.
 
   Args:
@@ -143,18 +127,17 @@ def load_test(
     data_dir: directory to which former recipes took it to be relative.
     class_names: of the training images.
 
+  Returns:
+    The images, and the fields of a catalog that report what is not read.
+
   Raises:
     FileNotFoundError: the directory does not exist.
     ValueError: it has another layout, or an unknown class.
   """
   place = _resolved("data.test_dir", test_dir, data_dir)
-  excluded = folder_walk.Excluded(
-    frozenset(), system_folders.LeftAside(SUFFIXES)
-  )
-  other_files: folder_walk.Counts = collections.Counter()
-  part = _test(place, class_names, excluded, other_files)
-  notices = tuple(excluded.system.notices())
-  return TestImages(part, dict(other_files), notices)
+  exclusions = folder_walk.Exclusions()
+  part = _test(place, class_names, exclusions)
+  return part, exclusions.fields()
 
 
 def notices(other_files: Mapping[str, int]) -> list[str]:
@@ -233,16 +216,16 @@ class _Classes(NamedTuple):
 def _classes(
   field: str,
   root: str,
-  excluded: folder_walk.Excluded,
-  other_files: folder_walk.Counts,
+  exclusions: folder_walk.Exclusions,
 ) -> _Classes:
   """Lists the class folders in a directory; counts other files."""
-  folders, top_images, others = folder_walk.scan(root, excluded.system)
-  other_files.update(map(folder_walk.suffix, others))
+  folders, top_images, others = folder_walk.scan(root, exclusions.system)
+  exclusions.other_files.update(map(folder_walk.suffix, others))
   folders = sorted(
     name
     for name in folders
-    if folder_walk.identity(os.path.join(root, name)) not in excluded.identities
+    if folder_walk.identity(os.path.join(root, name))
+    not in exclusions.directories
   )
   if top_images or not folders:
     images = f"{len(top_images)} images" + (
@@ -258,7 +241,7 @@ def _classes(
   empty = []
   for label, name in enumerate(folders):
     images, others, entered = folder_walk.find_images(
-      os.path.join(root, name), root, excluded
+      os.path.join(root, name), root, exclusions
     )
     for place, folder in entered.items():
       same = owner.setdefault(place, name)
@@ -270,7 +253,6 @@ def _classes(
         )
     if not images:
       empty.append(f"{name!r} (with {others.total()} files in other formats)")
-    other_files.update(others)
     classes.paths.extend(images)
     classes.labels.extend([label] * len(images))
   if empty:
@@ -278,7 +260,7 @@ def _classes(
       f"{field} = {root!r}: {len(empty)} of {len(folders)} class folders hold "
       f"no image: {text.first_few(empty, most=_MAX_LISTED)}"
       f". Add images ({', '.join(SUFFIXES)}), or remove the folder"
-      + "".join(f"; {line}" for line in excluded.system.notices())
+      + "".join(f"; {line}" for line in exclusions.system.notices())
     )
   return classes
 
@@ -286,22 +268,20 @@ def _classes(
 def _unlabelled(
   root: str,
   directory: str,
-  excluded: folder_walk.Excluded,
-  other_files: folder_walk.Counts,
+  exclusions: folder_walk.Exclusions,
 ) -> tuple[list[str], list[str]]:
   """Returns the images below a directory, as paths relative to root, and keys.
 
   Keys must not depend on the place of the directory, nor equal those of a class
   called "unlabelled".
   """
-  paths, others, _ = folder_walk.find_images(directory, root, excluded)
+  paths, others, _ = folder_walk.find_images(directory, root, exclusions)
   if not paths:
     raise errors.InputError(
       f"data.unlabelled_dir = {directory!r} holds no image, and "
       f"{others.total()} files in other formats: add images "
       f'({", ".join(SUFFIXES)}), or set it to ""'
     )
-  other_files.update(others)
   return paths, [
     f"../unlabelled/{os.path.relpath(os.path.join(root, path), directory)}"
     for path in paths
@@ -311,11 +291,10 @@ def _unlabelled(
 def _test(
   directory: str,
   class_names: Sequence[str],
-  excluded: folder_walk.Excluded,
-  other_files: folder_walk.Counts,
+  exclusions: folder_walk.Exclusions,
 ) -> catalog.Part:
   """Lists the test images; labels are places in `class_names`."""
-  test = _classes("data.test_dir", directory, excluded, other_files)
+  test = _classes("data.test_dir", directory, exclusions)
   to_train = {name: label for label, name in enumerate(class_names)}
   by_form = listed_files.by_form(class_names)
   for name in test.names:

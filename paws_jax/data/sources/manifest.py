@@ -105,10 +105,10 @@ def _catalog(
   parts = {s: _part(rows, s, root, class_names) for s in manifest_rows.SPLITS}
   others: dict[str, Any] = {}
   if test_dir:
-    tests = folders.load_test(test_dir, data_dir=root, class_names=class_names)
-    _check_test_dir(where, rows, root, tests.part.images.root)
-    parts["test"] = tests.part
-    others = {"other_files": tests.other_files, "notices": tests.notices}
+    parts["test"], others = folders.load_test(
+      test_dir, data_dir=root, class_names=class_names
+    )
+    _check_test_dir(where, rows, root, parts["test"].images.root)
   return catalog.Catalog(
     name=os.path.splitext(os.path.basename(csv_path))[0],
     class_names=class_names,
