@@ -45,8 +45,7 @@ def draw(
     Path of the PNG: labelled and unlabelled images, each beside its crops.
 
   Raises:
-    ValueError: no labelled image can be read, or the channel statistics do
-      not fit the images.
+    ValueError: no such image can be read, or channel statistics do not fit.
     OSError: the directory cannot be written.
   """
   chosen = {
@@ -55,11 +54,13 @@ def draw(
     if group.name in ("labelled", "unlabelled")
   }
   images = {name: rows for name, (rows, _) in chosen.items() if rows}
-  if not images or ("labelled" in chosen and "labelled" not in images):
-    raise errors.InputError("no labelled image can be read for views.png")
   # Each serves as the other where there is none.
+  labelled = "labelled" if "labelled" in chosen else "unlabelled"
+  if labelled not in images:
+    raise errors.InputError(
+      f"no {labelled} image can be read for views.png: repair the files"
+    )
   unlabelled = "unlabelled" if "unlabelled" in images else "labelled"
-  labelled = "labelled" if "labelled" in images else "unlabelled"
   canvases = {
     name: _canvases(recipe, listing.train.images, rows)
     for name, rows in images.items()

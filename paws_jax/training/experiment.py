@@ -185,7 +185,8 @@ def _load(
   recipe: config_lib.Recipe, arrays: arrays_lib.Arrays | None
 ) -> dataset_lib.Dataset:
   dataset = load_dataset.load(recipe.data, recipe.views, arrays=arrays)
-  return no_labels.checked(recipe.method.name, dataset)
+  no_labels.check(recipe.method.name, dataset)
+  return dataset
 
 
 def _assemble(

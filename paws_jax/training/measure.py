@@ -185,9 +185,8 @@ def _raw_pixels(
   """Computes what the pixels alone achieve, on the images of the result."""
   dataset = experiment.dataset
   part = dataset.monitored_part if dataset.test is None else "test"
-  if not dataset.labelled:
-    return {"raw_pixel_top1": None, "raw_pixel_top5": None}
-  if part == "labelled" and not can_leave_one_out(experiment):
+  is_possible = part != "labelled" or can_leave_one_out(experiment)
+  if not dataset.labelled or not is_possible:
     return {"raw_pixel_top1": None, "raw_pixel_top5": None}
 
   def compute() -> dict[str, Any]:

@@ -15,8 +15,8 @@ ADVICE = (
 )
 
 
-def checked(name: str, dataset: dataset_lib.Dataset) -> dataset_lib.Dataset:
-  """Returns the data; refuses those without labels where a method needs some.
+def check(name: str, dataset: dataset_lib.Dataset) -> None:
+  """Refuses data without labels where a method needs some.
 
   Args:
     name: of the method.
@@ -26,7 +26,7 @@ def checked(name: str, dataset: dataset_lib.Dataset) -> dataset_lib.Dataset:
     errors.InputError: naming the methods that need none.
   """
   if dataset.labelled or not methods.METHODS[name].needs_support:
-    return dataset
+    return
   others = [
     other for other, kind in methods.METHODS.items() if not kind.needs_support
   ]

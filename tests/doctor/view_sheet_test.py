@@ -120,10 +120,16 @@ def test_images_that_cannot_be_read_are_not_shown(tmp_path, monkeypatch):
   assert "01.png" in names
 
 
-def test_without_any_labelled_image(tmp_path, monkeypatch):
+def test_without_any_readable_image_of_a_kind_that_is_needed(
+  tmp_path, monkeypatch
+):
   found, _ = _found(tmp_path, bad=range(6))
   with pytest.raises(ValueError, match="no labelled image can be read"):
     _draw(monkeypatch, found, _recipe(), tmp_path)
+  found, _ = _found(tmp_path, bad=range(12))
+  none = np.zeros(0, int)
+  with pytest.raises(ValueError, match="no unlabelled image can be read"):
+    _draw(monkeypatch, found, _recipe(), tmp_path, labelled_ids=none)
 
 
 @pytest.mark.slow
