@@ -8,6 +8,7 @@ any case and are not listed here.
 from __future__ import annotations
 
 import collections
+import itertools
 import os
 import re
 from collections.abc import Iterable
@@ -39,6 +40,8 @@ _EXACT = frozenset(("RECYCLER", "RECYCLED"))
 _PATTERN = re.compile(r"found\.\d{3}|:2e.+")
 # Hidden ones that other programs do not hide.
 _HIDDEN = frozenset((".appledouble", ".@__thumb", ".trashes"))
+# Snapshots hold copies of an entire disk: of more files no more are counted.
+_MOST_FILES = 10_000
 
 
 def is_system_folder(name: str) -> bool:
@@ -62,19 +65,21 @@ class LeftAside:
   def __init__(self, suffixes: Sequence[str]):
     """Starts with none; `suffixes` are those of images, in lower case."""
     self._suffixes = tuple(suffixes)
-    # Name and number of images by path, since a folder may be met twice.
-    self._found: dict[str, tuple[str, int]] = {}
+    # By path, since a folder may be met twice: its name, the images counted,
+    # and whether there are more files.
+    self._found: dict[str, tuple[str, int, bool]] = {}
 
   def _add(self, folder: str) -> None:
     """Notes a folder, and counts the images in it at any depth."""
     place = os.path.realpath(folder)
     if place not in self._found:
+      files = (name for _, _, names in os.walk(folder) for name in names)
       number = sum(
         name.lower().endswith(self._suffixes)
-        for _, _, names in os.walk(folder)
-        for name in names
+        for name in itertools.islice(files, _MOST_FILES)
       )
-      self._found[place] = os.path.basename(folder), number
+      more = next(files, None) is not None
+      self._found[place] = os.path.basename(folder), number, more
 
   def without(self, parent: str, names: Iterable[str]) -> list[str]:
     """Returns the names in a folder that are no system folder's."""
@@ -90,13 +95,17 @@ class LeftAside:
     """Returns a line with the folders and their images; none without any."""
     folders: collections.Counter[str] = collections.Counter()
     images: collections.Counter[str] = collections.Counter()
-    for name, number in self._found.values():
+    uncounted = set()
+    for name, number, more in self._found.values():
       folders[name] += 1
       images[name] += number
+      if more:
+        uncounted.add(name)
     if not folders:
       return []
     listed = text.first_few(
       f"{_count(folders[name], 'folder')} {name!r} with "
+      f"{'at least ' if name in uncounted else ''}"
       f"{_count(images[name], 'image')}"
       for name in sorted(folders)
     )

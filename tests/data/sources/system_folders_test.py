@@ -78,6 +78,14 @@ def test_a_folder_without_other_images_says_why(tmp_path):
     find_images.find("--images", str(tmp_path / "dog"))
 
 
+def test_large_ones_are_not_counted_to_the_end(tmp_path, monkeypatch):
+  paths = [f"#snapshot/{k}/cat/{k}.jpg" for k in range(4)]
+  _tree(tmp_path, "cat/1.jpg", "dog/2.jpg", *paths)
+  assert "'#snapshot' with 4 images" in _load(tmp_path).notices[0]
+  monkeypatch.setattr(system_folders, "_MOST_FILES", 3)
+  assert "'#snapshot' with at least 3 images" in _load(tmp_path).notices[0]
+
+
 def test_one_that_is_named_itself_is_read(tmp_path):
   _tree(tmp_path, "#recycle/cat/1.jpg", "#recycle/dog/2.jpg")
   assert _load(tmp_path / "#recycle").class_names == ("cat", "dog")
