@@ -36,6 +36,12 @@ def first_few(
   return f"{shown}{' ' if separator == ', ' else separator}and {more:,} more"
 
 
+def count(number: int, one: str, several: str = "") -> str:
+  """Returns a number with its noun: "1 image", "1,200 images"."""
+  word = one if number == 1 else several or f"{one}s"
+  return f"{number:,} {word}"
+
+
 def rounded(number: float) -> str:
   """Rounds to three digits, or to an integer: "0.0125", "1.5", "1,235"."""
   return f"{number:.3g}" if abs(number) < 999.5 else f"{number:,.0f}"

@@ -42,3 +42,15 @@ def test_numbers_are_rounded_without_exponents(number, expected):
 def test_texts_of_files_are_shown_on_one_line_without_controls():
   assert text.printable("a\x1b[2J\nb\u202eä") == "a?[2J?b?ä"
   assert text.printable("x" * 300, most=3) == "xxx... (300 characters)"
+
+
+@pytest.mark.parametrize(
+  ("arguments", "expected"),
+  [
+    ((1, "image"), "1 image"),
+    ((0, "image"), "0 images"),
+    ((1200, "class", "classes"), "1,200 classes"),
+  ],
+)
+def test_a_number_has_the_form_of_its_noun(arguments, expected):
+  assert text.count(*arguments) == expected

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from paws_jax import text as text_lib
+
+count = text_lib.count
+
 
 class Report:
   """Printer and counter of findings.
@@ -59,9 +63,3 @@ class Report:
       next_step = "fix the problems above and run this command again"
     print(f"\n{problems}, {warnings}; {next_step}", flush=True)
     return 1 if self.num_problems else 0
-
-
-def count(number: int, one: str, several: str = "") -> str:
-  """Returns a number with its noun: "1 image", "1,200 images"."""
-  word = one if number == 1 else several or f"{one}s"
-  return f"{number:,} {word}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax import text
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import step_times
 
@@ -38,6 +39,7 @@ def lay_out(
   multiple = recipe.train.steps_per_call
   multiple //= math.gcd(multiple, per_epoch)
   epochs = int(60 * minutes / seconds) // multiple * multiple
+  fitting = text.count(epochs, "epoch")
   warmup = math.ceil(recipe.optim.warmup_epochs)
   shortest = max(1, math.ceil(warmup / multiple)) * multiple
   if epochs < shortest:
@@ -47,13 +49,13 @@ def lay_out(
       else f"a run has at least {multiple}"
     )
     raise errors.InputError(
-      f"train.minutes is {minutes:g}, in which {_count(epochs)} fit here (one "
+      f"train.minutes is {minutes:g}, in which {fitting} fit here (one "
       f"takes {words(seconds)}), and {reason}: set train.minutes to at "
       f"least {math.ceil(100 * shortest * seconds / 60) / 100:g}, or make an "
       "epoch shorter."
     )
   print(
-    f"{_count(epochs)} of {per_epoch} steps fit in {minutes:g} minutes: "
+    f"{fitting} of {per_epoch} steps fit in {minutes:g} minutes: "
     f"{words(times.step)} a step, {words(seconds)} an epoch; "
     "compilation and the evaluation at the end come on top"
   )
@@ -73,7 +75,3 @@ def seconds_per_epoch(
   every = experiment.eval.every_steps
   step = times.step + (times.evaluation / every if every else 0.0)
   return step * experiment.pipeline.steps_per_epoch + times.epoch_end
-
-
-def _count(epochs: int) -> str:
-  return "1 epoch" if epochs == 1 else f"{epochs:,} epochs"

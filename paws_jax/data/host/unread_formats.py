@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 
+from paws_jax import text
+
 # First bytes of a file.
 _STARTS = (
   (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "a JPEG XL image"),
@@ -117,7 +119,7 @@ def _tiff(content: bytes) -> str:
   color = _PHOTOMETRICS.get(photometric, f"photometric {photometric}")
   known = compression in TiffImagePlugin.COMPRESSION_INFO
   return (
-    f"a TIFF of {bands} {'band' if bands == 1 else 'bands'} of {bits}-bit "
+    f"a TIFF of {text.count(bands, 'band')} of {bits}-bit "
     f"{kind} ({color}"
     + ("" if known else f", compression {compression}")
     + "), which is not read"

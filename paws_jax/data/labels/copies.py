@@ -19,8 +19,8 @@ from paws_jax.parallel import cpu_devices
 def of_files(images: catalog.Reader, rows: np.ndarray) -> np.ndarray:
   """Finds encoded images with equal bytes; see `of_arrays`.
 
-  Only images of one size are read, so that the cost without copies is small.
-  One that cannot be read is no copy.
+  Only images whose sizes are equal are read. One that cannot be read is no
+  copy.
 
   Args:
     images: the encoded images.

@@ -104,9 +104,9 @@ class LeftAside:
     if not folders:
       return []
     listed = text.first_few(
-      f"{_count(folders[name], 'folder')} {name!r} with "
+      f"{text.count(folders[name], 'folder')} {name!r} with "
       f"{'at least ' if name in uncounted else ''}"
-      f"{_count(images[name], 'image')}"
+      f"{text.count(images[name], 'image')}"
       for name in sorted(folders)
     )
     return [
@@ -124,13 +124,9 @@ def warnings(paths: Iterable[str]) -> list[str]:
   found = collections.Counter(filter(None, map(within, paths)))
   if not found:
     return []
-  total = _count(found.total(), "listed image")
+  total = text.count(found.total(), "listed image")
   return [
     f"{total} in a folder that operating systems or network drives make "
     f"({text.first_few(map(repr, sorted(found)))}), such as thumbnails and "
     "deleted files: remove these lines from the table unless you mean them"
   ]
-
-
-def _count(number: int, noun: str) -> str:
-  return f"{number:,} {noun}{'' if number == 1 else 's'}"
