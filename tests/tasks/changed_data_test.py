@@ -239,7 +239,11 @@ def test_training_continues_with_more_labels_by_the_command(layout, home):
     evaluate.prepare(recipe_lib.load("run-2"), "run-2", test="photos/test")
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"[1]")])
+@pytest.mark.parametrize(
+  "content",
+  [b"", b"no gzip", gzip.compress(b"[1]")],
+  ids=["empty", "no gzip", "other JSON"],
+)
 def test_a_run_without_names_says_what_it_can(content, home):
   run = _start("folders")
   (run / data_changes.IMAGES).write_bytes(content)
