@@ -1,4 +1,4 @@
-"""The quickstart without its unlabelled images: what PAWS is compared with.
+"""The quickstart without its unlabelled images: the baseline of PAWS.
 
   python -m paws_jax.main --config=configs/quickstart_supervised.py
 

@@ -1,4 +1,4 @@
-"""RoPAWS: PAWS for unlabelled images of which some are of no known class.
+"""RoPAWS: PAWS where some unlabelled images may be of no known class.
 
   python -m paws_jax.main --config=configs/ropaws.py           # digits, minutes
   python -m paws_jax.main --config=configs/ropaws.py:cifar10

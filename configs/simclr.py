@@ -1,4 +1,4 @@
-"""SimCLR: what labels bring is what the others reach beyond it.
+"""SimCLR, which uses no labels: the baseline of the methods that do.
 
   python -m paws_jax.main --config=configs/simclr.py           # ImageNet
   python -m paws_jax.main --config=configs/simclr.py:500ep

@@ -1,4 +1,4 @@
-"""SimCLR with SuNCEt: a term in which labels contrast with labels.
+"""SuNCEt: SimCLR with a loss that contrasts labelled images of all classes.
 
   python -m paws_jax.main --config=configs/suncet.py           # ImageNet
   python -m paws_jax.main --config=configs/suncet.py:500ep,1pct

@@ -118,7 +118,8 @@ def parse(argv: Sequence[str]) -> list[str]:
     message = str(error)
     if "Traceback" in message:
       # An error in the recipe, such as an unknown variant.
-      message = f"--config={recipe}: {message.splitlines()[-1]}"
+      reason = message.splitlines()[-1].removeprefix("ValueError: ")
+      message = f"--config={recipe}: {reason}"
     elif isinstance(error.__context__, errors.UserError):
       message = str(error.__context__)
     for start, wanted in _NOT_A_NUMBER.items():
@@ -183,4 +184,8 @@ def _no_field(error: AttributeError | KeyError) -> str:
     raise error from None
   if not message.startswith("'"):
     raise error
-  return " ".join(message.split())
+  message = " ".join(message.split())
+  similar = re.fullmatch(
+    r"('.*?') Did you mean \"(.*)\" instead of .*", message
+  )
+  return f"{similar[1]}: did you mean '{similar[2]}'?" if similar else message

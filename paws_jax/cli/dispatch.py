@@ -56,7 +56,7 @@ def _status(task: Callable[[], int]) -> int:
 
 def _run(argv: Sequence[str]) -> int:
   if len(argv) > 1:
-    raise errors.InputError(f"unknown arguments: {' '.join(argv[1:])}")
+    raise errors.InputError(flags_lib.unknown_arguments(argv[1:]))
   flags_lib.check_options()
   config, workdir = flags_lib.recipe(), flags_lib.workdir()
   output.protect_output()
@@ -174,6 +174,6 @@ def _doctor(config: ml_collections.ConfigDict, workdir: str) -> int:
   return doctor.run(
     config,
     workdir,
-    train_command=flags_lib.train_command(sys.argv[1:]),
+    train_command=flags_lib.train_command(sys.argv),
     time_steps=flags_lib.TIME_STEPS.value,
   )

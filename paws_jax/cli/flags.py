@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import pathlib
 import re
 import shlex
@@ -259,16 +260,30 @@ def recipe() -> ml_collections.ConfigDict | None:
   raise errors.InputError(_no_recipe(TASK.value))
 
 
-def train_command(arguments: Sequence[str]) -> str:
-  """Makes the command that trains out of the arguments of another task."""
-  _, *arguments = _with_task(["", *arguments])
+def unknown_arguments(arguments: Sequence[str]) -> str:
+  """Says why arguments that are no flags are refused."""
+  message = f"unknown arguments: {' '.join(arguments)}"
+  first = arguments[0]
+  if first in commands.TASKS:
+    return f"{message}: the task comes first, as in paws-jax {first} --config=X"
+  similar = difflib.get_close_matches(first, commands.TASKS, n=1)
+  if similar:
+    return f"{message}: did you mean the task {similar[0]}?"
+  return message
+
+
+def train_command(argv: Sequence[str]) -> str:
+  """Makes the command that trains out of the command line of another task."""
+  program, *arguments = _with_task(argv)
   kept, skip = [], False
   for argument in arguments:
     if not skip and not re.fullmatch(_NOT_TRAINING, argument):
       kept.append(argument)
     # "--task doctor" is also allowed.
     skip = argument in ("--task", "-task")
-  return f"python -m paws_jax.main {shlex.join(kept)}"
+  installed = pathlib.Path(program).stem == "paws-jax"
+  command = "paws-jax" if installed else "python -m paws_jax.main"
+  return f"{command} {shlex.join(kept)}"
 
 
 def workdir() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 
@@ -83,7 +84,15 @@ def _readers(name: str) -> list[str]:
 
 
 def _flag_table(names: Sequence[str]) -> str:
-  return _table({f"--{name}": flags.FLAGS[name].help or "" for name in names})
+  rows = {f"--{name}": flags.FLAGS[name].help or "" for name in names}
+  # absl's own words follow a period and a semicolon.
+  repeated = re.compile(r"\.;\s*repeat this option.*", re.DOTALL)
+  return _table(
+    {
+      name: repeated.sub("; may be repeated.", text)
+      for name, text in rows.items()
+    }
+  )
 
 
 def _table(rows: dict[str, str]) -> str:

@@ -173,7 +173,8 @@ def duplicates(
       report.warning(
         f"{findings.count(len(pairs), 'image')} among both the "
         f"{_title(first)} and the {_title(second)} images: {listed}. Accuracy "
-        "on training images says little: remove them from one of the two"
+        "on images that were also trained on is too high: remove them from one "
+        "of the two"
       )
   if not found:
     report.say("no duplicates between training, validation and test images")

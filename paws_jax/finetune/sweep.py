@@ -19,6 +19,7 @@ import numpy as np
 from etils import epath
 
 from paws_jax import errors
+from paws_jax import text
 from paws_jax.finetune import protocols
 from paws_jax.finetune import schedule
 from paws_jax.finetune import scores as scores_lib
@@ -161,8 +162,8 @@ def _train(
   start = time.perf_counter()
   per_epoch = setup.steps_per_epoch
   print(
-    f"learning rate {learning_rate:g}: {epochs} epochs of {per_epoch} steps "
-    f"on {setup.num_images} labelled images"
+    f"learning rate {learning_rate:g}: {text.count(epochs, 'epoch')} of "
+    f"{text.count(per_epoch, 'step')} on {setup.num_images} labelled images"
   )
   scores = scores_lib.Scores(score, per_epoch)
   trouble = ""

@@ -68,8 +68,7 @@ def find(flag: str, given: str) -> ImageFiles:
     return _from_directory(where, path)
   if not os.path.exists(path):
     raise errors.MissingFileError(
-      f"{where}: there is no such directory or file. Give a directory of "
-      "images, an image, or a CSV file with a column of paths."
+      f"{where}: there is no such directory or file."
     )
   if path.lower().endswith(".csv"):
     return _from_csv(where, path)

@@ -174,6 +174,11 @@ def check_recipe(
   return workdir
 
 
+def _shown(value: Any) -> Any:
+  """A value in a message; an empty string is seen."""
+  return "''" if value == "" else value
+
+
 def check_same(
   stored: config_lib.Recipe, recipe: config_lib.Recipe, workdir: epath.Path
 ) -> None:
@@ -185,7 +190,7 @@ def check_same(
   newest = newest_checkpoint.read(workdir)
   shortest = (newest and newest.epochs) or stored.train.epochs
   differing = [
-    f"{name}: {before} there, {now} now"
+    f"{name}: {_shown(before)} there, {_shown(now)} now"
     for name, (before, now) in differences(stored, recipe).items()
     if not _may_change(name, before, now, shortest=shortest)
   ]

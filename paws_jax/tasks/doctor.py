@@ -188,11 +188,15 @@ def _draw_views(
       f"{path} shows crops of a few images: if they do not show the class, "
       "raise the scales in section views"
     )
-    specs = recipe.views.specs
-    if any(spec.flip_probability for spec in specs.values()):
+    mirrored = [
+      f"--config.views.{name}.flip_probability=0"
+      for name, spec in recipe.views.specs.items()
+      if spec.flip_probability and spec.count
+    ]
+    if mirrored:
       report.say(
-        "some are mirrored: set views.flip_probability to 0 (it is that of all "
-        "views) where left and right matter, as in writing"
+        "some are mirrored: where left and right matter, as in writing, set "
+        + " ".join(mirrored)
       )
 
 

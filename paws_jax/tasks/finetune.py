@@ -129,7 +129,7 @@ def _readable(trained: restore.TrainedRun) -> np.ndarray:
   if trained.recipe.data.on_bad_image == "skip" and hasattr(
     images, "share_unreadable"
   ):
-    print(f"looking at {len(labelled)} labelled images ...")
+    print(f"reading {len(labelled)} labelled images ...")
     # As an evaluation reads them: each process its own, all at once.
     trained.experiment.embed(trained.params, trained.batch_stats, images)
     images.share_unreadable(agree.gather)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from etils import epath
 
 from paws_jax import errors
+from paws_jax import text
 from paws_jax.distributed import agree
 from paws_jax.distributed import lifecycle
 from paws_jax.runs import files
@@ -48,7 +49,8 @@ class BadImages:
         f"\n{self._path} could not be written: {error}; unreadable are {bad}"
       )
       return
-    print(f"\n{new} more images cannot be read; {self._path} lists all of them")
+    images = text.count(new, "more image")
+    print(f"\n{images} cannot be read; {self._path} lists all of them")
 
   def _known(self) -> dict[str, str]:
     """The list as it is there; what is no list is kept by the writer."""

@@ -55,8 +55,8 @@ def lay_out(
       "epoch shorter."
     )
   print(
-    f"{fitting} of {per_epoch} steps fit in {minutes:g} minutes: "
-    f"{words(times.step)} a step, {words(seconds)} an epoch; "
+    f"{fitting} of {text.count(per_epoch, 'step')} fit in {minutes:g} "
+    f"minutes: {words(times.step)} a step, {words(seconds)} an epoch; "
     "compilation and the evaluation at the end come on top"
   )
   train = dataclasses.replace(recipe.train, epochs=epochs, minutes=0.0)

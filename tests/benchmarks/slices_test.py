@@ -166,12 +166,12 @@ _NAMES = "imagenet-slice, cifar10, wrn28-2-cpu, rn50-supervised."
     (["--slice"], f"--slice=: known are {_NAMES}\n"),
     (
       ["--config=nowhere.py:x"],
-      "--config=nowhere.py:x: there is no such file\n",
+      "--config=nowhere.py:x: there is no such file; --list",
     ),
-    (["--config=tests"], "--config=tests: there is no such file\n"),
+    (["--config=tests"], "--config=tests: there is no such recipe; --list"),
     (
       [f"--config={slices.__file__}:foo"],
-      f"slices.py:foo: ValueError: slice 'foo': known are {_NAMES}\n",
+      f"slices.py:foo: slice 'foo': known are {_NAMES}\n",
     ),
     (
       [_TINY, "--config.train.typo=3"],
@@ -179,7 +179,7 @@ _NAMES = "imagenet-slice, cifar10, wrn28-2-cpu, rn50-supervised."
     ),
     (
       [_TINY, "--config.trian.epochs=3"],
-      "error: a recipe has no such field: 'trian' Did you mean \"train\"",
+      "error: a recipe has no such field: 'trian': did you mean 'train'?",
     ),
     ([_TINY, "--config.train.epochs=x"], "flag --config.train.epochs=x"),
     ([_TINY, "--more=1"], "error: Unknown command line flag 'more'"),

@@ -43,6 +43,13 @@ def test_help_of_a_task_names_its_flags_and_an_example(name):
     assert f"\n  --{flag} " in text
 
 
+def test_a_flag_that_may_be_repeated_says_so():
+  text = " ".join(help_lib.task("predict").split())
+  assert (
+    "NAME=DIR: a class to add without training, and its images; may" in text
+  )
+
+
 def test_lines_fit_a_terminal():
   texts = [help_lib.overview(), *map(help_lib.task, commands.TASKS)]
   assert max(len(line) for text in texts for line in text.splitlines()) <= 80

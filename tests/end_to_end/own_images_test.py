@@ -201,7 +201,7 @@ def test_bad_images_are_named_or_replaced(folder, tmp_path, capsys):
   assert row["leave_one_out_top1"] is not None
   bad = json.loads((workdir / bad_images.BAD_IMAGES).read_text())
   assert set(bad) == {"flower/1.jpg", "../unlabelled/china0.jpg"}
-  assert "more images cannot be read" in capsys.readouterr().out
+  assert "2 more images cannot be read; " in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -141,7 +141,8 @@ def test_a_healthy_folder(root, examine, tmp_path):
   assert (
     "epoch: 16 images (with the labelled ones) in 2 steps of 8; 0 im" in text
   )
-  assert "total: 4 epochs, 8 steps" in text
+  assert "total: 4 epochs, 8 steps\n  few steps" in text
+  assert "--config.train.epochs=500 makes about 1,000" in text
   assert "unlabelled images per step: 8 (1 per device), each with 2 " in text
   assert (
     "2 classes x 3 images = 6 (1 per device, with 2 rows of padding in total), "
@@ -682,9 +683,14 @@ def test_an_image_that_ends_the_timing_is_reported(root, examine, monkeypatch):
 )
 def test_the_command_to_train(task):
   arguments = ["--config=a b.py", *task, "--workdir=w"]
-  assert flags.train_command(arguments) == (
-    "python -m paws_jax.main '--config=a b.py' --workdir=w"
-  )
+  for program, command in (
+    ("/env/paws_jax/main.py", "python -m paws_jax.main"),
+    ("/env/bin/paws-jax", "paws-jax"),
+    ("paws-jax.exe", "paws-jax"),
+  ):
+    assert flags.train_command([program, *arguments]) == (
+      f"{command} '--config=a b.py' --workdir=w"
+    )
 
 
 @pytest.mark.slow
