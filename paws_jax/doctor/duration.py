@@ -43,12 +43,12 @@ def training_time(
     return
   seconds = times.compilation + steps * times.step
   seconds += experiment.train.epochs * times.epoch_end
-  text = findings.count(steps, "step")
+  text = text_lib.count(steps, "step")
   if every:
     count = steps // every
     seconds += count * times.evaluation
     text += (
-      f" and {findings.count(count, 'evaluation')} of {words(times.evaluation)}"
+      f" and {text_lib.count(count, 'evaluation')} of {words(times.evaluation)}"
     )
   report.say(
     f"training takes about {words(seconds)}: {text}, on this machine as it "

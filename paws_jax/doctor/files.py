@@ -25,7 +25,7 @@ def other_files(report: findings.Report, listing: catalog.Catalog) -> None:
   if not listing.other_files:
     return
   kinds = sorted(listing.other_files.items(), key=lambda one: (-one[1], one[0]))
-  total = findings.count(sum(listing.other_files.values()), "file")
+  total = text_lib.count(sum(listing.other_files.values()), "file")
   report.say(
     f"{total} in other formats among the images: "
     + text_lib.first_few(
@@ -67,12 +67,12 @@ def image_files(
   num_large = int((sizes.max(axis=1) > canvas).sum())
   if num_small:
     report.say(
-      f"{findings.count(num_small, 'image')} with a side shorter than "
+      f"{text_lib.count(num_small, 'image')} with a side shorter than "
       f"{name} = {crop}: crops are enlarged"
     )
   if num_large:
     text = (
-      f"{findings.count(num_large, 'image')} with a side longer than "
+      f"{text_lib.count(num_large, 'image')} with a side longer than "
       f"data.canvas_size = {canvas}: reduced to it before crops are cut"
     )
     if canvas < crop:
@@ -112,7 +112,7 @@ def _unreadable(
     f"{group.images.name(int(group.rows[k]))} ({checks[k].reason})" for k in bad
   ]
   in_one_line = len(names) <= text_lib.MOST_LISTED
-  images = findings.count(len(bad), f"{_title(group.name)} image")
+  images = text_lib.count(len(bad), f"{_title(group.name)} image")
   text = f"{images} cannot be read"
   text += f": {', '.join(names)}" if in_one_line else ", listed below"
   if group.name in ("val", "test"):
@@ -141,7 +141,7 @@ def _lost_classes(
   lost = np.setdiff1d(group.labels, group.labels[good])
   if len(lost):
     names = text_lib.first_few(repr(class_names[k]) for k in lost)
-    classes = findings.count(len(lost), "class", "classes")
+    classes = text_lib.count(len(lost), "class", "classes")
     report.problem(
       f"{classes} without a readable labelled image: {names}. Label other "
       "images of them"
@@ -158,7 +158,7 @@ def duplicates(
     )
     if one_class:
       report.warning(
-        f"{findings.count(len(pairs), 'labelled image')} with the contents of "
+        f"{text_lib.count(len(pairs), 'labelled image')} with the contents of "
         f"another one of the same class: {listed}. A copy adds nothing to "
         "learn from: remove it, and count labels without copies. "
         "Where labelled images judge each other (leave-one-out, hold-outs, "
@@ -166,12 +166,12 @@ def duplicates(
       )
     elif first == second:
       report.warning(
-        f"{findings.count(len(pairs), 'labelled image')} with equal contents "
+        f"{text_lib.count(len(pairs), 'labelled image')} with equal contents "
         f"and another label: {listed}. Keep the one with the right label"
       )
     else:
       report.warning(
-        f"{findings.count(len(pairs), 'image')} among both the "
+        f"{text_lib.count(len(pairs), 'image')} among both the "
         f"{_title(first)} and the {_title(second)} images: {listed}. Accuracy "
         "on images that were also trained on is too high: remove them from one "
         "of the two"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from paws_jax import text as text_lib
 
-count = text_lib.count
-
 
 class Report:
   """Printer and counter of findings.
@@ -56,8 +54,8 @@ class Report:
 
   def end(self, train_command: str) -> int:
     """Prints the counts and what to do next; returns the exit status."""
-    problems = count(self.num_problems, "problem")
-    warnings = count(self.num_warnings, "warning")
+    problems = text_lib.count(self.num_problems, "problem")
+    warnings = text_lib.count(self.num_warnings, "warning")
     next_step = f"to train: {train_command}"
     if self.num_problems:
       next_step = "fix the problems above and run this command again"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import jax
 
 from paws_jax import config as config_lib
+from paws_jax import text as text_lib
 from paws_jax.data import memory_pipeline
 from paws_jax.data.sources import catalog
 from paws_jax.doctor import findings
@@ -50,13 +51,13 @@ def steps(
   report.say(
     f"one epoch: {pool:,} images "
     f"({'with' if with_labelled else 'without'} the labelled ones) in "
-    f"{findings.count(per_epoch, 'step')} of {batch_size:,}; {left:,} images "
+    f"{text_lib.count(per_epoch, 'step')} of {batch_size:,}; {left:,} images "
     "are left out of each epoch"
   )
   if epochs:
     report.say(
-      f"total: {findings.count(epochs, 'epoch')}, "
-      f"{findings.count(epochs * per_epoch, 'step')}"
+      f"total: {text_lib.count(epochs, 'epoch')}, "
+      f"{text_lib.count(epochs * per_epoch, 'step')}"
     )
     _few_steps(report, recipe, per_epoch)
   else:
@@ -125,7 +126,7 @@ def _support_size(
       if padded > size
       else ""
     )
-    + f"), each with {findings.count(support.num_views, 'view')}"
+    + f"), each with {text_lib.count(support.num_views, 'view')}"
   )
 
 
@@ -148,7 +149,7 @@ def _uniform_support_size(
   report.say(
     f"supports in a step: the next {size:,} of all labelled images, each "
     f"device {padded // mesh.size:,}; of each "
-    f"{findings.count(support.num_views, 'view')}"
+    f"{text_lib.count(support.num_views, 'view')}"
   )
 
 

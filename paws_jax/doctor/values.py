@@ -52,7 +52,7 @@ def value_ranges(
       f"{image.name} ({image.values.low:,})" for image in constant
     )
     report.warning(
-      f"{findings.count(len(constant), 'image')} of a single value: {listed}. "
+      f"{text_lib.count(len(constant), 'image')} of a single value: {listed}. "
       "Remove them if they are blank by mistake"
     )
 
@@ -76,7 +76,7 @@ def _one_depth(
   """Reports the files whose samples can hold values up to `largest`."""
   low = min(image.values.low for image in images)
   high = max(image.values.high for image in images)
-  files = findings.count(len(images), "image")
+  files = text_lib.count(len(images), "image")
   report.say(f"values of {files} of up to {largest:,}: {low:,} to {high:,}")
   level = section.white_level
   white = level if 0 < level <= largest else largest
@@ -84,7 +84,7 @@ def _one_depth(
   if beyond:
     _report(
       report,
-      f"{findings.count(len(beyond), 'image')} with values above "
+      f"{text_lib.count(len(beyond), 'image')} with values above "
       f"data.white_level = {white:,}, up to {high:,}: they become white",
       is_common=len(beyond) > _FEW * len(images),
     )
@@ -102,7 +102,7 @@ def _one_depth(
     )
     _report(
       report,
-      f"{findings.count(len(slivers), 'image')} with less than a sixteenth of "
+      f"{text_lib.count(len(slivers), 'image')} with less than a sixteenth of "
       f"the values from 0 to {white:,}, nearly of one tone: {listed}. If they "
       "show more than that, save them with the range spread over all values",
       is_common=len(slivers) > _FEW * len(images),

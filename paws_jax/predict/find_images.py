@@ -79,7 +79,7 @@ def _from_directory(where: str, top: str) -> ImageFiles:
   names: list[str] = []
   unreadable: list[OSError] = []
   others: collections.Counter[str] = collections.Counter()
-  left_aside = system_folders.LeftAside(folders.SUFFIXES)
+  left_aside = system_folders.SystemFolders(folders.SUFFIXES)
   for folder, files in _walk(top, unreadable, left_aside):
     below = os.path.relpath(folder, top)
     for name in files:
@@ -113,7 +113,7 @@ def _from_directory(where: str, top: str) -> ImageFiles:
 
 
 def _walk(
-  top: str, unreadable: list[OSError], left_aside: system_folders.LeftAside
+  top: str, unreadable: list[OSError], left_aside: system_folders.SystemFolders
 ) -> Iterator[tuple[str, list[str]]]:
   """Yields each real directory once, so that loops of links end.
 

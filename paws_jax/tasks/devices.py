@@ -15,6 +15,7 @@ import ml_collections
 from paws_jax import config as config_lib
 from paws_jax import methods
 from paws_jax import models
+from paws_jax import text as text_lib
 from paws_jax.data import memory_pipeline
 from paws_jax.distributed import agree
 from paws_jax.distributed import lifecycle
@@ -107,8 +108,8 @@ def _devices(mesh: jax.sharding.Mesh) -> list[str]:
     + ", ".join(str(n) for n in sorted(set(by_process.values()))),
     f"devices: {mesh.size} ({'; '.join(kinds)})",
     f"mesh: {axes}",
-    f"BatchNorm: {_count(num_groups, 'group')} of "
-    f"{_count(mesh.size // num_groups, 'device')}",
+    f"BatchNorm: {text_lib.count(num_groups, 'group')} of "
+    f"{text_lib.count(mesh.size // num_groups, 'device')}",
   ]
 
 
@@ -175,7 +176,7 @@ def _notes(
 ) -> list[str]:
   """Lists facts that the table does not show."""
   support = recipe.support
-  of_each = f"{_count(support.images_per_class, 'image')} of each"
+  of_each = f"{text_lib.count(support.images_per_class, 'image')} of each"
   if support.batch_size:
     notes = ["classes in a step: as many as the labelled images happen to have"]
   elif support.classes_per_step:
@@ -191,7 +192,3 @@ def _notes(
       f"unlabelled images: none, method.name is {recipe.method.name!r}"
     )
   return notes
-
-
-def _count(number: int, noun: str) -> str:
-  return f"{number:,} {noun}{'s' if number != 1 else ''}"

@@ -18,6 +18,7 @@ import ml_collections
 import numpy as np
 
 from paws_jax import config as config_lib
+from paws_jax import text as text_lib
 from paws_jax.data import load_dataset
 from paws_jax.data.labels import split as split_lib
 from paws_jax.data.sources import arrays
@@ -239,7 +240,7 @@ def _inspect(report: findings.Report, recipe: config_lib.Recipe) -> Inspection:
   report.say(
     f"data set {listing.name!r}: {len(listing.train.labels):,} training "
     f"images, {len(labelled_ids):,} of them with a label; "
-    f"{findings.count(listing.num_classes, 'class', 'classes')}"
+    f"{text_lib.count(listing.num_classes, 'class', 'classes')}"
   )
   with _report_errors(report):
     labelled_ids = _choose_split(report, dataset, section)
@@ -266,7 +267,7 @@ def _inspect(report: findings.Report, recipe: config_lib.Recipe) -> Inspection:
     )
   if cache.num_known:
     report.say(
-      f"{findings.count(cache.num_known, 'image')} unchanged since an earlier "
+      f"{text_lib.count(cache.num_known, 'image')} unchanged since an earlier "
       f"call, and not read again ({cache.path})"
     )
   files.other_files(report, listing)
@@ -320,7 +321,7 @@ class FileProgress:
     self._shown = now
     rate = done / (now - self._start)
     line = (
-      f"  read {done:,} of {total:,} images  {rate:.3g} img/s  "
+      f"  read {done:,} of {total:,} images  {text_lib.rounded(rate)} img/s  "
       f"ETA {(total - done) / rate:.0f} s"
     )
     if self._in_place:

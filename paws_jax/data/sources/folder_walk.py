@@ -30,8 +30,8 @@ class Exclusions:
   """
 
   directories: frozenset[Identity] = frozenset()
-  system: system_folders.LeftAside = dataclasses.field(
-    default_factory=lambda: system_folders.LeftAside(SUFFIXES)
+  system: system_folders.SystemFolders = dataclasses.field(
+    default_factory=lambda: system_folders.SystemFolders(SUFFIXES)
   )
   other_files: Counts = dataclasses.field(default_factory=collections.Counter)
 
@@ -92,7 +92,7 @@ def suffix(name: str) -> str:
 
 
 def scan(
-  directory: str, left_aside: system_folders.LeftAside
+  directory: str, left_aside: system_folders.SystemFolders
 ) -> tuple[list[str], list[str], list[str]]:
   """Lists the visible folders, images and other files in a directory."""
   folders, images, others = [], [], []

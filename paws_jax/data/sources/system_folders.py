@@ -59,7 +59,7 @@ def within(path: str) -> str:
   return ""
 
 
-class LeftAside:
+class SystemFolders:
   """System folders that were found and not read, and their images."""
 
   def __init__(self, suffixes: Sequence[str]):
