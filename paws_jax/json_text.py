@@ -51,6 +51,13 @@ def parse(content: bytes | str, *, non_finite: bool = False) -> Any:
   return value
 
 
+def number(value: Any) -> Any:
+  """The number of Python in a scalar of NumPy or JAX, for `json.dumps`."""
+  if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+    return value.item()
+  raise TypeError(f"{value!r} is a {type(value).__name__}")
+
+
 def _refuse_constant(name: str) -> None:
   raise ValueError(f"it holds {name}, which is no JSON number")
 

@@ -79,6 +79,15 @@ def _character(byte: int) -> str:
   return bytes([byte]).decode("utf-8", "surrogateescape")
 
 
+def is_writable(text: str) -> bool:
+  """Whether a text can be written to a file, as a name on a disk can."""
+  try:
+    text.encode("utf-8", "surrogateescape")
+  except UnicodeEncodeError:
+    return False
+  return True
+
+
 def printable(value: Any, *, most: int = 200) -> str:
   """Shows a text of a file that may be long, or control a terminal.
 

@@ -222,9 +222,9 @@ class Classifier:
       ValueError, errors.NonFiniteError: as `predict`.
     """
     self.check_support_bank()
-    if num_supports < 0:
+    if not isinstance(num_supports, (int, np.integer)) or num_supports < 0:
       raise errors.InputError(
-        f"num_supports is {num_supports}: give 0 or more."
+        f"num_supports is {num_supports!r}: give a whole number, 0 or more."
       )
     size = self._batch_rows(len(images))
 
@@ -315,11 +315,17 @@ def check_new_class(
     has_head: whether a fine-tuned head decides.
 
   Raises:
-    ValueError: for a name that is taken or blank, and for a head.
+    ValueError: for a name that is taken, blank, or has spaces around it, and
+      for a head.
   """
   if not isinstance(name, str) or not name.strip():
     raise errors.InputError(
       f"a class cannot be called {name!r}: give it a name."
+    )
+  if name != name.strip() or not text.is_writable(name):
+    raise errors.InputError(
+      f"a class cannot be called {name!r}: leave out spaces before and after "
+      "the name, and characters that are half of a surrogate pair."
     )
   if listed_files.in_one_form(name) in map(
     listed_files.in_one_form, class_names

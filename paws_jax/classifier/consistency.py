@@ -35,10 +35,13 @@ def check_weights(path: epath.Path, fields: Mapping[str, Any]) -> None:
     ) from None
   settings = fields["preprocessing"]
   side = settings.large_size
+  # Inside, as the first array starts JAX, whose devices may not be chosen yet.
   wanted = jax.eval_shape(
-    functools.partial(encoder.init, train=False),
-    jax.random.key(0),
-    jnp.zeros((1, side, side, settings.channels)),
+    lambda: encoder.init(
+      jax.random.key(0),
+      jnp.zeros((1, side, side, settings.channels)),
+      train=False,
+    )
   )
   wanted = traverse_util.flatten_dict(wanted, sep="/")
   found = fields["variables"]
@@ -86,6 +89,6 @@ def _embedding_size(fields: Mapping[str, Any]) -> int:
   apply = functools.partial(encoder.apply, train=False)
   if fields["head"] is not None:
     apply = functools.partial(apply, num_projection_layers=1, method="features")
-  images = jnp.zeros((1, side, side, settings.channels))
+  images = jax.ShapeDtypeStruct((1, side, side, settings.channels), jnp.float32)
   rows = jax.eval_shape(apply, fields["variables"], images)
   return jax.tree.leaves(rows)[-1].shape[-1]

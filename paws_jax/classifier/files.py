@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
 import shutil
@@ -51,7 +50,22 @@ _PLAIN = ("temperature", "model", "batch_size", "origin")
 
 
 def pack(fields: Mapping[str, Any]) -> dict[str, bytes]:
-  """The files of a classifier, by name; `fields` are its attributes."""
+  """The files of a classifier, by name; `fields` are its attributes.
+
+  Raises:
+    ClassifierError: a part of it is of a kind that no file can hold.
+  """
+  try:
+    return _packed(fields)
+  # What is given in the place of a part may fail in any way.
+  except Exception as error:
+    raise errors.ClassifierError(
+      "the classifier cannot be saved, since a part of it is not of the kind "
+      f"that its documentation names ({error})."
+    ) from error
+
+
+def _packed(fields: Mapping[str, Any]) -> dict[str, bytes]:
   variables = traverse_util.flatten_dict(fields["variables"], sep="/")
   files = {
     ENCODER: safetensors.numpy.save(
@@ -75,7 +89,7 @@ def pack(fields: Mapping[str, Any]) -> dict[str, bytes]:
     "preprocessing": fields["preprocessing"].as_json(),
     "files": {name: _sha256(content) for name, content in files.items()},
   }
-  return {SETTINGS: (json.dumps(settings, indent=2) + "\n").encode(), **files}
+  return {SETTINGS: files_lib.to_json(settings).encode(), **files}
 
 
 def write(
@@ -84,11 +98,13 @@ def write(
   """Writes a classifier's files; a crash leaves the old ones or the new ones.
 
   Raises:
-    ClassifierError: when the directory holds something else, too.
+    ClassifierError: when the directory holds something else, too, or when the
+      files could not be read again: nothing is written then.
     OSError: when it cannot be written.
   """
-  path = files_lib.resolve(directory)
+  path = _place(directory)
   check_free(path)
+  _check_readable(path, files)
   if not isinstance(path, pathlib.Path):
     # In a bucket nothing can be renamed. The settings come last: until then
     # the sums in the old ones tell that the others have changed.
@@ -111,6 +127,20 @@ def write(
       shutil.rmtree(_old(path), ignore_errors=True)
   finally:
     shutil.rmtree(new, ignore_errors=True)
+
+
+def _check_readable(path: epath.Path, files: Mapping[str, bytes]) -> None:
+  try:
+    _checked(path, _parsed(path, files[SETTINGS]), files)
+  except errors.ClassifierError as error:
+    raise errors.ClassifierError(
+      f"nothing is written to {path}, since it could not be read again: {error}"
+    ) from None
+
+
+def _place(directory: str | os.PathLike[str]) -> epath.Path:
+  """Absolute path; of a link, where it leads, so that the link is kept."""
+  return files_lib.behind_link(files_lib.resolve(directory))
 
 
 def _old(path: pathlib.Path) -> pathlib.Path:
@@ -187,9 +217,21 @@ def read(directory: str | os.PathLike[str]) -> dict[str, Any]:
     ClassifierError: when there is none, when a file of it is damaged, or when
       weights, bank, head and settings do not belong together.
   """
-  path = files_lib.resolve(directory)
+  path = _place(directory)
   with _reading(path):
-    fields = _unpacked(path)
+    settings = _settings(path)
+    files = {
+      name: _content(path / name, digest)
+      for name, digest in settings["files"].items()
+    }
+  return _checked(path, settings, files)
+
+
+def _checked(
+  path: epath.Path, settings: Mapping[str, Any], files: Mapping[str, bytes]
+) -> dict[str, Any]:
+  """The attributes of the classifier whose files were read, or are written."""
+  fields = _unpacked(path, settings, files)
   consistency.check_weights(path, fields)
   variables = traverse_util.unflatten_dict(fields["variables"], sep="/")
   fields |= {"variables": variables}
@@ -201,13 +243,10 @@ def read(directory: str | os.PathLike[str]) -> dict[str, Any]:
   return fields
 
 
-def _unpacked(path: epath.Path) -> dict[str, Any]:
+def _unpacked(
+  path: epath.Path, settings: Mapping[str, Any], files: Mapping[str, bytes]
+) -> dict[str, Any]:
   """Attributes; variables by their paths, as nothing has checked those yet."""
-  settings = _settings(path)
-  files = {
-    name: _content(path / name, digest)
-    for name, digest in settings["files"].items()
-  }
   try:
     variables = safetensors.numpy.load(files[ENCODER])
     head = None
@@ -242,14 +281,14 @@ def settings_in(directory: str | os.PathLike[str]) -> dict[str, Any] | None:
   Raises:
     ClassifierError: when it is damaged, or of another version.
   """
-  path = files_lib.resolve(directory)
+  path = _place(directory)
   with _reading(path):
     return _settings(path) if (path / SETTINGS).exists() else None
 
 
 def _settings(path: epath.Path) -> dict[str, Any]:
   try:
-    settings = json_text.parse(files_lib.read_bytes(path / SETTINGS))
+    content = files_lib.read_bytes(path / SETTINGS)
   except (FileNotFoundError, NotADirectoryError):
     raise errors.ClassifierError(
       f"{path} holds no classifier: there is no {SETTINGS} in it."
@@ -259,6 +298,13 @@ def _settings(path: epath.Path) -> dict[str, Any]:
       f"{path / SETTINGS} cannot be read ({error.strerror or error}): make the "
       "classifier anew."
     ) from None
+  return _parsed(path, content)
+
+
+def _parsed(path: epath.Path, content: bytes) -> dict[str, Any]:
+  """Reads and checks the content of classifier.json."""
+  try:
+    settings = json_text.parse(content)
   except ValueError as error:
     raise errors.ClassifierError(
       f"{path / SETTINGS} is not JSON ({error}): make the classifier anew."

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from paws_jax import errors
+from paws_jax import text
 from paws_jax.classifier import predictions
 from paws_jax.classifier import support_bank as support_bank_lib
 from paws_jax.config import fields
@@ -151,13 +152,7 @@ def wrong_weight(name: str, array: np.ndarray, wanted: Any) -> str:
 
 def _are_texts(names: Sequence[Any]) -> bool:
   """Whether all are texts that can be written to a file."""
-  if not all(isinstance(name, str) for name in names):
-    return False
-  try:
-    "".join(names).encode("utf-8", "surrogateescape")
-  except UnicodeEncodeError:
-    return False
-  return True
+  return all(isinstance(name, str) and text.is_writable(name) for name in names)
 
 
 def _kind(array: np.ndarray) -> str:
@@ -168,5 +163,5 @@ def _short(value: Any) -> str:
   return _short_text(repr(value))
 
 
-def _short_text(text: str) -> str:
-  return text if len(text) <= 200 else f"{text[:200]} ..."
+def _short_text(sentence: str) -> str:
+  return sentence if len(sentence) <= 200 else f"{sentence[:200]} ..."

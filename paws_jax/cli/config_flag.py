@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import pathlib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -142,7 +142,7 @@ def _check_found(recipe: str) -> None:
   """Refuses a recipe that is not there; that of a bucket is read later."""
   if not recipe.endswith(_STORED):
     recipe_files.locate(recipe)
-  elif "://" not in recipe and not pathlib.Path(recipe).expanduser().is_file():
+  elif "://" not in recipe and not os.path.isfile(os.path.expanduser(recipe)):
     raise errors.InputError(f"--config={recipe}: there is no such file")
 
 

@@ -239,12 +239,13 @@ def _is_section(hint: Any) -> bool:
   return isinstance(hint, type) and issubclass(hint, Section)
 
 
-def check(section: Section, name: str) -> None:
+def check(section: Section, name: str, *, ranges: bool = True) -> None:
   """Checks each field of a section, and those that belong together.
 
   Args:
     section: its values.
     name: of the section, for messages; "" for the recipe itself.
+    ranges: whether a value of the right type may still be a wrong one.
 
   Raises:
     InputError: naming the field, its value, and what it may be.
@@ -252,13 +253,16 @@ def check(section: Section, name: str) -> None:
   for key, value, hint, rule in _values(section):
     path = name if key == _inline_field(type(section)) else _join(name, key)
     if isinstance(value, Section):
-      check(value, path)
+      check(value, path, ranges=ranges)
     elif isinstance(value, Mapping) and typing.get_origin(hint) is Mapping:
       for inner_key, inner in value.items():
-        check(inner, f"{path}.{inner_key}")
+        check(inner, f"{path}.{inner_key}", ranges=ranges)
     else:
-      _check_value(path, value, hint, rule)
-  section.check()
+      _check_type(path, value, hint)
+      if ranges:
+        _check_range(path, value, hint, rule)
+  if ranges:
+    section.check()
 
 
 def _values(section: Section) -> Iterator[tuple[str, Any, Any, Rule | None]]:
@@ -272,8 +276,8 @@ def _values(section: Section) -> Iterator[tuple[str, Any, Any, Rule | None]]:
     )
 
 
-def _check_value(name: str, value: Any, hint: Any, rule: Rule | None) -> None:
-  """Checks the type of a value, that its numbers are finite, and its range."""
+def _check_type(name: str, value: Any, hint: Any) -> None:
+  """Checks the type of a value, and that its numbers are finite."""
   for number in value if isinstance(value, tuple) else (value,):
     if isinstance(number, float):
       _check_magnitude(name, number, value)
@@ -288,9 +292,13 @@ def _check_value(name: str, value: Any, hint: Any, rule: Rule | None) -> None:
       raise errors.InputError(
         f"{name} is {value!r}: each must be {_TYPES[item]}."
       )
+
+
+def _check_range(name: str, value: Any, hint: Any, rule: Rule | None) -> None:
+  """Checks the range of a value of the right type."""
   if rule is not None and not rule[1](value):
     raise errors.InputError(f"{name} is {value!r}: it must be {rule[0]}.")
-  if wanted is int and abs(value) > LARGEST_INTEGER:
+  if hint is int and abs(value) > LARGEST_INTEGER:
     raise errors.InputError(
       f"{name} is {value}: it must be at most {LARGEST_INTEGER}."
     )

@@ -56,7 +56,7 @@ def read(stored: Mapping[str, Any]) -> recipe_lib.Recipe:
     stored: by section or by dotted name, with the number of its version.
 
   Raises:
-    InputError: it is of a newer version.
+    InputError: it is of a newer version, or a value is of another type.
     UnknownFieldError: a field that its version did not have, by name.
   """
   stored = {key: part for key, part in stored.items() if key != LAID_OUT}
@@ -79,7 +79,10 @@ def read(stored: Mapping[str, Any]) -> recipe_lib.Recipe:
     values["method"] = methods.build(
       {"name": methods.DEFAULT} | values["method"]
     )
-  return fields.build(recipe_lib.Recipe, values, "", title="a recipe")
+  recipe = fields.build(recipe_lib.Recipe, values, "", title="a recipe")
+  # A version may have had other ranges, and tasks check those that are theirs.
+  fields.check(recipe, "", ranges=False)
+  return recipe
 
 
 def _check_sections(values: Mapping[str, Any]) -> None:

@@ -23,6 +23,8 @@ CONFUSION_TABLE = "confusion.csv"
 PER_CLASS_TABLE = "per_class.csv"
 CONFUSION = "confusion.png"
 RELIABILITY = "reliability.png"
+# That the directory can be written is checked with one file of it.
+CHECKED = f"{DIRECTORY}/{PER_CLASS_TABLE}"
 
 # More classes than these have no room for their names, or for numbers.
 _MOST_NAMED, _MOST_COUNTED = 60, 20

@@ -22,6 +22,7 @@ from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax import json_text
 from paws_jax.config import upgrade
+from paws_jax.runs import files
 from paws_jax.runs import metrics
 from paws_jax.runs import recipe as recipe_lib
 
@@ -120,7 +121,7 @@ def find(name: str) -> Reference:
     FileNotFoundError: neither exists.
     ValueError: the directory has no curves, or a file is damaged.
   """
-  path = epath.Path(name).expanduser()
+  path = files.resolve(name)
   if (path / metrics.METRICS).exists():
     return _from_run(path)
   if path.is_dir():

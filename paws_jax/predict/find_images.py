@@ -8,6 +8,7 @@ import dataclasses
 import io
 import os
 import pathlib
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 
@@ -138,8 +139,8 @@ def _from_csv(where: str, path: str) -> ImageFiles:
   try:
     text = files_lib.read_table(path, where).decode("utf-8-sig")
     table = csv.reader(io.StringIO(text, newline=""), strict=True)
-    root = _root(path)
-    names = [_name(root, field) for field in _fields(where, table)]
+    root = table_root(path)
+    names = [listed_name(root, field) for field in _fields(where, table)]
   except UnicodeDecodeError as error:
     raise errors.InputError(
       f"{where} is not UTF-8 ({error.reason}): save the table as CSV in UTF-8."
@@ -157,13 +158,7 @@ def _from_csv(where: str, path: str) -> ImageFiles:
   disk = listed_files.NameForms()
   forms = {name: disk.find(root, name) for name in once if not name.isascii()}
   notices = system_folders.warnings(once)
-  hint = listed_files.windows_hint(
-    name
-    for name in once
-    if "\\" in name and not os.path.exists(os.path.join(root, name))
-  )
-  if hint:
-    notices.append(f"some images do not exist.{hint}")
+  notices += separator_notices(root, once)
   if repeated:
     notices.append(f"paths listed more than once: {repeated:,}")
   return ImageFiles(
@@ -175,7 +170,17 @@ def _from_csv(where: str, path: str) -> ImageFiles:
   )
 
 
-def _root(path: str) -> str:
+def separator_notices(root: str, names: Iterable[str]) -> list[str]:
+  """Says so where names that do not exist have the separators of Windows."""
+  hint = listed_files.windows_hint(
+    name
+    for name in names
+    if "\\" in name and not os.path.exists(os.path.join(root, name))
+  )
+  return [f"some images do not exist.{hint}"] if hint else []
+
+
+def table_root(path: str) -> str:
   """Directory that the paths of a table are relative to.
 
   That of the table; or, if it holds predictions, of the images predicted.
@@ -198,7 +203,7 @@ def _root(path: str) -> str:
   return os.path.dirname(path)
 
 
-def _name(root: str, field: str) -> str:
+def listed_name(root: str, field: str) -> str:
   """The path that a field means, of `text.escape` or as it stands."""
   plain = field.strip()
   ways = [*map(text_lib.unescape, (field, plain)), field, plain]

@@ -101,10 +101,16 @@ def _from_table(
 ) -> tuple[find_images.ImageFiles, list[str]]:
   """Paths and labels of a CSV file."""
   rows = list(_rows(where, path))
+  notices = []
   if any(split == _TEST for _, _, split in rows):
     rows = [row for row in rows if row[2] == _TEST]
   else:
     rows = [row for row in rows if row[1]]
+    if any(split for _, _, split in rows):
+      notices.append(
+        f"no row of {path} has {_TEST} in the column {_SPLIT}: all {len(rows)} "
+        "with a label are measured, also images of training"
+      )
   if not rows:
     raise errors.InputError(
       f"{where}: no row has a label: fill in the column {_LABEL}."
@@ -116,18 +122,24 @@ def _from_table(
       f"{text.first_few(map(repr, unlabelled), most=_MAX_LISTED)}. Fill it in, "
       "or remove these rows."
     )
+  root, disk = find_images.table_root(path), listed_files.NameForms()
   labels: dict[str, str] = {}
-  for name, label, _ in rows:
+  names: dict[str, str] = {}
+  for field, label, _ in rows:
+    name = find_images.listed_name(root, field)
+    # One file may be written in several ways.
+    name = names.setdefault(os.path.normpath(os.path.join(root, name)), name)
     if labels.setdefault(name, label) != label:
       raise errors.InputError(
         f"{where} lists {name!r} with the labels {labels[name]!r} and "
         f"{label!r}: remove one of the rows."
       )
-  root, disk = os.path.dirname(path), listed_files.NameForms()
+  notices += find_images.separator_notices(root, labels)
   files = find_images.ImageFiles(
     given=os.path.abspath(path),
     root=root,
     names=tuple(labels),
+    notices=tuple(notices),
     forms={name: disk.find(root, name) for name in labels},
   )
   return files, list(labels.values())
@@ -140,14 +152,15 @@ def _rows(where: str, path: str) -> Iterator[tuple[str, str, str]]:
     table = csv.reader(
       io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True
     )
-    records = [[field.strip() for field in fields] for fields in table]
+    records = list(table)
   except UnicodeDecodeError:
     raise errors.InputError(
       f"{where} is not UTF-8: save the table as CSV in UTF-8."
     ) from None
   except csv.Error as error:
     raise errors.InputError(f"{where} is not a CSV file ({error}).") from None
-  header = [name.casefold() for name in records[0]] if records else []
+  first = records[0] if records else []
+  header = [name.strip().casefold() for name in first]
   place = listed_files.image_column(header)
   if place is None or _LABEL not in header:
     raise errors.InputError(
@@ -157,15 +170,16 @@ def _rows(where: str, path: str) -> Iterator[tuple[str, str, str]]:
   places = place, header.index(_LABEL)
   split = header.index(_SPLIT) if _SPLIT in header else None
   for number, fields in enumerate(records[1:], 2):
-    if not any(fields):
+    if not any(field.strip() for field in fields):
       continue
-    if len(fields) != len(header) or not fields[places[0]]:
+    if len(fields) != len(header) or not fields[places[0]].strip():
       raise errors.InputError(
         f"{where}: row {number} has {len(fields)} fields of {len(header)}, or "
         "no path: correct the row, or remove it."
       )
     name, label = (fields[place] for place in places)
-    yield name, label, "" if split is None else fields[split].casefold()
+    part = "" if split is None else fields[split].strip().casefold()
+    yield name, label.strip(), part
 
 
 def _numbers(
@@ -180,7 +194,7 @@ def _numbers(
   }
   known |= {name: k for k, name in enumerate(class_names)}
   unknown = [
-    f"{label!r} ({name})"
+    f"{text.printable(label, most=80)!r} ({name})"
     for name, label in zip(names, labels, strict=True)
     if label not in known and listed_files.in_one_form(label) not in known
   ]

@@ -70,8 +70,7 @@ def prepare(
   path = files_lib.resolve(workdir)
   # What cannot be read now could not be added to later.
   results.read_results(path)
-  workdir_lib.check_writable(path)
-  workdir_lib.check_writable(path)
+  workdir_lib.check_writable(path, tables_and_plots.CHECKED)
   return ScoreInputs(recipe, path, found.make, images)
 
 

@@ -45,7 +45,7 @@ def check_path(given: str) -> pathlib.Path:
       f"--output={given} is in a bucket, where a file cannot grow: write to a "
       "disk, and copy it."
     )
-  path = pathlib.Path(given).expanduser().absolute()
+  path = files.resolve(given)
   if path.suffix not in (".csv", ".parquet"):
     raise errors.InputError(
       f"--output={given} ends in neither .csv nor .parquet: name the file to "
@@ -282,9 +282,14 @@ def _stored(path: pathlib.Path) -> dict[str, Any] | None:
   """What the rows are of; None when nothing says so."""
   settings = _settings(path)
   try:
-    stored = json_text.parse(settings.read_bytes())
+    stored = json_text.parse(files.read_bytes(settings))
   except FileNotFoundError:
     return None
+  except OSError as error:
+    raise errors.WorkdirError(
+      f"{settings} cannot be read ({error.strerror or error}): move it and "
+      f"{path.name} away, or choose another --output."
+    ) from None
   except ValueError as error:
     raise errors.WorkdirError(
       f"{settings} is not JSON ({error}): move it and {path.name} away, or "

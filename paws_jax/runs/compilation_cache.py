@@ -42,7 +42,7 @@ def enable(directory: str | None = None) -> str:
   if directory is None:
     directory = str(default_directory())
   if directory and "://" not in directory:
-    path = pathlib.Path(directory).expanduser()
+    path = pathlib.Path(os.path.expanduser(directory))
     try:
       path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

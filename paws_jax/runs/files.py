@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import stat
+import sys
 import tempfile
 import uuid
 from collections.abc import Mapping
@@ -96,6 +97,20 @@ def read_bytes(
   return content
 
 
+def read_own(path: epath.Path) -> bytes:
+  """Reads a file of a work directory.
+
+  Raises:
+    WorkdirError: it cannot be read, or is not a regular file.
+  """
+  try:
+    return read_bytes(path)
+  except OSError as error:
+    raise errors.WorkdirError(
+      f"{path} cannot be read ({error.strerror or error}): move it away."
+    ) from error
+
+
 def read_table(path: str | os.PathLike[str], where: str) -> bytes:
   """Reads a list or table of the user.
 
@@ -125,6 +140,7 @@ def _replace(path: epath.Path, content: bytes, temporary: str = "") -> None:
     # An object in a bucket is written completely or not at all.
     path.write_bytes(content)
     return
+  path = behind_link(path)
   new = path.with_name(temporary or f".{path.name}.tmp")
   try:
     new.write_bytes(content)
@@ -152,7 +168,7 @@ def replace_output(
       it unless it is the same.
   """
   data = content.encode() if isinstance(content, str) else content
-  if path.exists() and path.read_bytes() != data:
+  if path.exists() and not (path.is_file() and path.read_bytes() == data):
     keep_foreign(path)
   if isinstance(content, str):
     replace_text(path, content)
@@ -162,10 +178,12 @@ def replace_output(
     record(path)
 
 
-def replace_object(path: epath.Path, value: Mapping[str, Any]) -> None:
-  """Writes a JSON object; a file that holds other fields is renamed."""
+def replace_object(
+  path: epath.Path, value: Mapping[str, Any], *, edited: bool = False
+) -> None:
+  """Writes a JSON object; a file `edited`, or with other fields, is renamed."""
   try:
-    foreign = (read_object(path) or {}).keys() - value.keys()
+    foreign = edited or (read_object(path) or {}).keys() - value.keys()
   except errors.WorkdirError:
     foreign = True
   if foreign:
@@ -203,7 +221,14 @@ def free_name(path: epath.Path, stem: str | None = None) -> epath.Path:
   stem = path.stem if stem is None else stem
   ends = itertools.chain([""], (f"-{i}" for i in itertools.count(1)))
   names = (f"{stem}.old{end}{path.name[len(stem) :]}" for end in ends)
-  return next(p for p in map(path.parent.joinpath, names) if not p.exists())
+  paths = map(path.parent.joinpath, names)
+  # A link to nowhere takes a name, too.
+  return next(p for p in paths if not p.exists() and not os.path.islink(p))
+
+
+def behind_link(path: epath.Path) -> epath.Path:
+  """Where a symbolic link leads, so that a file written there keeps it."""
+  return pathlib.Path(os.path.realpath(path)) if os.path.islink(path) else path
 
 
 def record(path: epath.Path) -> None:
@@ -215,8 +240,11 @@ def record(path: epath.Path) -> None:
 
 
 def is_recorded(path: epath.Path) -> bool | None:
-  """Whether a file is as it was when it was last noted; None: it never was."""
-  known = _recorded(path.parent).get(path.name)
+  """Whether a file is as it was when it was last noted; None: it never was.
+
+  What is no file, such as a directory, never was.
+  """
+  known = _recorded(path.parent).get(path.name) if path.is_file() else None
   return None if known is None else known == sha256(path)
 
 
@@ -251,14 +279,19 @@ def check_writable(path: epath.Path, remedy: str) -> None:
   if not isinstance(path, pathlib.Path):
     return
   try:
-    if path.is_dir():
-      raise IsADirectoryError(None, "it is a directory")
-    there = next(folder for folder in path.parents if folder.exists())
+    target = behind_link(path)
+    if target.exists():
+      check_regular(target, most=sys.maxsize)
+    elif path.is_symlink() and (
+      target.is_symlink() or not target.parent.is_dir()
+    ):
+      raise OSError(f"it is a link to {target}, which is nowhere")
+    there = next(folder for folder in target.parents if folder.exists())
     # Permission bits say nothing of read-only disks and of the superuser.
     with tempfile.TemporaryFile(dir=there):
       pass
-    if path.is_file():
-      path.open("ab").close()
+    if target.exists():
+      target.open("ab").close()
   except OSError as error:
     raise errors.WorkdirError(
       f"{path} cannot be written ({error.strerror or error}): {remedy}."
@@ -266,10 +299,29 @@ def check_writable(path: epath.Path, remedy: str) -> None:
 
 
 def resolve(path: str | os.PathLike[str]) -> epath.Path:
-  """Makes the path that a user writes absolute; "gs://..." stays as it is."""
-  if "://" in os.fspath(path):
-    return epath.Path(path)
-  return pathlib.Path(path).expanduser().absolute()
+  """Makes the path that a user writes absolute; "gs://..." stays as it is.
+
+  Raises:
+    InputError: the text is no path.
+  """
+  name = os.fsdecode(path)
+  if "\0" in name:
+    raise errors.InputError(f"{name!r} is no path: it contains a zero byte.")
+  if "://" not in name:
+    full = os.path.expanduser(name)
+    if full.startswith("~") and not os.path.lexists(full):
+      raise errors.InputError(
+        f"{name} begins with the home directory of a user that is not there: "
+        f"write it out, or ./{name} for a file of this name."
+      )
+    return pathlib.Path(full).absolute()
+  try:
+    return epath.Path(name)
+  except KeyError:
+    raise errors.InputError(
+      f"{name} is neither a path on a disk nor in a bucket (gs://, s3://): "
+      "download what is there, and give its path."
+    ) from None
 
 
 def read_object(path: epath.Path) -> dict[str, Any] | None:
@@ -281,7 +333,9 @@ def read_object(path: epath.Path) -> dict[str, Any] | None:
   if not path.exists():
     return None
   try:
-    value = json_text.parse(read_bytes(path))
+    value = json_text.parse(read_own(path))
+  except errors.WorkdirError:
+    raise
   except ValueError as error:
     raise errors.WorkdirError(
       f"{path} is not JSON ({error}): move it away."
@@ -293,4 +347,4 @@ def read_object(path: epath.Path) -> dict[str, Any] | None:
 
 def to_json(value: Any) -> str:
   """Formats a value as an indented JSON text that ends with a newline."""
-  return json.dumps(value, indent=2) + "\n"
+  return json.dumps(value, indent=2, default=json_text.number) + "\n"

@@ -27,6 +27,8 @@ LABELS = {
   "suncet": "SuNCEt",
 }
 METRICS = "metrics.jsonl"
+# Of the texts in a line, beside the step.
+_FINDING_FIELDS = {"step", "finding", "event", "sentence", "remedy"}
 
 # Seconds between two writes of a file to a bucket.
 _OBJECT_SECONDS = 60.0
@@ -118,14 +120,15 @@ def read(path: epath.Path) -> list[dict[str, Any]]:
   """Reads the rows of a metrics.jsonl, without lines that are none."""
   if not path.exists():
     return []
-  rows = map(_row, path.read_bytes().split(b"\n"))
+  rows = map(_row, files.read_own(path).split(b"\n"))
   return [row for row in rows if row is not None]
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
   """The object of a line, with a step; None: there is none."""
   try:
-    row = json_text.parse(line)
+    # Of bytes, JSON may be in another encoding.
+    row = json_text.parse(line.decode("utf-8-sig"))
   except ValueError:
     return None
   return row if _is_row(row) else None
@@ -135,7 +138,7 @@ def _kept_lines(path: epath.Path, first_step: int) -> str:
   """Text of the rows up to a step; renames a file that has more than rows."""
   if not path.exists():
     return ""
-  *lines, last = path.read_bytes().split(b"\n")
+  *lines, last = files.read_own(path).split(b"\n")
   rows = [_row(line) for line in lines]
   foreign = sum(
     row is None or (row["step"] > first_step and not _is_own(row))
@@ -160,15 +163,20 @@ def _kept_lines(path: epath.Path, first_step: int) -> str:
 
 
 def _is_own(row: Mapping[str, Any]) -> bool:
-  """Whether a row holds numbers only, or texts only, as a run writes them."""
+  """Whether a row holds numbers only, or a finding, as a run writes them."""
   kinds = {type(value) for name, value in row.items() if name != "step"}
-  return kinds <= {int, float} or kinds == {str}
+  return kinds <= {int, float} or (
+    kinds == {str} and row.keys() <= _FINDING_FIELDS
+  )
 
 
 def _is_beginning(line: bytes) -> bool:
+  """Whether bytes may be a part of one line; of several, the end is lost."""
   line = line.rstrip(b"\0")
   start = b'{"step": '
-  return start.startswith(line) or line.startswith(start)
+  return start.startswith(line) or (
+    line.startswith(start) and line.count(start) == 1 and b"\r" not in line
+  )
 
 
 def _is_row(value: Any) -> bool:

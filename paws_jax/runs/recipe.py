@@ -132,7 +132,9 @@ def laid_out(workdir: epath.Path) -> dict[str, Any]:
   """Reads how a run's number of epochs was found; {}: a recipe gave it."""
   stored = files.read_object(workdir / RECIPE) or {}
   found = stored.get(upgrade.LAID_OUT)
-  return found if isinstance(found, dict) else {}
+  if not isinstance(found, dict):
+    return {}
+  return found if type(found.get("minutes")) in (int, float) else {}
 
 
 def write(

@@ -22,14 +22,17 @@ def read_results(workdir: epath.Path) -> list[dict[str, Any]]:
   """Reads the objects in `results.json`; none when there is no such file.
 
   Raises:
-    InputError: the file is not a JSON list of objects, or a field that this
-      program reads holds something else than it writes.
+    InputError, WorkdirError: the file cannot be read, is not a JSON list of
+      objects, or a field that this program reads holds something else than it
+      writes.
   """
   path = workdir / RESULTS
   if not path.exists():
     return []
   try:
-    rows = json_text.parse(path.read_bytes())
+    rows = json_text.parse(files.read_own(path))
+  except errors.WorkdirError:
+    raise
   except ValueError as error:
     raise errors.InputError(
       f"{path} is not JSON ({error}): move it away."
@@ -88,7 +91,7 @@ def append_result(workdir: epath.Path, row: Mapping[str, Any]) -> None:
   added = json.dumps([dict(row)], indent=2, allow_nan=False)
   try:
     rows = read_results(workdir)
-  except errors.InputError as error:
+  except (errors.InputError, errors.WorkdirError) as error:
     print(f"{error} It is kept as {files.set_aside(path).name}.")
     rows = []
   if rows:
@@ -103,7 +106,7 @@ def append_new(workdir: epath.Path, rows: Sequence[Mapping[str, Any]]) -> None:
   """Appends the objects that are not there; raises as `append_result`."""
   try:
     known = read_results(workdir)
-  except errors.InputError:
+  except (errors.InputError, errors.WorkdirError):
     known = []
   for row in rows:
     if row not in known:

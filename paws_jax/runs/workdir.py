@@ -15,6 +15,7 @@ from etils import epath
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax import json_text
 from paws_jax.distributed import lifecycle
 from paws_jax.runs import data_changes
 from paws_jax.runs import files
@@ -158,16 +159,21 @@ def open_run(
   return workdir
 
 
-def check_writable(workdir: epath.Path) -> None:
+def check_writable(workdir: epath.Path, *others: str) -> None:
   """Refuses a run whose results cannot be written, before they are computed.
+
+  Args:
+    workdir: of the run.
+    *others: files in it that are written, too.
 
   Raises:
     WorkdirError: the directory cannot be written.
   """
-  files.check_writable(
-    workdir / results.RESULTS,
-    "results are written there: give yourself the right to, or copy the run",
-  )
+  for name in (results.RESULTS, *others):
+    files.check_writable(
+      workdir / name,
+      "results are written there: give yourself the right to, or copy the run",
+    )
 
 
 def write_split(
@@ -187,10 +193,22 @@ def write_split(
   """
   _check_split(workdir, None, split, list_images)
   stored = files.read_object(workdir / _SPLIT)
-  files.replace_object(workdir / _SPLIT, split)
+  files.replace_object(
+    workdir / _SPLIT, split, edited=_is_edited(stored, split)
+  )
   there = (workdir / data_changes.IMAGES).exists()
   if list_images is not None and not (there and stored == split):
     data_changes.write(workdir, list_images())
+
+
+def _is_edited(
+  stored: Mapping[str, Any] | None, split: Mapping[str, Any]
+) -> bool:
+  """Whether a split has the hash of another one, and not its content."""
+  if stored is None or stored.get("hash") != split["hash"]:
+    return False
+  split = json_text.parse(files.to_json(split))
+  return any(stored.get(name, value) != value for name, value in split.items())
 
 
 def _check_split(

@@ -83,7 +83,11 @@ def prepare(
     )
   # What cannot be read now could not be added to later.
   agree.on_main(lambda: results.read_results(trained.workdir))
-  agree.on_main(lambda: workdir_lib.check_writable(trained.workdir))
+  agree.on_main(
+    lambda: workdir_lib.check_writable(
+      trained.workdir, tables_and_plots.CHECKED
+    )
+  )
   return EvaluateInputs(trained=trained, part=part)
 
 

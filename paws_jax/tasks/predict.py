@@ -82,6 +82,8 @@ def prepare(
   added = _classes_to_add(add_class)
   found = None if images is None else find_images.find("--images", images)
   target = _target(images, workdir, output)
+  if found is not None and os.path.exists(target):
+    _check_not_input(images, found, target)
   recipe = None if config is None else config_lib.resolve(config)
   source = source_lib.find(recipe, workdir, classifier=classifier, head=head)
   names = list(source.class_names)
@@ -173,6 +175,17 @@ def _target(
     return directory
   default = os.path.join(workdir, "predictions.csv")
   return table.check_path(output or default)
+
+
+def _check_not_input(
+  images: str, found: find_images.ImageFiles, target: pathlib.Path
+) -> None:
+  """Refuses to write predictions in the place of the list of the images."""
+  if os.path.samefile(found.given, target):
+    raise errors.InputError(
+      f"--images={images} is {target}, where the predictions would be written: "
+      "name another file with --output=FILE.csv."
+    )
 
 
 def _check_not_of_run(directory: pathlib.Path | epath.Path) -> None:

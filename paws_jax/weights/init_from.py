@@ -131,6 +131,7 @@ def _source(path: str) -> Iterator[tuple[state_dict.StateDict, str]]:
   if not place.exists():
     raise errors.MissingFileError(f"model.init_from={path} does not exist.")
   if not place.is_dir():
+    _check_not_inside(path, place)
     with open_file.open_weights(place) as tree:
       state = state_dict.find(tree)
       yield state, f"{state.layout} weights"
@@ -144,6 +145,19 @@ def _source(path: str) -> Iterator[tuple[state_dict.StateDict, str]]:
   }
   state = state_dict.from_arrays(torch_names.to_torch(encoder))
   yield state, origin
+
+
+def _check_not_inside(path: str, place: epath.Path) -> None:
+  """Refuses a single file of a classifier or a run."""
+  for settings, names in (
+    (files.SETTINGS, (files.SETTINGS, files.ENCODER, files.BANK, files.HEAD)),
+    (recipe_lib.RECIPE, (recipe_lib.RECIPE,)),
+  ):
+    if place.name in names and (place.parent / settings).exists():
+      raise errors.WeightsError(
+        f"model.init_from={path} is one file of a saved classifier or a run: "
+        f"give the directory, {place.parent}."
+      )
 
 
 def _directory(path: epath.Path) -> tuple[Mapping[str, Any], str]:

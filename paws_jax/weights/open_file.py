@@ -19,13 +19,21 @@ from paws_jax import errors
 from paws_jax.weights import lazy_arrays
 from paws_jax.weights import torch_file
 
-# The dtypes of safetensors that weights may have.
+# The dtypes of safetensors; weights may have those with a point.
 _SAFETENSORS = {
   "F64": np.dtype("<f8"),
   "F32": np.dtype("<f4"),
   "F16": np.dtype("<f2"),
   "BF16": np.dtype(ml_dtypes.bfloat16),
   "I64": np.dtype("<i8"),
+  "I32": np.dtype("<i4"),
+  "I16": np.dtype("<i2"),
+  "I8": np.dtype("i1"),
+  "U64": np.dtype("<u8"),
+  "U32": np.dtype("<u4"),
+  "U16": np.dtype("<u2"),
+  "U8": np.dtype("u1"),
+  "BOOL": np.dtype("?"),
 }
 _NPY_HEADERS: dict[tuple[int, int], Callable[[Any], Any]] = {
   (1, 0): np.lib.format.read_array_header_1_0,
@@ -43,8 +51,8 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[Any]:
   """Opens a file of weights.
 
   Args:
-    path: path on a local disk of a .safetensors or .npz file, or of any file
-      that `torch.save` has written.
+    path: path on a local disk of a file in the format safetensors, an .npz
+      file, or any file that `torch.save` has written.
 
   Yields:
     Dicts, lists and so on with `StoredArray`s, which must be read before the
@@ -62,7 +70,7 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[Any]:
       "not read."
     )
   try:
-    if local.suffix == ".safetensors":
+    if local.suffix == ".safetensors" or _is_safetensors(local):
       with _safetensors(local) as arrays:
         yield arrays
     else:
@@ -76,6 +84,14 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[Any]:
       f"{local} is not used: {error}. If you trust the file, load it where "
       "it was made and save its state dict alone, as safetensors."
     ) from error
+
+
+def _is_safetensors(path: pathlib.Path) -> bool:
+  """Whether a file begins with the header of safetensors, whatever its name."""
+  with open(path, "rb") as file:
+    start = file.read(9)
+  length = int.from_bytes(start[:8], "little")
+  return start[8:] == b"{" and 8 + length <= path.stat().st_size
 
 
 @contextlib.contextmanager

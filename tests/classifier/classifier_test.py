@@ -159,8 +159,9 @@ def test_a_support_is_not_novel(classifier):
 def test_no_supports_when_none_are_asked_for(classifier, test_part):
   predictions = classifier.predict(test_part.images[:2], num_supports=0)
   assert predictions.support_indices.shape == (2, 0)
-  with pytest.raises(ValueError, match="num_supports is -1"):
-    classifier.predict(test_part.images[:2], num_supports=-1)
+  for wrong in (-1, None, 2.5, "3", float("nan"), [3]):
+    with pytest.raises(ValueError, match=r"num_supports is .*: give a whole"):
+      classifier.predict(test_part.images[:2], num_supports=wrong)
 
 
 def test_a_list_is_predicted_as_the_array(classifier, test_part, tmp_path):
@@ -305,7 +306,15 @@ def test_a_class_is_added_without_training(classifier, test_part):
 
 @pytest.mark.parametrize(
   ("name", "problem"),
-  [("3", "class '3' is there already.*0, 1, 2, 3, 4 and 5 more"), (" ", "' '")],
+  [
+    ("3", "class '3' is there already.*0, 1, 2, 3, 4 and 5 more"),
+    (" ", "' '"),
+    (" zebra", "spaces before"),
+    ("zebra\n", "spaces before"),
+    ("\ud800", "half of a surrogate pair"),
+    (None, "called None"),
+    (b"zebra", "called b'zebra'"),
+  ],
 )
 def test_class_names_that_clash_are_refused(classifier, name, problem):
   with pytest.raises(ValueError, match=problem):

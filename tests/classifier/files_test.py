@@ -63,10 +63,69 @@ def changed(**changes):
     ),
   ],
 )
-def test_what_does_not_belong_together_is_refused(tmp_path, make, problem):
-  make().save(tmp_path / "saved")
+def test_what_does_not_belong_together_is_refused(
+  tmp_path, make, problem, monkeypatch
+):
+  with monkeypatch.context() as patch:
+    # As an earlier version, or somebody else, has written it.
+    patch.setattr(files_lib, "_check_readable", lambda *unused: None)
+    make().save(tmp_path / "saved")
   with pytest.raises(errors.ClassifierError, match=problem):
     classifier_lib.Classifier.load(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+  "make",
+  [
+    lambda: changed(temperature=0.0),
+    lambda: changed(temperature=np.float32(np.nan)),
+    lambda: changed(class_names=("a", "\ud800", "b")),
+    lambda: changed(class_names=(1, 2, 3)),
+    lambda: changed(origin={"step": 10**400}),
+    lambda: changed(origin={"dataset": object()}),
+    lambda: changed(origin=None),
+    lambda: changed(model=None),
+    lambda: changed(variables={}),
+    lambda: changed(variables=None),
+    lambda: changed(support_bank=None),
+    lambda: changed(preprocessing=None),
+    lambda: changed(
+      preprocessing=random_classifier.settings(std=(0.0,)),
+    ),
+    lambda: with_bank(embeddings=np.full((7, 6), np.inf, np.float32)),
+    lambda: with_bank(names=tuple(range(7))),
+    lambda: with_head(kernel=np.full((64, 3), np.nan, np.float32)),
+  ],
+  ids=range(16),
+)
+def test_what_could_not_be_read_again_replaces_nothing(tmp_path, make):
+  before = random_classifier.make()
+  before.save(tmp_path / "saved")
+  with pytest.raises(errors.ClassifierError, match=r"could not be|cannot be"):
+    make().save(tmp_path / "saved")
+  assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+  loaded = classifier_lib.Classifier.load(tmp_path / "saved")
+  assert loaded.digest == before.digest
+
+
+def test_scalars_of_numpy_are_saved_as_numbers(tmp_path):
+  made = changed(temperature=np.float32(0.25), origin={"step": np.int64(3)})
+  made.save(tmp_path / "saved")
+  loaded = classifier_lib.Classifier.load(tmp_path / "saved")
+  assert (loaded.temperature, loaded.origin) == (0.25, {"step": 3})
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_to_a_classifier_stays_a_link(tmp_path, there):
+  link, target = tmp_path / "link", tmp_path / "disk" / "saved"
+  link.symlink_to(target)
+  if there:
+    random_classifier.make(seed=1).save(target)
+  made = random_classifier.make()
+  made.save(link)
+  assert link.is_symlink()
+  assert classifier_lib.Classifier.load(target).digest == made.digest
+  assert classifier_lib.Classifier.load(link).digest == made.digest
 
 
 @pytest.mark.parametrize(

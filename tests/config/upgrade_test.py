@@ -140,6 +140,14 @@ def test_a_newer_recipe_is_refused_with_both_versions(version):
     {"method": {"name": []}},
     {"views": 3},
     {"views": {"large": {"size": {"a": 1}}}},
+    {"seed": "0"},
+    {"train": {"epochs": None}},
+    {"train": {"epochs": 2.5}},
+    {"train": {"epochs": True}},
+    {"views": {"mean": 0.5}},
+    {"views": {"mean": ["a"]}},
+    {"model": {"name": 5}},
+    {"method": {"temperature": [0.1]}},
   ],
 )
 @pytest.mark.parametrize("version", [0, 1])

@@ -1,5 +1,7 @@
 """Which images `--test` means, and their labels."""
 
+import json
+import os
 import unicodedata
 
 import numpy as np
@@ -109,3 +111,50 @@ def test_the_digest_is_of_names_and_classes(tmp_path):
     for path in (one, two, other)
   ]
   assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize("other", ["./a.png", "b/../a.png", "{}/a.png"])
+def test_an_image_that_is_written_in_two_ways_counts_once(other, tmp_path):
+  other = other.format(tmp_path)
+  table = tmp_path / "new.csv"
+  path = _table(table, "path,label", "a.png,cat", f"{other},cat")
+  assert labelled_set.find(path, CLASSES).files.names == ("a.png",)
+  path = _table(table, "path,label", "a.png,cat", f"{other},dog")
+  with pytest.raises(errors.InputError, match="with the labels 'cat' and 'dog"):
+    labelled_set.find(path, CLASSES)
+
+
+def test_a_table_without_test_images_says_what_is_measured(tmp_path):
+  table = tmp_path / "new.csv"
+  path = _table(table, "path,label,split", "a.png,cat,train", "b.png,dog,val")
+  found = labelled_set.find(path, CLASSES)
+  assert found.labels.tolist() == [0, 1]
+  (notice,) = found.files.notices
+  assert "all 2 with a label are measured, also images of training" in notice
+  path = _table(table, "path,label,split", "a.png,cat,", "b.png,dog,")
+  assert not labelled_set.find(path, CLASSES).files.notices
+
+
+def test_predictions_with_a_column_of_labels_name_the_images(tmp_path):
+  _image(tmp_path / "images" / "a.png")
+  (tmp_path / "images" / "b\udce9.png").write_bytes(b"")
+  table = tmp_path / "predictions.csv"
+  about = {"images": str(tmp_path / "images"), "columns": ["path"]}
+  (tmp_path / "predictions.csv.json").write_text(json.dumps(about))
+  path = _table(table, "path,label", "a.png,cat", "b\\xe9.png,dog")
+  found = labelled_set.find(path, CLASSES)
+  assert found.files.names == ("a.png", "b\udce9.png")
+  assert all(map(os.path.exists, map(found.files.path, found.files.names)))
+
+
+def test_paths_of_windows_are_named_as_the_cause(tmp_path):
+  path = _table(tmp_path / "new.csv", "path,label", "a\\b.png,cat")
+  (notice,) = labelled_set.find(path, CLASSES).files.notices
+  assert "some images do not exist" in notice
+
+
+def test_a_long_label_is_cut_in_the_message(tmp_path):
+  path = _table(tmp_path / "new.csv", "path,label", f"a.png,{'x' * 10_000}")
+  with pytest.raises(errors.InputError) as raised:
+    labelled_set.find(path, CLASSES)
+  assert len(str(raised.value)) < 500

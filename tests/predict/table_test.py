@@ -12,6 +12,7 @@ from paws_jax import errors
 from paws_jax import text
 from paws_jax.predict import csv_rows
 from paws_jax.predict import table as table_lib
+from tests import odd_files
 
 HEADER = table_lib.columns(3, 1)
 ABOUT = {"classifier": "abc", "images": "/images"}
@@ -433,3 +434,14 @@ def test_a_row_says_what_was_predicted():
     **{"support_1": "eel 1", "support_1_class": "eel"},
     "support_1_weight": "0.75",
   }
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "directory"])
+@pytest.mark.parametrize("beside", ["", ".json"])
+def test_what_is_no_file_is_refused_before_the_work(tmp_path, kind, beside):
+  path = tmp_path / "predictions.csv"
+  (tmp_path / "predictions.csv.json").write_text("{}")
+  (tmp_path / f"predictions.csv{beside}").unlink(missing_ok=True)
+  odd_files.make(tmp_path / f"predictions.csv{beside}", kind)
+  with pytest.raises(errors.WorkdirError, match=odd_files.KINDS[kind]):
+    table_lib.check_path(str(path))

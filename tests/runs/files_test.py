@@ -34,7 +34,7 @@ def test_what_may_have_no_end_is_not_read(tmp_path, kind):
     files.read_bytes(str(path))
   with pytest.raises(errors.InputError, match=f"the list cannot.*{problem}"):
     files.read_table(path, "the list")
-  with pytest.raises(OSError, match=problem):
+  with pytest.raises(errors.WorkdirError, match=f"{path} cannot.*{problem}"):
     files.read_object(path)
 
 
@@ -132,3 +132,75 @@ def test_whether_a_file_can_be_written_is_tried(tmp_path):
   ):
     with pytest.raises(errors.WorkdirError, match=f"{reason}.*: choose anot"):
       files.check_writable(path, "choose another")
+
+
+@pytest.mark.parametrize("kind", odd_files.KINDS)
+def test_what_is_no_file_is_not_written_to(tmp_path, kind):
+  path = odd_files.make(tmp_path / "odd", kind)
+  if kind == "huge":
+    files.check_writable(path, "choose another")
+    return
+  with pytest.raises(
+    errors.WorkdirError, match=r"odd cannot be written \(it is"
+  ):
+    files.check_writable(path, "choose another")
+
+
+def test_links_to_nowhere_are_refused_before_the_work(tmp_path):
+  (tmp_path / "file").write_text("")
+  for target in ("absent/file", "file/below", "loop"):
+    link = tmp_path / "loop"
+    link.unlink(missing_ok=True)
+    link.symlink_to(tmp_path / target)
+    with pytest.raises(errors.WorkdirError, match=r"link to .*nowhere"):
+      files.check_writable(link, "choose another")
+  link.unlink()
+  link.symlink_to("new")
+  files.check_writable(link, "choose another")
+
+
+def test_a_file_behind_a_link_is_replaced_and_the_link_stays(tmp_path):
+  target = tmp_path / "disk" / "results.json"
+  target.parent.mkdir()
+  target.write_text("old")
+  link = tmp_path / "results.json"
+  link.symlink_to(target)
+  files.replace_text(link, "new")
+  assert link.is_symlink()
+  assert target.read_text() == "new"
+  assert [path.name for path in target.parent.iterdir()] == ["results.json"]
+
+
+def test_a_directory_in_the_place_of_an_output_is_kept(tmp_path, capsys):
+  path = tmp_path / "table.csv"
+  path.mkdir()
+  (path / "mine").write_text("")
+  (tmp_path / "table.old.csv").symlink_to("nowhere")
+  files.replace_output(path, "new")
+  assert path.read_text() == "new"
+  assert (tmp_path / "table.old-1.csv" / "mine").exists()
+  assert (tmp_path / "table.old.csv").is_symlink()
+  assert "is kept as table.old-1.csv" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  ("given", "problem"),
+  [
+    ("http://host/run", "neither a path on a disk nor in a bucket"),
+    ("file:///run", "neither a path on a disk nor in a bucket"),
+    ("a\0b", "zero byte"),
+    ("~nobody-of-this-name/run", "home directory of a user that is not there"),
+  ],
+)
+def test_what_is_no_path_is_refused(given, problem):
+  with pytest.raises(errors.InputError, match=problem):
+    files.resolve(given)
+
+
+def test_paths_may_be_bytes_and_begin_with_a_tilde(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "~nobody-of-this-name").mkdir()
+  assert files.resolve(b"run") == tmp_path / "run"
+  assert files.resolve("~nobody-of-this-name").is_dir()
+  monkeypatch.setenv("HOME", str(tmp_path / "home"))
+  assert files.resolve("~/run") == tmp_path / "home" / "run"

@@ -8,7 +8,9 @@ import sys
 import numpy as np
 import pytest
 
+from paws_jax import errors
 from paws_jax.runs import metrics
+from tests import odd_files
 
 
 def lines(workdir):
@@ -239,3 +241,31 @@ def test_steps_of_an_older_version_may_lack_a_metric():
   )
   assert step == 2
   assert found == {"loss": 2.0, "learning_rate": 0.2, "new": 5.0}
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    lambda text: text.replace(b"\n", b"\r"),
+    lambda text: text.decode().encode("utf-16"),
+    lambda text: text + b'{"step": 5, "note": "the lamp was broken"}\n',
+    lambda text: b"\xff\xfe" + text,
+  ],
+  ids=["line ends", "encoding", "note", "bytes"],
+)
+def test_a_file_saved_by_another_program_is_kept(tmp_path, change):
+  path = tmp_path / metrics.METRICS
+  content = change(b'{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n')
+  path.write_bytes(content)
+  metrics.Writer(tmp_path, first_step=2, tensorboard=False).close()
+  assert (tmp_path / "metrics.old.jsonl").read_bytes() == content
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory"])
+def test_what_is_no_file_of_metrics_is_an_error_that_names_it(tmp_path, kind):
+  odd_files.make(tmp_path / metrics.METRICS, kind)
+  problem = f"metrics.jsonl cannot be read .*{odd_files.KINDS[kind]}"
+  with pytest.raises(errors.WorkdirError, match=problem):
+    metrics.read(tmp_path / metrics.METRICS)
+  with pytest.raises(errors.WorkdirError, match=problem):
+    metrics.Writer(tmp_path, first_step=0, tensorboard=False)

@@ -202,3 +202,21 @@ def test_a_run_from_before_a_field_was_there_goes_on(tmp_path):
     workdir.prepare(
       tmp_path, used_workdir.recipe(method__support_loss_weight=1.0)
     )
+
+
+@pytest.mark.parametrize("minutes", ["5", None, [5], True, {}])
+def test_a_damaged_note_of_minutes_is_none(tmp_path, minutes):
+  path = used_workdir.make(tmp_path)
+  stored = json.loads((path / recipe_lib.RECIPE).read_text())
+  stored["laid_out"] = {"minutes": minutes}
+  (path / recipe_lib.RECIPE).write_text(json.dumps(stored))
+  assert recipe_lib.laid_out(path) == {}
+
+
+def test_a_length_of_another_type_is_refused_by_name(tmp_path):
+  path = used_workdir.make(tmp_path)
+  stored = json.loads((path / recipe_lib.RECIPE).read_text())
+  stored["train"]["epochs"] = "2"
+  (path / recipe_lib.RECIPE).write_text(json.dumps(stored))
+  with pytest.raises(errors_lib.WorkdirError, match=r"json.*train.epochs is "):
+    recipe_lib.check_recipe(path, used_workdir.recipe())

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from paws_jax import errors
 from paws_jax.runs import results
+from tests import odd_files
 
 
 def test_results_are_appended(tmp_path):
@@ -62,3 +64,13 @@ def test_a_result_that_is_no_json_leaves_the_file(tmp_path):
   with pytest.raises(ValueError, match="JSON"):
     results.append_result(tmp_path, {"top1": float("nan")})
   assert results.read_results(tmp_path) == [{"top1": 0.5}]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory"])
+def test_what_is_no_file_is_named_and_kept(tmp_path, kind):
+  odd_files.make(tmp_path / results.RESULTS, kind)
+  with pytest.raises(errors.WorkdirError, match=odd_files.KINDS[kind]):
+    results.read_results(tmp_path)
+  results.append_result(tmp_path, {"top1": 0.5})
+  assert results.read_results(tmp_path) == [{"top1": 0.5}]
+  assert (tmp_path / "results.old.json").exists()

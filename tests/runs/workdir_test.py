@@ -284,3 +284,27 @@ def test_a_run_is_opened_for_looking_only_with_its_recipe(tmp_path):
   config.seed = 3
   with pytest.raises(errors_lib.WorkdirError, match="seed: 0 there, 3 now"):
     workdir.open_run(tmp_path, config_lib.resolve(config), split)
+
+
+def test_an_edited_split_is_kept_where_it_is_written_again(tmp_path, capsys):
+  split = {"hash": "1234", "labelled_ids": (1, 2)}
+  path = tmp_path / "split.json"
+  workdir.write_split(tmp_path, split)
+  workdir.write_split(tmp_path, split)
+  path.write_text(path.read_text().replace("2", "3"))
+  edited = path.read_bytes()
+  path.write_text(json.dumps({"hash": "1234", "labelled_ids": [1, 3]}))
+  edited = path.read_bytes()
+  workdir.write_split(tmp_path, split)
+  assert (tmp_path / "split.old.json").read_bytes() == edited
+  assert json.loads(path.read_text())["labelled_ids"] == [1, 2]
+  assert "is kept as split.old.json" in capsys.readouterr().out
+
+
+def test_all_that_is_written_is_checked_before_it_is_computed(tmp_path):
+  workdir.check_writable(tmp_path, "evaluation/table.csv")
+  (tmp_path / "evaluation").write_text("mine")
+  with pytest.raises(
+    errors_lib.WorkdirError, match=r"evaluation/table\.csv can"
+  ):
+    workdir.check_writable(tmp_path, "evaluation/table.csv")

@@ -369,7 +369,7 @@ def test_a_run_is_evaluated_by_its_newest_checkpoint(run, capsys):
   assert evaluate.run(prepared) == 0
   assert "the run has taken 4 of 10 steps so far" in capsys.readouterr().out
   rows = {r["title"]: r for r in results.read_results(before.workdir)}
-  assert list(rows) == TITLES
+  assert list(rows) == TITLES + PIXELS
   # As pre-training would have measured it.
   experiment = before.experiment
   variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -400,7 +400,7 @@ def test_two_processes_measure_what_one_does(run, tmp_path):
   assert "linear" not in other.out
   together = results.read_results(tmp_path / "run")
   alone = results.read_results(before.workdir)
-  assert [row["title"] for row in together] == TITLES
+  assert [row["title"] for row in together] == TITLES + PIXELS
   for row, other_row in zip(together, alone, strict=True):
     # Two of 360 images may lie on a border.
     assert row["top1"] == pytest.approx(other_row["top1"], abs=0.006)

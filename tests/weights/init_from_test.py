@@ -50,6 +50,18 @@ def _assert_equal(actual, expected):
   jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
+def test_a_file_of_a_directory_is_answered_with_the_directory(tmp_path):
+  random_classifier.make().save(tmp_path / "classifier")
+  (tmp_path / "config.json").write_text("{}")
+  for name in ("classifier/encoder.safetensors", "classifier/classifier.json"):
+    with pytest.raises(
+      errors.WeightsError, match=r"directory, .*/classifier\."
+    ):
+      _init_from(tmp_path / name, {"params": {}, "batch_stats": {}})
+  with pytest.raises(errors.WeightsError, match=f"directory, {tmp_path}"):
+    _init_from(tmp_path / "config.json", {"params": {}, "batch_stats": {}})
+
+
 def _part(variables, *names):
   """{"params": ..., "batch_stats": ...} below a path."""
   found = {}

@@ -73,6 +73,23 @@ def test_a_file_that_is_cut_off_or_something_else_is_named(ending, tmp_path):
       _read(path)
 
 
+def test_safetensors_are_known_by_their_content(tmp_path):
+  _write(tmp_path / "a.safetensors", ARRAYS)
+  for name in ("model.pth", "blob", "a.bin"):
+    (tmp_path / "a.safetensors").rename(tmp_path / name)
+    (tmp_path / "a.safetensors").symlink_to(tmp_path / name)
+    for path in (tmp_path / name, tmp_path / "a.safetensors"):
+      np.testing.assert_array_equal(_read(path)["a"], ARRAYS["a"])
+
+
+def test_integers_of_safetensors_have_their_dtype(tmp_path):
+  path = tmp_path / "a.safetensors"
+  for kind in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "?"):
+    safetensors.numpy.save_file({"a": np.ones(3, kind)}, path)
+    with open_file.open_weights(path) as arrays:
+      assert arrays["a"].dtype == kind
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
   with pytest.raises(FileNotFoundError, match=r"absent\.pth: there is no"):
     _read(tmp_path / "absent.pth")
