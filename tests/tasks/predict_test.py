@@ -296,6 +296,9 @@ def test_nothing_that_can_be_read_is_an_error(saved, tmp_path, capsys):
     ({"images": "here", "output": "p.txt"}, r"neither \.csv nor \.parquet"),
     ({"images": "here", "head": "finetuned"}, "is not fine-tuned: leave"),
     ({"images": "here", "classifier": "here"}, "holds no classifier"),
+    ({"images": "p.csv", "output": "./p.csv"}, "where the predictions would"),
+    ({"images": "link.csv", "output": "p.csv"}, "where the predictions would"),
+    ({"images": "p.csv", "workdir": "."}, "p.csv is .*/predictions.csv, where"),
   ],
 )
 def test_what_a_user_can_get_wrong(
@@ -303,6 +306,11 @@ def test_what_a_user_can_get_wrong(
 ):
   monkeypatch.chdir(images.parent)
   (images.parent / "here").symlink_to(images)
+  (images.parent / "p.csv").write_text("path\nhere/empty.png\n")
+  (images.parent / "p.csv.json").write_text("{}")
+  (images.parent / "link.csv").symlink_to("p.csv")
+  (images.parent / "predictions.csv").symlink_to("p.csv")
+  (images.parent / "predictions.csv.json").write_text("{}")
   with pytest.raises((ValueError, FileNotFoundError), match=problem):
     prepare(**({"classifier": saved} | changes))
 
