@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -20,12 +21,17 @@ _SPLIT_NAMES = frozenset(
 
 
 def similar_names(class_names: Sequence[str]) -> list[tuple[str, ...]]:
-  """Finds names that differ only in case, spaces or Unicode form."""
+  """Finds names that differ in case, spaces, Unicode form or zeros only."""
   by_form: dict[str, list[str]] = {}
   for name in class_names:
     plain = unicodedata.normalize("NFKC", name).casefold()
+    # Marks without a width, such as those that set the direction of writing.
+    plain = "".join(c for c in plain if unicodedata.category(c) != "Cf")
     # Once more, since case folding can undo the normal form.
     plain = unicodedata.normalize("NFKC", "".join(plain.split()))
+    # Equal numbers: "1", "01" and "1.0".
+    if re.fullmatch(r"[-+]?\d+(\.0*)?", plain, re.ASCII):
+      plain = plain.partition(".")[0].removeprefix("+").lstrip("0") or "0"
     by_form.setdefault(plain, []).append(name)
   return [tuple(names) for names in by_form.values() if len(names) > 1]
 

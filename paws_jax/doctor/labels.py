@@ -162,8 +162,8 @@ def class_names(report: findings.Report, listing: catalog.Catalog) -> None:
   for similar in names_lib.similar_names(class_names):
     report.warning(
       f"the classes {' and '.join(map(ascii, similar))} differ only in case, "
-      "spaces or Unicode form, but count as different classes: give them one "
-      "name if they are the same class"
+      "spaces, zeros or Unicode form, but count as different classes: give "
+      "them one name if they are the same class"
     )
   for warning in listing.warnings:
     report.warning(warning)

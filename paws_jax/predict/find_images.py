@@ -90,8 +90,9 @@ def _from_directory(where: str, top: str) -> ImageFiles:
       else:
         others[suffix] += 1
   closed = [
-    f"folder {error.filename} cannot be read ({error.strerror}), and no image "
-    "of it is used: give yourself the right to, or leave it out"
+    f"folder {text_lib.printable(error.filename)} cannot be read "
+    f"({error.strerror}), and no image of it is used: give yourself the right "
+    "to, or leave it out"
     for error in unreadable
   ]
   if closed and not names:
@@ -124,20 +125,26 @@ def _walk(
   entered = set()
   walk = os.walk(top, onerror=unreadable.append, followlinks=True)
   for folder, below, files in walk:
-    status = os.stat(folder)
-    place = (status.st_dev, status.st_ino)
     visible = [name for name in sorted(below) if not name.startswith(".")]
     below.clear()
+    try:
+      status = os.stat(folder)
+    except OSError as error:
+      # It has vanished since it was listed.
+      unreadable.append(error)
+      continue
+    place = (status.st_dev, status.st_ino)
     if place in entered:
       continue
     below += left_aside.without(folder, visible)
     entered.add(place)
-    yield folder, [name for name in files if not name.startswith(".")]
+    hidden = system_folders.is_hidden_file
+    yield folder, [name for name in files if not hidden(name)]
 
 
 def _from_csv(where: str, path: str) -> ImageFiles:
   try:
-    text = files_lib.read_table(path, where).decode("utf-8-sig")
+    text = listed_files.read_table(path, where).decode("utf-8-sig")
     table = csv.reader(io.StringIO(text, newline=""), strict=True)
     root = table_root(path)
     names = [listed_name(root, field) for field in _fields(where, table)]
@@ -158,7 +165,7 @@ def _from_csv(where: str, path: str) -> ImageFiles:
   disk = listed_files.NameForms()
   forms = {name: disk.find(root, name) for name in once if not name.isascii()}
   notices = system_folders.warnings(once)
-  notices += separator_notices(root, once)
+  notices += notices_of_paths(root, once)
   if repeated:
     notices.append(f"paths listed more than once: {repeated:,}")
   return ImageFiles(
@@ -170,12 +177,13 @@ def _from_csv(where: str, path: str) -> ImageFiles:
   )
 
 
-def separator_notices(root: str, names: Iterable[str]) -> list[str]:
-  """Says so where names that do not exist have the separators of Windows."""
-  hint = listed_files.windows_hint(
+def notices_of_paths(root: str, names: Iterable[str]) -> list[str]:
+  """Names the cause where images do not exist, if their paths show one."""
+  hint = listed_files.hint(
     name
     for name in names
-    if "\\" in name and not os.path.exists(os.path.join(root, name))
+    if listed_files.hint([name])
+    and not os.path.lexists(os.path.join(root, name))
   )
   return [f"some images do not exist.{hint}"] if hint else []
 
@@ -222,7 +230,8 @@ def _fields(where: str, table: Iterator[list[str]]) -> Iterator[str]:
   if place is None:
     raise errors.InputError(
       f"{where} has no column {' or '.join(listed_files.IMAGE_COLUMNS)}, but "
-      f"{header}: name the columns in the first line, with commas between them."
+      f"{listed_files.shown(header)}: name the columns in the first line, with "
+      "commas between them." + listed_files.header_hint(header)
     )
   for number, fields in enumerate(table, 2):
     if not any(field.strip() for field in fields):

@@ -16,7 +16,6 @@ from paws_jax import errors
 from paws_jax import text
 from paws_jax.data.sources import listed_files
 from paws_jax.predict import find_images
-from paws_jax.runs import files as files_lib
 
 _LABEL, _SPLIT, _TEST = "label", "split", "test"
 _MAX_LISTED = 10
@@ -134,7 +133,7 @@ def _from_table(
         f"{where} lists {name!r} with the labels {labels[name]!r} and "
         f"{label!r}: remove one of the rows."
       )
-  notices += find_images.separator_notices(root, labels)
+  notices += find_images.notices_of_paths(root, labels)
   files = find_images.ImageFiles(
     given=os.path.abspath(path),
     root=root,
@@ -147,7 +146,7 @@ def _from_table(
 
 def _rows(where: str, path: str) -> Iterator[tuple[str, str, str]]:
   """Path, label and split of each row of a table."""
-  content = files_lib.read_table(path, where)
+  content = listed_files.read_table(path, where)
   try:
     table = csv.reader(
       io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True
@@ -164,8 +163,9 @@ def _rows(where: str, path: str) -> Iterator[tuple[str, str, str]]:
   place = listed_files.image_column(header)
   if place is None or _LABEL not in header:
     raise errors.InputError(
-      f"{where} has the columns {header}: name the columns path and {_LABEL} "
-      "in the first line, with commas between them."
+      f"{where} has the columns {listed_files.shown(header)}: name the columns "
+      f"path and {_LABEL} in the first line, with commas between them."
+      + listed_files.header_hint(header)
     )
   places = place, header.index(_LABEL)
   split = header.index(_SPLIT) if _SPLIT in header else None

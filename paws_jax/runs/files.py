@@ -29,6 +29,8 @@ RECORD = ".written.json"
 # Bytes of one image, list or table; a larger one is refused.
 MOST_BYTES = 2**30
 _PIECE = 2**20
+# Bytes that a file may hold beyond what the system says of it.
+_MOST_MORE = 2**26
 _KINDS = {
   stat.S_IFIFO: "a named pipe",
   stat.S_IFSOCK: "a socket",
@@ -87,14 +89,20 @@ def read_bytes(
   ) as file:
     status = os.fstat(file.fileno())
     _check_status(status, most)
-    # Memory for all that is asked for is allocated at once.
-    content = file.read(status.st_size + 1)
+    # Memory for all that is asked for is allocated at once. A file of the
+    # kernel without news gives None.
+    content = file.read(status.st_size + 1) or b""
+    if len(content) <= status.st_size:
+      return content
     # Files of the kernel say that they are empty, and others may grow.
-    while len(content) > status.st_size and (more := file.read(_PIECE)):
-      content += more
-      if len(content) > most:
+    pieces, size = [content], len(content)
+    most = min(most, status.st_size + _MOST_MORE)
+    while more := file.read(_PIECE):
+      pieces.append(more)
+      size += len(more)
+      if size > most:
         raise OSError(f"it has no end after {most:,} bytes")
-  return content
+  return b"".join(pieces)
 
 
 def read_own(path: epath.Path) -> bytes:
@@ -108,25 +116,6 @@ def read_own(path: epath.Path) -> bytes:
   except OSError as error:
     raise errors.WorkdirError(
       f"{path} cannot be read ({error.strerror or error}): move it away."
-    ) from error
-
-
-def read_table(path: str | os.PathLike[str], where: str) -> bytes:
-  """Reads a list or table of the user.
-
-  Args:
-    path: a local file.
-    where: the field or flag that names it, for messages.
-
-  Raises:
-    InputError: it cannot be read, or is not a regular file.
-  """
-  try:
-    return read_bytes(path)
-  except OSError as error:
-    raise errors.InputError(
-      f"{where} cannot be read ({error.strerror or error}): give another file, "
-      "or make it readable."
     ) from error
 
 

@@ -17,6 +17,10 @@ from paws_jax.doctor import inspect
     (("Stra\u00dfe", "STRASSE"), [("Stra\u00dfe", "STRASSE")]),
     # One as a single character, one as "e" and an accent.
     (("caf\u00e9", "cafe\u0301", "cafe"), [("caf\u00e9", "cafe\u0301")]),
+    # A space without a width, and marks of the direction of writing.
+    (("cat", "cat\u200b", "\u202acat"), [("cat", "cat\u200b", "\u202acat")]),
+    (("1", "01", "1.0", "+1", "10"), [("1", "01", "1.0", "+1")]),
+    (("0", "00", "0.5", "-1", "1"), [("0", "00")]),
     (("\uff21", "b", "B", "a"), [("\uff21", "a"), ("b", "B")]),
   ],
 )

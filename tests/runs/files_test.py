@@ -32,8 +32,6 @@ def test_what_may_have_no_end_is_not_read(tmp_path, kind):
     files.check_regular(path)
   with pytest.raises(OSError, match=problem):
     files.read_bytes(str(path))
-  with pytest.raises(errors.InputError, match=f"the list cannot.*{problem}"):
-    files.read_table(path, "the list")
   with pytest.raises(errors.WorkdirError, match=f"{path} cannot.*{problem}"):
     files.read_object(path)
 
@@ -57,6 +55,29 @@ def test_a_file_that_grows_while_it_is_read_has_a_bound(monkeypatch, tmp_path):
   assert files.read_bytes(path, most=5) == b"12345"
   with pytest.raises(OSError, match="no end after 4 bytes"):
     files.read_bytes(path, most=4)
+
+
+def test_a_file_that_says_too_little_is_not_read_for_long(
+  monkeypatch, tmp_path
+):
+  path = tmp_path / "file"
+  path.write_bytes(b"12345")
+  empty = os.stat_result([stat.S_IFREG, *[0] * 9])
+  monkeypatch.setattr(files, "check_regular", lambda *_, **unused: None)
+  monkeypatch.setattr(os, "fstat", lambda _: empty)
+  monkeypatch.setattr(files, "_MOST_MORE", 4)
+  with pytest.raises(OSError, match="no end after 4 bytes"):
+    files.read_bytes(path)
+  monkeypatch.setattr(files, "_MOST_MORE", 5)
+  assert files.read_bytes(path) == b"12345"
+
+
+@pytest.mark.skipif(
+  not os.path.exists("/proc/self/pagemap"), reason="a file of Linux"
+)
+def test_a_file_of_the_kernel_without_end():
+  with pytest.raises(OSError, match=r"no end after|Permission"):
+    files.read_bytes("/proc/self/pagemap")
 
 
 def test_what_was_written_is_replaced(tmp_path, capsys):

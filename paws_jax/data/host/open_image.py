@@ -77,7 +77,7 @@ def reason(error: Exception, size: tuple[int, int]) -> str:
     )
   if isinstance(error, pixel_values.UnreadValuesError):
     return str(error)
-  return f"damaged or incomplete ({error or type(error).__name__})"
+  return f"damaged or incomplete ({str(error) or type(error).__name__})"
 
 
 def again(content: bytes) -> PIL.Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 from paws_jax import text
 
@@ -18,6 +19,29 @@ _STARTS = (
   (b"\x89HDF", "an HDF5 file"),
   (b"SIMPLE  =", "a FITS image"),
   (b"PK\x03\x04", "a ZIP archive"),
+  (b"\x1f\x8b", "a gzip archive"),
+  (b"Rar!", "a RAR archive"),
+  (b"7z\xbc\xaf", "a 7z archive"),
+  (b"\0\0\x01\0", "an icon"),
+  (b"\x93NUMPY", "a NumPy array"),
+  (b"gimp xcf", "a GIMP document"),
+  *((b"P%d" % k, "a netpbm image") for k in range(1, 8)),
+)
+# Files that are no images at all.
+_NO_IMAGES = (
+  (
+    b"version https://git-lfs",
+    "the place of a file that Git LFS has not fetched: run git lfs pull",
+  ),
+  (b"\0\x05\x16\x07", "what macOS keeps beside an image: remove it"),
+  (b"\0\x05\x16\0", "what macOS keeps beside an image: remove it"),
+)
+# First bytes of images that are read, if the rest is as it should be.
+_READ = (
+  (b"\xff\xd8\xff", "JPEG"),
+  (b"\x89PNG\r\n\x1a\n", "PNG"),
+  (b"GIF8", "GIF"),
+  (b"BM", "BMP"),
 )
 # Brands after "ftyp" in the files of the ISO base media format.
 _BRANDS = {
@@ -30,6 +54,16 @@ _BRANDS = {
   b"crx ": "a raw image of a camera",
 }
 _CONVERT = "whatever its name: convert it to JPEG or PNG"
+_CONVERT_BITS = "convert it to gray or RGB of 8 or 16 bits"
+# Where width and height stand, bytes of each, and their order.
+_SIZES = {
+  "PNG": ((16, 20), 4, "big"),
+  "GIF": ((6, 8), 2, "little"),
+  "BMP": ((18, 22), 4, "little"),
+}
+_FRAME = re.compile(
+  rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]..(.)(..)(..)", re.DOTALL
+)
 
 _WIDTH, _HEIGHT = 256, 257
 _BITS, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262
@@ -61,8 +95,13 @@ def describe(content: bytes) -> str:
   """Returns the reason why Pillow does not recognize a file."""
   if not content:
     return "the file is empty"
-  if content.lstrip()[:1] == b"<":
+  if content.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
     return "it is text (HTML or XML), not an image"
+  if not content.strip(b"\0"):
+    return f"all of its {len(content):,} bytes are zero: copy it once more"
+  for start, kind in _NO_IMAGES:
+    if content.startswith(start):
+      return f"it is {kind}"
   for start, kind in _STARTS:
     if content.startswith(start):
       return f"it is {kind}, {_CONVERT}"
@@ -73,11 +112,32 @@ def describe(content: bytes) -> str:
   if content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
     described = _tiff(content)
     if described:
-      return f"it is {described}: convert it to gray or RGB of 8 or 16 bits"
+      return f"it is {described}: {_CONVERT_BITS}"
+  for start, kind in _READ:
+    if content.startswith(start):
+      return f"it begins as a {kind}, but {_header_problem(content, kind)}"
   return (
     f"it is not an image of a known format ({len(content)} bytes, the first "
     f"{content[:8]!r})"
   )
+
+
+def _header_problem(content: bytes, kind: str) -> str:
+  """Returns what is wrong with the header of a JPEG, PNG, GIF or BMP."""
+  if kind == "JPEG":
+    # A start of frame: length, bits of a sample, height and width.
+    frame = _FRAME.search(content)
+    if frame and frame[1] != b"\x08":
+      return f"has {frame[1][0]} bits a sample: {_CONVERT_BITS}"
+    places = (frame.start(3), frame.start(2)) if frame else ()
+    length, order = 2, "big"
+  else:
+    places, length, order = _SIZES[kind]
+  fields = [content[place : place + length] for place in places]
+  size = [int.from_bytes(field, order) for field in fields if field]
+  if not all(size):
+    return f"has no pixel ({' x '.join(map(str, size))})"
+  return "its header is damaged or of a kind that is not read"
 
 
 def _media(content: bytes) -> str:

@@ -19,19 +19,33 @@ _MISSING = frozenset(
     *("na", "n/a", "n.a.", "n.a", "<na>", "<nan>", "<none>", "<null>"),
     *("#n/a", "#na", "#n/a n/a", "#null!", "#value!", "#ref!", "#div/0!"),
     *("#name?", "#num!", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "\\n"),
+    *("#nv", "#n/d", "#n/b", "n\\a", "pd.na", "np.nan", "numpy.nan", "pd.nat"),
+    *("float('nan')", "na_character_", "na_integer_", "na_real_", "<nat>"),
+    *("(nan)", "(na)", "(n/a)", "(none)", "(null)", "[null]", "[none]"),
+    *("<missing>", "#missing", "nan.0"),
   )
 )
+# Errors of spreadsheets in any language: "#WERT!", "Err:502".
+_ERROR = re.compile(r"#\S+[!?]|Err:\d{3}")
 # Words for it that may name a class, too.
 _DOUBTFUL = frozenset(
   (
     *("missing", "unknown", "not labelled", "not labeled"),
     *("no label", "nolabel", "no_label", "tbd", "todo", "blank", "empty"),
+    *("(blank)", "(empty)", "(missing)", "(unknown)", "not available"),
+    *("not applicable", "not annotated", "unannotated", "not assigned"),
+    *("unassigned", "untagged", "unlabelled", "unlabeled", "no_class"),
+    *("n/d", "n.d.", "s/d", "k.a.", "inf", "-inf", "+inf", "infinity"),
+    *("-infinity", "-9999", "-999", "-99"),
   )
 )
 # Of names with these characters no other sign is needed ...
-_CERTAIN = ("|", ";", "\n", "\t")
+_CERTAIN = ("|", ";", "\n", "\t", "\uff5c", "\uff1b")
 # ... with these each part must be found in another name, too ...
-_LIKELY = (",", "/", "+", "&")
+_LIKELY = (
+  *("::", "//", "--", "__", "  ", " and ", ",", "/", "+", "&", ":", "\\"),
+  *("#", ">", "\uff0c", "\u3001", "\u00b7", "\u2022"),
+)
 # ... and with these each part must be a class of its own.
 _POSSIBLE = (" ", "_", "-")
 _NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)(e[-+]?\d+)?", re.IGNORECASE)
@@ -47,7 +61,12 @@ CLASSES_OF_NUMBERS = (
 
 def is_missing(label: str) -> bool:
   """Whether programs write this label where one is missing."""
-  return label.strip().casefold() in _MISSING
+  plain = label.strip()
+  if plain.casefold() in _MISSING:
+    return True
+  # "#wow!" may be a name.
+  is_error = plain.isupper() or plain.startswith("Err:")
+  return is_error and _ERROR.fullmatch(plain) is not None
 
 
 def missing(labels: Iterable[str], *, real_labels: str) -> list[str]:
@@ -110,7 +129,7 @@ def _several_in_one(class_names: Sequence[str]) -> list[str]:
   found: dict[str, None] = {}
   for separator in (*_CERTAIN, *_LIKELY, *_POSSIBLE):
     parts = {
-      name: [part.strip() for part in name.strip(" []()").split(separator)]
+      name: [part.strip() for part in name.strip(" []{}()").split(separator)]
       for name in class_names
       if separator in name.strip()
     }
@@ -131,8 +150,9 @@ def _several_in_one(class_names: Sequence[str]) -> list[str]:
         or all(part in names for part in some)
       ):
         found[name] = None
-  # A list as Python and JSON write it.
-  found |= dict.fromkeys(n for n in class_names if re.fullmatch(r"\[.*\]", n))
+  # A list, tuple or set as Python, JSON and databases write it.
+  written = re.compile(r"\[.*\]|\{.*\}|\(.*,.*\)|frozenset\(.*\)", re.DOTALL)
+  found |= dict.fromkeys(filter(written.fullmatch, class_names))
   if not found:
     return []
   listed = text.first_few(map(repr, found))
@@ -166,11 +186,14 @@ def _measurements(class_names: Sequence[str], num_images: int) -> list[str]:
 
 def _placeholders(class_names: Sequence[str]) -> list[str]:
   """Returns a line about classes whose name may stand for a missing label."""
+  negative = [n for n in class_names if re.fullmatch(r"\s*-\d.*", n)]
   found = [
     name
     for name in class_names
     if name.strip().casefold() in _DOUBTFUL
     or not any(character.isalnum() for character in name)
+    # Other programs number what has no label -1.
+    or ([name] == negative and re.fullmatch(r"-\d+(\.0*)?", name.strip()))
   ]
   # Where all are signs, signs are what is classified.
   if not found or len(found) == len(class_names):

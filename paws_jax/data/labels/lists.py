@@ -19,7 +19,6 @@ import numpy as np
 from paws_jax import errors
 from paws_jax import text as text_lib
 from paws_jax.data.sources import listed_files
-from paws_jax.runs import files as files_lib
 
 _MAX_LISTED = 10
 # sha256 of the lists of 1 % and 10 % of ImageNet's training images: 12,811
@@ -76,7 +75,7 @@ def read(
       f"{where} is not a file: give the path of a list of training rows or "
       "names, one per line"
     )
-  content = files_lib.read_table(path, where)
+  content = listed_files.read_table(path, where)
   entries = _entries(content, names or ())
   by_number = not entries or _is_integer(entries[0][1])
   if names is None or by_number:
@@ -137,7 +136,7 @@ def _unique_rows(
       "the training set: "
       + text_lib.first_few(unknown, most=_MAX_LISTED, separator="; ")
       + ". Correct them, or check that data.dir and the list belong together."
-      + listed_files.windows_hint(unknown_names)
+      + listed_files.hint(unknown_names)
     )
   return list(first_line)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import os
+from collections.abc import Iterator
 from typing import Any
 from typing import TypeAlias
 
+from paws_jax import errors
+from paws_jax import text
 from paws_jax.data.sources import system_folders
 
 SUFFIXES = (
@@ -45,8 +49,22 @@ class Exclusions:
 
 def identity(directory: str) -> Identity:
   """Returns what a directory is known by, whatever path leads to it."""
-  status = os.stat(directory)
+  with _refusing(directory):
+    status = os.stat(directory)
   return status.st_dev, status.st_ino
+
+
+@contextlib.contextmanager
+def _refusing(directory: str) -> Iterator[None]:
+  """Refuses a folder that cannot be read: images would be missing."""
+  try:
+    yield
+  except OSError as error:
+    raise errors.InputError(
+      f"the folder {text.printable(directory)!r} cannot be read "
+      f"({error.strerror or error}): give yourself the right to, or move it "
+      "out of the data"
+    ) from error
 
 
 def find_images(
@@ -96,7 +114,7 @@ def scan(
 ) -> tuple[list[str], list[str], list[str]]:
   """Lists the visible folders, images and other files in a directory."""
   folders, images, others = [], [], []
-  with os.scandir(directory) as entries:
+  with _refusing(directory), os.scandir(directory) as entries:
     for entry in entries:
       if entry.name.startswith("."):
         continue
@@ -104,6 +122,8 @@ def scan(
       is_folder = (
         os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
       )
+      if not is_folder and system_folders.is_hidden_file(entry.name):
+        continue
       # A dangling link counts as an image: reading it gives an error.
       is_image = suffix(entry.name) in SUFFIXES
       kind = folders if is_folder else images if is_image else others

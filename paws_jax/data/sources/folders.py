@@ -21,6 +21,7 @@ from paws_jax.data.sources import catalog
 from paws_jax.data.sources import folder_walk
 from paws_jax.data.sources import listed_files
 from paws_jax.data.sources import paths as paths_lib
+from paws_jax.data.sources import system_folders
 
 SUFFIXES = folder_walk.SUFFIXES
 # Image formats of phones, cameras and programs that are not read.
@@ -78,7 +79,7 @@ def load(
   train = _classes("data.dir", root, exclusions)
   where = f"data.dir = {root!r}"
   label_names.check_folders(where, train.names, real_labels=real_labels)
-  warnings = label_names.warnings(train.names, train.labels)
+  warnings = _warnings(train)
   keys = list(train.paths)
   if place := others.get("data.unlabelled_dir"):
     paths, names = _unlabelled(root, place, exclusions)
@@ -114,6 +115,14 @@ def _without_labels(directory: str, test_dir: str) -> catalog.Catalog:
     class_names=(),
     train=_part(place, paths, labels, keys),
     **exclusions.fields(),
+  )
+
+
+def _warnings(train: _Classes) -> tuple[str, ...]:
+  """Returns lines about what is probably not meant."""
+  return (
+    *label_names.warnings(train.names, train.labels),
+    *system_folders.folders_of_copies(train.paths),
   )
 
 

@@ -114,6 +114,7 @@ def _catalog(
     class_names=class_names,
     warnings=(
       *system_folders.warnings(row.path for row in rows),
+      *system_folders.folders_of_copies(r.path for r in rows if r.label),
       *label_names.warnings(class_names, [r.label for r in rows if r.label]),
     ),
     **parts,
@@ -210,10 +211,13 @@ def _check_repeats(where: str, rows: list[manifest_rows.Row]) -> None:
 
 def _check_files(where: str, rows: list[manifest_rows.Row], root: str) -> None:
   """Refuses images that do not exist."""
-  absent = [
+  no_files = [
     row for row in rows if not os.path.isfile(os.path.join(root, row.file))
   ]
-  hint = listed_files.windows_hint(row.path for row in absent)
+  absent = [
+    row for row in no_files if not os.path.exists(os.path.join(root, row.file))
+  ]
+  hint = listed_files.hint(row.path for row in absent)
   _raise_if_any(
     errors.MissingFileError,
     absent,
@@ -222,6 +226,13 @@ def _check_files(where: str, rows: list[manifest_rows.Row], root: str) -> None:
     + (f".{hint} These are " if hint else ": ")
     + '{listed}. Correct the paths (relative to data.dir, with "/") or '
     "data.dir",
+  )
+  _raise_if_any(
+    errors.InputError,
+    no_files,
+    lambda row: row.describe(),
+    f"{where}: {{count}} of {len(rows)} rows name a directory, or something "
+    "else that is no file: {listed}. Give the path of one image in each row",
   )
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 from paws_jax import errors
 from paws_jax.data.sources import listed_files
-from paws_jax.runs import files as files_lib
 
 SPLITS = ("train", "val", "test")
 _COLUMNS = ("path", "label", "split")
@@ -58,7 +57,8 @@ def read(where: str, path: str, root: str) -> list[Row]:
     if len(fields) != num_columns:
       raise errors.InputError(
         f"{where}, line {line} has {len(fields)} fields, but the first line "
-        f'{num_columns}: put a field that contains a comma in "quotes"'
+        f'{num_columns}: put a field that contains a comma in "quotes", and '
+        "end no line with a comma"
       )
     row = Row(
       line=line,
@@ -89,7 +89,7 @@ def read(where: str, path: str, root: str) -> list[Row]:
 
 def _records(where: str, path: str) -> Iterator[tuple[int, list[str]]]:
   """Yields (number of the first line, fields) of each record with contents."""
-  content = files_lib.read_table(path, where)
+  content = listed_files.read_table(path, where)
   try:
     text = content.decode("utf-8-sig")
   except UnicodeDecodeError as error:
@@ -125,14 +125,6 @@ def _columns(where: str, fields: list[str]) -> dict[str, int]:
   if place is not None and "path" not in names:
     # A column "image" or "File" is meant like "path".
     names[place] = "path"
-  for name in ("path", "label"):
-    if name not in names:
-      alike = listed_files.IMAGE_COLUMNS[1:]
-      raise errors.InputError(
-        f"{where} has no column {name!r}, but {names}: name the columns path "
-        f"(or {', '.join(alike)}), label and (optional) split in the first "
-        "line, separated by commas"
-      )
   for name in names:
     # Otherwise a capital letter would make training images of test images.
     meant = next((c for c in _COLUMNS if name.casefold() in (c, f"{c}s")), name)
@@ -140,6 +132,15 @@ def _columns(where: str, fields: list[str]) -> dict[str, int]:
       raise errors.InputError(
         f"{where} has a column {name!r}, which is ignored: rename it to "
         f"{meant!r}, or remove it"
+      )
+  for name in ("path", "label"):
+    if name not in names:
+      alike = listed_files.IMAGE_COLUMNS[1:]
+      raise errors.InputError(
+        f"{where} has no column {name!r}, but {listed_files.shown(names)}: "
+        f"name the columns path (or {', '.join(alike)}), label and (optional) "
+        "split in the first line, separated by commas."
+        + listed_files.header_hint(names)
       )
   columns = {n: names.index(n) for n in _COLUMNS if n in names}
   for name in columns:
@@ -162,7 +163,6 @@ def _relative_path(where: str, line: int, path: str, root: str) -> str:
     raise errors.InputError(
       f"{where}, line {line}: the path {path!r} leaves the data directory "
       f'{root!r}: write it relative to data.dir, without ".."; to reach '
-      "elsewhere, put a symbolic link into data.dir"
-      + listed_files.windows_hint([path])
+      "elsewhere, put a symbolic link into data.dir" + listed_files.hint([path])
     )
   return relative

@@ -23,30 +23,46 @@ _NAMES = frozenset(
     *("@eaDir", "@tmp", "@__thumb", "@thumb", "@Recycle", "@Recycler"),
     *("@Recycle Bin", "@Recently-Snapshot", "@sharebin", "@sharesnap"),
     *("@snapshot", "@snapshots", "@Transcode", "@database", "@SynoDrive"),
+    *("@appconf", "@appdata", "@apphome", "@appshare", "@appstore"),
+    *("@apptemp", "@autoupdate", "@cloudsync", "@img_bkp_cache", "@S2S"),
+    *("@SharedFolder", "@DownloadStation", "@surveillance", "_gsdata_"),
     *("#recycle", "#Recycle Bin", "#snapshot", "#snapshots", "#SynoRecycle"),
     *("~snapshot", "~snapshots", "Network Trash Folder", "Trash-1000"),
     # Windows.
     *("$RECYCLE.BIN", "System Volume Information", "Config.Msi", "MSOCache"),
     *("$Extend", "$WinREAgent", "$SysReset", "$Windows.~BT", "$Windows.~WS"),
+    *("DfsrPrivate", "WPSystem", "_vti_cnf", "_vti_pvt", "_derived"),
     # macOS; the dot of a name is ":2e" on some file servers.
     *("__MACOSX", "AppleDouble", "Temporary Items", "TheVolumeSettingsFolder"),
-    *("TheFindByContentFolder", "Cleanup At Startup"),
-    # Linux and Python.
-    *("lost+found", "__pycache__"),
+    *("TheFindByContentFolder", "Cleanup At Startup", "iPod Photo Cache"),
+    # Linux, Python and JavaScript.
+    *("lost+found", "__pycache__", "node_modules"),
   )
 )
 # Bins of older Windows; in lower case they may be a class of waste.
 _EXACT = frozenset(("RECYCLER", "RECYCLED"))
-_PATTERN = re.compile(r"found\.\d{3}|:2e.+")
+# The last are catalogs of Lightroom and of Apple's and other programs, with
+# previews of the images.
+_PATTERN = re.compile(
+  r"found\.\d{3}|:2e.+|.+\.(lrdata|lrcat-data|photoslibrary|aplibrary)"
+)
 # Hidden ones that other programs do not hide.
 _HIDDEN = frozenset((".appledouble", ".@__thumb", ".trashes"))
 # Snapshots hold copies of an entire disk: of more files no more are counted.
 _MOST_FILES = 10_000
+# Names that programs and persons give to folders of smaller or former copies.
+_OF_COPIES = frozenset(
+  (
+    *("thumbs", "_thumbs", "thumbnails", "_thumbnails", "previews"),
+    *("recycle bin", "backup", "backups"),
+  )
+)
 
 
 def is_system_folder(name: str) -> bool:
   """Whether a folder is one that no person has made, by its name."""
-  folded = name.casefold()
+  # Windows drops spaces and dots at the end.
+  folded = name.casefold().rstrip(" .")
   known = name in _EXACT or folded in _NAMES
   return known or _PATTERN.fullmatch(folded) is not None
 
@@ -57,6 +73,38 @@ def within(path: str) -> str:
     if is_system_folder(name) or name.casefold() in _HIDDEN:
       return name
   return ""
+
+
+def is_hidden_file(name: str) -> bool:
+  """Whether the name of a file has a dot first.
+
+  Some file servers write ":2e" for it where macOS keeps what belongs to a file.
+  """
+  return name.startswith((".", ":2e"))
+
+
+def folders_of_copies(paths: Iterable[str]) -> tuple[str, ...]:
+  """Returns a line about folders that are read and may hold copies, if any.
+
+  Args:
+    paths: of the images that are read.
+  """
+  found = collections.Counter(
+    folder
+    for path in paths
+    for folder in set(path.split(os.sep)[:-1])
+    if folder.casefold() in _OF_COPIES
+  )
+  if not found:
+    return ()
+  listed = text.first_few(
+    f"{name!r} ({text.count(found[name], 'image')})" for name in sorted(found)
+  )
+  return (
+    f"folders that may hold smaller or former copies of the other images: "
+    f"{listed}. If they do, move them elsewhere: copies of labelled images "
+    "make accuracy look better than it is",
+  )
 
 
 class SystemFolders:

@@ -352,12 +352,57 @@ def test_the_graph_raises_for_what_is_no_whole_jpeg():
     (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
     (bytes(128) + b"DICM", "a DICOM file"),
     (b"II*\0\x08\0\0\0\0\0\0\0\0\0", "an image of a known format"),
+    (b"version https://git-lfs.github.com/spec/v1\noid x", "run git lfs pull"),
+    (b"\0\x05\x16\x07" + bytes(99), "what macOS keeps beside an image"),
+    (bytes(1000), "all of its 1,000 bytes are zero"),
+    (b"\xef\xbb\xbf<svg/>", "it is text"),
+    (b"P6\n1 1\n255\n", "a netpbm image, whatever"),
+    (b"\x1f\x8b\x08\0", "a gzip archive, whatever"),
+    (
+      b"GIF89a\0\0\5\0" + bytes(9),
+      r"begins as a GIF, but has no pixel \(0 x 5",
+    ),
+    (b"\x89PNG\r\n\x1a\n", "a PNG, but its header is damaged"),
     (b"GARBAGE!" * 9, r"an image of a known format \(72 bytes, the first b'GA"),
     (b"%!PS-Adobe-3.0 EPSF-3.0", "not an image of a known format"),
   ],
 )
 def test_what_is_no_image_is_refused_by_name(content, message):
   with pytest.raises(errors.BadImageError, match=rf"^a/b\.jpg: .*{message}"):
+    _image(content)
+
+
+@pytest.mark.parametrize(
+  ("kind", "at", "new", "problem"),
+  [
+    ("PNG", 16, bytes(4), r"has no pixel \(0 x 30\)"),
+    ("PNG", 20, bytes(4), r"has no pixel \(20 x 0\)"),
+    ("BMP", 18, bytes(4), r"has no pixel \(0 x 30\)"),
+    ("BMP", 22, bytes(4), r"has no pixel \(20 x 0\)"),
+    # Counted from the frame header: bits of a sample, height and width.
+    (
+      "JPEG",
+      4,
+      b"\x0c",
+      "has 12 bits a sample: convert it to gray or RGB",
+    ),
+    ("JPEG", 5, bytes(2), r"has no pixel \(20 x 0\)"),
+    ("JPEG", 7, bytes(2), r"has no pixel \(0 x 30\)"),
+  ],
+)
+def test_headers_that_are_not_read_are_named(kind, at, new, problem):
+  content = _encode(_photograph()[:30, :20], format=kind)
+  at += content.index(b"\xff\xc0") if kind == "JPEG" else 0
+  content = content[:at] + new + content[at + len(new) :]
+  words = f"it begins as a {kind}, but {problem}"
+  with pytest.raises(errors.BadImageError, match=words):
+    _image(content)
+
+
+def test_an_error_without_words_has_its_name():
+  # A palette is missing.
+  content = image_files.png(np.zeros((2, 2, 1), int), bits=8, color=3)
+  with pytest.raises(errors.BadImageError, match=r"incomplete \(\w+\)"):
     _image(content)
 
 

@@ -11,6 +11,9 @@ from paws_jax.data.labels import label_names
   [
     *("nan", "NaN", "None", "NA", "N/A", "null", "NULL", "<NA>", "NaT", "#N/A"),
     *(" nan ", "none", "\\N", "#REF!", "nil", "n.a."),
+    # Of spreadsheets in other languages, R, pandas and databases.
+    *("#NV", "#WERT!", "#SPILL!", "#\u00a1VALOR!", "#N/D", "Err:502"),
+    *("(null)", "[null]", "NA_character_", "pd.NA", "np.nan", "(None)"),
   ],
 )
 def test_labels_of_programs_for_a_missing_one(label):
@@ -19,7 +22,18 @@ def test_labels_of_programs_for_a_missing_one(label):
 
 
 @pytest.mark.parametrize(
-  "label", ["cat", "Nan Goldin", "nana", "na\u00efve", "Namibia", "", "0", "no"]
+  "label",
+  [
+    "cat",
+    "Nan Goldin",
+    "nana",
+    "na\u00efve",
+    "Namibia",
+    "",
+    "0",
+    "no",
+    "#wow!",
+  ],
 )
 def test_labels_that_are_names(label):
   assert not label_names.is_missing(label)
@@ -39,6 +53,15 @@ def test_labels_that_are_names(label):
     (("sky_sea", "sky", "sea"), ["sky_sea"]),
     (("1 0 0", "0 1 0"), ["1 0 0", "0 1 0"]),
     (("['sky', 'sea']", "['sky']"), ["['sky', 'sea']", "['sky']"]),
+    (("{sky,sea}", "fog"), ["{sky,sea}"]),
+    (("('sky', 'sea')", "fog"), ["('sky', 'sea')"]),
+    (("sky and sea", "sky", "sea"), ["sky and sea"]),
+    (("sky__sea", "sky", "sea"), ["sky__sea"]),
+    (("sky::sea", "sky", "sea"), ["sky::sea"]),
+    (("sky > sea", "sea > sky"), ["sky > sea", "sea > sky"]),
+    (("sky\uff1bsea", "fog"), ["sky\uff1bsea"]),
+    (("sky\u3001sea", "sky", "sea"), ["sky\u3001sea"]),
+    (("bird: robin", "fish: trout", "(large)"), []),
     # Names of one class, as in ImageNet and elsewhere.
     (("tench, Tinca tinca", "goldfish, Carassius auratus"), []),
     (("maillot", "maillot, tank suit", "swimming trunks"), []),
@@ -86,7 +109,13 @@ def test_numbers_to_be_predicted(names, num_images, warned):
     assert "each number is a class of its own" in lines[0]
 
 
-@pytest.mark.parametrize("name", ["?", "-", ".", "unknown", "No label"])
+@pytest.mark.parametrize(
+  "name",
+  [
+    *("?", "-", ".", "unknown", "No label", "-1", "-1.0", "-999", "inf"),
+    *("(blank)", "Unlabelled", "not applicable"),
+  ],
+)
 def test_names_that_may_stand_for_a_missing_label(name):
   (line,) = label_names.warnings(("cat", "dog", name), [0] * 9)
   assert line.startswith(f"the class name {name!r} may stand for a missing")

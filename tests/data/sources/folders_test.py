@@ -4,6 +4,7 @@ import re
 import numpy as np
 import pytest
 
+from paws_jax import errors
 from paws_jax.data.sources import folders
 
 
@@ -309,3 +310,22 @@ def test_unknown_test_classes_are_named(tmp_path):
     ValueError, match=r"has 1 class folders that .*lacks: 'B'; data.dir has 'a'"
   ):
     load(tmp_path / "train", test="../test")
+
+
+@pytest.mark.parametrize("part", ["data", "more", "test"])
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path, part):
+  tree(tmp_path, "data/cat/1.png", "data/dog/2.png", "more/3.png")
+  tree(tmp_path, "test/cat/4.png", "test/dog/5.png")
+  deep = {"more": "more"}.get(part, f"{part}/cat")
+  # Longer than a path may be, so that not even the superuser reads it.
+  here = os.open(tmp_path / deep, os.O_RDONLY)
+  for _ in range(20):
+    os.mkdir("d" * 250, dir_fd=here)
+    below = os.open("d" * 250, os.O_RDONLY, dir_fd=here)
+    os.close(here)
+    here = below
+  os.close(here)
+  with pytest.raises(errors.InputError, match=r"' cannot be read .File"):
+    load(
+      tmp_path / "data", unlabelled=tmp_path / "more", test=tmp_path / "test"
+    )

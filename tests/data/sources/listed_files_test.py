@@ -6,6 +6,7 @@ import unicodedata
 import numpy as np
 import pytest
 
+from paws_jax import errors
 from paws_jax import text as paws_text
 from paws_jax.classifier import classifier
 from paws_jax.data.labels import lists
@@ -13,6 +14,8 @@ from paws_jax.data.sources import folders
 from paws_jax.data.sources import listed_files
 from paws_jax.data.sources import manifest
 from paws_jax.predict import find_images
+from paws_jax.predict import labelled_set
+from tests import odd_files
 
 NAME = "caf\u00e9"
 FORMS = {form: unicodedata.normalize(form, NAME) for form in ("NFC", "NFD")}
@@ -80,11 +83,95 @@ def test_paths_of_windows_are_named_as_the_cause(root, path):
   table = root / "list.csv"
   table.write_text(f"path\n{path}\n")
   (notice,) = find_images.find("--images", str(table)).notices
-  assert listed_files.windows_hint([path]) in notice
+  assert listed_files.hint([path]) in notice
   # A name may hold one where / separates folders.
   _tree(root, "a\\1.jpg")
   table.write_text("path\na\\1.jpg\n")
   assert find_images.find("--images", str(table)).notices == ()
+
+
+@pytest.mark.parametrize(
+  ("path", "words"),
+  [
+    ("https://x.org/a/1.jpg", "looks like an address"),
+    ("gs://bucket/1.jpg", "looks like an address"),
+    ("file:///a/1.jpg", "looks like an address"),
+    ("C:/images/1.jpg", "looks like a path of Windows"),
+    ("~/1.jpg", "begins with ~"),
+    ("'a/1.jpg'", "begins or ends with a space or a quote"),
+    ("\u201ca/1.jpg\u201d", "begins or ends with a space or a quote"),
+    ("a/1.jpg\u00a0", "begins or ends with a space or a quote"),
+  ],
+)
+def test_other_causes_of_missing_images_are_named(root, path, words):
+  with pytest.raises(FileNotFoundError, match=words):
+    _manifest(root, f"path,label\n{path},x\n")
+  table = root / "list.csv"
+  table.write_text(f"path\n{path}\n")
+  found = find_images.find("--images", str(table))
+  if path.endswith("\u00a0"):
+    # Spaces around a path count for nothing there.
+    assert found.notices == ()
+  else:
+    assert words in found.notices[0]
+  listed = root / "labels.txt"
+  listed.write_text(path)
+  if not path.endswith("\u00a0"):
+    with pytest.raises(ValueError, match=words):
+      lists.read(listed, num_images=1, names=["b/1.jpg"])
+
+
+@pytest.mark.parametrize("kind", odd_files.KINDS)
+def test_what_may_have_no_end_is_not_read(tmp_path, kind):
+  path = odd_files.make(tmp_path / "odd", kind)
+  words = f"the list cannot.*{odd_files.KINDS[kind]}"
+  with pytest.raises(errors.InputError, match=words):
+    listed_files.read_table(path, "the list")
+
+
+TEXTS = {
+  "UTF-16": TABLE.encode("utf-16"),
+  "UTF-16 or binary": TABLE.encode("utf-16-le"),
+  "a spreadsheet or an archive": b"PK\x03\x04" + bytes(99),
+  "a spreadsheet:": b"\xd0\xcf\x11\xe0" + bytes(99),
+  "compressed": b"\x1f\x8b" + bytes(99),
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_every_table_and_list_names_what_is_no_text(root, kind):
+  path = root / "table.csv"
+  path.write_bytes(TEXTS[kind])
+  for read in (
+    lambda: manifest.load(str(path), directory=str(root)),
+    lambda: find_images.find("--images", str(path)),
+    lambda: labelled_set.find(str(path), ("x", "y")),
+    lambda: lists.read(path, num_images=2, names=["a/1.jpg", "b/2.jpg"]),
+  ):
+    with pytest.raises(ValueError, match=f"is not UTF-8 but {kind}"):
+      read()
+
+
+@pytest.mark.parametrize(
+  ("change", "words"),
+  [
+    (lambda text: text.replace(",", ";"), "separated by ';': use commas"),
+    (lambda text: text.replace(",", "\t"), r"separated by '\\t': use commas"),
+    (lambda text: text.replace(",", "|"), r"separated by '\|': use commas"),
+    (lambda text: f"sep=,\n{text}", "'sep=' is for spreadsheets: remove it"),
+    (lambda text: f"\ufeff\ufeff{text}", "two byte order marks: remove one"),
+  ],
+)
+def test_every_table_names_the_cause_of_a_wrong_first_line(root, change, words):
+  path = root / "table.csv"
+  path.write_text(change(TABLE))
+  for read in (
+    lambda: manifest.load(str(path), directory=str(root)),
+    lambda: find_images.find("--images", str(path)),
+    lambda: labelled_set.find(str(path), ("x", "y")),
+  ):
+    with pytest.raises(ValueError, match=words):
+      read()
 
 
 @pytest.mark.parametrize(

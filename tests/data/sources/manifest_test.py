@@ -171,6 +171,11 @@ HEAD = "path,label,split\n"
       "path;label\n4.jpg;x\n",
       r"no column 'path', but \['path;label'\].*commas",
     ),
+    (
+      "path,Label\n4.jpg,x\n",
+      ", line 1 has a column 'Label', which is ignored: rename it to 'label'",
+    ),
+    (HEAD + "4.jpg,x,,\n", "2 has 4 fields, .* and end no line with a comma"),
     ("4.jpg,x\n", r", line 1 has no column 'path', but \['4.jpg', 'x'\]"),
     ("path,label,path\n", ", line 1 names 2 columns 'path': keep one"),
     (
@@ -235,7 +240,7 @@ def test_what_a_manifest_must_not_hold(root, text, message):
 def test_missing_images_are_counted_and_the_first_listed(root):
   lines = "".join(f"no{{{i}}}.jpg,x,\n" for i in range(7))
   with pytest.raises(FileNotFoundError) as caught:
-    load(root, HEAD + "4.jpg,x,\n" + lines + "a,x,\n")
+    load(root, HEAD + "4.jpg,x,\n" + lines + "a.jpg,x,\n")
   message = str(caught.value)
   assert (
     f": 8 of 9 images do not exist in {str(root)!r}: line 3, 'no{{0}}.jpg'; "
@@ -243,6 +248,13 @@ def test_missing_images_are_counted_and_the_first_listed(root):
   )
   assert "'no{4}.jpg'; and 3 more. Correct the paths" in message
   assert "no{5}" not in message
+
+
+@pytest.mark.parametrize("kind", [k for k in odd_files.KINDS if k != "huge"])
+def test_rows_that_name_no_file_are_not_said_to_be_missing(root, kind):
+  odd_files.make(root / "odd.jpg", kind)
+  with pytest.raises(ValueError, match=r"1 of 2 rows name a dir.*3, 'odd.jpg'"):
+    load(root, HEAD + "4.jpg,x,\nodd.jpg,y,\n")
 
 
 @pytest.mark.parametrize("path", ["", "none.csv"])

@@ -3,6 +3,7 @@
 import pytest
 
 from paws_jax.data.sources import folders
+from paws_jax.data.sources import manifest
 from paws_jax.data.sources import system_folders
 from paws_jax.predict import find_images
 
@@ -10,7 +11,9 @@ NAMES = (
   *("@eaDir", "@eadir", "#recycle", "@Recycle", "#snapshot", "@tmp"),
   *("$RECYCLE.BIN", "$Recycle.Bin", "RECYCLER", "System Volume Information"),
   *("found.000", "__MACOSX", "lost+found", ".AppleDouble", ":2eTrashes"),
-  *(".@__thumb", "Network Trash Folder", "__pycache__"),
+  *(".@__thumb", "Network Trash Folder", "__pycache__", "@appstore", "@S2S"),
+  *("_vti_cnf", "iPod Photo Cache", "Previews.lrdata", "DfsrPrivate"),
+  *("My Photos.photoslibrary", "@eaDir ", "node_modules"),
 )
 
 
@@ -66,6 +69,26 @@ def test_names_that_a_class_may_have(tmp_path, name):
   _tree(tmp_path, f"{name}/1.jpg", "x/2.jpg")
   assert name in _load(tmp_path).class_names
   assert not system_folders.within(f"{name}/1.jpg")
+
+
+def test_what_macos_keeps_of_a_file_on_a_server_is_no_image(tmp_path):
+  _tree(tmp_path, "cat/1.jpg", "cat/:2e_1.jpg", "cat/._1.jpg", "dog/2.jpg")
+  assert _load(tmp_path).train.images.paths == ("cat/1.jpg", "dog/2.jpg")
+  found = find_images.find("--images", str(tmp_path))
+  assert found.names == ("cat/1.jpg", "dog/2.jpg")
+
+
+@pytest.mark.parametrize("name", ["thumbnails", "Thumbs", "Recycle Bin"])
+def test_folders_that_persons_may_have_made_are_read_and_named(tmp_path, name):
+  _tree(tmp_path, "a/1.jpg", f"a/{name}/1.jpg", f"a/{name}/2.jpg", "b/3.jpg")
+  loaded = _load(tmp_path)
+  assert len(loaded.train.images) == 4
+  (line,) = loaded.warnings
+  assert f"copies of the other images: {name!r} (2 images). If they" in line
+  table = tmp_path / "table.csv"
+  table.write_text(f"path,label\na/1.jpg,a\na/{name}/1.jpg,b\n")
+  (line,) = manifest.load(str(table), directory="").warnings
+  assert f"{name!r} (1 image)" in line
 
 
 def test_a_folder_without_other_images_says_why(tmp_path):
