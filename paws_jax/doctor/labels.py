@@ -157,7 +157,8 @@ def class_names(report: findings.Report, listing: catalog.Catalog) -> None:
     report.warning(
       f"the class name {listed} looks like a part of a data set: if these "
       "images are unlabelled or test images, move their folder out of data.dir "
-      "and set data.unlabelled_dir or data.test_dir to it"
+      "and set data.unlabelled_dir or data.test_dir to it (in a table, leave "
+      "their label empty, or use the column split)"
     )
   for similar in names_lib.similar_names(class_names):
     report.warning(

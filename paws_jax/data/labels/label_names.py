@@ -34,7 +34,7 @@ _DOUBTFUL = frozenset(
     *("no label", "nolabel", "no_label", "tbd", "todo", "blank", "empty"),
     *("(blank)", "(empty)", "(missing)", "(unknown)", "not available"),
     *("not applicable", "not annotated", "unannotated", "not assigned"),
-    *("unassigned", "untagged", "unlabelled", "unlabeled", "no_class"),
+    *("unassigned", "untagged", "no_class"),
     *("n/d", "n.d.", "s/d", "k.a.", "inf", "-inf", "+inf", "infinity"),
     *("-infinity", "-9999", "-999", "-99"),
   )

@@ -113,7 +113,7 @@ def test_numbers_to_be_predicted(names, num_images, warned):
   "name",
   [
     *("?", "-", ".", "unknown", "No label", "-1", "-1.0", "-999", "inf"),
-    *("(blank)", "Unlabelled", "not applicable"),
+    *("(blank)", "unassigned", "not applicable"),
   ],
 )
 def test_names_that_may_stand_for_a_missing_label(name):
