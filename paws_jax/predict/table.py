@@ -30,6 +30,8 @@ from paws_jax.runs import locks
 
 NUM_SUPPORTS = 3
 _NUM_TOP = 5
+# The rows of a Parquet file until all are there.
+_PART = ".part"
 
 
 def check_path(given: str) -> pathlib.Path:
@@ -56,11 +58,12 @@ def check_path(given: str) -> pathlib.Path:
       f"--output={given} needs pyarrow, which is not installed: pip install "
       "'paws_jax[parquet]', or write .csv."
     )
-  files.check_writable(
-    path,
-    "give yourself the right to write there, or name another file with "
-    "--output=FILE.csv",
-  )
+  for written in (path, path.with_name(f"{path.name}{_PART}")):
+    files.check_writable(
+      written,
+      "give yourself the right to write there, or name another file with "
+      "--output=FILE.csv",
+    )
   if path.exists() and not _settings(path).exists():
     raise errors.InputError(
       f"--output={path} is there and was not written by this task (no "
@@ -166,7 +169,9 @@ class PredictionsFile:
     self.unreadable: list[tuple[str, str]] = []
     path.parent.mkdir(parents=True, exist_ok=True)
     self._strict = path.suffix == ".parquet"
-    self._rows = path.with_name(f"{path.name}.part") if self._strict else path
+    self._rows = path
+    if self._strict:
+      self._rows = path.with_name(f"{path.name}{_PART}")
     about = {**about, "columns": self._header}
     with contextlib.ExitStack() as stack:
       stack.enter_context(_locked(path))
@@ -228,14 +233,14 @@ class PredictionsFile:
       there = {self.path, self._rows}
       self._set_aside(
         sorted(path for path in there if path.exists()),
-        "of another classifier or of other images",
+        "its rows are of another classifier or of other images",
       )
 
   def _set_aside(self, paths: Sequence[pathlib.Path], reason: str) -> None:
     """Renames files and says so."""
     moved = [f"{path.name} is now {self._rename(path).name}" for path in paths]
     if moved:
-      self.notice = f"{self.path.name} is {reason}: {', '.join(moved)}"
+      self.notice = f"{self.path.name}: {reason}; {', '.join(moved)}"
 
   def _rename(self, path: pathlib.Path) -> pathlib.Path:
     return path.rename(files.free_name(path, self.path.stem))

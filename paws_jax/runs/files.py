@@ -241,7 +241,7 @@ def _recorded(directory: epath.Path) -> dict[str, Any]:
   """The sha256 by name; without a record every file is somebody's."""
   path = directory / RECORD
   try:
-    known = json_text.parse(path.read_bytes()) if path.exists() else {}
+    known = json_text.parse(read_bytes(path)) if path.exists() else {}
   except (OSError, ValueError):
     return {}
   return known if isinstance(known, dict) else {}

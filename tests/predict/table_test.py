@@ -437,7 +437,7 @@ def test_a_row_says_what_was_predicted():
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "directory"])
-@pytest.mark.parametrize("beside", ["", ".json"])
+@pytest.mark.parametrize("beside", ["", ".json", ".part"])
 def test_what_is_no_file_is_refused_before_the_work(tmp_path, kind, beside):
   path = tmp_path / "predictions.csv"
   (tmp_path / "predictions.csv.json").write_text("{}")

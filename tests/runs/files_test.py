@@ -225,3 +225,9 @@ def test_paths_may_be_bytes_and_begin_with_a_tilde(tmp_path, monkeypatch):
   assert files.resolve("~nobody-of-this-name").is_dir()
   monkeypatch.setenv("HOME", str(tmp_path / "home"))
   assert files.resolve("~/run") == tmp_path / "home" / "run"
+
+
+def test_a_record_that_may_have_no_end_is_not_read(tmp_path):
+  odd_files.make(tmp_path / files.RECORD, "pipe")
+  (tmp_path / "table.csv").write_text("mine")
+  assert files.is_recorded(tmp_path / "table.csv") is None
