@@ -127,7 +127,7 @@ def _propose(
     remedy = f"multiply the images by {white / level:.3g}"
   used = f"({bits} bits)" if white > 255 else ""
   report.warning(
-    f"{files} hold no value above {high:,} {used}".rstrip()
+    f"{files} without a value above {high:,} {used}".rstrip()
     + f", where {white:,} is white: the network sees them nearly black, with "
     f"at most {high * 255 // white + 1} of 256 levels. If {level:,} is white, "
     f"{remedy}"

@@ -63,7 +63,7 @@ def test_a_white_level_is_proposed(tmp_path, capsys, color, high, bits, level):
   ]
   total, finding = _examine(tmp_path, contents, capsys)
   assert total.startswith(f"values of {COUNT} images of up to 65,535: 0 to ")
-  assert finding.startswith(f"warning: {COUNT} images hold no value above")
+  assert finding.startswith(f"warning: {COUNT} images without a value above")
   assert f"({bits} bits), where 65,535 is white" in finding
   assert finding.endswith(f"set --config.data.white_level={level}")
   # The proposal is the remedy.
@@ -75,7 +75,7 @@ def test_a_white_level_is_proposed(tmp_path, capsys, color, high, bits, level):
 def test_files_of_8_bits_have_a_white_level_too(tmp_path, capsys, high, level):
   contents = _gray(high, 8)
   _, finding = _examine(tmp_path, contents, capsys)
-  assert f"no value above {high}, where 255 is white" in finding
+  assert f"without a value above {high}, where 255 is white" in finding
   assert finding.endswith(f"set --config.data.white_level={level}")
   assert len(_examine(tmp_path, contents, capsys, white_level=level)) == 1
 

@@ -248,7 +248,7 @@ def test_twelve_bits_in_files_of_sixteen(root, examine):
     gray = np.asarray(Image.open(path).convert("L")).astype(np.uint16)
     Image.fromarray(gray * 16).save(path)
   result = examine(root)
-  _only(result, 0, "20 images hold no value above", "data.white_level=4095")
+  _only(result, 0, "20 images without a value above", "data.white_level=4095")
   status, text = examine(root, {"data.white_level": 4095})
   assert (status, _findings(text)) == (0, [])
 

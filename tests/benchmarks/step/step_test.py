@@ -214,7 +214,7 @@ def test_help_shows_the_shared_flags_too():
     ([_QUICKSTART, "--check", "--peer=none"], "drop --peer=none"),
     (
       [_QUICKSTART, "--config.method.temperature=0"],
-      "method.temperature is 0.0: it must be greater than 0",
+      "method.temperature is 0.0: it must be in [1e-6, 1e6]",
     ),
     pytest.param(
       [_QUICKSTART, "--peer=torch"],
