@@ -55,10 +55,10 @@ from benchmarks.compare import page as comparison_page
 from benchmarks.compare import recipes as comparison_recipes
 from benchmarks.compare import runs as comparison_runs
 from paws_jax import errors
+from paws_jax import json_text
 from paws_jax.parallel import cpu_devices
 from paws_jax.runs import compilation_cache
 from paws_jax.runs import files
-from paws_jax.runs import metrics
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _CONFIG = config_flags.DEFINE_config_file(
@@ -247,12 +247,25 @@ def _finished(plan: Plan) -> list[dict[str, Any]]:
   """The file's cells, if they are of these settings.
 
   Raises:
-    ValueError: they are of others.
+    ValueError: they are of others, or the file is damaged.
   """
-  rows = metrics.read(plan.path)
+  lines = files.read_bytes(plan.path).split(b"\n") if plan.path.exists() else []
+  rows = []
+  for number, line in enumerate(lines, start=1):
+    try:
+      row = json_text.parse(line)
+      rows.append(row | {"settings": dict(row["settings"])})
+    except (KeyError, TypeError, ValueError) as error:
+      # After the last line end is nothing, or a line that was being written.
+      if number == len(lines):
+        break
+      raise ValueError(
+        f"line {number} of {plan.path} is no cell of a comparison ({error!r}): "
+        "repair it, or give another --output."
+      ) from None
   for row in rows:
     for name, value in plan.settings.items():
-      found = row.get("settings", {}).get(name)
+      found = row["settings"].get(name)
       if found != value:
         raise ValueError(
           f"{plan.path} holds cells whose {name} is {found!r}, but now it is "

@@ -51,14 +51,17 @@ class Padded:
   def __init__(self, pipeline: Any, mesh: jax.sharding.Mesh):
     """Widens the lists of labelled images with empty places."""
     self._pipeline = pipeline
-    index = pipeline.inputs(0, 1).index
+    self.batch = pipeline.batch
+    index = self._index = pipeline.inputs(0, 1).index
+    # Methods that need no label have none.
+    if index is None:
+      return
     ids = np.asarray(index.ids)
     room = comparison_data.MOST_LABELS - ids.shape[1]
     wide = np.pad(ids, [(0, 0), (0, room)], constant_values=-1)
     self._index = mesh_lib.replicate(
       sampling.LabelIndex(wide, np.asarray(index.counts)), mesh
     )
-    self.batch = pipeline.batch
 
   def inputs(self, first_step: int, num_steps: int, *, busy: Any = None) -> Any:
     """As of `memory_pipeline.InMemory`."""

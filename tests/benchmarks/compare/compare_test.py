@@ -135,6 +135,7 @@ _REFUSED = {
   "unknown_classes=-1": "--unknown_classes is -1: at least 0",
   "unknown_classes=9": "--unknown_classes is 9 but digits has 10 classes: lowe",
   "output=a.png": "--output is 'a.png': give a name that ends in .jsonl",
+  "output=BROKEN": "line 1 of ",
   "output=OTHER": "holds cells whose views is 7, but now it is",
   "config.model.init_from=x": "model.init_from is 'x': methods are compared",
   "config.data.pipeline=host": "data.pipeline is 'host': the comparison needs",
@@ -159,8 +160,10 @@ for flag in sys.argv[2:]:
 def test_what_cannot_be_compared_is_refused_by_name(tmp_path):
   other = tmp_path / "other.jsonl"
   other.write_text(json.dumps({"settings": {"views": 7}}) + "\n")
+  broken = tmp_path / "broken.jsonl"
+  broken.write_text("{\n" + other.read_text())
   asked = {
-    flag.replace("OTHER", str(other)): message
+    flag.replace("OTHER", str(other)).replace("BROKEN", str(broken)): message
     for flag, message in _REFUSED.items()
     if not flag.startswith("config")
   }
