@@ -249,5 +249,5 @@ def test_weights_to_start_from_may_move_or_be_spelled_otherwise(home):
 
 def test_weights_to_start_from_cannot_be_added_to_a_run(home):
   run = used_workdir.make(home / "run")
-  with pytest.raises(errors.WorkdirError, match=r"init_from:  there, a.pth"):
+  with pytest.raises(errors.WorkdirError, match=r"init_from: '' there, a.pth"):
     workdir_lib.prepare(run, used_workdir.recipe(model__init_from="a.pth"))
