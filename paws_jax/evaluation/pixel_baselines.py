@@ -25,6 +25,13 @@ SIDE, PROBE_SIDE = 32, 16
 # Of more labelled images, or more images to classify, so many are drawn.
 MOST_IMAGES = 10_000
 
+# By the start of their fields in the result of a run.
+TITLES = {
+  "raw_pixel_": "soft NN on raw pixels",
+  "raw_pixel_1nn_": "1-NN on raw pixels",
+  "raw_pixel_logistic_": "logistic regression on raw pixels",
+}
+
 # Images read and reduced at once.
 _CHUNK_SIZE = 256
 
@@ -65,7 +72,7 @@ def outcomes(
     copies=copies,
   )
   yield protocols.Outcome(
-    title="soft NN on raw pixels",
+    title=TITLES["raw_pixel_"],
     protocol="pixels_soft_nn",
     settings={"embedding": "pixels", "temperature": temperature},
     ranks=protocols.ranked(probabilities),
@@ -74,7 +81,7 @@ def outcomes(
   )
   _, near = neighbors.nearest(rows, voters, 1, excluded=copies, copies=copies)
   yield protocols.Outcome(
-    title="1-NN on raw pixels",
+    title=TITLES["raw_pixel_1nn_"],
     protocol="pixels_knn",
     settings={"embedding": "pixels", "k": 1},
     ranks=supports.labels[near],
@@ -82,7 +89,7 @@ def outcomes(
   )
   probabilities = _logistic(queries, supports, num_classes, seed)
   yield protocols.Outcome(
-    title="logistic regression on raw pixels",
+    title=TITLES["raw_pixel_logistic_"],
     protocol="pixels_logistic",
     settings={"embedding": "pixels", "strength": linear_probe.FIXED_STRENGTH},
     ranks=protocols.ranked(probabilities),

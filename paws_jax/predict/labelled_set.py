@@ -193,10 +193,14 @@ def _numbers(
     listed_files.in_one_form(name): k for k, name in enumerate(class_names)
   }
   known |= {name: k for k, name in enumerate(class_names)}
+  numbers = [
+    known.get(label, known.get(listed_files.in_one_form(label)))
+    for label in labels
+  ]
   unknown = [
     f"{text.printable(label, most=80)!r} ({name})"
-    for name, label in zip(names, labels, strict=True)
-    if label not in known and listed_files.in_one_form(label) not in known
+    for name, label, number in zip(names, labels, numbers, strict=True)
+    if number is None
   ]
   if unknown:
     raise errors.InputError(
@@ -204,10 +208,4 @@ def _numbers(
       f"know: {text.first_few(unknown, most=_MAX_LISTED)}. Its classes are "
       f"{text.first_few(map(repr, class_names), most=_MAX_LISTED)}."
     )
-  return np.asarray(
-    [
-      known.get(label, known.get(listed_files.in_one_form(label)))
-      for label in labels
-    ],
-    np.int32,
-  )
+  return np.asarray(numbers, np.int32)

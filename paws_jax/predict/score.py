@@ -7,7 +7,6 @@ training data need be there, nor must they be as they were.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
@@ -111,13 +110,12 @@ def _describe(
 ) -> dict[str, Any]:
   """Fields of every row: which run, which labels, which images."""
   recipe, origin = prepared.recipe, classifier.origin
-  stored = (prepared.workdir / recipe_lib.RECIPE).read_bytes()
   return {
     "method": recipe.method.name,
     "dataset": origin.get("dataset", ""),
     "split_hash": origin.get("split_hash", ""),
     "seed": recipe.seed,
-    "recipe": hashlib.sha256(stored).hexdigest(),
+    "recipe": files_lib.sha256(prepared.workdir / recipe_lib.RECIPE),
     "step": origin.get("step"),
     "num_labels": len(classifier.support_bank),
     "test": prepared.images.files.given,

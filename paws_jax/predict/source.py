@@ -14,6 +14,7 @@ from paws_jax import errors
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import files
 from paws_jax.parallel import cpu_devices
+from paws_jax.runs import newest_checkpoint
 from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import restore
@@ -86,7 +87,10 @@ def _finetuned(recipe: config_lib.Recipe, workdir: str) -> Source:
       "first, with --task=finetune, or leave --head out."
     )
   loaded = _load(directory, recipe)
-  step, newest = loaded.origin.get("step"), max(_checkpoints(path), default=0)
+  step, newest = (
+    loaded.origin.get("step"),
+    max(newest_checkpoint.steps(path), default=0),
+  )
   if newest and step != newest:
     print(
       f"{directory} was fine-tuned from step {step}, and the run has a "
@@ -132,7 +136,7 @@ def from_run(recipe: config_lib.Recipe, workdir: str) -> Source:
     except errors.ClassifierError as error:
       reason = f"it cannot be used ({error})"
   files.check_free(directory)
-  newest = max(_checkpoints(path), default=0)
+  newest = max(newest_checkpoint.steps(path), default=0)
   trained = restore.load(recipe, workdir)
 
   def make() -> classifier_lib.Classifier:
@@ -166,10 +170,10 @@ def _why_anew(recipe: config_lib.Recipe, directory: epath.Path) -> str:
   model = {**settings["model"], "init_from": recipe.model.init_from}
   if model != dataclasses.asdict(recipe.model):
     return "section model of the recipe is another"
-  paths = _checkpoints(directory.parent)
-  if not paths:
+  known = newest_checkpoint.steps(directory.parent)
+  if not known:
     return ""
-  newest = max(paths)
+  newest = known[-1]
   step = settings["origin"].get("step")
   if newest not in (step, settings["origin"].get(_NEWEST)):
     return f"the one there is of step {step}"
@@ -177,17 +181,10 @@ def _why_anew(recipe: config_lib.Recipe, directory: epath.Path) -> str:
   if settings["in_domain_temperature"] != temperature:
     there = settings["in_domain_temperature"]
     return f"its in_domain_temperature is {there}, and the run's {temperature}"
-  if _changed(paths[newest]) > _changed(directory / files.SETTINGS):
+  checkpoint = directory.parent / workdir_lib.CHECKPOINTS / str(newest)
+  if _changed(checkpoint) > _changed(directory / files.SETTINGS):
     return "the checkpoint is newer"
   return ""
-
-
-def _checkpoints(workdir: epath.Path) -> dict[int, epath.Path]:
-  """Those of a run by step, damaged ones too."""
-  directory = workdir / workdir_lib.CHECKPOINTS
-  if not directory.exists():
-    return {}
-  return {int(p.name): p for p in directory.iterdir() if p.name.isdigit()}
 
 
 def _changed(path: epath.Path) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from paws_jax.evaluation import accuracy as accuracy_lib
+from paws_jax.evaluation import pixel_baselines
 from paws_jax.evaluation import result_rows
 
 # Starts of fields that no encoder has a part in, and the task of their rows.
@@ -17,18 +18,14 @@ _PIXELS, _BASELINE = "raw_pixel", result_rows.BASELINE
 _PARTS = (
   ("top1", "num_test", "test"),
   ("validation_top1", "num_validation", "validation"),
-  ("raw_pixel_top1", "num_raw_pixel", "test"),
-  ("raw_pixel_1nn_top1", "num_raw_pixel", "test"),
-  ("raw_pixel_logistic_top1", "num_raw_pixel", "test"),
+  *((f"{p}top1", "num_raw_pixel", "test") for p in pixel_baselines.TITLES),
   ("leave_one_out_top1", "num_labels", "labelled"),
 )
 _PROTOCOLS = {
   "top1": "",
   "validation_top1": "",
   "leave_one_out_top1": "leave-one-out",
-  "raw_pixel_top1": "soft NN on raw pixels",
-  "raw_pixel_1nn_top1": "1-NN on raw pixels",
-  "raw_pixel_logistic_top1": "logistic regression on raw pixels",
+  **{f"{p}top1": title for p, title in pixel_baselines.TITLES.items()},
 }
 _WORDS = {
   "soft_nn": "soft nearest neighbors",

@@ -41,10 +41,10 @@ ListImages = Callable[[], Images]
 
 def write(workdir: epath.Path, images: Images) -> None:
   """Writes the names into a work directory."""
-  text = json.dumps(dataclasses.asdict(images), separators=(",", ":"))
+  content = json.dumps(dataclasses.asdict(images), separators=(",", ":"))
   # Without the time, equal names make equal files.
   files.replace_output(
-    workdir / IMAGES, gzip.compress(text.encode("ascii"), mtime=0)
+    workdir / IMAGES, gzip.compress(content.encode("ascii"), mtime=0)
   )
 
 
@@ -121,17 +121,16 @@ def _labelled(
 ) -> list[str]:
   """Lines about the choice of labelled images."""
   old, new = _chosen(stored, before), _chosen(split, now)
-  if old is None or new is None or set(old) == set(new):
+  if old is None or new is None:
+    return []
+  then, today = set(old), set(new)
+  if then == today:
     return []
   lines = [f"labelled images: {len(old):,} then, {len(new):,} now"]
   if (before is None) == (now is None):
     lines += [
-      _line(
-        "labelled only now", (name for name in new if name not in set(old))
-      ),
-      _line(
-        "labelled only then", (name for name in old if name not in set(new))
-      ),
+      _line("labelled only now", (name for name in new if name not in then)),
+      _line("labelled only then", (name for name in old if name not in today)),
     ]
   return [line for line in lines if line]
 

@@ -33,15 +33,15 @@ class Checkpoint:
 
 def holds_run(workdir: epath.Path) -> bool:
   """Whether the directory holds results that another recipe would spoil."""
-  return bool(_steps(workdir)) or (workdir / results.RESULTS).exists()
+  return bool(steps(workdir)) or (workdir / results.RESULTS).exists()
 
 
 def read(workdir: epath.Path) -> Checkpoint | None:
   """Reads the newest checkpoint's description; None: there is no checkpoint."""
-  steps = _steps(workdir)
-  if not steps:
+  known = steps(workdir)
+  if not known:
     return None
-  path = workdir / CHECKPOINTS / str(max(steps)) / "meta" / "metadata"
+  path = workdir / CHECKPOINTS / str(known[-1]) / "meta" / "metadata"
   try:
     sealed = files.read_object(path)
     meta = json_text.parse(sealed["text"], non_finite=True)["meta"]
@@ -57,9 +57,10 @@ def read(workdir: epath.Path) -> Checkpoint | None:
     AttributeError,
   ):
     epochs = None
-  return Checkpoint(max(steps), epochs)
+  return Checkpoint(known[-1], epochs)
 
 
-def _steps(workdir: epath.Path) -> list[int]:
-  names = [path.name for path in (workdir / CHECKPOINTS).glob("*")]
-  return [int(name) for name in names if name.isdigit()]
+def steps(workdir: epath.Path) -> list[int]:
+  """Returns the steps of a run's checkpoints, damaged ones too, ascending."""
+  names = (path.name for path in (workdir / CHECKPOINTS).glob("*"))
+  return sorted(int(name) for name in names if name.isdigit())

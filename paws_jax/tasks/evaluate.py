@@ -7,7 +7,6 @@ calibration lie in WORKDIR/evaluation. docs/evaluate.md says what they mean.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +26,7 @@ from paws_jax.evaluation import protocols
 from paws_jax.evaluation import result_rows
 from paws_jax.evaluation import tables_and_plots
 from paws_jax.predict import score
+from paws_jax.runs import files as files_lib
 from paws_jax.runs import out_of_memory
 from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import results
@@ -249,9 +249,8 @@ def _write(
 ) -> list[dict[str, Any]]:
   """Writes rows and files; process 0 only. Gives the rows."""
   dataset = trained.experiment.dataset
-  recipe = (trained.workdir / recipe_lib.RECIPE).read_bytes()
   run = result_rows.describe_run(trained.recipe, dataset) | {
-    "recipe": hashlib.sha256(recipe).hexdigest(),
+    "recipe": files_lib.sha256(trained.workdir / recipe_lib.RECIPE),
     "step": trained.step,
     "num_labels": int(dataset.labelled.readable.sum()),
   }

@@ -20,12 +20,14 @@ from paws_jax.config import methods as config_methods
 from paws_jax.data.labels import split as split_lib
 from paws_jax.data.sources import paths
 from paws_jax.distributed import agree
+from paws_jax.evaluation import pixel_baselines
 from paws_jax.evaluation import result_rows
 from paws_jax.monitoring import reference_curves
 from paws_jax.plots import training_figure
 from paws_jax.runs import checkpoint
 from paws_jax.runs import files
 from paws_jax.runs import metrics
+from paws_jax.runs import newest_checkpoint
 from paws_jax.runs import out_of_memory
 from paws_jax.runs import provenance
 from paws_jax.runs import recipe as recipe_lib
@@ -38,7 +40,6 @@ from paws_jax.training import measure
 from paws_jax.training import no_labels
 from paws_jax.training import run as run_lib
 from paws_jax.training import time_budget
-from paws_jax.weights import from_run
 
 # Fields of a result that its table shows.
 _SHOWN = (
@@ -100,7 +101,7 @@ def prepare(
   if longer:
     print(f"warning: {longer}")
   _open_workdir(path, recipe, split)
-  if not from_run.steps(path):
+  if not newest_checkpoint.steps(path):
     experiment.check_init_from()
   if recipe.train.minutes:
     with out_of_memory.training(recipe):
@@ -247,12 +248,8 @@ def _pixel_lines(row: Mapping[str, Any]) -> list[tuple[str, str, int]]:
   count = row.get("num_raw_pixel", row["num_test"])
   where = {"test": "", "labelled": ", leave-one-out"}.get(part, f", {part}")
   return [
-    (f"{title} on raw pixels{where}", prefix, count)
-    for title, prefix in (
-      ("soft NN", "raw_pixel_"),
-      ("1-NN", "raw_pixel_1nn_"),
-      ("logistic regression", "raw_pixel_logistic_"),
-    )
+    (f"{title}{where}", prefix, count)
+    for prefix, title in pixel_baselines.TITLES.items()
   ]
 
 

@@ -22,6 +22,7 @@ from paws_jax import methods
 from paws_jax.methods import base
 from paws_jax.runs import checkpoint_tree
 from paws_jax.runs import digests
+from paws_jax.runs import newest_checkpoint
 from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import workdir as workdir_lib
 
@@ -32,14 +33,6 @@ _EXTRA = "extra/"
 def is_run(path: epath.Path) -> bool:
   """Whether a directory is the workdir of a run."""
   return (path / workdir_lib.CHECKPOINTS).is_dir()
-
-
-def steps(path: epath.Path) -> list[int]:
-  """Returns the steps of the complete checkpoints of a run, ascending."""
-  directory = path / workdir_lib.CHECKPOINTS
-  if not directory.is_dir():
-    return []
-  return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit())
 
 
 def read(path: epath.Path) -> tuple[dict[str, Any], int]:
@@ -56,7 +49,7 @@ def read(path: epath.Path) -> tuple[dict[str, Any], int]:
   Raises:
     WeightsError: the run has no checkpoint, or the newest one is damaged.
   """
-  complete = steps(path)
+  complete = newest_checkpoint.steps(path)
   if not complete:
     raise errors.WeightsError(
       f"the run in {path} has no checkpoint yet: wait until it has written one."

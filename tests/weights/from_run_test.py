@@ -8,6 +8,7 @@ import pytest
 
 from paws_jax import errors
 from paws_jax.runs import checkpoint
+from paws_jax.runs import newest_checkpoint
 from paws_jax.training import state
 from paws_jax.weights import from_run
 
@@ -41,8 +42,8 @@ def test_the_newest_checkpoint_is_read_and_nothing_is_changed(workdir):
   before = _listing(workdir)
   assert from_run.is_run(workdir)
   assert not from_run.is_run(workdir / "checkpoints")
-  assert from_run.steps(workdir) == [2, 10]
-  assert from_run.steps(workdir / "absent") == []
+  assert newest_checkpoint.steps(workdir) == [2, 10]
+  assert newest_checkpoint.steps(workdir / "absent") == []
   variables, step = from_run.read(workdir)
   assert step == 10
   assert set(variables) == {"params", "batch_stats"}
