@@ -33,8 +33,8 @@ from paws_jax.data.sources import catalog
 from paws_jax.parallel import cpu_devices
 from paws_jax.parallel import mesh as mesh_lib
 
-# Pillow decodes more images per core, but holds Python's lock for about a tenth
-# of the time.
+# Pillow decodes more images per core, but on very many its threads may wait for
+# Python's lock; docs/decisions.md.
 _MOST_PILLOW_CORES = 8
 
 
