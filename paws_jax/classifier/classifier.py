@@ -134,11 +134,13 @@ class Classifier:
       [predictions for _, predictions in parts]
     )
 
-  def embed(self, images: Any) -> np.ndarray:
+  def embed(self, images: Any, *, layer: str = "projection") -> np.ndarray:
     """Embeds images.
 
     Args:
       images: as of `predict`.
+      layer: "projection", which the vote compares or a head reads; or
+        "features", those of the trunk.
 
     Returns:
       float32 [n, D], not normalized.
@@ -148,7 +150,8 @@ class Classifier:
         support bank.
     """
     listed = image_list.ImageList(images, self.preprocessing)
-    return np.concatenate([rows for _, rows in self.embedded(listed)])
+    parts = self.embedded(listed, layer=layer)
+    return np.concatenate([rows for _, rows in parts])
 
   def add_class(self, name: str, images: Any) -> Classifier:
     """A classifier that knows one more class, without training.
@@ -238,13 +241,17 @@ class Classifier:
     return on_device.one_ahead(decide, images.batches(size, skip_bad=skip_bad))
 
   def embedded(
-    self, images: image_list.ImageList, *, skip_bad: bool = False
+    self,
+    images: image_list.ImageList,
+    *,
+    layer: str = "projection",
+    skip_bad: bool = False,
   ) -> Iterator[tuple[image_list.Batch, np.ndarray]]:
-    """Embeds any number of images, batch by batch; arguments of `stream`."""
+    """Embeds any number of images, batch by batch; see `embed`, `stream`."""
     size = self._batch_rows(len(images))
 
     def embed(batch: image_list.Batch) -> np.ndarray:
-      return self._device.embed(batch, images, size)
+      return self._device.embed(batch, images, size, layer)
 
     return on_device.one_ahead(embed, images.batches(size, skip_bad=skip_bad))
 

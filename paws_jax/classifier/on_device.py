@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from paws_jax import errors
 from paws_jax import models
 from paws_jax.classifier import image_list
 from paws_jax.classifier import preprocessing as preprocessing_lib
@@ -18,6 +19,10 @@ from paws_jax.data import memory_pipeline
 from paws_jax.evaluation import embed
 from paws_jax.models import encoder
 from paws_jax.parallel import mesh as mesh_lib
+
+# What an image can become: what the classifier compares or its head reads; or
+# the output of the trunk.
+LAYERS = ("projection", "features")
 
 
 class OnDevice:
@@ -46,32 +51,46 @@ class OnDevice:
     self.mesh = mesh_lib.make_mesh()
     self._model = model
     self._preprocessing = preprocessing
-    self._layers = encoder.head_features if has_head else embed.last_layer
+    last = encoder.head_features if has_head else embed.last_layer
+    self._layers = dict(
+      zip(LAYERS, (last, encoder.trunk_features), strict=True)
+    )
     variables = mesh_lib.replicate(dict(variables), self.mesh)
     self._params = variables.pop("params")
     self._batch_stats = variables.pop("batch_stats")
-    self._embedders: dict[int, Any] = {}
+    self._embedders: dict[tuple[int, str], Any] = {}
 
   def embed(
-    self, batch: image_list.Batch, images: image_list.ImageList, size: int
+    self,
+    batch: image_list.Batch,
+    images: image_list.ImageList,
+    size: int,
+    layer: str = LAYERS[0],
   ) -> np.ndarray:
     """float32 [m, D]; raises NonFiniteError with names."""
-    rows = self.embed_pixels(batch.pixels, size)
+    rows = self.embed_pixels(batch.pixels, size, layer)
     names = [images.name(place) for place in batch.places]
     support_bank_lib.check_finite(rows, names)
     return rows
 
-  def embed_pixels(self, pixels: np.ndarray, size: int) -> np.ndarray:
+  def embed_pixels(
+    self, pixels: np.ndarray, size: int, layer: str = LAYERS[0]
+  ) -> np.ndarray:
     """float32 [m, D] of uint8 [m, H, W, Ch], by a program of `size` rows."""
     if not len(pixels):
       # None of a batch could be read: a blank image gives the columns.
       blank = np.zeros((1, *self._preprocessing.shape), np.uint8)
-      return self.embed_pixels(blank, size)[:0]
-    if size not in self._embedders:
-      self._embedders[size] = self._make_embedder(size)
-    return self._embedders[size](self._params, self._batch_stats, pixels)
+      return self.embed_pixels(blank, size, layer)[:0]
+    if layer not in self._layers:
+      raise errors.InputError(
+        f"there is no layer {layer!r}: choose {' or '.join(LAYERS)}."
+      )
+    key = size, layer
+    if key not in self._embedders:
+      self._embedders[key] = self._make_embedder(*key)
+    return self._embedders[key](self._params, self._batch_stats, pixels)
 
-  def _make_embedder(self, size: int) -> Any:
+  def _make_embedder(self, size: int, layer: str) -> Any:
     settings = self._preprocessing
     return embed.make_embedder(
       models.create(self._model),
@@ -81,7 +100,7 @@ class OnDevice:
       resize=functools.partial(
         memory_pipeline.resize, side=settings.image_size
       ),
-      layers=self._layers,
+      layers=self._layers[layer],
     )
 
 

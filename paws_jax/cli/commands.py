@@ -52,6 +52,13 @@ TASKS = {
     reads_recipe=True,
     after_training=True,
   ),
+  "embed": Task(
+    "Write the embeddings of any images to a file.",
+    "--workdir=runs/quickstart --images=photos --output=photos.npz",
+    flags=("images", "layer", "classifier", "head", "output"),
+    reads_recipe=True,
+    after_training=True,
+  ),
   "report": Task(
     "Write a web page about a run.",
     "--workdir=runs/quickstart",

@@ -84,6 +84,14 @@ flags.DEFINE_enum(
   "The head that decides: the vote of the labelled images, or the one that "
   "--task=finetune has made.",
 )
+flags.DEFINE_enum(
+  "layer",
+  "projection",
+  ["projection", "features"],
+  "What the embeddings are: the output of the projection head, which the vote "
+  "compares (of a fine-tuned classifier: what its head reads), or the features "
+  "of the network below it.",
+)
 flags.DEFINE_string(
   "output",
   None,

@@ -20,6 +20,11 @@ def head_features(encoder: Any, crops: jax.Array) -> jax.Array:
   )
 
 
+def trunk_features(encoder: Any, crops: jax.Array) -> jax.Array:
+  """Computes the features [n, d] of the trunk, without the projection head."""
+  return encoder.features(crops, train=False)
+
+
 class Encoder(nn.Module):
   """A network from images to the embeddings h and z.
 

@@ -5,6 +5,7 @@ The file is UTF-8 whatever file names are: see `text.escape`.
 
 from __future__ import annotations
 
+import base64
 import codecs
 import csv
 import dataclasses
@@ -18,16 +19,34 @@ from collections.abc import Sequence
 from typing import Any
 from typing import BinaryIO
 
+import numpy as np
+
 from paws_jax import text as text_lib
 
 # Of files of version 0.1.0, which held the bytes of a name as they were.
 _TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}
+EMBEDDING = "embedding"
 _NUMBERS = ("probability", "weight", "entropy", "novelty", "in_domain")
 
 
 def number(value: Any) -> str:
   """Six significant digits."""
   return f"{float(value):.6g}"
+
+
+def encode_vector(values: np.ndarray) -> str:
+  """float32 [D] as a text without loss: base64 of the little-endian bytes."""
+  return base64.b64encode(values.astype("<f4").tobytes()).decode()
+
+
+def decode_vector(field: str) -> np.ndarray:
+  """float32 [D] of `encode_vector`.
+
+  Raises:
+    ValueError: it is of nothing else, or has no value.
+  """
+  content = base64.b64decode(field, validate=True)
+  return np.frombuffer(content or b"?", "<f4")
 
 
 def is_number(column: str) -> bool:
@@ -101,7 +120,7 @@ def inspect(
     file: at its start.
     header: names of the columns.
     images: names of those that a row may be of that a crash has cut off.
-    strict: whether each number must be one.
+    strict: whether each number and embedding must be one.
   """
   found = Contents(set())
   for place, (raw, fields) in enumerate(read(file), 1):
@@ -134,9 +153,7 @@ def is_row(
   if not fields or not fields[0] or len(fields) != len(header):
     return False
   return not strict or all(
-    _is_float(field)
-    for name, field in zip(header, fields, strict=True)
-    if is_number(name)
+    _is_value(name, field) for name, field in zip(header, fields, strict=True)
   )
 
 
@@ -179,9 +196,13 @@ def _is_unfinished(
   )
 
 
-def _is_float(field: str) -> bool:
+def _is_value(column: str, field: str) -> bool:
+  """Whether a field is of the kind that the name of its column says."""
   try:
-    float(field)
+    if is_number(column):
+      float(field)
+    elif column == EMBEDDING:
+      decode_vector(field)
   except ValueError:
     return False
   return True

@@ -19,6 +19,8 @@ from paws_jax.data.sources import listed_files
 from paws_jax.data.sources import system_folders
 from paws_jax.runs import files as files_lib
 
+_LABEL = "label"
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageFiles:
@@ -30,6 +32,7 @@ class ImageFiles:
     names: of each; `path` opens it.
     notices: lines for the user, such as what is left aside.
     forms: paths of those that the disk has in another Unicode form, by name.
+    labels: what the column `label` of a table says of each, where it does.
   """
 
   given: str
@@ -37,6 +40,7 @@ class ImageFiles:
   names: tuple[str, ...]
   notices: tuple[str, ...] = ()
   forms: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
     """Number of images."""
@@ -147,7 +151,7 @@ def _from_csv(where: str, path: str) -> ImageFiles:
     text = listed_files.read_table(path, where).decode("utf-8-sig")
     table = csv.reader(io.StringIO(text, newline=""), strict=True)
     root = table_root(path)
-    names = [listed_name(root, field) for field in _fields(where, table)]
+    rows = [(listed_name(root, f), label) for f, label in _rows(where, table)]
   except UnicodeDecodeError as error:
     raise errors.InputError(
       f"{where} is not UTF-8 ({error.reason}): save the table as CSV in UTF-8."
@@ -157,23 +161,33 @@ def _from_csv(where: str, path: str) -> ImageFiles:
       f"{where} is no CSV ({error}): close each quote, and write a quote "
       "inside of a quoted field twice."
     ) from None
-  if not names:
+  if not rows:
     raise errors.InputError(f"{where} lists no image: write one path a line.")
   # Of a path that is listed twice one row is enough.
-  once = tuple(dict.fromkeys(names))
-  repeated = len(names) - len(once)
+  once = tuple(dict.fromkeys(name for name, _ in rows))
+  repeated = len(rows) - len(once)
   disk = listed_files.NameForms()
   forms = {name: disk.find(root, name) for name in once if not name.isascii()}
   notices = system_folders.warnings(once)
   notices += notices_of_paths(root, once)
   if repeated:
     notices.append(f"paths listed more than once: {repeated:,}")
+  labels = dict(sorted((name, label) for name, label in rows if label))
+  several = {
+    name for name, label in rows if label not in ("", labels.get(name))
+  }
+  if several:
+    notices.append(
+      "paths listed with several labels, of which none is used: "
+      + text_lib.first_few(map(repr, sorted(several)))
+    )
   return ImageFiles(
     given=os.path.abspath(path),
     root=root,
     names=once,
     notices=tuple(notices),
     forms=forms,
+    labels={n: label for n, label in labels.items() if n not in several},
   )
 
 
@@ -223,8 +237,8 @@ def listed_name(root: str, field: str) -> str:
   return plain
 
 
-def _fields(where: str, table: Iterator[list[str]]) -> Iterator[str]:
-  """The fields with the paths, line by line."""
+def _rows(where: str, table: Iterator[list[str]]) -> Iterator[tuple[str, str]]:
+  """The path and label ("" without) of each line."""
   header = [name.strip().casefold() for name in next(table, [])]
   place = listed_files.image_column(header)
   if place is None:
@@ -233,6 +247,7 @@ def _fields(where: str, table: Iterator[list[str]]) -> Iterator[str]:
       f"{listed_files.shown(header)}: name the columns in the first line, with "
       "commas between them." + listed_files.header_hint(header)
     )
+  of_label = header.index(_LABEL) if _LABEL in header else len(header)
   for number, fields in enumerate(table, 2):
     if not any(field.strip() for field in fields):
       # Spreadsheets end a table with lines of commas only.
@@ -242,4 +257,4 @@ def _fields(where: str, table: Iterator[list[str]]) -> Iterator[str]:
         f"{where}: row {number} has no {header[place]}: fill it in, or remove "
         "the row."
       )
-    yield fields[place]
+    yield fields[place], "".join(fields[of_label : of_label + 1]).strip()

@@ -11,8 +11,10 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
 
 import ml_collections
 from etils import epath
@@ -23,10 +25,11 @@ from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import files
 from paws_jax.classifier import image_list
 from paws_jax.predict import find_images
+from paws_jax.predict import rows_file
 from paws_jax.predict import source as source_lib
 from paws_jax.predict import table
+from paws_jax.predict import write_rows
 from paws_jax.runs import files as files_lib
-from paws_jax.runs import progress as progress_lib
 from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import save_classifier
@@ -82,8 +85,8 @@ def prepare(
   added = _classes_to_add(add_class)
   found = None if images is None else find_images.find("--images", images)
   target = _target(images, workdir, output)
-  if found is not None and os.path.exists(target):
-    _check_not_input(images, found, target)
+  if found is not None:
+    write_rows.check_not_input(images, found, target, "predictions")
   recipe = None if config is None else config_lib.resolve(config)
   source = source_lib.find(recipe, workdir, classifier=classifier, head=head)
   names = list(source.class_names)
@@ -174,18 +177,7 @@ def _target(
     )
     return directory
   default = os.path.join(workdir, "predictions.csv")
-  return table.check_path(output or default)
-
-
-def _check_not_input(
-  images: str, found: find_images.ImageFiles, target: pathlib.Path
-) -> None:
-  """Refuses to write predictions in the place of the list of the images."""
-  if os.path.samefile(found.given, target):
-    raise errors.InputError(
-      f"--images={images} is {target}, where the predictions would be written: "
-      "name another file with --output=FILE.csv."
-    )
+  return rows_file.check_path(output or default, table.SUFFIXES)
 
 
 def _check_not_of_run(directory: pathlib.Path | epath.Path) -> None:
@@ -237,73 +229,21 @@ def _predict(
     "classifier": classifier.digest,
     "images": found.given,
   }
-  with table.PredictionsFile(output, header, about, images=found.names) as file:
-    if file.notice:
-      print(file.notice)
-    names = [name for name in found.names if name not in file.done]
-    if len(names) < len(found):
-      print(f"{len(found) - len(names)} of {len(found)} images have a row")
-    gone = len(file.done) - (len(found) - len(names))
-    if gone:
-      print(
-        f"{output.name} keeps rows of images that are not there any more: "
-        f"{gone}; to be rid of them, move it away"
-      )
-    if names:
-      images = image_list.ImageList(
-        [found.path(name) for name in names],
-        classifier.preprocessing,
-        names=names,
-      )
-      _stream(classifier, images, file)
-    if not file.done:
-      path, reason = file.unreadable[0]
-      listed = file.list_unreadable()
-      raise errors.BadImageError(
-        path,
-        f"{reason}, and none of the {len(found)} images can be read",
-        remedy=f"Repair them; all are listed in {listed}",
-      )
-    listed = file.finish()
-  print(f"predictions  {output}")
-  bad = len(file.unreadable)
-  print(
-    f"{len(found) - bad} of {len(found)} images are predicted"
-    + (f"; {bad} cannot be read, see {listed}" if bad else "")
-  )
 
-
-def _stream(
-  classifier: classifier_lib.Classifier,
-  images: image_list.ImageList,
-  file: table.PredictionsFile,
-) -> None:
-  """Predicts and writes batch by batch."""
-  progress = _ImageProgress(
-    total_steps=len(images), first_step=0, images_per_step=1
-  )
-  count = 0
-  parts = classifier.stream(
-    images, num_supports=table.NUM_SUPPORTS, skip_bad=True
-  )
-  try:
+  def stream(images: image_list.ImageList) -> Iterator[Any]:
+    parts = classifier.stream(
+      images, num_supports=table.NUM_SUPPORTS, skip_bad=True
+    )
     for batch, predictions in parts:
       names = [images.name(place) for place in batch.places]
-      file.write(table.rows(names, predictions, classifier))
-      file.add_unreadable(
-        {images.name(place): reason for place, reason in batch.bad.items()}
-      )
-      count += len(names) + len(batch.bad)
-      progress.show(count, {"unreadable": len(file.unreadable)})
-  finally:
-    progress.end()
+      yield batch, table.rows(names, predictions, classifier)
 
-
-class _ImageProgress(progress_lib.Progress):
-  """The same line, about images."""
-
-  def _line(self, step: int, metrics: Mapping[str, float]) -> str:
-    bad = int(metrics["unreadable"])
-    # What training has to say there comes after a step's number.
-    line = super()._line(step, {}).replace("step ", "image ", 1)
-    return line + (f"  {bad} unreadable" if bad else "")
+  with table.PredictionsFile(output, header, about, images=found.names) as file:
+    write_rows.write(
+      found,
+      file,
+      stream,
+      classifier.preprocessing,
+      noun="predictions",
+      participle="predicted",
+    )

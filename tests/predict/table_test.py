@@ -11,6 +11,7 @@ import pytest
 from paws_jax import errors
 from paws_jax import text
 from paws_jax.predict import csv_rows
+from paws_jax.predict import rows_file
 from paws_jax.predict import table as table_lib
 from tests import odd_files
 
@@ -366,7 +367,7 @@ def test_damaged_settings_are_refused(path, text):
     pass
   path.with_name(f"{path.name}.json").write_text(text)
   with pytest.raises(errors.WorkdirError, match=r"json is not (a )?JSON"):
-    table_lib.check_path(str(path))
+    rows_file.check_path(str(path), table_lib.SUFFIXES)
 
 
 def test_a_start_that_is_killed_leaves_nothing_in_the_way(path, monkeypatch):
@@ -374,10 +375,10 @@ def test_a_start_that_is_killed_leaves_nothing_in_the_way(path, monkeypatch):
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(table_lib.files, "replace_text", kill)
+    patch.setattr(rows_file.files, "replace_text", kill)
     with pytest.raises(KeyboardInterrupt):
       open_file(path)
-  assert table_lib.check_path(str(path)) == path
+  assert rows_file.check_path(str(path), table_lib.SUFFIXES) == path
   with open_file(path) as file:
     file.write(map(row, NAMES[:1]))
 
@@ -398,14 +399,16 @@ def test_other_places_are_refused(tmp_path, monkeypatch, name, problem):
   (tmp_path / "deep").mkdir()
   (tmp_path / "deep" / "p.csv").touch()
   with pytest.raises(ValueError, match=problem):
-    table_lib.check_path(name)
-  assert table_lib.check_path("p.csv") == tmp_path / "p.csv"
+    rows_file.check_path(name, table_lib.SUFFIXES)
+  assert rows_file.check_path("p.csv", table_lib.SUFFIXES) == tmp_path / "p.csv"
 
 
 def test_parquet_needs_pyarrow(monkeypatch):
   monkeypatch.setitem(sys.modules, "pyarrow", None)
-  with pytest.raises(ValueError, match=r"needs pyarrow.*paws_jax\[parquet\]"):
-    table_lib.check_path("p.parquet")
+  with pytest.raises(
+    errors.MissingPackageError, match=r"needs pyarrow.*paws_jax\[parquet\]"
+  ):
+    rows_file.check_path("p.parquet", table_lib.SUFFIXES)
 
 
 def test_a_row_says_what_was_predicted():
@@ -444,4 +447,4 @@ def test_what_is_no_file_is_refused_before_the_work(tmp_path, kind, beside):
   (tmp_path / f"predictions.csv{beside}").unlink(missing_ok=True)
   odd_files.make(tmp_path / f"predictions.csv{beside}", kind)
   with pytest.raises(errors.WorkdirError, match=odd_files.KINDS[kind]):
-    table_lib.check_path(str(path))
+    rows_file.check_path(str(path), table_lib.SUFFIXES)

@@ -24,8 +24,9 @@ PACKAGE = pathlib.Path(__file__).parents[2] / "paws_jax"
 _OWN = {
   *("classifier/files.py", "export/stablehlo.py", "export/torch.py"),
   *("tasks/export.py", "weights/write_torch.py", "predict/parquet.py"),
-  *("predict/table.py", "runs/files.py", "runs/metrics.py", "runs/output.py"),
-  *("data/sources/record_index.py", "runs/workdir.py"),
+  *("predict/embeddings.py", "predict/rows_file.py", "runs/files.py"),
+  *("runs/metrics.py", "runs/output.py", "runs/workdir.py"),
+  "data/sources/record_index.py",
 }
 
 

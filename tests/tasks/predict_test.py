@@ -14,6 +14,7 @@ from paws_jax import errors
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import predictions
 from paws_jax.predict import source as source_lib
+from paws_jax.predict import write_rows
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.tasks import predict
 from paws_jax.training import save_classifier
@@ -138,18 +139,18 @@ def test_a_killed_run_has_its_rows(saved, images, monkeypatch):
   monkeypatch.setattr(
     classifier_lib.Classifier, "_batch_rows", lambda self, count: 2
   )
-  shown = predict._ImageProgress.show
+  shown = write_rows.ImageProgress.show
 
   def stop(self, step, metrics):
     shown(self, step, metrics)
     if step >= 4:
       raise KeyboardInterrupt
 
-  monkeypatch.setattr(predict._ImageProgress, "show", stop)
+  monkeypatch.setattr(write_rows.ImageProgress, "show", stop)
   with pytest.raises(KeyboardInterrupt):
     execute(**flags)
   assert 0 < len(rows(output)) < COUNT
-  monkeypatch.setattr(predict._ImageProgress, "show", shown)
+  monkeypatch.setattr(write_rows.ImageProgress, "show", shown)
   execute(**flags)
   assert len(rows(output)) == COUNT
 
