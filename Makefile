@@ -11,20 +11,20 @@ OLDEST ?= .venv-oldest
 OLDEST_TESTS ?= tests/setup_test.py tests/optim tests/plots tests/runs \
 	tests/classifier tests/export tests/weights
 
-.PHONY: quickstart test test-fast test-lower-bounds lint clean
+.PHONY: quickstart test test-fast test-lower-bounds lint docs clean
 
 # A stamp, so that a changed setup.py is installed again.
 $(VENV)/.installed: setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "paws_jax needs Python 3.11 or newer; run make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade --quiet pip
-	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	$(BIN)/python -m pip install --quiet -e ".[dev,docs]"
 	touch $@
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m paws_jax.main --config=configs/quickstart.py
 
-test: $(VENV)/.installed lint
+test: $(VENV)/.installed lint docs
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 test-fast: $(VENV)/.installed
@@ -45,6 +45,12 @@ test-lower-bounds:
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The web site of the documentation, in build/site. Every warning is an error:
+# links and anchors that do not exist, among them those in docstrings.
+docs: $(VENV)/.installed
+	JAX_PLATFORMS=cpu NO_MKDOCS_2_WARNING=1 \
+	$(BIN)/python -m mkdocs build --strict -f docs/site/mkdocs.yml
 
 # What the package needs without TensorFlow, for `pip install -r`.
 requirements-light.txt: setup.py

@@ -10,6 +10,8 @@ _HERE = pathlib.Path(__file__).parent
 _VERSION = re.search(
   '__version__ = "(.+)"', (_HERE / "paws_jax" / "__init__.py").read_text()
 )[1]
+# Written by colabs/set_repository.py.
+_REPOSITORY = "https://github.com/OWNER/paws_jax"
 
 
 def _is_set(variable: str) -> bool:
@@ -52,6 +54,35 @@ setuptools.setup(
   long_description=(_HERE / "README.md").read_text(encoding="utf-8"),
   long_description_content_type="text/markdown",
   license="Apache-2.0",
+  author="The paws_jax authors",
+  url=_REPOSITORY,
+  project_urls={
+    "Documentation": f"{_REPOSITORY}/blob/main/docs/index.md",
+    "Changelog": f"{_REPOSITORY}/blob/main/CHANGELOG.md",
+    "Issues": f"{_REPOSITORY}/issues",
+  },
+  keywords=[
+    "computer vision",
+    "image classification",
+    "jax",
+    "flax",
+    "paws",
+    "semi-supervised learning",
+    "self-supervised learning",
+  ],
+  # Of Python, the versions that CI runs tests with.
+  classifiers=[
+    "Development Status :: 4 - Beta",
+    "Intended Audience :: Developers",
+    "Intended Audience :: Science/Research",
+    "Operating System :: POSIX :: Linux",
+    "Programming Language :: Python :: 3",
+    "Programming Language :: Python :: 3.11",
+    "Programming Language :: Python :: 3.13",
+    "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    "Topic :: Scientific/Engineering :: Image Recognition",
+    "Typing :: Typed",
+  ],
   packages=[
     *setuptools.find_packages(include=["paws_jax", "paws_jax.*"]),
     "paws_jax.configs",
@@ -97,6 +128,12 @@ setuptools.setup(
     "interop": [],
     # For predictions in Parquet.
     "parquet": ["pyarrow>=17"],
+    # `make docs`. MkDocs 2 reads other settings.
+    "docs": [
+      "mkdocs>=1.6,<2",
+      "mkdocs-material>=9.6,<10",
+      "mkdocstrings[python]>=1",
+    ],
     # One minor version of ruff: another may format differently.
     "dev": [
       # The notebooks are run in a test.

@@ -1,18 +1,21 @@
-"""Writes the address in repository.txt into the notebooks next to it.
+"""Writes the address in repository.txt into all files that name it.
 
 python colabs/set_repository.py
 """
 
-import pathlib
 import re
 import sys
+from pathlib import Path
 
-_HERE = pathlib.Path(__file__).parent
-# In badges, and in the cell that clones.
+_HERE = Path(__file__).parent
+# In badges, in the cell that clones, and in the files at the top.
 _PLACES = (
   r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(/blob/)",
-  r"(REPOSITORY = \\\"https://github\.com/)[\w.-]+/[\w.-]+(\\\")",
+  r"(REPOSITORY = \\?\"https://github\.com/)[\w.-]+/[\w.-]+(\\?\")",
+  r"((?:repository-code|repo_url): https://github\.com/)[\w.-]+/[\w.-]+()",
 )
+# Beside the notebooks.
+FILES = ("setup.py", "CITATION.cff", "docs/site/mkdocs.yml")
 
 
 def main() -> int:
@@ -21,7 +24,8 @@ def main() -> int:
   if not re.fullmatch(r"[\w.-]+/[\w.-]+", address):
     print(f"error: repository.txt has {address!r}, not OWNER/NAME")
     return 2
-  for path in sorted(_HERE.glob("*.ipynb")):
+  others = [_HERE.parent / name for name in FILES]
+  for path in [*sorted(_HERE.glob("*.ipynb")), *filter(Path.exists, others)]:
     before = path.read_text(encoding="utf-8")
     after = before
     for pattern in _PLACES:

@@ -2,7 +2,7 @@
 
 from paws_jax import _moved
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _moved.install()
 # `paws_jax.Classifier`, imported when it is first used.

@@ -22,7 +22,7 @@ def first_few(
   Returns:
     "" without an item.
 
-  Example:
+  Examples:
     >>> first_few("abcdefg", most=3)
     'a, b, c and 4 more'
     >>> first_few(["line 1: x", "line 2: y"], most=1, separator="; ")
@@ -59,7 +59,7 @@ def escape(name: str) -> str:
   Bytes that are not UTF-8, line returns and NUL become \xff, \x0d and \x00, as
   in Python's notation; all else stays as it is. `unescape` undoes it.
 
-  Example:
+  Examples:
     >>> escape("caf\udce9.png")
     'caf\\xe9.png'
   """

@@ -1,8 +1,9 @@
 """A trained encoder with the labelled images that vote: classes for any image.
 
->>> classifier = paws_jax.Classifier.load("runs/quickstart/classifier")
->>> predictions = classifier.predict(["a.jpg", "b.png"])
->>> predictions.predicted_classes
+Examples:
+  >>> classifier = paws_jax.Classifier.load("runs/quickstart/classifier")
+  >>> predictions = classifier.predict(["a.jpg", "b.png"])
+  >>> predictions.predicted_classes
 """
 
 from __future__ import annotations

@@ -34,9 +34,10 @@ class Data(fields.Section):
   # Of source "folder": CSV file that lists images (relative to `dir`), labels
   # and splits. "": `dir` holds a folder of labelled images for every class ...
   manifest: str = fields.field("")
-  # ... and these hold unlabelled images and, by class, test images; "": none.
-  # (test_dir also goes with a manifest that lists no test images).
+  # ... and this one unlabelled images, at any depth; "": none.
   unlabelled_dir: str = fields.field("")
+  # A folder of test images for every class, also beside a manifest that lists
+  # no test images; "": none.
   test_dir: str = fields.field("")
   # Class names that programs write where a label is missing, and that are
   # refused elsewhere, with commas between them: "NA,none".
@@ -47,11 +48,12 @@ class Data(fields.Section):
   # kept as they are). Crops have whole-pixel boxes: enlarging tiny images
   # gives them more places to be.
   image_size: int = fields.field(0, fields.SIDE_OR_0)
-  # Which training images are labelled: a stratified draw by `split_seed`, so
-  # many of each class or this fraction of them (both 0: all that have a label)
-  # ...
+  # Which training images are labelled: so many of each class, drawn by
+  # `split_seed` (this and `labels_fraction` 0: all that have a label) ...
   labels_per_class: int = fields.field(4, fields.NOT_NEGATIVE)
+  # ... or this fraction of each class ...
   labels_fraction: float = fields.field(0.0, fields.PROBABILITY)
+  # Seed of that draw, and of the hold-out of fine-tuning.
   split_seed: int = fields.field(0, fields.SEED)
   # ... or those whose rows or file names stand in this file, one a line; then
   # labels_per_class is 0.

@@ -1,15 +1,15 @@
 """Fields of a recipe: default, type, range and comment of each in one place.
 
 A section is a frozen dataclass that extends `Section`; each of its fields has
-a type, a default and, where not every value will do, a rule:
+a type, a default and, where not every value will do, a rule. A field may also
+hold a section, or a mapping from names to sections; with the metadata INLINE
+these stand among the other fields of their section.
 
->>> @dataclasses.dataclass(frozen=True)
-... class Train(Section):
-...   # Passes over the training set.
-...   epochs: int = field(100, AT_LEAST_ONE)
-
-A field may also hold a section, or a mapping from names to sections; with the
-metadata INLINE these stand among the other fields of their section.
+Examples:
+  >>> @dataclasses.dataclass(frozen=True)
+  ... class Train(Section):
+  ...   # Passes over the training set.
+  ...   epochs: int = field(100, AT_LEAST_ONE)
 """
 
 from __future__ import annotations

@@ -25,12 +25,14 @@ class Finetune(fields.Section):
       lambda x: fields.POSITIVES[1](x) and len(set(x)) == len(x),
     ),
   )
+  # Largest number of passes over the labelled images.
   epochs: int = fields.field(50, fields.AT_LEAST_ONE)
   # Labelled images a step, of "linear_head"; "suncet" takes a support set.
   batch_size: int = fields.field(1024, fields.BATCH_SIZE)
-  # Area fractions and width over height of the crops trained on; flips and
-  # rotations are those of section `views`.
+  # Area fractions of the crops trained on; flips and rotations are those of
+  # section `views`.
   crop_scale: tuple[float, float] = fields.field((0.08, 1.0), fields.SCALE)
+  # Width over height of these crops.
   aspect_ratio: tuple[float, float] = fields.field((3 / 4, 4 / 3), fields.RANGE)
   # What learning rate and epoch are chosen on: "stratified" (a part of the
   # labelled images), "paper" (more labelled training images, those in

@@ -18,7 +18,10 @@ class Model(fields.Section):
   width: int = fields.field(1, fields.between(1, 1024))
   # Units of the hidden layers of the projection head; 0: the encoder's width.
   projection_hidden_dim: int = fields.field(0, fields.between(0, 2**20))
+  # Dimension D of the embeddings.
   output_dim: int = fields.field(2048, fields.between(1, 2**20))
+  # A second head after the projection head: in training for anchors and their
+  # supports, not for targets; in evaluation for all.
   prediction_head: bool = fields.field(True)
   # Starts each residual block of a ResNet as the identity.
   zero_init_residual: bool = fields.field(False)

@@ -82,12 +82,13 @@ def method_section(
 ) -> ml_collections.ConfigDict:
   """Returns section `method` for another method.
 
-  >>> config.method = method_section("simclr")
-
   Args:
     name: of the method.
     values: a section whose values are kept where they differ from their
       defaults and the method has such a field.
+
+  Examples:
+    >>> config.method = method_section("simclr")
   """
   section, _ = methods.rebuild(values or {}, name)
   return methods.MethodDict(section)

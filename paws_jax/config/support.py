@@ -12,14 +12,15 @@ from paws_jax.config import fields
 class Support(fields.Section):
   """The labelled images of a step."""
 
-  # Distinct classes drawn in a step (0: all that the data has), and labelled
-  # images of each.
+  # Distinct classes drawn in a step; 0: all that the data has.
   classes_per_step: int = fields.field(
     960, ("0 (all classes) or at least 2", lambda x: x == 0 or x >= 2)
   )
+  # Labelled images of each class in a step.
   images_per_class: int = fields.field(7, fields.between(1, 2**16))
   # Differently augmented views of each drawn image.
   num_views: int = fields.field(1, fields.between(1, 1000))
+  # Share of a support's label that is spread over all classes.
   label_smoothing: float = fields.field(0.1, fields.FRACTION)
   # Lets a class with n < images_per_class labelled images stand in with each
   # of them floor or ceil(images_per_class / n) times, differently augmented;

@@ -16,6 +16,7 @@ class Train(fields.Section):
 
   # Unlabelled images a step; steps per epoch = floor(images / batch_size).
   batch_size: int = fields.field(4096, fields.AT_LEAST_ONE)
+  # Passes over the training set; 0 with `minutes`.
   epochs: int = fields.field(100, (_EPOCHS, lambda x: x >= 0))
   # Minutes of training, instead of epochs: when a run starts, a few steps are
   # timed, and the schedule is laid out for the epochs that fit. 0: epochs

@@ -32,20 +32,27 @@ class ViewSpec(fields.Section):
   scale: tuple[float, float] = fields.field((0.14, 1.0), fields.SCALE)
   # Width over height of a crop, drawn log-uniformly.
   aspect_ratio: tuple[float, float] = fields.field((3 / 4, 4 / 3), fields.RANGE)
+  # Of a horizontal flip.
   flip_probability: float = fields.field(0.5, fields.PROBABILITY)
   # Rotation, uniform in +-degrees; cost grows with the 4th power of the side,
   # so it is meant for images of at most 64 pixels.
   rotation_degrees: float = fields.field(
     0.0, ("in [0, 180]", lambda x: 0 <= x <= 180)
   )
-  # Brightness, contrast, saturation 0.8 s and hue 0.2 s, in random order.
+  # s of the color jitter: brightness, contrast and saturation by up to 0.8 s,
+  # hue by up to 0.2 s, in random order.
   jitter_strength: float = fields.field(1.0, fields.NOT_NEGATIVE)
+  # Of the color jitter.
   jitter_probability: float = fields.field(0.8, fields.PROBABILITY)
+  # Of becoming gray.
   grey_probability: float = fields.field(0.2, fields.PROBABILITY)
+  # Of a Gaussian blur.
   blur_probability: float = fields.field(0.5, fields.PROBABILITY)
   # Pillow radius (standard deviation) in pixels, drawn uniformly.
   blur_radius: tuple[float, float] = fields.field((0.1, 2.0), fields.RANGE)
+  # Of inverting the levels from a random threshold on.
   solarize_probability: float = fields.field(0.0, fields.PROBABILITY)
+  # Of equalizing the histogram of each channel.
   equalize_probability: float = fields.field(0.0, fields.PROBABILITY)
 
 
@@ -82,15 +89,18 @@ class Views(fields.Section):
   first by name.
   """
 
-  # Per channel, in units of the full range; as many values as channels.
+  # Subtracted from each channel, in units of the full range; as many values as
+  # channels.
   mean: tuple[float, ...] = fields.field(
     (0.485, 0.456, 0.406), ("one number per channel", lambda x: len(x) > 0)
   )
+  # Divides each channel then, in the same units.
   std: tuple[float, ...] = fields.field((0.229, 0.224, 0.225), fields.POSITIVES)
-  # Evaluation: short side resized to this (0: not resized; only where images
-  # are in memory), then the center square of side `eval_size` (0: the size of
-  # the spec "large", or of the first by name where there is none).
+  # In evaluation the short side is resized to this (0: not resized; only where
+  # images are in memory) ...
   eval_resize: int = fields.field(256, fields.SIDE_OR_0)
+  # ... and the center square of this side is cut; 0: the size of the spec
+  # "large", or of the first by name where there is none.
   eval_size: int = fields.field(0, fields.SIDE_OR_0)
   # By name, beside the other fields of the section: views.large.size. Left
   # out of the hash, as a mapping cannot be hashed.
@@ -281,7 +291,8 @@ class ViewsDict(ml_collections.ConfigDict):
 def view_spec(**changes: Any) -> ml_collections.ConfigDict:
   """Returns a spec for a recipe: the defaults of `ViewSpec`, and changes.
 
-  >>> config.views.strong = view_spec(size=32, scale=(0.5, 1.0))
+  Examples:
+    >>> config.views.strong = view_spec(size=32, scale=(0.5, 1.0))
   """
   return ml_collections.ConfigDict(dataclasses.asdict(ViewSpec(**changes)))
 

@@ -21,7 +21,7 @@ def effective_rank(embeddings: jax.Array) -> jax.Array:
     Scalar in [1, min(n, D)]: 1 when all have the same direction. It is not
     meant to be differentiated.
 
-  Example:
+  Examples:
     >>> import jax.numpy as jnp
     >>> round(float(effective_rank(jnp.eye(5)[:3])), 4)
     3.0

@@ -50,7 +50,7 @@ def in_domain_probability(
   Returns:
     [...] in (0, 1]; 1 for a copy of a support.
 
-  Example:
+  Examples:
     >>> import jax.numpy as jnp
     >>> in_domain_probability(jnp.array([1.0, 0.7]), temperature=0.3).tolist()
     [1.0, 0.3678794503211975]

@@ -82,7 +82,7 @@ def soft_nearest_neighbours(
   Raises:
     ValueError: the shapes are inconsistent.
 
-  Example:
+  Examples:
     >>> import jax.numpy as jnp
     >>> queries = jnp.array([[1.0, 0.0]])
     >>> supports = jnp.array([[2.0, 0.0], [0.0, 3.0]])

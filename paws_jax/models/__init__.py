@@ -1,10 +1,11 @@
 """Encoders: a trunk, a projection head and an optional prediction head.
 
->>> encoder = create(config.model)
->>> variables = encoder.init(key, images, train=False)
->>> (h, z), updates = encoder.apply(
-...   variables, images, train=True, mutable=["batch_stats"]
-... )
+Examples:
+  >>> encoder = create(config.model)
+  >>> variables = encoder.init(key, images, train=False)
+  >>> (h, z), updates = encoder.apply(
+  ...   variables, images, train=True, mutable=["batch_stats"]
+  ... )
 """
 
 from __future__ import annotations

@@ -21,17 +21,19 @@ class Config(base.Method):
   soft_nn_title: ClassVar[str | None] = "PAWS-NN"
 
   name: str = fields.field("paws")
+  # T of the targets and of the mean prediction: lower is sharper, 1 changes
+  # nothing.
   sharpen_temperature: float = fields.field(0.25, fields.TEMPERATURE)
   # Maximize the entropy of the mean sharpened prediction, or draw it to another
   # prior than the uniform one.
   me_max: bool = fields.field(True)
-  # Share of each class among unlabelled images, where me_max draws to and its
-  # KL is reported from: "uniform", "labels" (as often as among labelled images)
-  # or "given": prior_probs, a number for each class of the data, in order. The
-  # classes of a step have theirs, scaled to a sum of 1.
+  # Share of each class among unlabelled images, to which me_max draws the mean
+  # prediction: "uniform", "labels" (as among the labelled images) or "given":
+  # prior_probs. Those of a step's classes are scaled to a sum of 1.
   prior: str = fields.field(
     "uniform", fields.one_of("uniform", "labels", "given")
   )
+  # A number for each class of the data, in order, with prior = "given".
   prior_probs: tuple[float, ...] = fields.field(
     (), ("numbers greater than 0", lambda x: all(v > 0 for v in x))
   )
