@@ -17,6 +17,7 @@ USER_FACING = (
   "data",
   "export",
   "finetune",
+  "interchange",
   "methods",
   "monitoring",
   "optim",

@@ -29,7 +29,7 @@ ORDER = (
   ("plots",),
   ("training",),
   ("finetune", "predict", "report", "export", "plan"),
-  ("doctor",),
+  ("doctor", "interchange"),
   ("tasks",),
   ("cli",),
   ("main", "__main__"),
