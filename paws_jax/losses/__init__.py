@@ -9,12 +9,17 @@ mean.
 
 from __future__ import annotations
 
+from paws_jax.losses import byol
 from paws_jax.losses import feature_rank
+from paws_jax.losses import mean_shift
+from paws_jax.losses import moco
 from paws_jax.losses import paws
 from paws_jax.losses import ropaws
 from paws_jax.losses import simclr
 from paws_jax.losses import similarity
+from paws_jax.losses import simsiam
 from paws_jax.losses import suncet
+from paws_jax.losses import swav
 
 AxisName = similarity.AxisName
 MIN_NORM = similarity.MIN_NORM
@@ -40,6 +45,14 @@ suncet_loss = suncet.suncet_loss
 suncet_rows = suncet.suncet_rows
 nt_xent_loss = simclr.nt_xent_loss
 nt_xent_rows = simclr.nt_xent_rows
+
+moco_loss = moco.moco_loss
+byol_loss = byol.byol_loss
+simsiam_loss = simsiam.simsiam_loss
+sinkhorn = swav.sinkhorn
+swav_loss = swav.swav_loss
+nearest_members = mean_shift.nearest_members
+mean_shift_loss = mean_shift.mean_shift_loss
 
 in_domain_probability = ropaws.in_domain_probability
 effective_rank = feature_rank.effective_rank

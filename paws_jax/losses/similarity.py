@@ -16,11 +16,14 @@ MIN_NORM = 1e-12
 AxisName = str | Sequence[str] | None
 
 
-def normalize(embeddings: jax.Array) -> jax.Array:
+def normalize(
+  embeddings: jax.Array, *, min_norm: float = MIN_NORM
+) -> jax.Array:
   """Scales rows to unit length: `x / max(|x|, 1e-12)`.
 
   Args:
     embeddings: [..., D], any float dtype; computed in float32 or wider.
+    min_norm: smallest norm by which a row is divided, instead of 1e-12.
 
   Returns:
     [..., D]. A zero row stays zero, with a finite gradient.
@@ -29,14 +32,17 @@ def normalize(embeddings: jax.Array) -> jax.Array:
   squared = jnp.sum(embeddings**2, axis=-1, keepdims=True)
   # sqrt has an infinite slope at 0: its argument is replaced there.
   norm = jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)
-  return embeddings / jnp.maximum(norm, MIN_NORM)
+  return embeddings / jnp.maximum(norm, min_norm)
 
 
 def cosine_similarities(queries: jax.Array, keys: jax.Array) -> jax.Array:
   """Computes cosines [n, m] of all `queries` [n, D] and `keys` [m, D]."""
-  return jnp.matmul(
-    normalize(queries), normalize(keys).T, precision=jax.lax.Precision.HIGHEST
-  )
+  return dot_products(normalize(queries), normalize(keys))
+
+
+def dot_products(rows: jax.Array, others: jax.Array) -> jax.Array:
+  """Computes all products [..., n, m] of rows [..., n, D] and [m, D]."""
+  return jnp.matmul(rows, others.T, precision=jax.lax.Precision.HIGHEST)
 
 
 def label_rows(
@@ -186,6 +192,60 @@ def check_supports(
     raise ValueError(
       f"{supports.shape[0]} supports but {support_labels.shape[0]} label rows: "
       "give one row per support."
+    )
+
+
+def check_pairs(
+  first: jax.Array, second: jax.Array, *, names: tuple[str, str]
+) -> None:
+  """Refuses arrays that are not both [n, D].
+
+  Raises:
+    ValueError: names them and their shapes.
+  """
+  if first.ndim != 2 or first.shape != second.shape:
+    raise ValueError(
+      f"{names[0]} and {names[1]} must both be [n, D]; got shapes "
+      f"{first.shape} and {second.shape}."
+    )
+
+
+def check_dimensions(
+  rows: jax.Array, others: jax.Array, *, names: tuple[str, str]
+) -> None:
+  """Refuses arrays that are not [n, D] and [m, D].
+
+  Raises:
+    ValueError: names them and their shapes.
+  """
+  if rows.ndim != 2 or others.ndim != 2 or rows.shape[1] != others.shape[1]:
+    raise ValueError(
+      f"{names[0]} and {names[1]} must be [n, D] and [m, D]; got shapes "
+      f"{rows.shape} and {others.shape}."
+    )
+
+
+def check_views(
+  predictions: jax.Array, targets: jax.Array, *, num_views: int | None = None
+) -> None:
+  """Refuses arrays that are not [V·B, D] and [2B, D] with V ≥ 2.
+
+  Args:
+    predictions: the first array.
+    targets: the second array.
+    num_views: V; None: any.
+
+  Raises:
+    ValueError: the shapes are inconsistent; names them.
+  """
+  check_dimensions(predictions, targets, names=("predictions", "targets"))
+  rows, num_targets = predictions.shape[0], targets.shape[0]
+  views, rest = divmod(2 * rows, max(num_targets, 1))
+  if num_targets % 2 or rest or views < 2 or num_views not in (None, views):
+    raise ValueError(
+      f"{rows} predictions do not belong to {num_targets} targets: targets are "
+      "those of two views of each image, predictions those of "
+      f"{num_views or 'two or more'} views."
     )
 
 

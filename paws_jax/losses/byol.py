@@ -1,0 +1,55 @@
+"""The loss of bootstrap your own latent (BYOL).
+
+Reference:
+  Grill et al., Bootstrap Your Own Latent, 2020 (arXiv 2006.07733).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from paws_jax.losses import similarity
+
+# Smallest squared norm by which an embedding is divided, as in the public code.
+_MIN_SQUARED_NORM = 1e-12
+
+
+def byol_loss(predictions: jax.Array, targets: jax.Array) -> jax.Array:
+  """Computes squared distances between predictions and other views' targets.
+
+  Eq. 2 of BYOL, both directions added: 4 − 2 (cos + cos) for two views. With
+  more views every view but itself predicts each of the two targets, and the
+  loss is twice the mean over these pairs.
+
+  Args:
+    predictions: [V·B, D], view-major, V ≥ 2; they need not be normalized.
+    targets: [2B, D], of the first two views, in their order: a view's
+      prediction is compared with the targets of the other views. Without
+      gradient.
+
+  Returns:
+    Scalar in [0, 8], the mean over the B images, float32 or wider.
+
+  Raises:
+    ValueError: the shapes are inconsistent.
+  """
+  similarity.check_views(predictions, targets)
+  targets = _normalize(jax.lax.stop_gradient(targets))
+  targets = targets.reshape(2, -1, targets.shape[-1])
+  predictions = _normalize(predictions)
+  predictions = predictions.reshape(-1, *targets.shape[1:])
+  pairs = [
+    jnp.mean(jnp.sum((predictions[view] - targets[of]) ** 2, axis=-1))
+    for of in range(2)
+    for view in range(predictions.shape[0])
+    if view != of
+  ]
+  return 2 * sum(pairs) / len(pairs)
+
+
+def _normalize(embeddings: jax.Array) -> jax.Array:
+  """Scales rows to unit length: `x / sqrt(max(|x|², 1e-12))`."""
+  embeddings = similarity.at_least_float32(embeddings)
+  squared = jnp.sum(embeddings**2, axis=-1, keepdims=True)
+  return embeddings * jax.lax.rsqrt(jnp.maximum(squared, _MIN_SQUARED_NORM))

@@ -1,0 +1,239 @@
+"""Mean shift towards nearest members of a memory bank (MSF and CMSF).
+
+A bank holds T whole batches of B unit rows: row t·B + i is place i of batch t.
+Spread over W devices, each holds the places of its own images in every batch,
+[T, B/W, D], and nothing of the bank ever moves between devices: only the
+targets, the best similarities and the sums of chosen rows do.
+
+References:
+  Koohpayegani et al., Mean Shift for Self-Supervised Learning, 2021
+  (arXiv 2105.07269); Navaneet et al., Constrained Mean Shift Using Distant Yet
+  Related Neighbors, 2022 (arXiv 2112.04607).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from paws_jax.losses import similarity
+
+# Rows of the bank of which the nearest are taken at a time: sorting many rows
+# at once is slow on TPUs, and the nearest of all are among those of the blocks.
+_BLOCK = 4096
+
+
+def nearest_members(
+  targets: jax.Array,
+  bank: jax.Array,
+  *,
+  valid: jax.Array,
+  k: int,
+  allowed: jax.Array | None = None,
+  axis_name: similarity.AxisName = None,
+) -> jax.Array:
+  """Finds the nearest rows of a memory bank, exactly.
+
+  Args:
+    targets: [B, D] unit rows, this device's.
+    bank: [M, D] unit rows, this device's.
+    valid: [M] bool, rows of the bank that may be chosen, this device's.
+    k: number of rows to find, at least 1.
+    allowed: bool, rows that each target may choose; None: all. [B, M]; with
+      `axis_name` the targets of all devices and this device's rows, or this
+      device's targets and the rows of all devices.
+    axis_name: mesh axes over which targets and bank are spread. The number of
+      rows of a device must then be a multiple of that of its targets.
+
+  Returns:
+    [B, k] int32 places in the bank, those of all devices in the order of the
+    module's docstring; nearest first, lowest place among equals, −1 where there
+    are fewer than k. Equal on any number of devices.
+
+  Raises:
+    ValueError: the shapes are inconsistent.
+  """
+  similarity.check_dimensions(targets, bank, names=("targets", "bank"))
+  if k < 1:
+    raise ValueError(f"k is {k}: it must be at least 1.")
+  targets, bank = jax.lax.stop_gradient((targets, bank))
+  num_targets, num_rows = targets.shape[0], bank.shape[0]
+  if axis_name is not None:
+    targets = jax.lax.all_gather(targets, axis_name, tiled=True)
+  allowed = _own_columns(
+    allowed, (targets.shape[0], num_rows), num_targets, axis_name
+  )
+  choosable = valid[None, :]
+  if allowed is not None:
+    choosable &= allowed
+  cosines = similarity.dot_products(targets, bank)
+  cosines, places = _top(jnp.where(choosable, cosines, -jnp.inf), k)
+  if axis_name is not None:
+    places = _global_places(places, num_targets, axis_name)
+    # Every device gets all candidates of its own targets.
+    cosines, places = (
+      jax.lax.all_to_all(
+        array.reshape(-1, num_targets, array.shape[-1]), axis_name, 0, 0
+      ).swapaxes(0, 1)
+      for array in (cosines, places)
+    )
+    cosines, places = (a.reshape(num_targets, -1) for a in (cosines, places))
+    negative, places = jax.lax.sort((-cosines, places), num_keys=2)
+    cosines = -negative
+  places = jnp.where(cosines[:, :k] > -jnp.inf, places[:, :k], -1)
+  missing = k - places.shape[1]
+  return jnp.pad(places, ((0, 0), (0, max(missing, 0))), constant_values=-1)
+
+
+def mean_shift_loss(
+  queries: jax.Array,
+  bank: jax.Array,
+  slots: jax.Array | Sequence[jax.Array],
+  *,
+  axis_name: similarity.AxisName = None,
+) -> jax.Array:
+  """Computes the mean squared distance of queries and chosen rows of a bank.
+
+  2 − 2⟨query, mean of its rows⟩ (MSF, eq. 1); for several sets of rows the
+  mean of their distances (CMSF, eq. 3).
+
+  Args:
+    queries: [B, D], this device's; they need not be normalized.
+    bank: [M, D] unit rows, this device's; without gradient.
+    slots: [B, k] int32 from `nearest_members`, −1 for none, or a list of such.
+    axis_name: mesh axes over which queries and bank are spread.
+
+  Returns:
+    Scalar in [0, 4], equal on all devices, float32 or wider.
+
+  Raises:
+    ValueError: the shapes are inconsistent.
+  """
+  similarity.check_dimensions(queries, bank, names=("queries", "bank"))
+  sets = [slots] if hasattr(slots, "ndim") else list(slots)
+  means = [member_means(bank, chosen, axis_name=axis_name) for chosen in sets]
+  loss = jnp.mean(jnp.stack([shift_rows(queries, mean) for mean in means]))
+  return loss if axis_name is None else jax.lax.pmean(loss, axis_name)
+
+
+def shift_rows(queries: jax.Array, means: jax.Array) -> jax.Array:
+  """Computes 2 − 2⟨query, mean⟩ of each row: [B, D], [B, D] -> [B]."""
+  means = jax.lax.stop_gradient(means)
+  return 2 - 2 * jnp.sum(similarity.normalize(queries) * means, axis=-1)
+
+
+def member_means(
+  bank: jax.Array,
+  slots: jax.Array,
+  *,
+  axis_name: similarity.AxisName = None,
+) -> jax.Array:
+  """Averages the chosen rows of a bank for each query.
+
+  Args:
+    bank: [M, D], this device's.
+    slots: [B, k] int32, places in the bank of all devices; −1 for none.
+    axis_name: mesh axes over which bank and queries are spread.
+
+  Returns:
+    [B, D] float32 or wider, without gradient; 0 where no row was chosen.
+  """
+  bank = similarity.at_least_float32(jax.lax.stop_gradient(bank))
+  counts = jnp.sum(slots >= 0, axis=-1, keepdims=True)
+  if axis_name is not None:
+    num_queries = slots.shape[0]
+    slots = jax.lax.all_gather(slots, axis_name, tiled=True)
+    slots = _local_places(slots, num_queries, axis_name)
+  rows = jnp.where((slots >= 0)[..., None], bank[slots], 0)
+  sums = jnp.sum(rows, axis=-2)
+  if axis_name is not None:
+    sums = jax.lax.psum_scatter(sums, axis_name, tiled=True)
+  return sums / jnp.maximum(counts, 1)
+
+
+def class_means(
+  bank: jax.Array,
+  tags: jax.Array,
+  labels: jax.Array,
+  *,
+  num_classes: int,
+  axis_name: similarity.AxisName = None,
+) -> jax.Array:
+  """Averages all rows of a bank that have a query's label, without a search.
+
+  Args:
+    bank: [M, D], this device's.
+    tags: [M] integers, labels of the rows; negative: none.
+    labels: [B] integers in [0, num_classes), labels of this device's queries.
+    num_classes: number of classes.
+    axis_name: mesh axes over which bank and queries are spread.
+
+  Returns:
+    [B, D] float32 or wider, without gradient; 0 where there is no such row.
+  """
+  bank = similarity.at_least_float32(jax.lax.stop_gradient(bank))
+  one_hot = jax.nn.one_hot(tags, num_classes, dtype=bank.dtype)
+  sums = similarity.dot_products(one_hot.T, bank.T)
+  sums = jnp.concatenate([sums, jnp.sum(one_hot, axis=0)[:, None]], axis=-1)
+  if axis_name is not None:
+    sums = jax.lax.psum(sums, axis_name)
+  return (sums[:, :-1] / jnp.maximum(sums[:, -1:], 1))[labels]
+
+
+def _top(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+  """Finds the k largest of [n, M]: values and places, lowest among equals."""
+  num_rows = values.shape[1]
+  if num_rows <= 2 * _BLOCK:
+    return jax.lax.top_k(values, min(k, num_rows))
+  num_blocks = -(-num_rows // _BLOCK)
+  padding = num_blocks * _BLOCK - num_rows
+  blocks = jnp.pad(values, ((0, 0), (0, padding)), constant_values=-jnp.inf)
+  blocks = blocks.reshape(-1, num_blocks, _BLOCK)
+  best, places = jax.lax.top_k(blocks, min(k, _BLOCK))
+  places += jnp.arange(num_blocks)[None, :, None] * _BLOCK
+  best, places = (a.reshape(a.shape[0], -1) for a in (best, places))
+  best, chosen = jax.lax.top_k(best, min(k, num_rows))
+  return best, jnp.take_along_axis(places, chosen, axis=1)
+
+
+def _own_columns(
+  allowed: jax.Array | None,
+  shape: tuple[int, int],
+  num_targets: int,
+  axis_name: similarity.AxisName,
+) -> jax.Array | None:
+  """Returns `allowed` of all targets and this device's rows."""
+  if allowed is None or allowed.shape == shape:
+    return allowed
+  num_devices = shape[0] // num_targets
+  if allowed.shape != (num_targets, shape[1] * num_devices):
+    raise ValueError(
+      f"allowed has shape {allowed.shape}: it must be {shape}, one row for "
+      "each target and one column for each row of the bank."
+    )
+  # [targets, T, devices, places]: the columns of a device are not contiguous.
+  by_device = allowed.reshape(num_targets, -1, num_devices, num_targets)
+  own = jax.lax.all_to_all(by_device, axis_name, 2, 0, tiled=True)
+  return own.reshape(shape)
+
+
+def _global_places(
+  places: jax.Array, num_targets: int, axis_name: similarity.AxisName
+) -> jax.Array:
+  """Turns places on this device into places in the bank of all devices."""
+  batch, place = jnp.divmod(places, num_targets)
+  device = jax.lax.axis_index(axis_name)
+  size = jax.lax.axis_size(axis_name)
+  return (batch * size + device) * num_targets + place
+
+
+def _local_places(
+  slots: jax.Array, num_targets: int, axis_name: similarity.AxisName
+) -> jax.Array:
+  """The inverse of `_global_places`; −1 for rows of other devices."""
+  block, place = jnp.divmod(slots, num_targets)
+  batch, device = jnp.divmod(block, jax.lax.axis_size(axis_name))
+  own = (slots >= 0) & (device == jax.lax.axis_index(axis_name))
+  return jnp.where(own, batch * num_targets + place, -1)
