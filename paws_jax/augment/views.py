@@ -143,7 +143,12 @@ def _distort(draws, views, *, spec, precision):
     chance, *levels = jnp.unstack(draws["jitter"], axis=1)
     views = color.select(
       chance < spec.jitter_probability,
-      color.jitter(views, **jitter_factors(levels, spec.jitter_strength)),
+      color.jitter(
+        views,
+        **jitter_factors(
+          levels, spec.jitter_strength, saturation=spec.jitter_saturation
+        ),
+      ),
       views,
     )
   if spec.grey_probability > 0:
@@ -159,9 +164,10 @@ def _distort(draws, views, *, spec, precision):
     views = resample.gaussian_blur(views, radii, precision=precision)
   if spec.solarize_probability > 0:
     chance, thresholds = jnp.unstack(draws["solarize"], axis=1)
+    low, high = spec.solarize_threshold
     # 256 is above every value, so no value is inverted.
     thresholds = jnp.where(
-      chance < spec.solarize_probability, 256 * thresholds, 256
+      chance < spec.solarize_probability, low + (high - low) * thresholds, 256
     )
     views = color.solarize(views, thresholds)
   if spec.equalize_probability > 0:
@@ -171,7 +177,7 @@ def _distort(draws, views, *, spec, precision):
 
 
 def jitter_factors(
-  draws: Sequence[jax.Array], strength: float
+  draws: Sequence[jax.Array], strength: float, *, saturation: float = 0.8
 ) -> dict[str, jax.Array]:
   """Turns eight uniform draws into the arguments of `color.jitter`.
 
@@ -180,14 +186,15 @@ def jitter_factors(
       four whose order is the order of the operations.
     strength: s; factors are uniform in [max(0, 1 - 0.8 s), 1 + 0.8 s], hue in
       0.2 s turns either way.
+    saturation: instead of 0.8 for the factor of saturation.
 
   Returns:
     brightness, contrast, saturation, hue [n] and ranks [n, 4].
   """
-  low, high = max(0.0, 1 - 0.8 * strength), 1 + 0.8 * strength
-  brightness, contrast, saturation = (
-    low + (high - low) * draw for draw in draws[:3]
-  )
+  factors = []
+  for draw, share in zip(draws, (0.8, 0.8, saturation), strict=False):
+    low, high = max(0.0, 1 - share * strength), 1 + share * strength
+    factors.append(low + (high - low) * draw)
   # The ranks of the last four draws are a uniform permutation.
   order = jnp.stack(draws[4:], axis=1)
   mine, other = order[:, :, None], order[:, None, :]
@@ -195,9 +202,7 @@ def jitter_factors(
   earlier = place[None, None, :] < place[None, :, None]
   ranks = jnp.sum((other < mine) | ((other == mine) & earlier), axis=2)
   return {
-    "brightness": brightness,
-    "contrast": contrast,
-    "saturation": saturation,
+    **dict(zip(("brightness", "contrast", "saturation"), factors, strict=True)),
     "hue": 0.2 * strength * (2 * draws[3] - 1),
     "ranks": ranks,
   }

@@ -27,6 +27,12 @@ def check_sections(recipe: recipe_lib.Recipe) -> None:
       f"in size: set it to at least {view.eval_size}, the side of the crop for "
       "evaluation."
     )
+  if recipe.train.bn_groups > 1 and not recipe.method.allows_bn_groups:
+    raise errors.InputError(
+      f"train.bn_groups is {recipe.train.bn_groups} but method.name is "
+      f"{recipe.method.name!r}, whose labelled images cannot be cut into "
+      "groups with the others: set it to 1, or train.bn_group_size instead."
+    )
   # The epochs that fit in train.minutes are compared when they are known.
   if recipe.optim.warmup_epochs > recipe.train.epochs > 0:
     raise errors.InputError(

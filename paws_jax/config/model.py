@@ -7,6 +7,8 @@ import dataclasses
 from paws_jax import errors
 from paws_jax.config import fields
 
+_BIASES = ("all", "hidden", "last", "none")
+
 
 @dataclasses.dataclass(frozen=True)
 class Model(fields.Section):
@@ -20,9 +22,23 @@ class Model(fields.Section):
   projection_hidden_dim: int = fields.field(0, fields.between(0, 2**20))
   # Dimension D of the embeddings.
   output_dim: int = fields.field(2048, fields.between(1, 2**20))
+  # Dense layers of the projection head, the last one included.
+  projection_layers: int = fields.field(3, fields.between(2, 16))
+  # Whether BatchNorm follows its hidden layers.
+  projection_norm: bool = fields.field(True)
+  # Whether a BatchNorm without scale and bias follows the last one.
+  projection_final_norm: bool = fields.field(False)
+  # Dense layers of the projection head with a bias: "all", "hidden", "last" or
+  # "none".
+  projection_bias: str = fields.field("all", fields.one_of(*_BIASES))
   # A second head after the projection head: in training for anchors and their
   # supports, not for targets; in evaluation for all.
   prediction_head: bool = fields.field(True)
+  # Units of its hidden layer, which BatchNorm and ReLU follow; 0: PAWS's head,
+  # a BatchNorm before a hidden layer of a quarter of the output.
+  prediction_hidden_dim: int = fields.field(0, fields.between(0, 2**20))
+  # Dense layers with a bias where it has such a hidden layer, as above.
+  prediction_bias: str = fields.field("all", fields.one_of(*_BIASES))
   # Starts each residual block of a ResNet as the identity.
   zero_init_residual: bool = fields.field(False)
   # Share of the old value kept in a running statistic (PyTorch's 1 - m).
@@ -43,9 +59,10 @@ class Model(fields.Section):
 
   def check(self) -> None:
     """Refuses a prediction head without hidden units."""
-    if self.prediction_head and self.output_dim < 4:
+    quarter = self.prediction_head and not self.prediction_hidden_dim
+    if quarter and self.output_dim < 4:
       raise errors.InputError(
         f"model.output_dim is {self.output_dim} but model.prediction_head is "
         "True: it must be at least 4, because the head's hidden layer has a "
-        "quarter of it."
+        "quarter of it; or set model.prediction_hidden_dim."
       )

@@ -21,10 +21,16 @@ class Optim(fields.Section):
   final_lr: float = fields.field(0.064, fields.NOT_NEGATIVE)
   # Epochs in which the learning rate rises from start_lr to peak_lr.
   warmup_epochs: float = fields.field(10.0, fields.NOT_NEGATIVE)
-  # Acts on kernels, not on biases and BatchNorm.
+  # Acts on the parameters that `decayed` names.
   weight_decay: float = fields.field(1e-6, fields.NOT_NEGATIVE)
+  # What weight decay and adaptation by LARS act on: "kernels", not biases and
+  # BatchNorm, or "all".
+  decayed: str = fields.field("kernels", fields.one_of("kernels", "all"))
   # Of "lars" and "sgd"; the first-moment decay of "adamw".
   momentum: float = fields.field(0.9, fields.FRACTION)
+  # Whether the momentum buffer holds gradients times their learning rate
+  # (PAWS), or gradients alone (PyTorch). Only for "lars" and "sgd".
+  lr_in_momentum: bool = fields.field(True)
   # Second-moment decay of AdamW (its first is `momentum`).
   b2: float = fields.field(0.999, fields.FRACTION)
   # Nesterov's momentum instead of the ordinary one.
@@ -32,3 +38,6 @@ class Optim(fields.Section):
   # Of LARS: length of a kernel's update over that of its weights, where the
   # learning rate is 1.
   trust_coefficient: float = fields.field(1e-3, fields.POSITIVE)
+  # LARS divides by |g| + decay |w| ("sum", PAWS and SwAV) or by the norm of the
+  # decayed gradient ("decayed", BYOL).
+  lars_norm: str = fields.field("sum", fields.one_of("sum", "decayed"))

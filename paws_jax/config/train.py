@@ -31,9 +31,28 @@ class Train(fields.Section):
   # Devices that share BatchNorm statistics. 0: all, whatever their number;
   # anything else makes results depend on the number of devices.
   bn_group_size: int = fields.field(0, fields.NOT_NEGATIVE)
+  # Equal runs of a step's images with BatchNorm statistics of their own,
+  # whatever the number of devices. 1: no groups.
+  bn_groups: int = fields.field(1, fields.AT_LEAST_ONE)
+
+  @property
+  def bn_fields(self) -> dict[str, int]:
+    """The fields that decide which images share BatchNorm statistics."""
+    return {"bn_group_size": self.bn_group_size, "bn_groups": self.bn_groups}
 
   def check(self) -> None:
-    """Refuses two lengths of a run, and none."""
+    """Refuses two lengths of a run, and none, and two ways to form groups."""
+    if self.bn_groups > 1 and self.bn_group_size:
+      raise errors.InputError(
+        f"train.bn_groups is {self.bn_groups} and train.bn_group_size is "
+        f"{self.bn_group_size}: each decides which images share BatchNorm "
+        "statistics; set bn_groups to 1 or bn_group_size to 0."
+      )
+    if self.batch_size % self.bn_groups:
+      raise errors.InputError(
+        f"train.bn_groups is {self.bn_groups}, which does not divide "
+        f"train.batch_size, {self.batch_size}."
+      )
     if self.epochs and self.minutes:
       raise errors.InputError(
         f"train.epochs is {self.epochs} and train.minutes is "

@@ -17,6 +17,10 @@ _SUPPORT = "support"
 _MAIN = "large"
 
 
+def _is_level_range(levels: tuple[float, ...]) -> bool:
+  return len(levels) == 2 and 0 <= levels[0] <= levels[1] <= 256
+
+
 @dataclasses.dataclass(frozen=True)
 class ViewSpec(fields.Section):
   """Crops of one kind, and how they are augmented.
@@ -39,9 +43,11 @@ class ViewSpec(fields.Section):
   rotation_degrees: float = fields.field(
     0.0, ("in [0, 180]", lambda x: 0 <= x <= 180)
   )
-  # s of the color jitter: brightness, contrast and saturation by up to 0.8 s,
-  # hue by up to 0.2 s, in random order.
+  # s of the color jitter: brightness and contrast by up to 0.8 s, saturation by
+  # up to `jitter_saturation` times s, hue by up to 0.2 s, in random order.
   jitter_strength: float = fields.field(1.0, fields.NOT_NEGATIVE)
+  # Range of saturation at strength 1.
+  jitter_saturation: float = fields.field(0.8, fields.NOT_NEGATIVE)
   # Of the color jitter.
   jitter_probability: float = fields.field(0.8, fields.PROBABILITY)
   # Of becoming gray.
@@ -50,8 +56,12 @@ class ViewSpec(fields.Section):
   blur_probability: float = fields.field(0.5, fields.PROBABILITY)
   # Pillow radius (standard deviation) in pixels, drawn uniformly.
   blur_radius: tuple[float, float] = fields.field((0.1, 2.0), fields.RANGE)
-  # Of inverting the levels from a random threshold on.
+  # Of inverting the levels from `solarize_threshold` on.
   solarize_probability: float = fields.field(0.0, fields.PROBABILITY)
+  # Level in [0, 256], drawn uniformly.
+  solarize_threshold: tuple[float, float] = fields.field(
+    (0.0, 256.0), ("two numbers in [0, 256], in order", _is_level_range)
+  )
   # Of equalizing the histogram of each channel.
   equalize_probability: float = fields.field(0.0, fields.PROBABILITY)
 

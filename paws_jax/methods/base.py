@@ -300,7 +300,12 @@ class Method:
 
     Returns:
       A tree of names, a prefix of `params`: "default", "constant_lr" (the
-      recipe's optimizer at its peak rate throughout) or "frozen"; None: all
-      are "default".
+      recipe's optimizer at its peak rate throughout), "delayed" (unchanged in
+      the first `delay_steps` steps) or "frozen"; None: all are "default".
     """
     del params
+
+  @property
+  def delay_steps(self) -> int:
+    """Steps in which "delayed" parameters do not change, nor their momentum."""
+    return 0

@@ -103,6 +103,7 @@ def create(
   *,
   axis_name: batch_norm.AxisName = None,
   group_axis_name: batch_norm.AxisName = None,
+  num_groups: int = 1,
   dtype: Any = None,
 ) -> Encoder:
   """Builds an encoder from section `model` of a recipe.
@@ -112,6 +113,7 @@ def create(
     axis_name: mesh axes over which BatchNorm shares statistics when training
       inside `jax.shard_map`; None elsewhere, also under plain `jax.jit`.
     group_axis_name: further mesh axes that separate BatchNorm groups.
+    num_groups: BatchNorm groups of a device when training.
     dtype: dtype of activations instead of that of `section`. Parameters are
       float32, or float64 if this is.
 
@@ -140,6 +142,7 @@ def create(
     param_dtype=jnp.promote_types(dtype, jnp.float32),
     axis_name=axis_name,
     group_axis_name=group_axis_name,
+    num_groups=num_groups,
   )
   trunk = ENCODERS[config.name](config, settings)
   return Encoder(
@@ -148,11 +151,28 @@ def create(
       hidden_dim=config.projection_hidden_dim or trunk.num_features,
       output_dim=config.output_dim,
       settings=settings,
+      num_layers=config.projection_layers,
+      norm=config.projection_norm,
+      bias=config.projection_bias,
+      final_norm=config.projection_final_norm,
     ),
-    prediction=(
-      heads.PredictionHead(output_dim=config.output_dim, settings=settings)
-      if config.prediction_head
-      else None
-    ),
+    prediction=_prediction(config, settings),
     freeze_bn=config.freeze_bn,
+  )
+
+
+def _prediction(
+  config: config_lib.Model, settings: batch_norm.LayerSettings
+) -> heads.PredictionHead | heads.ProjectionHead | None:
+  """Builds the prediction head of a recipe, if it has one."""
+  if not config.prediction_head:
+    return None
+  if not config.prediction_hidden_dim:
+    return heads.PredictionHead(output_dim=config.output_dim, settings=settings)
+  return heads.ProjectionHead(
+    hidden_dim=config.prediction_hidden_dim,
+    output_dim=config.output_dim,
+    settings=settings,
+    num_layers=2,
+    bias=config.prediction_bias,
   )

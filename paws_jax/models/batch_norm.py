@@ -24,6 +24,7 @@ class LayerSettings:
     param_dtype: dtype of parameters and running statistics.
     axis_name: mesh axes over which BatchNorm shares its statistics.
     group_axis_name: mesh axes of BatchNorm groups, see `BatchNorm`.
+    num_groups: BatchNorm groups of a device, see `BatchNorm`.
   """
 
   momentum: float
@@ -31,6 +32,7 @@ class LayerSettings:
   param_dtype: Any
   axis_name: AxisName = None
   group_axis_name: AxisName = None
+  num_groups: int = 1
 
   @property
   def output_dtype(self) -> Any:
@@ -72,6 +74,8 @@ class BatchNorm(nn.Module):
     group_axis_name: further mesh axes of the batch, over which statistics are
       not shared: each group is normalized separately. Running statistics are
       averaged over the groups, so that all devices agree.
+    num_groups: equal runs of a device's rows that are groups of their own.
+    affine: whether there are `scale` and `bias`.
     scale_init: initializer of `scale`.
   """
 
@@ -81,6 +85,8 @@ class BatchNorm(nn.Module):
   param_dtype: Any = jnp.float32
   axis_name: AxisName = None
   group_axis_name: AxisName = None
+  num_groups: int = 1
+  affine: bool = True
   scale_init: Callable[..., jax.Array] = nn.initializers.ones
 
   @nn.compact
@@ -100,7 +106,8 @@ class BatchNorm(nn.Module):
       [n, ..., C] in `dtype`. Masked rows are normalized like the others.
 
     Raises:
-      ValueError: if `x` has fewer than two axes or `mask` is not [n].
+      ValueError: if `x` has fewer than two axes, `mask` is not [n], or n is no
+        multiple of the number of groups.
     """
     if x.ndim < 2:
       raise ValueError(f"x must be [n, ..., C], got shape {x.shape}")
@@ -109,8 +116,10 @@ class BatchNorm(nn.Module):
         f"mask must have one entry per row of x: mask {mask.shape}, x {x.shape}"
       )
     shape = x.shape[-1:]
-    scale = self.param("scale", self.scale_init, shape, self.param_dtype)
-    bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
+    scale, bias = jnp.ones(shape), jnp.zeros(shape)
+    if self.affine:
+      scale = self.param("scale", self.scale_init, shape, self.param_dtype)
+      bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
     running_mean = self.variable(
       "batch_stats", "mean", jnp.zeros, shape, self.param_dtype
     )
@@ -126,7 +135,9 @@ class BatchNorm(nn.Module):
       # No axis is bound during the initialization of parameters.
       axes = () if self.is_initializing() else _as_tuple(self.axis_name)
       shift = jax.lax.stop_gradient(mean.astype(stats_dtype))
-      sums = _local_sums(x.astype(stats_dtype), shift, mask)
+      # No groups during initialization, which may take a single image.
+      groups = 1 if self.is_initializing() else self.num_groups
+      sums = _group_sums(x.astype(stats_dtype), shift, mask, groups)
       if axes:
         sums = jax.lax.psum(sums, axes)  # The all-reduce of this layer.
       if not self.is_initializing() and self.is_mutable_collection(
@@ -138,10 +149,14 @@ class BatchNorm(nn.Module):
         # take two all-reduces.
         sums = jax.lax.pcast(sums, axes, to="varying")
       mean, var, _ = _moments(sums, shift)
-    y = _normalize(
-      x.astype(stats_dtype),
-      *(v.astype(stats_dtype) for v in (mean, var + self.epsilon, scale, bias)),
-    )
+    scale, bias, mean = (v.astype(stats_dtype) for v in (scale, bias, mean))
+    var = var.astype(stats_dtype) + self.epsilon
+    if mean.ndim == 1:
+      y = _normalize(x.astype(stats_dtype), mean, var, scale, bias)
+    else:
+      y = jax.vmap(_normalize, in_axes=(0, 0, 0, None, None))(
+        _split_rows(x.astype(stats_dtype), groups), mean, var, scale, bias
+      ).reshape(x.shape)
     return y.astype(self.dtype or x.dtype)
 
   def _update(
@@ -189,6 +204,30 @@ def _as_tuple(axis_name: AxisName) -> tuple[str, ...]:
   return (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
 
 
+def _split_rows(x: jax.Array, num_groups: int) -> jax.Array:
+  """Divides rows into equal runs: [n, ...] -> [groups, n / groups, ...]."""
+  if x.shape[0] % num_groups:
+    raise ValueError(
+      f"{x.shape[0]} rows of a device do not divide into {num_groups} "
+      "BatchNorm groups."
+    )
+  return x.reshape(num_groups, -1, *x.shape[1:])
+
+
+def _group_sums(
+  x: jax.Array, shift: jax.Array, mask: jax.Array | None, num_groups: int
+) -> jax.Array:
+  """Returns `_local_sums` of each group [groups, 2C + 1]; [2C + 1] of one."""
+  if num_groups == 1:
+    return _local_sums(x, shift, mask)
+  rows = _split_rows(x, num_groups)
+  if mask is None:
+    return jax.vmap(lambda x: _local_sums(x, shift, None))(rows)
+  return jax.vmap(_local_sums, in_axes=(0, None, 0))(
+    rows, shift, _split_rows(mask, num_groups)
+  )
+
+
 def _local_sums(
   x: jax.Array, shift: jax.Array, mask: jax.Array | None
 ) -> jax.Array:
@@ -216,27 +255,31 @@ def _local_sums(
 def _moments(
   sums: jax.Array, shift: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Returns mean [C], biased variance [C] and count [] of `_local_sums`."""
-  total, squares = jnp.split(sums[:-1], 2)
-  count = sums[-1]
+  """Returns mean and biased variance [..., C] and count [..., 1] of sums."""
+  total, squares = jnp.split(sums[..., :-1], 2, axis=-1)
+  count = sums[..., -1:]
   # Without any row, the divisor keeps the result finite.
   divisor = jnp.maximum(count, 1)
   mean = total / divisor
   var = jnp.maximum(squares / divisor - jnp.square(mean), 0)
-  return mean + shift, var, count
+  return mean + jnp.broadcast_to(shift, mean.shape), var, count
 
 
 def _running_update(
   sums: jax.Array, shift: jax.Array, group_axes: tuple[str, ...]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Returns mean [C], unbiased variance [C] and whether there was a row []."""
+  """Returns mean [C], unbiased variance [C] and whether there was a row [1]."""
   mean, var, count = _moments(sums, shift)
   var = var * (count / jnp.maximum(count - 1, 1))
   weight = (count > 0).astype(sums.dtype)
-  if group_axes:
-    # A group without a valid row has weight 0.
-    stacked = weight * jnp.concatenate([mean, var, jnp.ones_like(sums[:1])])
-    stacked = jax.lax.psum(stacked, group_axes)  # Average over the groups.
-    weight = stacked[-1]
+  if group_axes or sums.ndim > 1:
+    # Average over the groups; one without a valid row has weight 0.
+    ones = jnp.ones_like(count)
+    stacked = weight * jnp.concatenate([mean, var, ones], axis=-1)
+    if sums.ndim > 1:
+      stacked = jnp.sum(stacked, axis=0)
+    if group_axes:
+      stacked = jax.lax.psum(stacked, group_axes)
+    weight = stacked[-1:]
     mean, var = jnp.split(stacked[:-1] / jnp.maximum(weight, 1), 2)
   return mean, var, weight > 0

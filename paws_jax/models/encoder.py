@@ -38,7 +38,7 @@ class Encoder(nn.Module):
 
   trunk: nn.Module
   projection: heads.ProjectionHead
-  prediction: heads.PredictionHead | None = None
+  prediction: heads.PredictionHead | heads.ProjectionHead | None = None
   freeze_bn: bool = False
 
   def __call__(
@@ -62,6 +62,12 @@ class Encoder(nn.Module):
       ValueError: `images` does not have four axes or `mask` is not [n].
     """
     features = self.features(images, train=train, mask=mask)
+    return self.project(features, train=train, mask=mask)
+
+  def project(
+    self, features: jax.Array, *, train: bool, mask: jax.Array | None = None
+  ) -> tuple[jax.Array, jax.Array]:
+    """Embeds features [n, d] of the trunk; otherwise as `__call__`."""
     train = train and not self.freeze_bn
     h = self.projection(features, train=train, mask=mask)
     if self.prediction is None:

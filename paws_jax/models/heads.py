@@ -10,12 +10,18 @@ from paws_jax.models import layers
 
 
 def _dense(
-  settings: batch_norm.LayerSettings, x: jax.Array, features: int, *, name: str
+  settings: batch_norm.LayerSettings,
+  x: jax.Array,
+  features: int,
+  *,
+  name: str,
+  use_bias: bool = True,
 ) -> jax.Array:
   """Applies a dense layer with PyTorch's default initialization."""
   init = layers.fan_in_uniform(x.shape[-1])
   return nn.Dense(
     features,
+    use_bias=use_bias,
     dtype=settings.dtype,
     param_dtype=settings.param_dtype,
     kernel_init=init,
@@ -25,22 +31,30 @@ def _dense(
 
 
 class ProjectionHead(nn.Module):
-  """Two Dense-BatchNorm-ReLU layers and a Dense layer.
+  """Dense-BatchNorm-ReLU layers and a Dense layer.
 
-  (PAWS, Assran et al. 2021, arXiv 2104.13963, section 5.)
+  Two hidden layers are PAWS's head (Assran et al. 2021, arXiv 2104.13963,
+  section 5); the other forms are those of MoCo, BYOL, SimSiam and SwAV, and of
+  the prediction heads of BYOL and SimSiam.
 
   Attributes:
-    hidden_dim: units of the two hidden layers.
+    hidden_dim: units of the hidden layers.
     output_dim: size of the output.
     settings: settings of all layers.
+    num_layers: number of Dense layers, at least 2: "fc1", "fc2", ...
+    norm: whether BatchNorm follows hidden layers.
+    bias: Dense layers with a bias: "all", "hidden", "last" or "none".
+    final_norm: whether a BatchNorm without scale and bias follows the last
+      layer.
   """
 
   hidden_dim: int
   output_dim: int
   settings: batch_norm.LayerSettings
-
-  # Number of Dense-BatchNorm-ReLU layers before the last layer.
-  NUM_HIDDEN = 2
+  num_layers: int = 3
+  norm: bool = True
+  bias: str = "all"
+  final_norm: bool = False
 
   @nn.compact
   def __call__(
@@ -66,25 +80,32 @@ class ProjectionHead(nn.Module):
       (float64 if activations are).
 
     Raises:
-      ValueError: `num_hidden` is not None, 1 or 2.
+      ValueError: `num_hidden` is neither None nor that of a hidden layer.
     """
-    if num_hidden not in (None, *range(1, self.NUM_HIDDEN + 1)):
+    settings, last = self.settings, self.num_layers
+    if num_hidden not in (None, *range(1, last)):
       raise ValueError(
-        f"num_hidden must be None or 1 to {self.NUM_HIDDEN}, got {num_hidden}"
+        f"num_hidden must be None or 1 to {last - 1}, got {num_hidden}"
       )
-    settings = self.settings
-    for i in range(1, (num_hidden or self.NUM_HIDDEN) + 1):
-      x = _dense(settings, x, self.hidden_dim, name=f"fc{i}")
-      x = layers.relu(settings.batch_norm(f"bn{i}")(x, train=train, mask=mask))
+    for i in range(1, (num_hidden or last - 1) + 1):
+      bias = self.bias in ("all", "hidden")
+      x = _dense(settings, x, self.hidden_dim, name=f"fc{i}", use_bias=bias)
+      if self.norm:
+        x = settings.batch_norm(f"bn{i}")(x, train=train, mask=mask)
+      x = layers.relu(x)
     if num_hidden is None:
-      x = _dense(settings, x, self.output_dim, name="fc3")
+      bias = self.bias in ("all", "last")
+      x = _dense(settings, x, self.output_dim, name=f"fc{last}", use_bias=bias)
+      if self.final_norm:
+        norm = settings.batch_norm(f"bn{last}", affine=False)
+        x = norm(x, train=train, mask=mask)
     return x.astype(settings.output_dtype)
 
 
 class PredictionHead(nn.Module):
   """BatchNorm, Dense to a quarter, BatchNorm, ReLU, Dense back.
 
-  It follows the projection head of the ImageNet recipes, for anchors and not
+  It follows the projection head of PAWS's ImageNet recipes, for anchors and not
   for targets (PAWS, appendix on implementation).
 
   Attributes:

@@ -23,6 +23,7 @@ is_kernel = optimizers.is_kernel
 lars = optimizers.lars
 scale_by_lars = optimizers.scale_by_lars
 sgd = optimizers.sgd
+start_at = optimizers.start_at
 trust_ratios = optimizers.trust_ratios
 warmup_cosine = schedules.warmup_cosine
 
@@ -55,12 +56,18 @@ def create(
     warmup_steps=round(config.warmup_epochs * steps_per_epoch),
     total_steps=total_steps,
   )
-  shared = {"momentum": config.momentum, "nesterov": config.nesterov}
+  shared = {
+    "momentum": config.momentum,
+    "nesterov": config.nesterov,
+    "mask": _decayed(config),
+    "lr_in_momentum": config.lr_in_momentum,
+  }
   if config.name == "lars":
     optimizer = optimizers.lars(
       schedule,
       weight_decay=config.weight_decay,
       trust_coefficient=config.trust_coefficient,
+      norm=config.lars_norm,
       **shared,
     )
   elif config.name == "sgd":
@@ -73,7 +80,7 @@ def create(
       b1=config.momentum,
       b2=config.b2,
       weight_decay=config.weight_decay,
-      mask=optimizers.is_kernel,
+      mask=_decayed(config),
       nesterov=config.nesterov,
     )
   else:
@@ -105,4 +112,13 @@ def observer(
     optimizers.trust_ratios,
     weight_decay=config.weight_decay,
     trust_coefficient=config.trust_coefficient,
+    mask=_decayed(config),
+    norm=config.lars_norm,
   )
+
+
+def _decayed(config: config_lib.Optim) -> Callable[[Any], Any]:
+  """Returns the function that marks parameters that decay acts on."""
+  if config.decayed == "all":
+    return optimizers.every_parameter
+  return optimizers.is_kernel

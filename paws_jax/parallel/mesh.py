@@ -28,18 +28,23 @@ BATCH = P(AXES)
 
 
 def make_mesh(
-  devices: Sequence[jax.Device] | None = None, *, bn_group_size: int = 0
+  devices: Sequence[jax.Device] | None = None,
+  *,
+  bn_group_size: int = 0,
+  bn_groups: int = 1,
 ) -> jax.sharding.Mesh:
   """Arranges devices as [BatchNorm groups, devices of a group].
 
   Args:
     devices: by default all devices of all processes, in the order of JAX.
     bn_group_size: number of devices that share BatchNorm statistics; 0: all.
+    bn_groups: number of groups instead; 1: `bn_group_size` decides.
 
   Raises:
     InputError: the groups do not divide the devices.
   """
   devices = jax.devices() if devices is None else list(devices)
+  bn_group_size, _ = _bn_layout(bn_group_size, bn_groups, len(devices))
   group_size = bn_group_size or len(devices)
   if group_size < 0 or len(devices) % group_size:
     raise errors.InputError(
@@ -52,18 +57,45 @@ def make_mesh(
   return jax.sharding.Mesh(grid, AXES, axis_types=types)
 
 
-def batch_norm_axes(bn_group_size: int) -> dict[str, Any]:
+def batch_norm_axes(
+  bn_group_size: int, *, bn_groups: int = 1, num_devices: int | None = None
+) -> dict[str, Any]:
   """Returns the axes over which BatchNorm shares statistics and of the groups.
 
   Args:
     bn_group_size: as for `make_mesh`.
+    bn_groups: as for `make_mesh`.
+    num_devices: of the mesh; None: all.
 
   Returns:
     Keyword arguments of `models.create`.
+
+  Raises:
+    InputError: groups and devices do not divide each other.
   """
-  if bn_group_size == 0:
+  group_size, num_groups = _bn_layout(
+    bn_group_size, bn_groups, num_devices or jax.device_count()
+  )
+  if group_size == 0:
     return {"axis_name": AXES, "group_axis_name": None}
-  return {"axis_name": DATA_AXIS, "group_axis_name": GROUP_AXIS}
+  axes = {"axis_name": DATA_AXIS, "group_axis_name": GROUP_AXIS}
+  return axes | ({"num_groups": num_groups} if num_groups > 1 else {})
+
+
+def _bn_layout(
+  bn_group_size: int, bn_groups: int, num_devices: int
+) -> tuple[int, int]:
+  """Returns devices of a BatchNorm group (0: all), and groups of a device."""
+  if bn_groups == 1:
+    return bn_group_size, 1
+  if bn_groups % num_devices == 0:
+    return 1, bn_groups // num_devices
+  if num_devices % bn_groups == 0:
+    return num_devices // bn_groups, 1
+  raise errors.InputError(
+    f"train.bn_groups is {bn_groups} on {num_devices} devices: one of the "
+    "numbers must divide the other."
+  )
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:

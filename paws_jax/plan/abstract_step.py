@@ -158,11 +158,14 @@ def create(
     model = dataclasses.replace(recipe.model, dtype="bfloat16")
     recipe = dataclasses.replace(recipe, model=model)
   train_config = recipe.train
-  mesh = mesh_lib.make_mesh(devices, bn_group_size=train_config.bn_group_size)
+  mesh = mesh_lib.make_mesh(devices, **train_config.bn_fields)
   views = recipe.views
   source = _source(recipe, views)
   method, _, support = experiment.create_method(
-    recipe, dataset_name=source.name, num_classes=source.num_classes
+    recipe,
+    dataset_name=source.name,
+    num_classes=source.num_classes,
+    num_devices=mesh.size,
   )
   num_supports = support.num_images
   with_unlabelled = bool(method.views(views))

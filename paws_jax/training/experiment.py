@@ -143,13 +143,18 @@ def create(
     recipe = config_lib.resolve(recipe)
   requirements.check(recipe)
   views, train_config = recipe.views, recipe.train
-  dataset = like.dataset if like else _load(recipe, arrays)
-  mesh = mesh_lib.make_mesh(devices, bn_group_size=train_config.bn_group_size)
+  if like:
+    dataset = like.dataset
+  else:
+    dataset = load_dataset.load(recipe.data, views, arrays=arrays)
+    no_labels.check(recipe.method.name, dataset)
+  mesh = mesh_lib.make_mesh(devices, **train_config.bn_fields)
   method, encoder, support = create_method(
     recipe,
     dataset_name=dataset.name,
     num_classes=dataset.num_classes,
     class_counts=dataset.split.class_counts,
+    num_devices=mesh.size,
   )
   has_unlabelled = bool(method.views(views))
   pipeline = (
@@ -179,14 +184,6 @@ def create(
   )
   _check_intervals(experiment)
   return experiment
-
-
-def _load(
-  recipe: config_lib.Recipe, arrays: arrays_lib.Arrays | None
-) -> dataset_lib.Dataset:
-  dataset = load_dataset.load(recipe.data, recipe.views, arrays=arrays)
-  no_labels.check(recipe.method.name, dataset)
-  return dataset
 
 
 def _assemble(
@@ -228,6 +225,7 @@ def create_method(
   dataset_name: str,
   num_classes: int,
   class_counts: Sequence[int] | None = None,
+  num_devices: int | None = None,
 ) -> tuple[Any, models.Encoder, config_lib.Support]:
   """Builds method and encoders, which do not depend on the images.
 
@@ -236,6 +234,7 @@ def create_method(
     dataset_name: for messages.
     num_classes: of the data.
     class_counts: labelled images of each class; None where only shapes matter.
+    num_devices: of the mesh; default all.
 
   Returns:
     The method with its encoder for training, an encoder for evaluation, and
@@ -244,7 +243,6 @@ def create_method(
   Raises:
     UserError: as for `create`.
   """
-  train_config = recipe.train
   support = recipe.support
   if methods.METHODS[recipe.method.name].needs_support:
     support = _support_config(support, dataset_name, num_classes)
@@ -252,10 +250,12 @@ def create_method(
     recipe.method,
     encoder=models.create(
       recipe.model,
-      **mesh_lib.batch_norm_axes(train_config.bn_group_size),
+      **mesh_lib.batch_norm_axes(
+        **recipe.train.bn_fields, num_devices=num_devices
+      ),
     ),
     label_smoothing=support.label_smoothing,
-    remat=train_config.remat,
+    remat=recipe.train.remat,
     axis_name=mesh_lib.AXES,
     num_classes=num_classes,
     class_counts=class_counts,

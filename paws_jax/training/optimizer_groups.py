@@ -36,6 +36,7 @@ def create(
     "default": optimizer,
     "constant_lr": constant,
     "frozen": optax.set_to_zero(),
+    "delayed": optim.start_at(optimizer, method.delay_steps),
   }
 
   def labels(params: Any) -> Any:

@@ -346,6 +346,16 @@ def test_jitter_applies_the_operations_in_the_given_order(channels):
     assert deviation.max() < 8, order
 
 
+def test_the_range_of_saturation_is_a_field_of_its_own():
+  low, high = jnp.zeros(1), jnp.full(1, 1 - 1e-6)
+  for draw, factor in ((low, 0.8), (high, 1.2)):
+    factors = augment.jitter_factors([draw] * 8, 0.5, saturation=0.4)
+    np.testing.assert_allclose(factors["saturation"], factor, rtol=1e-4)
+    np.testing.assert_allclose(
+      factors["contrast"], 0.6 if draw is low else 1.4, rtol=1e-4
+    )
+
+
 def test_jitter_draws_every_order_equally_often():
   draws = list(jax.random.uniform(jax.random.key(0), (8, 24_000)))
   factors = augment.jitter_factors(draws, 1.0)
@@ -439,6 +449,32 @@ def test_probability_is_respected(field, probability):
   # Four standard errors, and thresholds above the brightest pixel.
   assert abs(changed.mean() - probability) < 0.08
   np.testing.assert_allclose(views[~changed], undistorted[~changed], atol=1e-4)
+
+
+def test_a_fixed_level_of_solarization_inverts_from_that_level_on():
+  images = _photographs(4, 24)
+  views = _random_views(
+    _keys(5, len(images)),
+    images,
+    _full(images),
+    **_views(
+      **_PLAIN
+      | {
+        "size": 24,
+        "scale": (1.0, 1.0),
+        "aspect_ratio": (1.0, 1.0),
+        "solarize_probability": 1.0,
+        "solarize_threshold": (128.0, 128.0),
+      }
+    ),
+  )
+  levels = np.asarray(images, np.float32)
+  expected = augment.normalize(
+    jnp.where(levels >= 128, 255 - levels, levels), **_NORMALIZATION
+  )
+  close = np.abs(views - expected) < 1e-3
+  # Resampling may move a level across the threshold.
+  assert close.mean() > 0.99
 
 
 @pytest.mark.parametrize(

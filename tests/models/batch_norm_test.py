@@ -212,6 +212,47 @@ def test_groups_normalise_by_themselves_and_average_running(masked):
   )
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("num_devices", [1, 2, 8])
+def test_groups_do_not_depend_on_the_number_of_devices(num_devices, masked):
+  x, variables = _data(16)
+  mask = np.arange(16) % 3 != 1
+
+  def value_and_grad(layer, mesh):
+    def loss(variables, x):
+      y, stats = _sharded(layer, mesh, masked=masked)(variables, x, mask)
+      return jnp.sum(jnp.sin(y)), (y, stats)
+
+    return jax.jit(
+      jax.value_and_grad(loss, argnums=(0, 1), has_aux=True, allow_int=True)
+    )(variables, x)
+
+  axes = {"axis_name": "data", "group_axis_name": "group"}
+  with jax.enable_x64(True):
+    expected = value_and_grad(
+      batch_norm.BatchNorm(**axes, param_dtype=jnp.float64),
+      _mesh(group=4, data=1),
+    )
+    devices = {"group": num_devices, "data": 1}
+    if num_devices == 8:
+      devices = {"group": 4, "data": 2}
+    actual = value_and_grad(
+      batch_norm.BatchNorm(
+        **axes, num_groups=4 // devices["group"], param_dtype=jnp.float64
+      ),
+      _mesh(**devices),
+    )
+  _assert_close(actual, expected)
+
+
+def test_rows_that_do_not_divide_into_groups_are_refused():
+  x, variables = _data(6)
+  with pytest.raises(ValueError, match=r"6 rows of a device .* 4 BatchNorm"):
+    batch_norm.BatchNorm(num_groups=4).apply(
+      variables, x, train=True, mutable=["batch_stats"]
+    )
+
+
 def test_a_group_without_a_valid_row_has_no_say_in_running_statistics():
   x, variables = _data(16)
   mask = np.arange(16) < 8

@@ -1,12 +1,17 @@
 """Heads: layers in order, initial values, stopping early."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from paws_jax import config as config_lib
+from paws_jax import models
 from paws_jax.models import batch_norm
 from paws_jax.models import heads
+from tests import golden_reference
 
 SETTINGS = batch_norm.LayerSettings(
   momentum=0.9, dtype=jnp.float32, param_dtype=jnp.float32
@@ -121,3 +126,79 @@ def test_bfloat16_inside_float32_outside():
     assert {v.dtype for v in jax.tree.leaves(variables)} == {
       jnp.dtype("float32")
     }
+
+
+def _num_parameters(**fields):
+  config = config_lib.base().model
+  config.update({"projection_hidden_dim": 2048, "dtype": "float32"} | fields)
+  encoder = models.create(config)
+  shapes = jax.eval_shape(
+    lambda x: encoder.init(jax.random.key(0), x, train=False, method="project"),
+    jnp.zeros((1, 2048)),
+  )["params"]
+  return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+@pytest.mark.parametrize(
+  ("method", "fields"),
+  [
+    (
+      "moco_v2",
+      {
+        "projection_layers": 2,
+        "projection_norm": False,
+        "output_dim": 128,
+        "prediction_head": False,
+      },
+    ),
+    (
+      "byol",
+      {
+        "projection_hidden_dim": 4096,
+        "projection_layers": 2,
+        "projection_bias": "hidden",
+        "output_dim": 256,
+        "prediction_hidden_dim": 4096,
+        "prediction_bias": "hidden",
+      },
+    ),
+    (
+      "simsiam",
+      {
+        "projection_bias": "none",
+        "projection_final_norm": True,
+        "output_dim": 2048,
+        "prediction_hidden_dim": 512,
+        "prediction_bias": "last",
+      },
+    ),
+  ],
+)
+def test_heads_of_other_methods_have_the_references_parameters(method, fields):
+  lists = json.loads(
+    (golden_reference.DIRECTORY / "ssl/ssl_param_lists.json").read_text()
+  )
+  expected = lists["resnet50"][method]["trained_parameters"]
+  assert _num_parameters(**fields) == expected
+
+
+def test_a_final_norm_has_statistics_but_no_parameters():
+  head = heads.ProjectionHead(
+    hidden_dim=6,
+    output_dim=3,
+    settings=SETTINGS,
+    num_layers=2,
+    bias="none",
+    final_norm=True,
+  )
+  x = np.random.default_rng(1).normal(size=(7, 5)).astype(np.float32)
+  variables = head.init(jax.random.key(0), x, train=False)
+  assert _shapes(variables) == {
+    "fc1": {"kernel": (5, 6)},
+    "bn1": {"scale": (6,), "bias": (6,)},
+    "fc2": {"kernel": (6, 3)},
+  }
+  assert set(variables["batch_stats"]) == {"bn1", "bn2"}
+  y, _ = head.apply(variables, x, train=True, mutable=["batch_stats"])
+  np.testing.assert_allclose(np.mean(y, axis=0), 0, atol=1e-6)
+  np.testing.assert_allclose(np.var(y, axis=0), 1, rtol=1e-3)

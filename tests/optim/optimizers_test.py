@@ -325,3 +325,130 @@ def test_an_unknown_field_is_refused_and_a_missing_one_has_its_default():
 def test_create_refuses_a_warmup_longer_than_the_training():
   with pytest.raises(ValueError, match=r"warmup_steps = 6 .* total_steps = 5"):
     _create(total_steps=5)
+
+
+# --- Forms of other methods --------------------------------------------------
+
+FORMS = {
+  "sgd": {"name": "sgd", "decayed": "all"},
+  "sgd_nesterov": {"name": "sgd", "weight_decay": 0.0, "nesterov": True},
+  "larc": {"name": "lars", "decayed": "all"},
+  "byol_lars": {"name": "lars", "lars_norm": "decayed"},
+}
+
+
+@functools.cache
+def _form_arrays():
+  return golden_reference.load("ssl/ssl_optimisers")
+
+
+def _with_rates(form, config, monkeypatch):
+  """The optimizer of a form, with the learning rates of the golden file."""
+  section = SECTION | {
+    "weight_decay": config["wd"],
+    "momentum": config["momentum"],
+    "trust_coefficient": config["trust_coefficient"],
+    "warmup_epochs": 0.0,
+    "lr_in_momentum": False,
+  }
+  rates = jnp.asarray(config["lrs"])
+  monkeypatch.setattr(
+    optim.schedules, "warmup_cosine", lambda **_: lambda step: rates[step]
+  )
+  optimizer, _ = optim.create(
+    section | form, steps_per_epoch=1, total_steps=len(rates)
+  )
+  return optimizer
+
+
+def _steps(optimizer, arrays, names, params):
+  """Yields the parameters after each step of a golden file."""
+  state = optimizer.init(params)
+  for step in range(6):
+    grads = {
+      name: jnp.asarray(arrays[f"grad.{step}.{name}"], float) for name in names
+    }
+    updates, state = optimizer.update(grads, state, params)
+    params = optax.apply_updates(params, updates)
+    yield step, params
+
+
+def _initial(arrays):
+  names = [key[5:] for key in arrays if key.startswith("init.")]
+  params = {name: jnp.asarray(arrays[f"init.{name}"], float) for name in names}
+  return names, params
+
+
+@pytest.mark.parametrize("run", FORMS)
+def test_forms_equal_those_of_the_references(run, monkeypatch):
+  arrays, config = _form_arrays()
+  with jax.enable_x64(True):
+    names, params = _initial(arrays)
+    optimizer = _with_rates(FORMS[run], config, monkeypatch)
+    for step, after in _steps(optimizer, arrays, names, params):
+      for name in names:
+        expected = arrays[f"{run}/param.{step}.{name}_f64"]
+        np.testing.assert_allclose(
+          after[name], expected, rtol=1e-9, atol=1e-12, err_msg=name
+        )
+
+
+@pytest.mark.parametrize(
+  "form", [FORMS["larc"], FORMS["sgd"], FORMS["byol_lars"]]
+)
+def test_a_delayed_parameter_starts_as_if_it_were_new(form, monkeypatch):
+  arrays, config = _form_arrays()
+  with jax.enable_x64(True):
+    names, params = _initial(arrays)
+    optimizer = optim.start_at(_with_rates(form, config, monkeypatch), 2)
+    # The rates of the steps from the third on.
+    monkeypatch.setattr(
+      optim.schedules,
+      "warmup_cosine",
+      lambda **_: lambda step: jnp.asarray(config["lrs"])[step + 2],
+    )
+    late, _ = optim.create(
+      SECTION
+      | {
+        "weight_decay": config["wd"],
+        "momentum": config["momentum"],
+        "warmup_epochs": 0.0,
+        "lr_in_momentum": False,
+      }
+      | form,
+      steps_per_epoch=1,
+      total_steps=9,
+    )
+    state, expected = late.init(params), params
+    for step, after in _steps(optimizer, arrays, names, params):
+      if step >= 2:
+        grads = {
+          name: jnp.asarray(arrays[f"grad.{step}.{name}"], float)
+          for name in names
+        }
+        updates, state = late.update(grads, state, expected)
+        expected = optax.apply_updates(expected, updates)
+      for name in names:
+        np.testing.assert_allclose(
+          after[name], expected[name], rtol=1e-12, err_msg=name
+        )
+
+
+def test_frozen_prototypes_of_swav_equal_the_reference(monkeypatch):
+  arrays, config = _form_arrays()
+  with jax.enable_x64(True):
+    names, params = _initial(arrays)
+    form = _with_rates(FORMS["larc"], config, monkeypatch)
+    optimizer = optax.partition(
+      {"default": form, "delayed": optim.start_at(form, 2)},
+      {n: "delayed" if "prototypes" in n else "default" for n in names},
+    )
+    for step, after in _steps(optimizer, arrays, names, params):
+      for name in names:
+        np.testing.assert_allclose(
+          after[name],
+          arrays[f"larc_frozen/param.{step}.{name}_f64"],
+          rtol=1e-9,
+          atol=1e-12,
+          err_msg=name,
+        )

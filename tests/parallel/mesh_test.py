@@ -13,6 +13,7 @@ import pytest
 
 from paws_jax import config as config_lib
 from paws_jax import data
+from paws_jax import errors
 from paws_jax.data import sampling
 from paws_jax.data.host import row_plan
 from paws_jax.parallel import cpu_devices
@@ -45,6 +46,27 @@ def test_batch_norm_shares_within_a_group():
     "axis_name": "data",
     "group_axis_name": "group",
   }
+
+
+@pytest.mark.parametrize(
+  ("bn_groups", "num_devices", "shape", "num_groups"),
+  [(8, 1, (1, 1), 8), (8, 4, (4, 1), 2), (4, 4, (4, 1), 1), (2, 8, (2, 4), 1)],
+)
+def test_a_number_of_groups_is_placed_on_any_devices(
+  bn_groups, num_devices, shape, num_groups
+):
+  mesh = mesh_lib.make_mesh(jax.devices()[:num_devices], bn_groups=bn_groups)
+  assert mesh.devices.shape == shape
+  axes = mesh_lib.batch_norm_axes(
+    0, bn_groups=bn_groups, num_devices=num_devices
+  )
+  assert axes.get("num_groups", 1) == num_groups
+  assert axes["group_axis_name"] == "group"
+
+
+def test_groups_and_devices_that_do_not_divide_each_other_are_refused():
+  with pytest.raises(errors.InputError, match=r"bn_groups is 3 on 2 devices"):
+    mesh_lib.make_mesh(jax.devices()[:2], bn_groups=3)
 
 
 def test_rows_of_a_process_come_back_as_one_array():

@@ -19,10 +19,14 @@ class Method(fields.Section):
       known class; None for a method to which every image is.
     soft_nn_title: what tables call the vote of labelled images; None: the name
       of the method, and "soft NN".
+    allows_bn_groups: whether `train.bn_groups` may cut a step into groups: the
+      rows of every BatchNorm batch are views of its unlabelled images, in
+      their order.
   """
 
   in_domain_temperature: ClassVar[float | None] = None
   soft_nn_title: ClassVar[str | None] = None
+  allows_bn_groups: ClassVar[bool] = False
 
   # One of config.methods.METHODS (docs/methods.md says which when).
   name: str

@@ -12,6 +12,8 @@ from paws_jax.config.methods import base
 class Config(base.Method):
   """Fields of SimCLR (2020)."""
 
+  allows_bn_groups = True
+
   name: str = fields.field("simclr")
   # No gradient through the keys of NT-Xent, as in the public code.
   detached_keys: bool = fields.field(False)

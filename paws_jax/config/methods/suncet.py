@@ -15,6 +15,8 @@ from paws_jax.config.methods import simclr
 class Config(simclr.Config):
   """Fields of SuNCEt (2020), those of SimCLR among them."""
 
+  allows_bn_groups = False
+
   name: str = fields.field("suncet")
   # Weight of the SuNCEt term; 1 in the paper.
   support_loss_weight: float = fields.field(1.0, fields.NOT_NEGATIVE)
