@@ -47,3 +47,22 @@ class Support(fields.Section):
         f"{self.sampling!r}, which draws classes_per_step x images_per_class "
         "labelled images: set batch_size to 0, or sampling to 'uniform'."
       )
+
+  def for_classes(self, num_classes: int, dataset_name: str) -> Support:
+    """Returns the section with all classes in place of 0 classes per step.
+
+    Args:
+      num_classes: of the data set.
+      dataset_name: for the message.
+
+    Raises:
+      InputError: there are fewer than two classes.
+    """
+    if num_classes < 2:
+      raise errors.InputError(
+        f"{dataset_name} has {num_classes} class: a soft label needs at least "
+        "2."
+      )
+    if self.classes_per_step:
+      return self
+    return dataclasses.replace(self, classes_per_step=num_classes)

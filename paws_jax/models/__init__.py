@@ -147,17 +147,26 @@ def create(
   trunk = ENCODERS[config.name](config, settings)
   return Encoder(
     trunk=trunk,
-    projection=heads.ProjectionHead(
-      hidden_dim=config.projection_hidden_dim or trunk.num_features,
-      output_dim=config.output_dim,
-      settings=settings,
-      num_layers=config.projection_layers,
-      norm=config.projection_norm,
-      bias=config.projection_bias,
-      final_norm=config.projection_final_norm,
-    ),
+    projection=_projection(config, settings, trunk.num_features),
     prediction=_prediction(config, settings),
     freeze_bn=config.freeze_bn,
+  )
+
+
+def _projection(
+  config: config_lib.Model,
+  settings: batch_norm.LayerSettings,
+  num_features: int,
+) -> heads.ProjectionHead:
+  """Builds the projection head of a recipe."""
+  return heads.ProjectionHead(
+    hidden_dim=config.projection_hidden_dim or num_features,
+    output_dim=config.output_dim,
+    settings=settings,
+    num_layers=config.projection_layers,
+    norm=config.projection_norm,
+    bias=config.projection_bias,
+    final_norm=config.projection_final_norm,
   )
 
 

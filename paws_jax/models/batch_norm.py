@@ -116,10 +116,7 @@ class BatchNorm(nn.Module):
         f"mask must have one entry per row of x: mask {mask.shape}, x {x.shape}"
       )
     shape = x.shape[-1:]
-    scale, bias = jnp.ones(shape), jnp.zeros(shape)
-    if self.affine:
-      scale = self.param("scale", self.scale_init, shape, self.param_dtype)
-      bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
+    scale, bias = self._scale_and_bias(shape)
     running_mean = self.variable(
       "batch_stats", "mean", jnp.zeros, shape, self.param_dtype
     )
@@ -135,29 +132,35 @@ class BatchNorm(nn.Module):
       # No axis is bound during the initialization of parameters.
       axes = () if self.is_initializing() else _as_tuple(self.axis_name)
       shift = jax.lax.stop_gradient(mean.astype(stats_dtype))
-      # No groups during initialization, which may take a single image.
+      # Neither are there groups, since one image is enough for it.
       groups = 1 if self.is_initializing() else self.num_groups
       sums = _group_sums(x.astype(stats_dtype), shift, mask, groups)
       if axes:
         sums = jax.lax.psum(sums, axes)  # The all-reduce of this layer.
-      if not self.is_initializing() and self.is_mutable_collection(
-        "batch_stats"
-      ):
+      updates = self.is_mutable_collection("batch_stats")
+      if updates and not self.is_initializing():
         self._update(running_mean, running_var, sums, shift)
       if axes:
         # One cast for all: otherwise the gradients of mean and variance would
         # take two all-reduces.
         sums = jax.lax.pcast(sums, axes, to="varying")
       mean, var, _ = _moments(sums, shift)
-    scale, bias, mean = (v.astype(stats_dtype) for v in (scale, bias, mean))
-    var = var.astype(stats_dtype) + self.epsilon
-    if mean.ndim == 1:
-      y = _normalize(x.astype(stats_dtype), mean, var, scale, bias)
-    else:
-      y = jax.vmap(_normalize, in_axes=(0, 0, 0, None, None))(
-        _split_rows(x.astype(stats_dtype), groups), mean, var, scale, bias
-      ).reshape(x.shape)
+    y = _normalize_groups(
+      x.astype(stats_dtype),
+      *(v.astype(stats_dtype) for v in (mean, var + self.epsilon, scale, bias)),
+    )
     return y.astype(self.dtype or x.dtype)
+
+  def _scale_and_bias(
+    self, shape: tuple[int, ...]
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns the parameters, or what stands for them without any."""
+    if not self.affine:
+      return jnp.ones(shape), jnp.zeros(shape)
+    return (
+      self.param("scale", self.scale_init, shape, self.param_dtype),
+      self.param("bias", nn.initializers.zeros, shape, self.param_dtype),
+    )
 
   def _update(
     self,
@@ -178,6 +181,21 @@ class BatchNorm(nn.Module):
       variable.value = (
         keep * variable.value.astype(sums.dtype) + (1 - keep) * new
       ).astype(self.param_dtype)
+
+
+def _normalize_groups(
+  x: jax.Array,
+  mean: jax.Array,
+  var: jax.Array,
+  scale: jax.Array,
+  bias: jax.Array,
+) -> jax.Array:
+  """Calls `_normalize` with statistics [C], or [groups, C] of each group."""
+  if mean.ndim == 1:
+    return _normalize(x, mean, var, scale, bias)
+  each = jax.vmap(_normalize, in_axes=(0, 0, 0, None, None))
+  rows = _split_rows(x, mean.shape[0])
+  return each(rows, mean, var, scale, bias).reshape(x.shape)
 
 
 def _normalize(

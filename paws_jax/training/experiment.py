@@ -143,11 +143,7 @@ def create(
     recipe = config_lib.resolve(recipe)
   requirements.check(recipe)
   views, train_config = recipe.views, recipe.train
-  if like:
-    dataset = like.dataset
-  else:
-    dataset = load_dataset.load(recipe.data, views, arrays=arrays)
-    no_labels.check(recipe.method.name, dataset)
+  dataset = like.dataset if like else _load(recipe, arrays)
   mesh = mesh_lib.make_mesh(devices, **train_config.bn_fields)
   method, encoder, support = create_method(
     recipe,
@@ -179,11 +175,17 @@ def create(
     class_counts=dataset.split.class_counts,
   )
   num_images = train_config.batch_size if has_unlabelled else support.num_images
-  experiment = _assemble(
+  return _assemble(
     recipe, dataset, pipeline, trainer, encoder, images_per_step=num_images
   )
-  _check_intervals(experiment)
-  return experiment
+
+
+def _load(
+  recipe: config_lib.Recipe, arrays: arrays_lib.Arrays | None
+) -> dataset_lib.Dataset:
+  dataset = load_dataset.load(recipe.data, recipe.views, arrays=arrays)
+  no_labels.check(recipe.method.name, dataset)
+  return dataset
 
 
 def _assemble(
@@ -196,7 +198,7 @@ def _assemble(
   images_per_step: int,
 ) -> Experiment:
   """Joins the parts, and the embedder of the evaluation's encoder."""
-  return Experiment(
+  experiment = Experiment(
     dataset=dataset,
     pipeline=pipeline,
     trainer=trainer,
@@ -217,6 +219,8 @@ def _assemble(
     images_per_step=images_per_step,
     init_from=recipe.model.init_from,
   )
+  _check_intervals(experiment)
+  return experiment
 
 
 def create_method(
@@ -245,7 +249,7 @@ def create_method(
   """
   support = recipe.support
   if methods.METHODS[recipe.method.name].needs_support:
-    support = _support_config(support, dataset_name, num_classes)
+    support = support.for_classes(num_classes, dataset_name)
   method = methods.create(
     recipe.method,
     encoder=models.create(
@@ -312,19 +316,6 @@ def create_trainer(
     facts=facts,
     observe=optim.observer(recipe.optim),
   )
-
-
-def _support_config(
-  support: config_lib.Support, dataset_name: str, num_classes: int
-) -> config_lib.Support:
-  """Builds section `support`; replaces 0 classes per step by all classes."""
-  if num_classes < 2:
-    raise errors.InputError(
-      f"{dataset_name} has {num_classes} class: a soft label needs at least 2."
-    )
-  if support.classes_per_step:
-    return support
-  return dataclasses.replace(support, classes_per_step=num_classes)
 
 
 def _check_intervals(experiment: Experiment) -> None:

@@ -50,6 +50,11 @@ REFUSED = {
   "views.large.flip_probability": ([-0.1, 1.1], "[0, 1]"),
   "views.large.rotation_degrees": ([-1.0, 181.0], "[0, 180]"),
   "views.large.jitter_strength": ([-0.1], "at least 0"),
+  "views.large.jitter_saturation": ([-0.1], "at least 0"),
+  "views.large.solarize_threshold": (
+    [(-1.0, 4.0), (9.0, 8.0), (0.0, 257.0)],
+    "two numbers in",
+  ),
   "views.large.jitter_probability": ([-0.1, 1.1], "[0, 1]"),
   "views.large.grey_probability": ([-0.1, 1.1], "[0, 1]"),
   "views.large.blur_probability": ([-0.1, 1.1], "[0, 1]"),
@@ -68,6 +73,8 @@ REFUSED = {
   "support.label_smoothing": ([-0.1, 1.0], "[0, 1)"),
   "model.width": ([0], "at least 1"),
   "model.projection_hidden_dim": ([-1], "at least 0"),
+  "model.projection_layers": ([1, 17], "at least 2 and at most 16"),
+  "model.prediction_hidden_dim": ([-1], "at least 0"),
   "model.output_dim": ([0], "at least 1"),
   "model.bn_momentum": ([-0.1, 1.0], "[0, 1)"),
   "model.final_bn_momentum": ([-0.1, 1.0], "[0, 1)"),
@@ -99,6 +106,7 @@ REFUSED = {
   "train.steps_per_call": ([0], "at least 1"),
   "train.remat": (["some", ""], "none, dots, all"),
   "train.bn_group_size": ([-1], "at least 0"),
+  "train.bn_groups": ([0], "at least 1"),
   "eval.every_steps": ([-1], "at least 0"),
   "eval.batch_size": ([0], "at least 1"),
   "checkpoint.every_steps": ([-1], "at least 0"),
@@ -352,6 +360,28 @@ def test_numbers_that_are_not_finite_are_refused(name, value):
 )
 def test_values_at_the_edge_of_their_range_are_taken(name, value):
   config_lib.resolve(_changed(name, value))
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"train.bn_groups": 3}, "does not divide train.batch_size, 4096"),
+    (
+      {"train.bn_groups": 2, "train.bn_group_size": 1},
+      "each decides which images share BatchNorm",
+    ),
+    ({"train.bn_groups": 2}, "labelled images cannot be cut into groups"),
+  ],
+)
+def test_groups_of_batch_norm_that_cannot_be_formed_are_refused(
+  changes, message
+):
+  config = config_lib.base()
+  for name, value in changes.items():
+    section, field = name.split(".")
+    config[section][field] = value
+  with pytest.raises(ValueError, match=message):
+    config_lib.resolve(config)
 
 
 def test_a_warm_up_longer_than_the_run_is_refused_with_both_numbers():
