@@ -134,6 +134,8 @@ setuptools.setup(
       "mkdocs-material>=9.6,<10",
       "mkdocstrings[python]>=1",
     ],
+    # For export --targets=onnx; the second runs what the first has written.
+    "onnx": ["onnx>=1.17", "onnxruntime>=1.20"],
     # One minor version of ruff: another may format differently.
     "dev": [
       # The notebooks are run in a test.

@@ -100,7 +100,7 @@ flags.DEFINE_string(
 flags.DEFINE_list(
   "targets",
   ["stablehlo"],
-  "Some of stablehlo, savedmodel, torch, with commas.",
+  "Some of stablehlo, savedmodel, torch, onnx, with commas.",
 )
 flags.DEFINE_string(
   "compare_to",

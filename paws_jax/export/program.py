@@ -119,9 +119,9 @@ def _apply(
   """
   dtype = classifier.model["dtype"]
   if dtype != "auto":
-    return _with_dtype(classifier, dtype)
-  on_cpu = _with_dtype(classifier, "float32")
-  elsewhere = _with_dtype(classifier, "bfloat16")
+    return with_dtype(classifier, dtype)
+  on_cpu = with_dtype(classifier, "float32")
+  elsewhere = with_dtype(classifier, "bfloat16")
 
   def apply(weights, images):
     return jax.lax.platform_dependent(
@@ -131,9 +131,10 @@ def _apply(
   return apply
 
 
-def _with_dtype(
+def with_dtype(
   classifier: classifier_lib.Classifier, dtype: str
 ) -> Callable[..., dict[str, jax.Array]]:
+  """Makes `Program.apply` with activations of one dtype on all platforms."""
   encoder = models.create(classifier.model, dtype=dtype)
   settings, head = classifier.preprocessing, classifier.head
   num_classes = len(classifier.class_names)

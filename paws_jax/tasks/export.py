@@ -45,6 +45,7 @@ _MODULES = {
   "stablehlo": "stablehlo",
   "savedmodel": "savedmodel",
   "torch": "torch",
+  "onnx": "onnx",
 }
 
 
@@ -78,7 +79,7 @@ def prepare(
     config: the run's recipe; None with `classifier`.
     workdir: the run's directory.
     output: where to write; default WORKDIR/export.
-    targets: some of stablehlo, savedmodel, torch.
+    targets: some of stablehlo, savedmodel, torch, onnx.
     classifier: directory of a saved one, instead of the run's.
     head: "soft_nn" for the labelled images' vote, "finetuned" for the
       fine-tuned run's head.
@@ -154,6 +155,7 @@ def check_targets(targets: Sequence[str]) -> tuple[str, ...]:
 
   Raises:
     ValueError: naming the target and what to do.
+    errors.MissingPackageError: a target's package is not installed.
   """
   names = tuple(dict.fromkeys(name.strip() for name in targets))
   known = ", ".join(_MODULES)
@@ -166,7 +168,7 @@ def check_targets(targets: Sequence[str]) -> tuple[str, ...]:
   for name in names:
     reason = getattr(_module(name), "missing", str)()
     if reason:
-      raise errors.InputError(
+      raise errors.MissingPackageError(
         f"--targets={name} cannot be made here: {reason}; or leave {name} out"
       )
   return names
