@@ -16,6 +16,7 @@ import pytest
 import safetensors.numpy
 
 from paws_jax import config as config_lib
+from paws_jax import errors
 from paws_jax.export import program as program_lib
 from paws_jax.export import savedmodel
 from paws_jax.export import stablehlo
@@ -149,6 +150,34 @@ def predict(images):
   assert (written / "saved_model.pb").stat().st_size < weights
 
 
+def test_a_file_of_onnx_answers_with_onnxruntime_alone(workdir, tmp_path):
+  pytest.importorskip("onnx")
+  pytest.importorskip("onnxruntime")
+  prepared = export.prepare(
+    RECIPE, str(workdir), output=str(tmp_path), targets=["onnx"]
+  )
+  assert export.run(prepared) == 0
+  written = tmp_path / "onnx"
+  told = json.loads((written / export.DESCRIPTION).read_text())
+  assert told["written"] == ["model.onnx"]
+  code = block("onnxruntime.InferenceSession")
+  start = code.replace("runs/quickstart/export", str(tmp_path))
+  assert start != code
+  indented = "".join(f"  {line}\n" for line in start.splitlines())
+  code = f"""
+def predict(images):
+{indented}
+  return {{"probabilities": probabilities, "embeddings": embeddings}}
+{SAVE}"""
+  blocked = ("jax", "paws_jax", "onnx", "tensorflow")
+  check_outputs(run_apart(tmp_path, code, blocked))
+  # Written again, it takes the place of the one before; a changed file is kept.
+  assert export.run(prepared) == 0
+  (written / "model.onnx").write_bytes(b"mine")
+  with pytest.raises(errors.InputError, match=r"written \(model.onnx\): move"):
+    export.prepare(RECIPE, str(workdir), output=str(tmp_path), targets=["onnx"])
+
+
 def test_weights_for_pytorch_are_ours_under_its_names(workdir, tmp_path):
   prepared = export.prepare(
     RECIPE, str(workdir), output=str(tmp_path), targets=["torch"]
@@ -253,15 +282,18 @@ def test_the_command_line(workdir, tmp_path):
   ):
     assert line.startswith(f"{target}: {tmp_path / target} (0.")
     assert (tmp_path / target / export.DESCRIPTION).is_file()
-  result = command("onnx")
+  result = command("tflite")
   assert result.returncode == 2
-  assert result.stderr.startswith("error: --targets: unknown: 'onnx'")
+  assert result.stderr.startswith("error: --targets: unknown: 'tflite'")
 
 
 @pytest.mark.parametrize(
   ("targets", "words"),
   [
-    (["stablehlo", "onnx"], "unknown: 'onnx'; give some of stablehlo, saved"),
+    (
+      ["stablehlo", "tflite"],
+      "unknown: 'tflite'; give some of stablehlo, saved",
+    ),
     ([""], "unknown: ''"),
     ([], "empty; give some of stablehlo"),
   ],
@@ -272,18 +304,33 @@ def test_unknown_targets_are_refused(targets, words, workdir):
 
 
 @pytest.mark.parametrize(
-  ("package", "words"),
+  ("target", "package", "words"),
   [
-    ("tensorflow", "needs TensorFlow, which is not installed: pip install"),
-    ("jax.experimental.jax2tf", "has no jax.experimental.jax2tf any more"),
+    (
+      "savedmodel",
+      "tensorflow",
+      "needs TensorFlow, which is not installed: pip install",
+    ),
+    (
+      "savedmodel",
+      "jax.experimental.jax2tf",
+      "has no jax.experimental.jax2tf any more",
+    ),
+    (
+      "onnx",
+      "onnx",
+      "needs onnx, which is not installed: pip install onnx onnxruntime; or",
+    ),
   ],
 )
 def test_a_target_that_is_not_installed_is_refused(
-  package, words, monkeypatch, workdir
+  target, package, words, monkeypatch, workdir
 ):
   monkeypatch.setitem(sys.modules, package, None)
-  with pytest.raises(ValueError, match=f"--targets=savedmodel.*{words}"):
-    export.prepare(RECIPE, str(workdir), targets=["stablehlo", "savedmodel"])
+  with pytest.raises(
+    errors.MissingPackageError, match=f"--targets={target}.*{words}"
+  ):
+    export.prepare(RECIPE, str(workdir), targets=["stablehlo", target])
   assert export.check_targets(["stablehlo "]) == ("stablehlo",)
 
 

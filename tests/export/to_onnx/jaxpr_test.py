@@ -11,6 +11,7 @@ from paws_jax import errors
 from paws_jax.export import onnx
 from paws_jax.export import to_onnx
 
+pytestmark = pytest.mark.unoptimized
 SHAPE = (4, 6, 4)
 _RANDOM = np.random.default_rng(0)
 IMAGES = _RANDOM.normal(size=(3, *SHAPE)).astype(np.float32)
