@@ -141,6 +141,9 @@ setuptools.setup(
       # The notebooks are run in a test.
       "ipykernel>=6.29",
       "nbclient>=0.10",
+      # Exported files are run.
+      "onnx>=1.17",
+      "onnxruntime>=1.20",
       "pytest>=8",
       "pytest-xdist>=3.6",
       "PyYAML>=6",

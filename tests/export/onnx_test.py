@@ -29,7 +29,7 @@ SMALL = [
 ]
 LARGE = [
   ("resnet50", False, {"prediction_head": True}),
-  ("resnet101", True, {}),
+  ("resnet101", False, {}),
   ("wide_resnet28", False, {"width": 2}),
   ("wide_resnet40", True, {}),
 ]
