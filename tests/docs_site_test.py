@@ -13,6 +13,7 @@ from paws_jax import config as config_lib
 from paws_jax.cli import commands
 from paws_jax.cli import flags as flags_lib
 from paws_jax.config import methods
+from tests import layering_test
 
 ROOT = pathlib.Path(__file__).parents[1]
 SITE = ROOT / "docs" / "site"
@@ -93,7 +94,7 @@ def test_every_page_is_in_the_navigation_once():
   assert sorted(named) == sorted(there)
 
 
-@pytest.mark.parametrize("package", api.PACKAGES)
+@pytest.mark.parametrize("package", api.packages(ROOT))
 def test_a_page_of_the_api_names_modules_that_exist(package):
   page = api.page(ROOT, package)
   names = re.findall(r"^::: (\S+)$", page, re.MULTILINE)
@@ -102,6 +103,13 @@ def test_a_page_of_the_api_names_modules_that_exist(package):
   for name in names:
     path = ROOT / name.replace(".", "/")
     assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def test_every_package_has_a_page_or_is_internal():
+  names = {name for group in layering_test.ORDER for name in group}
+  there = {name for name in names if (ROOT / "paws_jax" / name).is_dir()}
+  assert there == api.INTERNAL | set(api.packages(ROOT))
+  assert {"classifier", "losses", "methods"} <= set(api.packages(ROOT))
 
 
 def test_short_names_of_a_package_are_those_of_its_modules():

@@ -5,31 +5,26 @@ from __future__ import annotations
 import ast
 import pathlib
 
-# Packages with a page; modules that are named here, or all of a package.
-PACKAGES: dict[str, tuple[str, ...]] = {
+# Packages without a page: what tasks are made of.
+INTERNAL = {
+  *("cli", "data", "distributed", "doctor", "finetune", "monitoring"),
+  *("parallel", "plan", "plots", "runs", "tasks", "training"),
+}
+# Modules of a package that has a page; of others all.
+_MODULES = {
   "classifier": ("classifier", "predictions", "support_bank", "preprocessing"),
   "config": (
     *("recipe", "fields", "data", "views", "support", "model", "methods"),
-    *(
-      "methods.base",
-      "optim",
-      "train",
-      "eval",
-      "checkpoint",
-      "finetune",
-      "log",
-    ),
+    *("methods.base", "optim", "train", "eval", "checkpoint", "finetune"),
+    "log",
   ),
-  "losses": (),
-  "methods": (),
-  "models": (),
-  "augment": (),
-  "optim": (),
-  "evaluation": (),
-  "predict": (),
-  "report": (),
-  "export": (),
 }
+
+
+def packages(root: pathlib.Path) -> list[str]:
+  """Names of the packages that have a page."""
+  directories = (root / "paws_jax").glob("*/__init__.py")
+  return sorted({path.parent.name for path in directories} - INTERNAL)
 
 
 def page(root: pathlib.Path, package: str) -> str:
@@ -42,9 +37,9 @@ def page(root: pathlib.Path, package: str) -> str:
   if names:
     listed = ", ".join(f"[`{new}`][{full}]" for new, full in names.items())
     parts.append(f"Also as names of `{name}` itself: {listed}.")
-  modules = PACKAGES[package] or sorted(
-    path.stem for path in directory.glob("*.py") if path.stem[0] != "_"
-  )
+  found = [path.stem for path in directory.glob("*.py")]
+  public = sorted(stem for stem in found if stem[0] != "_")
+  modules = _MODULES.get(package, public)
   parts += [f"::: {name}.{module}" for module in modules]
   return "\n\n".join(parts) + "\n"
 

@@ -23,7 +23,8 @@ def generated(root: pathlib.Path) -> dict[str, str]:
   """Text of the pages that are made of the code, by address."""
   made = {"tasks.md": tables.tasks_page(), "fields.md": tables.fields_page()}
   return made | {
-    f"api/{package}.md": api.page(root, package) for package in api.PACKAGES
+    f"api/{package}.md": api.page(root, package)
+    for package in api.packages(root)
   }
 
 
@@ -50,7 +51,7 @@ def navigation(root: pathlib.Path) -> list[dict]:
   reference = [
     {"Tasks and flags": "tasks.md"},
     {"Fields of a recipe": "fields.md"},
-    {"Python API": [f"api/{package}.md" for package in api.PACKAGES]},
+    {"Python API": [f"api/{package}.md" for package in api.packages(root)]},
   ]
   nav.insert(-1, {"Reference": reference})
   return nav
