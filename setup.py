@@ -18,9 +18,9 @@ def _is_set(variable: str) -> bool:
   return os.environ.get(variable, "") not in ("", "0")
 
 
-# TensorFlow feeds images and writes TensorBoard files; it never touches an
-# accelerator here, so the CPU build is asked for wherever one is published.
-# There is none for Python 3.14 yet.
+# TensorFlow feeds images; it never touches an accelerator here, so the CPU
+# build is asked for wherever one is published. There is none for Python 3.14
+# yet.
 _OLDER = "python_version < '3.14'"
 _TENSORFLOW = [
   f"tensorflow-cpu>=2.21; {_OLDER} and sys_platform == 'linux' "
@@ -136,6 +136,10 @@ setuptools.setup(
     ],
     # For export --targets=onnx; the second runs what the first has written.
     "onnx": ["onnx>=1.17", "onnxruntime>=1.20"],
+    # Writers of metrics, for log.writers.
+    "tensorboard": ["tensorboard>=2.20"],
+    "wandb": ["wandb>=0.22"],
+    "mlflow": ["mlflow>=3.1"],
     # One minor version of ruff: another may format differently.
     "dev": [
       # The notebooks are run in a test.

@@ -11,7 +11,6 @@ from paws_jax import errors
 _DISTRIBUTIONS = {
   "tensorflow": "'tensorflow-cpu>=2.21'",
   "tensorflow_datasets": "tensorflow-datasets importlib_resources",
-  "clu": "clu tensorboard",
 }
 
 

@@ -20,6 +20,7 @@ ORDER = (
   ("losses", "models", "augment", "optim"),
   ("distributed",),
   ("runs",),
+  ("loggers",),
   ("data",),
   ("methods",),
   ("evaluation",),

@@ -6,6 +6,8 @@ from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax import packages
 from paws_jax.runs import requirements
+from paws_jax.tasks import doctor
+from paws_jax.tasks import pretrain
 from paws_jax.training import experiment
 from tests import tiny_recipe
 
@@ -31,7 +33,6 @@ def test_what_is_installed_is_enough():
       "tensorflow-datasets importlib_resources",
     ),
     ({"data.decoder": "tensorflow"}, "data.decoder='tensorflow' needs"),
-    ({"log.tensorboard": True}, "pip install 'tensorflow-cpu>=2.21' clu"),
   ],
 )
 def test_a_recipe_says_what_it_needs(light, changes, words):
@@ -42,6 +43,40 @@ def test_a_recipe_says_what_it_needs(light, changes, words):
     with pytest.raises(errors.MissingPackageError) as caught:
       check(recipe)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ("changes", "words"),
+  [
+    (
+      {"log.writers": ("jsonl", "wandb")},
+      "wandb of log.writers needs wandb, which this installation does not "
+      "have: pip install wandb",
+    ),
+    ({"log.writers": ("mlflow", "jsonl")}, "pip install mlflow"),
+    ({"log.writers": ("jsonl", "tensorboard")}, "pip install tensorboard"),
+    ({"log.tensorboard": True}, "tensorboard of log.writers needs"),
+  ],
+)
+def test_a_logger_that_is_missing_is_named_before_training(
+  light, tmp_path, changes, words
+):
+  config = tiny_recipe.get_config()
+  config.update_from_flattened_dict(changes)
+  with pytest.raises(errors.MissingPackageError) as caught:
+    pretrain.prepare(config, str(tmp_path / "run"))
+  assert words in str(caught.value)
+  assert not (tmp_path / "run").exists()
+  # A run that another computer has logged can be used without it.
+  requirements.check(config_lib.resolve(config))
+
+
+@pytest.mark.slow
+def test_the_doctor_names_a_logger_that_is_missing(light, tmp_path, capsys):
+  config = tiny_recipe.get_config()
+  config.log.writers = ("jsonl", "wandb")
+  assert doctor.run(config, str(tmp_path), train_command="") == 1
+  assert "pip install wandb" in capsys.readouterr().out
 
 
 def test_other_recipes_need_nothing(light):

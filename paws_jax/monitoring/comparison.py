@@ -103,3 +103,19 @@ def recipe_note(
     f"trained by another recipe than {reference.name}: "
     f"{text.first_few(fields, most=_MAX_FIELDS)}"
   )
+
+
+def report(
+  rows: Sequence[Mapping[str, Any]],
+  reference: reference_curves.Reference,
+  recipe: config_lib.Recipe,
+) -> str:
+  """Returns the verdict and, below it, the note on the recipe if there is one.
+
+  Args:
+    rows: of metrics.jsonl.
+    reference: curves.
+    recipe: of the run.
+  """
+  note = recipe_note(recipe, reference)
+  return "\n".join(filter(None, (verdict(rows, reference), note)))

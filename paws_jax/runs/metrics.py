@@ -1,10 +1,8 @@
-"""Metrics of training: metrics.jsonl, TensorBoard, means over intervals."""
+"""Metrics of training: metrics.jsonl, means over intervals."""
 
 from __future__ import annotations
 
 import json
-import pathlib
-import time
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +11,8 @@ import numpy as np
 from etils import epath
 
 from paws_jax import json_text
-from paws_jax import tf_runtime
 from paws_jax.runs import files
+from paws_jax.runs import growing_file
 
 # The parts of the loss of PAWS that are shown: each is at least 0, and 0 is
 # best. The sum that is minimized has another minimum with me-max: minus the log
@@ -30,33 +28,9 @@ METRICS = "metrics.jsonl"
 # Of the texts in a line, beside the step.
 _FINDING_FIELDS = {"step", "finding", "event", "sentence", "remedy"}
 
-# Seconds between two writes of a file to a bucket.
-_OBJECT_SECONDS = 60.0
-
-
-class _Object:
-  """A text file in a bucket, rewritten at intervals, since it cannot grow."""
-
-  def __init__(self, path: epath.Path, text: str):
-    """Continues after `text`, which the file holds already."""
-    self._path = path
-    self._text = text
-    self._written = time.monotonic()
-
-  def write(self, text: str) -> None:
-    self._text += text
-
-  def flush(self) -> None:
-    if time.monotonic() - self._written >= _OBJECT_SECONDS:
-      self.close()
-
-  def close(self) -> None:
-    self._path.write_text(self._text, encoding="utf-8")
-    self._written = time.monotonic()
-
 
 class Writer:
-  """Appends metrics to `metrics.jsonl` and, optionally, to TensorBoard.
+  """Appends metrics to `metrics.jsonl`.
 
   One JSON object per line: "step" and scalars, or "step" and texts. A resumed
   run drops the lines after the step from which it resumes, and writes them
@@ -64,36 +38,21 @@ class Writer:
   and its lines up to that step are copied.
   """
 
-  def __init__(
-    self, workdir: epath.Path, *, first_step: int, tensorboard: bool
-  ):
-    """Opens the files.
+  def __init__(self, workdir: epath.Path, *, first_step: int):
+    """Opens the file.
 
     Args:
       workdir: an existing directory.
       first_step: lines after this step are dropped.
-      tensorboard: whether to write TensorBoard files; loads TensorFlow.
     """
     path = workdir / METRICS
     text = _kept_lines(path, first_step)
     files.replace_text(path, text)
-    if isinstance(path, pathlib.Path):
-      self._file = path.open("a", encoding="utf-8")
-    else:
-      self._file = _Object(path, text)
-    self._tensorboard = None
-    if tensorboard:
-      # Imported here, since it takes seconds.
-      tf_runtime.load()
-      from clu import metric_writers
-
-      self._tensorboard = metric_writers.SummaryWriter(str(workdir))
+    self._file = growing_file.open_file(path, text.encode())
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Appends one line; every scalar must be finite."""
     self._append(step, {k: float(v) for k, v in scalars.items()})
-    if self._tensorboard is not None:
-      self._tensorboard.write_scalars(int(step), dict(scalars))
 
   def note(self, step: int, texts: Mapping[str, str]) -> None:
     """Appends a line of texts, such as the findings of `monitoring`."""
@@ -101,19 +60,16 @@ class Writer:
 
   def _append(self, step: int, values: Mapping[str, Any]) -> None:
     row = {"step": int(step)} | values
-    self._file.write(json.dumps(row, allow_nan=False) + "\n")
+    self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
     self._file.flush()
 
   def flush(self) -> None:
     """Writes all lines, also those that a bucket does not have yet."""
-    if isinstance(self._file, _Object):
-      self._file.close()
+    growing_file.write_out(self._file)
 
   def close(self) -> None:
-    """Closes the files."""
+    """Closes the file."""
     self._file.close()
-    if self._tensorboard is not None:
-      self._tensorboard.close()
 
 
 def read(path: epath.Path) -> list[dict[str, Any]]:

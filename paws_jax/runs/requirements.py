@@ -16,5 +16,15 @@ def check(recipe: config_lib.Recipe) -> None:
     packages.require("data.source='tfds'", "tensorflow", "tensorflow_datasets")
   if recipe.data.decoder == "tensorflow":
     packages.require("data.decoder='tensorflow'", "tensorflow")
-  if recipe.log.tensorboard:
-    packages.require("log.tensorboard", "tensorflow", "clu")
+
+
+def check_loggers(log: config_lib.Log) -> None:
+  """Checks that the packages of `log.writers` are installed.
+
+  Only training needs them: a finished run can be used without.
+
+  Raises:
+    MissingPackageError: one is not; says what to install.
+  """
+  for name in log.loggers:
+    packages.require(f"{name} of log.writers", name)

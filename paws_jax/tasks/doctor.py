@@ -37,6 +37,7 @@ from paws_jax.doctor import sizes
 from paws_jax.doctor import values
 from paws_jax.doctor import view_sheet
 from paws_jax.runs import files as files_lib
+from paws_jax.runs import requirements
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import longer_run
@@ -117,6 +118,8 @@ def _check_training(
 ) -> None:
   """Builds the training run; reports its steps, sizes, memory and time."""
   report.block("Training")
+  with _report_errors(report):
+    requirements.check_loggers(recipe.log)
   experiment, message = None, ""
   try:
     experiment = experiment_lib.create(recipe)

@@ -6,6 +6,7 @@ uninterrupted run.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ from paws_jax.runs import newest_checkpoint
 from paws_jax.runs import out_of_memory
 from paws_jax.runs import provenance
 from paws_jax.runs import recipe as recipe_lib
+from paws_jax.runs import requirements
 from paws_jax.runs import results
 from paws_jax.runs import signals as signals_lib
 from paws_jax.runs import workdir as workdir_lib
@@ -77,6 +79,7 @@ def prepare(
       return experiment_lib.create(recipe)
 
   recipe = agree.on_all(lambda: paths.absolute(config_lib.resolve(config)))
+  agree.on_all(lambda: requirements.check_loggers(recipe.log))
   path = files.resolve(workdir)
   recipe = agree.on_all(lambda: recipe_lib.with_length(recipe, path))
   reference = agree.on_all(
@@ -145,7 +148,10 @@ def run(prepared: run_lib.PretrainInputs) -> int:
     errors.WorkdirError: when another process is using the directory.
   """
   total = prepared.experiment.total_steps
-  with out_of_memory.training(prepared.recipe):
+  with (
+    out_of_memory.training(prepared.recipe),
+    contextlib.ExitStack() as stack,
+  ):
     with (
       workdir_lib.run_lock(prepared.workdir),
       signals_lib.Signals(several=jax.process_count() > 1) as signals,
@@ -154,7 +160,9 @@ def run(prepared: run_lib.PretrainInputs) -> int:
         keep_every_steps=prepared.experiment.checkpoint.keep_every_steps,
       ) as checkpointer,
     ):
-      process = run_lib.TrainingRun(prepared, checkpointer, signals)
+      process = stack.enter_context(
+        run_lib.TrainingRun(prepared, checkpointer, signals)
+      )
       # Processes may see different states of a directory: process 0 decides.
       row, drawn = agree.gather(_finished_row(prepared, process.step))[0]
       if row is None:

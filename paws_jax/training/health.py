@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from etils import epath
-
 from paws_jax import config as config_lib
 from paws_jax.monitoring import monitor as monitor_lib
 from paws_jax.monitoring import rules
-from paws_jax.runs import metrics
 from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import run_log
 
 
 def facts(
@@ -40,8 +38,8 @@ def facts(
 
 
 def judge_result(
-  workdir: epath.Path,
   monitor: monitor_lib.Monitor,
+  log: run_log.RunLog,
   row: Mapping[str, Any],
   *,
   step: int,
@@ -49,16 +47,12 @@ def judge_result(
   """Prints findings about a result, and adds them to metrics.jsonl.
 
   Args:
-    workdir: of the run.
     monitor: it has seen all lines of metrics.jsonl.
+    log: of the run.
     row: of results.json.
     step: the last step.
   """
-  found = monitor.add_result(row, step=step)
-  if not found:
-    return
-  writer = metrics.Writer(workdir, first_step=step, tensorboard=False)
-  for finding in found:
-    writer.note(step, finding.as_row())
+  for finding in monitor.add_result(row, step=step):
+    log.note(step, finding.as_row())
     print(finding.as_text())
-  writer.close()
+  log.flush()

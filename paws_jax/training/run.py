@@ -27,7 +27,6 @@ from paws_jax.runs import progress
 from paws_jax.runs import provenance
 from paws_jax.runs import results
 from paws_jax.runs import signals as signals_lib
-from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import bad_images
 from paws_jax.training import checkpoints
 from paws_jax.training import epochs
@@ -37,7 +36,7 @@ from paws_jax.training import failed_step
 from paws_jax.training import health
 from paws_jax.training import loop
 from paws_jax.training import measure
-from paws_jax.training import restore
+from paws_jax.training import run_log
 from paws_jax.training import save_classifier
 from paws_jax.training import state as state_lib
 from paws_jax.training import step as step_lib
@@ -97,10 +96,19 @@ class TrainingRun:
     )
     # Set when training starts.
     self._progress: progress.Progress | None = None
-    self._writer: metrics.Writer | None = None
+    self._writer: run_log.RunLog | None = None
     self._monitor = monitor.Monitor(
       health.facts(prepared.recipe, prepared.experiment)
     )
+
+  def __enter__(self) -> TrainingRun:
+    return self
+
+  def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+    """Closes metrics.jsonl and the loggers."""
+    if self._writer is not None:
+      done = self.step >= self._experiment.total_steps
+      self._writer.close(failed=kind is not None, done=done)
 
   def _start(self) -> tuple[int, state_lib.TrainState, dict[str, Any]]:
     """Restores the newest checkpoint, or creates the state at step 0."""
@@ -123,17 +131,9 @@ class TrainingRun:
     call = step_lib.make_train_call(
       experiment.trainer, experiment.pipeline, steps_per_call
     )
+    self._open_log()
     if self.step < experiment.total_steps:
       call = self._compile(call)
-    if lifecycle.is_main():
-      self._writer = metrics.Writer(
-        self._prepared.workdir,
-        first_step=self.step,
-        tensorboard=experiment.log.tensorboard,
-      )
-      # Findings that earlier processes have printed are not printed again.
-      for row in metrics.read(self._prepared.workdir / metrics.METRICS):
-        self._monitor.add(row)
     self._progress = progress.Progress(
       total_steps=experiment.total_steps,
       first_step=self.step,
@@ -166,9 +166,17 @@ class TrainingRun:
       )
     finally:
       self._progress.end()
-      if self._writer is not None:
-        self._writer.close()
       experiment.pipeline.close()
+
+  def _open_log(self) -> None:
+    """Opens metrics.jsonl and the loggers, in process 0."""
+    prepared = self._prepared
+    self._writer = agree.on_main(
+      lambda: run_log.RunLog(prepared.recipe, prepared.workdir, self.step)
+    )
+    # Findings that earlier processes have printed are not printed again.
+    for row in self._writer.rows() if self._writer else ():
+      self._monitor.add(row)
 
   def _stopping(self) -> bool:
     """Whether this process, or any of several, has been asked to stop."""
@@ -299,10 +307,12 @@ class TrainingRun:
     agree.on_main(
       functools.partial(results.append_result, prepared.workdir, row)
     )
-    judge = functools.partial(health.judge_result, prepared.workdir)
-    agree.on_main(lambda: judge(self._monitor, row, step=self.step))
+    judge = functools.partial(health.judge_result, self._monitor, self._writer)
+    agree.on_main(lambda: judge(row, step=self.step))
     self._bad_images.report()
     self.draw()
+    if self._writer is not None:
+      self._writer.result(self.step, row)
     return row
 
   def save_classifier(self) -> None:
@@ -314,20 +324,13 @@ class TrainingRun:
     if jax.process_count() > 1 or not self._experiment.dataset.labelled:
       return
     prepared = self._prepared
-    method = self._experiment.trainer.method
-    variables = method.encoder_variables(self._state)
-    made = save_classifier.from_trained(
-      restore.TrainedRun(
-        recipe=prepared.recipe,
-        workdir=prepared.workdir,
-        experiment=self._experiment,
-        params=variables["params"],
-        batch_stats=variables["batch_stats"],
-        step=self.step,
-        head=method.head(self._state),
-      )
+    save_classifier.save_state(
+      prepared.recipe,
+      prepared.workdir,
+      self._experiment,
+      self._state,
+      step=self.step,
     )
-    save_classifier.save(made, prepared.workdir / workdir_lib.CLASSIFIER)
 
   def draw(self) -> None:
     """Draws the figure of a run that has taken all its steps."""
@@ -344,7 +347,4 @@ class TrainingRun:
       )
       print(f"\n{monitor.summary(rows)}")
       if reference is not None:
-        print(comparison.verdict(rows, reference))
-        recipe = self._prepared.recipe
-        if note := comparison.recipe_note(recipe, reference):
-          print(note)
+        print(comparison.report(rows, reference, self._prepared.recipe))

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from paws_jax import config as config_lib
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import files
 from paws_jax.classifier import on_device
@@ -17,7 +18,10 @@ from paws_jax.classifier import predictions as predictions_lib
 from paws_jax.classifier import preprocessing as preprocessing_lib
 from paws_jax.classifier import support_bank as support_bank_lib
 from paws_jax.runs import files as files_lib
+from paws_jax.runs import workdir as workdir_lib
+from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import restore
+from paws_jax.training import state as state_lib
 
 
 def save(made: classifier_lib.Classifier, directory: epath.Path) -> None:
@@ -37,6 +41,31 @@ def save(made: classifier_lib.Classifier, directory: epath.Path) -> None:
       print(f"{settings} was changed by hand: it is kept in {kept}")
   made.save(directory)
   files_lib.record(settings)
+
+
+def save_state(
+  recipe: config_lib.Recipe,
+  workdir: epath.Path,
+  experiment: experiment_lib.Experiment,
+  state: state_lib.TrainState,
+  *,
+  step: int,
+) -> None:
+  """Saves the classifier of a state into the run's directory."""
+  method = experiment.trainer.method
+  variables = method.encoder_variables(state)
+  made = from_trained(
+    restore.TrainedRun(
+      recipe=recipe,
+      workdir=workdir,
+      experiment=experiment,
+      params=variables["params"],
+      batch_stats=variables["batch_stats"],
+      step=step,
+      head=method.head(state),
+    )
+  )
+  save(made, workdir / workdir_lib.CLASSIFIER)
 
 
 def from_trained(

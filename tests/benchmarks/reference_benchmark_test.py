@@ -20,7 +20,7 @@ def make_run(path, seed, *, epochs=2, finished=True):
   }
   (path / "config.json").write_text(json.dumps(config))
   (path / "environment.json").write_text('{"devices": ["cpu: cpu"]}')
-  writer = metrics.Writer(path, first_step=0, tensorboard=False)
+  writer = metrics.Writer(path, first_step=0)
   for step in (1, 2, 3):
     writer.write(step, {"cross_entropy": 2 - 0.1 * step + 0.01 * seed})
   writer.close()

@@ -123,6 +123,7 @@ REFUSED = {
   "finetune.holdout": (["", "test"], "stratified, paper, none"),
   "finetune.holdout_fraction": ([0.0, 1.0], "in (0, 1)"),
   "log.every_steps": ([0], "at least 1"),
+  "log.writers": ([("wandb",), ("jsonl", "csv")], "jsonl"),
 }
 
 

@@ -261,7 +261,7 @@ def test_lines_of_words_change_nothing(tmp_path):
   rows = rows_of((30, {}), (30, {"classes_used": 0.5}), (10, {}))
   found = find(rows)
   assert len(found) == 2
-  writer = metrics.Writer(tmp_path, first_step=0, tensorboard=False)
+  writer = metrics.Writer(tmp_path, first_step=0)
   for row in rows:
     writer.write(row["step"], {k: v for k, v in row.items() if k != "step"})
     for finding in found:
@@ -287,7 +287,7 @@ def test_a_resumed_run_does_not_say_it_again():
 def test_a_run_writes_and_says_what_is_found(tmp_path):
   stream = io.StringIO()
   run = types.SimpleNamespace(
-    _writer=metrics.Writer(tmp_path, first_step=0, tensorboard=False),
+    _writer=metrics.Writer(tmp_path, first_step=0),
     _monitor=monitor_lib.Monitor(FACTS),
     _progress=progress.Progress(
       total_steps=1000, first_step=0, images_per_step=1, stream=stream

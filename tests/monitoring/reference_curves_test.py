@@ -48,7 +48,7 @@ def save(path, rows, recipe=None):
   path.mkdir()
   if recipe is not None:
     (path / recipe_lib.RECIPE).write_text(json.dumps(upgrade.write(recipe)))
-  writer = metrics.Writer(path, first_step=0, tensorboard=False)
+  writer = metrics.Writer(path, first_step=0)
   for row in rows:
     writer.write(row["step"], {k: v for k, v in row.items() if k != "step"})
   writer.close()

@@ -1,5 +1,6 @@
 """Findings about results, and what may help."""
 
+import contextlib
 import dataclasses
 import re
 
@@ -139,7 +140,8 @@ def test_noise_alone_seldom_rises():
 def test_findings_about_a_result_are_kept_and_end(tmp_path, capsys):
   monitor = monitor_lib.Monitor(facts())
   worse, better = row(raw_pixel_top1=0.9), row()
-  health.judge_result(tmp_path, monitor, worse, step=1000)
+  with contextlib.closing(metrics.Writer(tmp_path, first_step=1000)) as log:
+    health.judge_result(monitor, log, worse, step=1000)
   assert (
     "! below raw pixels (step 1000): of the test" in capsys.readouterr().out
   )
@@ -149,7 +151,8 @@ def test_findings_about_a_result_are_kept_and_end(tmp_path, capsys):
     extended = monitor_lib.Monitor(facts())
     for line in written:
       extended.add(line)
-    health.judge_result(tmp_path, extended, result_row, step=2000)
+    with contextlib.closing(metrics.Writer(tmp_path, first_step=2000)) as log:
+      health.judge_result(extended, log, result_row, step=2000)
     lines = metrics.read(tmp_path / metrics.METRICS)
     assert len(lines) == 1 + added
   assert monitor_lib.summary(lines) == (

@@ -1,7 +1,6 @@
 """metrics.jsonl, results.json, means over intervals, the progress line."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -19,7 +18,7 @@ def lines(workdir):
 
 
 def open_writer(workdir, first_step=0):
-  return metrics.Writer(workdir, first_step=first_step, tensorboard=False)
+  return metrics.Writer(workdir, first_step=first_step)
 
 
 def test_writer_writes_a_line_at_once(tmp_path):
@@ -161,36 +160,13 @@ def test_writing_metrics_loads_no_tensorflow(tmp_path):
     "import pathlib, sys\n"
     "from paws_jax.runs import metrics\n"
     f"path = pathlib.Path({str(tmp_path)!r})\n"
-    "metrics.Writer(path, first_step=0, tensorboard=False).close()\n"
-    "print([m for m in ('tensorflow', 'clu') if m in sys.modules])"
+    "metrics.Writer(path, first_step=0).close()\n"
+    "print([m for m in ('tensorflow', 'tensorboard') if m in sys.modules])"
   )
   result = subprocess.run(
     [sys.executable, "-c", program], capture_output=True, text=True, check=True
   )
   assert result.stdout == "[]\n"
-
-
-@pytest.mark.slow
-def test_tensorboard_gets_the_same_numbers(tmp_path):
-  code = """if True:
-    import pathlib, sys
-    from paws_jax.runs import metrics
-    writer = metrics.Writer(
-      pathlib.Path(sys.argv[1]), first_step=0, tensorboard=True
-    )
-    writer.write(3, {"cross_entropy": 0.5})
-    writer.close()
-  """
-  # In a process of its own: TensorFlow does not leave once it is loaded.
-  subprocess.run(
-    [sys.executable, "-c", code, str(tmp_path)],
-    cwd=pathlib.Path(__file__).parents[2],
-    check=True,
-    timeout=600,
-  )
-  assert lines(tmp_path) == [{"step": 3, "cross_entropy": 0.5}]
-  (events,) = tmp_path.glob("events.out.tfevents.*")
-  assert b"cross_entropy" in events.read_bytes()
 
 
 def per_step(first, count):
@@ -257,7 +233,7 @@ def test_a_file_saved_by_another_program_is_kept(tmp_path, change):
   path = tmp_path / metrics.METRICS
   content = change(b'{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n')
   path.write_bytes(content)
-  metrics.Writer(tmp_path, first_step=2, tensorboard=False).close()
+  metrics.Writer(tmp_path, first_step=2).close()
   assert (tmp_path / "metrics.old.jsonl").read_bytes() == content
 
 
@@ -268,4 +244,4 @@ def test_what_is_no_file_of_metrics_is_an_error_that_names_it(tmp_path, kind):
   with pytest.raises(errors.WorkdirError, match=problem):
     metrics.read(tmp_path / metrics.METRICS)
   with pytest.raises(errors.WorkdirError, match=problem):
-    metrics.Writer(tmp_path, first_step=0, tensorboard=False)
+    metrics.Writer(tmp_path, first_step=0)

@@ -28,7 +28,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
   clock = Clock()
-  monkeypatch.setattr(metrics.time, "perf_counter", clock)
+  monkeypatch.setattr(progress.time, "perf_counter", clock)
   return clock
 
 

@@ -15,6 +15,7 @@ from paws_jax import config as config_lib
 from paws_jax import errors as errors_lib
 from paws_jax.config import upgrade
 from paws_jax.runs import files
+from paws_jax.runs import growing_file
 from paws_jax.runs import locks
 from paws_jax.runs import metrics
 from paws_jax.runs import provenance
@@ -238,14 +239,14 @@ def test_a_directory_may_lie_in_a_bucket(bucket, monkeypatch):
   assert os.fspath(path) == "gs://bucket/run"
   workdir.write_split(path, {"hash": "abc"})
   provenance.write_environment(path)
-  writer = metrics.Writer(path, first_step=0, tensorboard=False)
+  writer = metrics.Writer(path, first_step=0)
   writer.write(1, {"loss": 2})
   # An object cannot grow, and is not written anew for every line.
   assert metrics.read(path / metrics.METRICS) == []
   # Before a checkpoint it is.
   writer.flush()
   assert len(metrics.read(path / metrics.METRICS)) == 1
-  monkeypatch.setattr(metrics, "_OBJECT_SECONDS", 0)
+  monkeypatch.setattr(growing_file, "_OBJECT_SECONDS", 0)
   writer.write(2, {"loss": 1})
   assert len(metrics.read(path / metrics.METRICS)) == 2
   writer.close()
@@ -256,7 +257,7 @@ def test_a_directory_may_lie_in_a_bucket(bucket, monkeypatch):
     workdir.prepare(
       "gs://bucket/run", used_workdir.recipe(seed=1), {"hash": "abc"}
     )
-  writer = metrics.Writer(path, first_step=1, tensorboard=False)
+  writer = metrics.Writer(path, first_step=1)
   writer.write(2, {"loss": 3})
   writer.close()
   rows = metrics.read(path / metrics.METRICS)
