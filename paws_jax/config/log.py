@@ -44,7 +44,7 @@ class Log(fields.Section):
     for name in self.writers:
       if name not in WRITERS:
         raise errors.InputError(
-          f"log.writers has {name!r}, which is no writer: choose from "
+          f"log.writers is {self.writers}: {name!r} is no writer; choose from "
           f"{', '.join(WRITERS)}."
         )
     if JSONL not in self.writers:

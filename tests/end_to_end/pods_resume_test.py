@@ -42,6 +42,7 @@ def test_asked_to_stop_and_resumed_on_another_number_of_devices(
     "log__every_steps": 1,
     "train__epochs": epochs,
     "eval__every_steps": 0,
+    "log__writers": "jsonl,tensorboard",
   }
   if kind == "disk":
     every |= small_runs.on_disk_flags(photos)
@@ -69,7 +70,8 @@ def test_asked_to_stop_and_resumed_on_another_number_of_devices(
   )
   assert {process.status for process in resumed} == {0}, resumed
   assert f"resuming from the checkpoint of step {last}" in resumed[0].out
-  # Only process 0 speaks.
+  # Only process 0 speaks, and logs.
+  assert len(list(workdir.glob("events.out.tfevents.*"))) == 2
   for other in (*ended[1:], *resumed[1:]):
     assert "step" not in other.out
   expected, found = losses(tmp_path / "whole"), losses(workdir)

@@ -236,8 +236,8 @@ def test_a_record_that_is_no_file_is_named(services, tmp_path):
   [
     (
       ("jsonl", "wandbb"),
-      "log.writers has 'wandbb', which is no writer: choose from jsonl, "
-      "tensorboard, wandb, mlflow",
+      r"log.writers is \('jsonl', 'wandbb'\): 'wandbb' is no writer; choose "
+      "from jsonl, tensorboard, wandb, mlflow",
     ),
     (("wandb",), r"log.writers is \('wandb',\): add 'jsonl'"),
     ((), r"log.writers is \(\): add 'jsonl'"),

@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-from paws_jax.runs import metrics
 from paws_jax.runs import progress as progress_lib
 
 NUMBERS = {"cross_entropy": 1.2345, "me_max_kl": 0.5, "target_confidence": 0.66}
@@ -28,7 +27,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
   clock = Clock()
-  monkeypatch.setattr(progress.time, "perf_counter", clock)
+  monkeypatch.setattr(progress_lib.time, "perf_counter", clock)
   return clock
 
 
