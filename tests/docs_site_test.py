@@ -112,6 +112,22 @@ def test_every_package_has_a_page_or_is_internal():
   assert {"classifier", "losses", "methods"} <= set(api.packages(ROOT))
 
 
+def _docstrings(path):
+  kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+  for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    if isinstance(node, kinds):
+      yield ast.get_docstring(node) or ""
+
+
+@pytest.mark.parametrize("package", api.packages(ROOT))
+def test_examples_in_docstrings_are_marked_as_such(package):
+  """Elsewhere ">>>" is a quotation in a quotation in a quotation."""
+  for path in (ROOT / "paws_jax" / package).rglob("*.py"):
+    for text in _docstrings(path):
+      marked = re.sub(r"^Examples:\n((  .*)?\n?)+", "", text, flags=re.M)
+      assert ">>>" not in marked, path
+
+
 def test_short_names_of_a_package_are_those_of_its_modules():
   init = ast.parse((ROOT / "paws_jax/losses/__init__.py").read_text())
   names = api.short_names(init, ROOT, "paws_jax.losses")
@@ -123,7 +139,7 @@ def test_short_names_of_a_package_are_those_of_its_modules():
 def test_links_of_a_page_are_those_of_the_site():
   text = """[report.md](report.md#limits), [a](../CHANGELOG.md),
 [b](https://x.org), [c](../configs/quickstart.py), [d](nothing.md),
-[e](../README.md), `[f](../CHANGELOG.md)` ![g](quickstart.png)
+[e](../README.md), [i](site/api.py), `[f](../CHANGELOG.md)` ![g](quickstart.png)
 
 ```
 [h](../CHANGELOG.md)
@@ -135,6 +151,7 @@ def test_links_of_a_page_are_those_of_the_site():
     .replace("[a](../CHANGELOG.md)", "[a](CHANGELOG.md)")
     .replace("../configs", f"{URL}/blob/main/configs")
     .replace("../README.md", "index.md")
+    .replace("site/api.py", f"{URL}/blob/main/docs/site/api.py")
   )
 
 

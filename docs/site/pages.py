@@ -92,7 +92,7 @@ def with_links(
       start = posixpath.dirname(uri) or "."
       address = posixpath.relpath(_address(path), start)
       return f"[{name}]({address}{mark}{anchor})"
-    if (root / path).exists() and not path.startswith("docs/"):
+    if (root / path).exists() and not path.endswith(".md"):
       return f"[{name}]({repository}/blob/main/{path})"
     return match[0]
 

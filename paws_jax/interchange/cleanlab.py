@@ -1,7 +1,8 @@
 """cleanlab: features, pred_probs and labels, to search for wrong labels.
 
->>> arrays = cleanlab.of_supports(paws_jax.Classifier.load(directory))
->>> cleanlab_filter.find_label_issues(arrays.labels, arrays.pred_probs)
+Examples:
+  >>> arrays = cleanlab.of_supports(paws_jax.Classifier.load(directory))
+  >>> cleanlab_filter.find_label_issues(arrays.labels, arrays.pred_probs)
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Label Studio: tasks with predictions, and its answers as a manifest.
 
->>> label_studio.write_tasks(
-...   "runs/photos/predictions.csv", "tasks.json", document_root="photos"
-... )
->>> label_studio.write_manifest(
-...   "export.json", "manifest.csv", document_root="photos"
-... )
+Examples:
+  >>> label_studio.write_tasks(
+  ...   "runs/photos/predictions.csv", "tasks.json", document_root="photos"
+  ... )
+  >>> label_studio.write_manifest(
+  ...   "export.json", "manifest.csv", document_root="photos"
+  ... )
 
 Tasks are in its "basic" JSON format, and answers in its JSON export.
 """
