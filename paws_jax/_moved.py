@@ -49,7 +49,10 @@ RENAMED = {
 }
 # Package that was a module: the modules that have its names now.
 _PACKAGES = {
-  "paws_jax": {"Classifier": "paws_jax.classifier.classifier"},
+  "paws_jax": {
+    "Classifier": "paws_jax.classifier.classifier",
+    "PawsClassifier": "paws_jax.estimator.estimator",
+  },
   "paws_jax.augment": {"normalise": "paws_jax.augment.views"},
   "paws_jax.classifier": {
     "Classifier": "paws_jax.classifier.classifier",

@@ -32,6 +32,7 @@ ORDER = (
   ("finetune", "predict", "report", "export", "plan"),
   ("doctor", "interchange"),
   ("tasks",),
+  ("estimator",),
   ("cli",),
   ("main", "__main__"),
 )

@@ -15,12 +15,11 @@ from absl import flags
 from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.config import methods
+from paws_jax.config import overrides
 from paws_jax.config import recipe_files
 from paws_jax.config import views
 
 _METHOD = "config.method"
-# Fields of which one on the command line takes the place of the other.
-_LENGTHS = ("epochs", "minutes")
 # Python's messages about a text that is no number, and what is wanted.
 _NOT_A_NUMBER = {
   r"invalid literal for int\(\)": "an integer",
@@ -69,9 +68,10 @@ class RecipeParser(flags.ArgumentParser):
     with config.unlocked():
       config.method = methods.MethodDict(values)
     given = {
-      name: flag_value(argv, f"config.train.{name}") for name in _LENGTHS
+      name: flag_value(argv, f"config.train.{name}")
+      for name in overrides.LENGTHS
     }
-    for name, other in (_LENGTHS, _LENGTHS[::-1]):
+    for name, other in (overrides.LENGTHS, overrides.LENGTHS[::-1]):
       if given[name] and _is_a_length(given[name]) and given[other] is None:
         config.train[other] = type(config.train[other])(0)
     return config

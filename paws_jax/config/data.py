@@ -14,6 +14,7 @@ _PIPELINES = {
   "idx": ("memory",),
   "tfds": ("memory", "host"),
   "folder": ("host",),
+  "arrays": ("memory",),
 }
 _PATHS = ("dir", "manifest", "labels_file", "unlabelled_dir", "test_dir")
 
@@ -22,8 +23,8 @@ _PATHS = ("dir", "manifest", "labels_file", "unlabelled_dir", "test_dir")
 class Data(fields.Section):
   """Which images there are, and which of them are labelled."""
 
-  # "digits" (scikit-learn), "idx" (MNIST family, from `dir`), "tfds", or
-  # "folder" (your own images).
+  # "digits" (scikit-learn), "idx" (MNIST family, from `dir`), "tfds", "folder"
+  # (your own images), or "arrays" (those that a program gives PawsClassifier).
   source: str = fields.field("digits", fields.one_of(*_PIPELINES))
   # "memory": all images lie on the devices (digits, idx, small tfds); "host":
   # they are read and decoded during training (folder, tfds).

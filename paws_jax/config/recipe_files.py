@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ast
 import difflib
+import importlib.util
+import inspect
 import pathlib
+
+import ml_collections
 
 from paws_jax import errors
 
@@ -24,13 +28,14 @@ def names() -> list[str]:
   )
 
 
-def locate(recipe: str) -> str:
+def locate(recipe: str, *, flag: str = "--config=") -> str:
   """Finds the file of a recipe.
 
   Args:
     recipe: a name such as "quickstart", or a path such as "./mine.py"; either
       may be followed by ":" and variants. "configs/quickstart.py" is also
       found where there is no such directory.
+    flag: what messages write before the name of a recipe.
 
   Returns:
     The path of the file, followed by ":" and the variants if there are any.
@@ -46,18 +51,40 @@ def locate(recipe: str) -> str:
     path = directory() / path.name
   if path.is_file():
     return f"{path}{colon}{variants}"
-  raise errors.InputError(f"--config={recipe}: {_missing(file)}")
+  raise errors.InputError(f"{flag}{recipe}: {_missing(file, flag)}")
 
 
-def _missing(file: str) -> str:
+def _missing(file: str, flag: str) -> str:
   if file.isidentifier() and pathlib.Path(file).is_file():
     return f"there is no such recipe; for the file of that name write ./{file}"
   nearest = difflib.get_close_matches(pathlib.Path(file).stem, names(), n=3)
   kind = "recipe" if file.isidentifier() else "file"
   if not nearest:
     return f"there is no such {kind}; --list shows the recipes"
-  choice = " or ".join(f"--config={name}" for name in nearest)
+  choice = " or ".join(f"{flag}{name}" for name in nearest)
   return f"there is no such {kind}; did you mean {choice}?"
+
+
+def load(recipe: str, *, flag: str = "--config=") -> ml_collections.ConfigDict:
+  """Runs the file of a recipe.
+
+  Args:
+    recipe: as of `locate`.
+    flag: as of `locate`.
+
+  Raises:
+    InputError: there is no such recipe, or it has no such variant.
+  """
+  path, colon, variants = locate(recipe, flag=flag).partition(":")
+  spec = importlib.util.spec_from_file_location("recipe", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if colon and not inspect.signature(module.get_config).parameters:
+    raise errors.InputError(f"{flag}{recipe}: this recipe has no variants")
+  try:
+    return module.get_config(*([variants] if colon else []))
+  except ValueError as error:
+    raise errors.InputError(f"{flag}{recipe}: {error}") from error
 
 
 def summaries() -> dict[str, str]:

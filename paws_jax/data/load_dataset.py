@@ -79,15 +79,16 @@ def _in_memory(
       lambda: find_copies(rows),
     )
 
+  test = dataset_lib.LabelledImages(
+    arrays.test_images, arrays.test_labels, lambda i: f"test {i}"
+  )
   return dataset_lib.Dataset(
     name=arrays.name,
     class_names=arrays.class_names,
     split=split,
     **_train_parts(train_part, labels, ids),
     validation=None,
-    test=dataset_lib.LabelledImages(
-      arrays.test_images, arrays.test_labels, lambda i: f"test {i}"
-    ),
+    test=test if len(test) else None,
     in_memory=True,
     train_images=arrays.train_images,
     find_copies=find_copies,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
+from typing import TYPE_CHECKING
 
 import jax
+
+if TYPE_CHECKING:
+  import threadpoolctl
 
 # With more CPU devices each would get few images.
 _MOST_CPU_DEVICES = 8
@@ -20,7 +24,7 @@ def num_cores() -> int:
   return os.cpu_count() or 1
 
 
-def use_cpu_cores(batch_size: int) -> int | None:
+def use_cpu_cores(batch_size: int, *, limit_blas: bool = True) -> int | None:
   """Makes every core of a CPU a device, so that a step uses all cores.
 
   One CPU device computes mostly on one core (docs/decisions.md). Call this
@@ -34,11 +38,16 @@ def use_cpu_cores(batch_size: int) -> int | None:
 
   Args:
     batch_size: number of images that the number of devices must divide.
+    limit_blas: False where the caller does so while devices compute.
 
   Returns:
     The number of CPU devices requested; None if a number was configured.
+
+  Raises:
+    RuntimeError: JAX uses a device already, and no number was configured.
   """
-  limit_blas_threads()
+  if limit_blas:
+    limit_blas_threads()
   flags = os.getenv("XLA_FLAGS", "")
   if "xla_cpu_multi_thread_eigen" not in flags:
     one_thread = f"{flags} --xla_cpu_multi_thread_eigen=false"
@@ -56,15 +65,18 @@ def use_cpu_cores(batch_size: int) -> int | None:
   return num_devices
 
 
-def limit_blas_threads() -> None:
+def limit_blas_threads() -> threadpoolctl.threadpool_limits:
   """Limits BLAS and LAPACK in this process to one thread.
 
   XLA's CPU backend calls LAPACK for eigenvalues. The threads of LAPACK
   busy-wait for each other, and devices that call it at the same time have more
   threads than there are cores: a call of 0.7 ms has taken 800 ms.
+
+  Returns:
+    A context that lifts the limit at its end; without one it lasts.
   """
   import threadpoolctl
 
   # Loads the libraries that XLA uses: only loaded ones are limited.
   importlib.import_module("scipy.linalg.cython_lapack")
-  threadpoolctl.threadpool_limits(1, user_api="blas")
+  return threadpoolctl.threadpool_limits(1, user_api="blas")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from typing import Any
 
 
@@ -39,6 +40,9 @@ class Signals:
     if hangup is not None and signal.getsignal(hangup) is signal.SIG_DFL:
       numbers.append(hangup)
     handler = self._pass_on if self._several else self._record
+    if threading.current_thread() is not threading.main_thread():
+      # Python delivers signals to the main thread, and allows handlers there.
+      numbers.clear()
     self._before = {s: signal.signal(s, handler) for s in numbers}
     return self
 

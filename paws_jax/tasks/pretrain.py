@@ -7,9 +7,11 @@ uninterrupted run.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import signal
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,6 +21,7 @@ from etils import epath
 from paws_jax import config as config_lib
 from paws_jax.config import methods as config_methods
 from paws_jax.data.labels import split as split_lib
+from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.data.sources import paths
 from paws_jax.distributed import agree
 from paws_jax.evaluation import pixel_baselines
@@ -60,6 +63,8 @@ def prepare(
   workdir: str,
   *,
   compare_to: str | None = None,
+  arrays: arrays_lib.Arrays | None = None,
+  devices: Sequence[jax.Device] | None = None,
 ) -> run_lib.PretrainInputs:
   """Checks recipe, data and directory before anything takes long.
 
@@ -67,17 +72,14 @@ def prepare(
     config: the recipe, with overrides.
     workdir: the run's directory; made if it does not exist.
     compare_to: another run's directory, or a recipe with reference curves.
+    arrays: the data; by default what section `data` names.
+    devices: of `experiment.create`.
 
   Raises:
     errors.UserError: the input cannot be used; with a message for the user.
     MemoryError: when the data do not fit on the devices.
     errors.DistributedError: when the processes do not agree.
   """
-
-  def build() -> experiment_lib.Experiment:
-    with out_of_memory.training(recipe):
-      return experiment_lib.create(recipe)
-
   recipe = agree.on_all(lambda: paths.absolute(config_lib.resolve(config)))
   agree.on_all(lambda: requirements.check_loggers(recipe.log))
   path = files.resolve(workdir)
@@ -85,7 +87,9 @@ def prepare(
   reference = agree.on_all(
     lambda: reference_curves.find(compare_to) if compare_to else None
   )
-  experiment = agree.on_all(build)
+  experiment = agree.on_all(
+    lambda: _build(recipe, arrays=arrays, devices=devices)
+  )
   for notice in experiment.dataset.notices:
     print(notice)
   split = experiment.dataset.split
@@ -109,11 +113,19 @@ def prepare(
   if recipe.train.minutes:
     with out_of_memory.training(recipe):
       recipe, found = time_budget.lay_out(recipe, experiment)
-    experiment = experiment_lib.create(recipe, like=experiment)
+    experiment = experiment_lib.create(recipe, like=experiment, devices=devices)
     _open_workdir(path, recipe, split, found=found)
   return run_lib.PretrainInputs(
     recipe=recipe, workdir=path, experiment=experiment, reference=reference
   )
+
+
+def _build(
+  recipe: config_lib.Recipe, **parts: Any
+) -> experiment_lib.Experiment:
+  """Builds the parts of a recipe; `parts` are given."""
+  with out_of_memory.training(recipe):
+    return experiment_lib.create(recipe, **parts)
 
 
 def _open_workdir(
@@ -134,11 +146,23 @@ def _open_workdir(
   agree.on_all(lambda: provenance.check_shared(path, start))
 
 
-def run(prepared: run_lib.PretrainInputs) -> int:
-  """Trains, saves, evaluates and reports.
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """How far a run has come.
 
-  Returns:
-    The exit status: 0, also after SIGTERM; 130 after SIGINT.
+  Attributes:
+    row: its result; None: it was stopped.
+    step: steps taken.
+    stopped_by: the signal that stopped it, if any.
+  """
+
+  row: dict[str, Any] | None
+  step: int
+  stopped_by: signal.Signals | None
+
+
+def train(prepared: run_lib.PretrainInputs) -> Outcome:
+  """Trains, saves and evaluates.
 
   Raises:
     errors.BadImageError: when an image cannot be read and must not be replaced.
@@ -173,12 +197,26 @@ def run(prepared: run_lib.PretrainInputs) -> int:
         process.draw()
       if not (prepared.workdir / workdir_lib.CLASSIFIER).exists():
         process.save_classifier()
-    elif process.step < total:
-      return _stopped(process.step, total, signals.received)
-    else:
+    elif process.step >= total:
       row = process.report()
       process.save_classifier()
-  print(f"\n{table(row)}")
+  return Outcome(row, process.step, signals.received)
+
+
+def run(prepared: run_lib.PretrainInputs) -> int:
+  """Trains, saves, evaluates and reports.
+
+  Returns:
+    The exit status: 0, also after SIGTERM; 130 after SIGINT.
+
+  Raises:
+    The errors of `train`.
+  """
+  outcome = train(prepared)
+  if outcome.row is None:
+    total = prepared.experiment.total_steps
+    return _stopped(outcome.step, total, outcome.stopped_by)
+  print(f"\n{table(outcome.row)}")
   if not prepared.experiment.dataset.labelled:
     print(
       "\nno image is labelled: no accuracy is measured, and no classifier is "

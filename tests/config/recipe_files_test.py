@@ -66,3 +66,23 @@ def test_every_recipe_has_a_summary():
   summaries = recipe_files.summaries()
   assert set(summaries) == {path.stem for path in CONFIGS.glob("*.py")}
   assert all(20 < len(line) < 80 for line in summaries.values())
+
+
+def test_a_recipe_is_loaded_with_its_variant():
+  assert recipe_files.load("quickstart").data.source == "digits"
+  laptop = recipe_files.load("image_folder:laptop")
+  assert laptop.model.name == "small_resnet3"
+  assert recipe_files.load("image_folder").model.name != "small_resnet3"
+
+
+@pytest.mark.parametrize(
+  ("recipe", "words"),
+  [
+    ("quikstart", "recipe=quikstart: .* did you mean recipe=quickstart"),
+    ("quickstart:small", "recipe=quickstart:small: this recipe has no variant"),
+    ("image_folder:lap", "recipe=image_folder:lap: variant 'lap' of"),
+  ],
+)
+def test_a_recipe_that_cannot_be_loaded_is_refused(recipe, words):
+  with pytest.raises(errors.InputError, match=words):
+    recipe_files.load(recipe, flag="recipe=")

@@ -206,3 +206,14 @@ def test_every_part_has_the_white_level(arrays, tmp_path):
 
 def test_data_in_memory_have_no_notices(arrays):
   assert load(arrays).notices == ()
+
+
+def test_there_may_be_no_test_images(arrays):
+  none = dataclasses.replace(
+    arrays,
+    test_images=arrays.test_images[:0],
+    test_labels=arrays.test_labels[:0],
+  )
+  dataset = load(none)
+  assert dataset.test is None
+  assert dataset.monitored_part == "labelled"

@@ -31,7 +31,7 @@ class Arrays:
     class_names: one for each class, in the order of the labels.
     train_images: uint8 [n, H, W, C] with C 1 or 3.
     train_labels: int32 [n] in [-1, number of classes); -1 without a label.
-    test_images: uint8 [m, H, W, C], the same H, W and C.
+    test_images: uint8 [m, H, W, C], the same H, W and C; m may be 0.
     test_labels: int32 [m] in [0, number of classes).
   """
 
@@ -46,7 +46,7 @@ class Arrays:
     for part in ("train", "test"):
       images = getattr(self, f"{part}_images")
       labels = getattr(self, f"{part}_labels")
-      self._check_images(f"{part}_images", images)
+      self._check_images(f"{part}_images", images, least=int(part == "train"))
       lowest = catalog.UNLABELLED if part == "train" else 0
       self._check_labels(f"{part}_labels", labels, lowest)
       if len(images) != len(labels):
@@ -61,14 +61,17 @@ class Arrays:
         f"{test}: resize one of them to the other"
       )
 
-  def _check_images(self, field: str, images: np.ndarray) -> None:
-    """Refuses images other than uint8 [n > 0, H, W, 1 or 3]."""
+  def _check_images(
+    self, field: str, images: np.ndarray, *, least: int
+  ) -> None:
+    """Refuses images other than uint8 [n >= least, H, W, 1 or 3]."""
     shape = images.shape
     if (
       images.dtype != np.uint8
       or len(shape) != 4
       or shape[-1] not in (1, 3)
-      or 0 in shape
+      or len(images) < least
+      or 0 in shape[1:]
     ):
       raise errors.InputError(
         f"{self.name}: {field} is {images.dtype} of shape {shape}, but must "
@@ -114,7 +117,8 @@ def load(source: str, *, directory: str, tfds_name: str) -> Arrays:
   """Reads a data set into memory, without the network.
 
   Args:
-    source: "digits", "idx" or "tfds".
+    source: "digits", "idx" or "tfds"; images of "arrays" are given by a
+      program, and cannot be read again.
     directory: for "idx" the directory of its four files; for "tfds" a prepared
       data set, or a TFDS data_dir ("" for TFDS' default).
     tfds_name: for "tfds": "name" or "name/config:version"; may be "" when
@@ -131,6 +135,13 @@ def load(source: str, *, directory: str, tfds_name: str) -> Arrays:
       return Arrays(**idx.load(directory))
     case "tfds":
       return Arrays(**tfds_arrays.load(directory, tfds_name))
+    case "arrays":
+      raise errors.InputError(
+        "data.source is 'arrays': the images are those that a program gives to "
+        "paws_jax.PawsClassifier.fit, which no command can read. For a run "
+        "that commands can continue and evaluate, give fit the paths of files, "
+        "and workdir."
+      )
   raise errors.InputError(
     f'data.source = {source!r} is unknown: use one of "digits", "idx", "tfds"'
   )

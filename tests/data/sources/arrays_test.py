@@ -36,6 +36,14 @@ def test_arrays_counts_classes_and_takes_grey():
   assert arrays(**grey).train_images.shape == (6, 4, 4, 1)
 
 
+def test_there_may_be_no_test_images_but_not_no_training_images():
+  nothing = np.zeros((0, 4, 5, 3), np.uint8), np.zeros(0, np.int32)
+  made = arrays(test_images=nothing[0], test_labels=nothing[1])
+  assert not len(made.test_labels)
+  with pytest.raises(ValueError, match="train_images is uint8 of shape"):
+    arrays(train_images=nothing[0], train_labels=nothing[1])
+
+
 @pytest.mark.parametrize(
   ("changes", "message"),
   [

@@ -1,0 +1,1 @@
+"""`paws_jax.PawsClassifier`: training and classifying as in scikit-learn."""
