@@ -77,6 +77,10 @@ FUNCTIONS = {
   "round": lambda x: jnp.round(3 * x),
   "clip": lambda x: jnp.clip(x, -0.3, 0.4),
   "select": lambda x: jnp.where((x > 0) & ~(x > 1) | (x != x), x, -2 * x),
+  "relu": lambda x: jnp.where(x <= 0, 0, x),
+  "mask of a transpose": lambda x: jnp.where(
+    (x <= 0).transpose(0, 3, 2, 1), 0, x
+  ),
   "cast": lambda x: (x > 0).astype(jnp.float32) + x.astype(jnp.int32) // 2,
   "reductions": lambda x: (
     jnp.max(x, axis=(1, 2)) + jnp.min(x, axis=(1, 2)) + jnp.mean(x, (1, 2))
@@ -96,6 +100,7 @@ FUNCTIONS = {
   "two convolutions": lambda x: _conv(jnp.tanh(_conv(x))[..., :4]) ** 2,
   "max pool": lambda x: nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))),
   "mean of a convolution": lambda x: jnp.mean(_conv(x), axis=(1, 2)),
+  "rows of a convolution": lambda x: jnp.max(_conv(x), axis=1),
   "shape of a convolution": lambda x: _conv(x).reshape(x.shape[0], -1),
   "dense": lambda x: jnp.mean(x, axis=(1, 2)) @ DENSE + 1,
   "dense of rows": lambda x: x @ DENSE * 2 + 1,
