@@ -178,6 +178,27 @@ def predict(images):
     export.prepare(RECIPE, str(workdir), output=str(tmp_path), targets=["onnx"])
 
 
+@pytest.mark.slow
+def test_the_command_of_the_guide_writes_onnx(workdir):
+  pytest.importorskip("onnx")
+  guide = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+  (line,) = re.findall(r"^python -m .*--targets=onnx$", guide, re.MULTILINE)
+  words = line.replace("runs/quickstart", str(workdir)).split()
+  result = subprocess.run(
+    [sys.executable, *words[1:]],
+    cwd=ROOT,
+    env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+  assert result.returncode == 0, result.stderr
+  written = workdir / "export" / "onnx"
+  assert result.stdout.splitlines()[-1].startswith(f"onnx: {written} (0.")
+  assert (written / "model.onnx").is_file()
+
+
 def test_weights_for_pytorch_are_ours_under_its_names(workdir, tmp_path):
   prepared = export.prepare(
     RECIPE, str(workdir), output=str(tmp_path), targets=["torch"]
