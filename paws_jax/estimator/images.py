@@ -15,6 +15,7 @@ from paws_jax import errors
 from paws_jax import text
 from paws_jax.data.host import decode
 from paws_jax.data.sources import listed_files
+from paws_jax.estimator import labels
 from paws_jax.estimator import pixels
 from paws_jax.predict import find_images
 
@@ -137,7 +138,7 @@ class Table:
 def _table(table: Table, root: str) -> Files:
   splits = table.other("split")
   if splits is not None:
-    splits = tuple("" if x is None or x != x else str(x) for x in splits)
+    splits = tuple("" if labels.is_missing(x) else str(x) for x in splits)
   return Files(_paths(table.column(), root), table.other("label"), splits)
 
 

@@ -145,9 +145,11 @@ def test_a_table_without_paths_is_refused():
 
 def test_a_table_of_pandas_is_a_table(paths):
   pandas = pytest.importorskip("pandas")
-  frame = pandas.DataFrame({"path": paths, "label": ["x", None]}, index=[7, 5])
+  columns = {"path": paths, "label": ["x", None], "split": ["val", pandas.NA]}
+  frame = pandas.DataFrame(columns, index=[7, 5])
   found = images_lib.read(frame)
   assert found.paths == tuple(paths)
+  assert found.splits == ("val", "")
   assert images_lib.read(frame["path"]).paths == tuple(paths)
 
 
