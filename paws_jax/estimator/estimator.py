@@ -1,7 +1,8 @@
 """PAWS as an estimator of scikit-learn.
 
->>> model = paws_jax.PawsClassifier(train__minutes=2).fit(images, labels)
->>> model.predict(more_images)
+Examples:
+  >>> model = paws_jax.PawsClassifier(train__minutes=2).fit(images, labels)
+  >>> model.predict(more_images)
 """
 
 from __future__ import annotations
