@@ -76,7 +76,7 @@ TASKS = {
   "doctor": Task(
     "Examine recipe and data before training.",
     "--config=quickstart",
-    flags=("time_steps",),
+    flags=("time_steps", "classifier"),
   ),
   "devices": Task(
     "Show the devices and the share of each.",

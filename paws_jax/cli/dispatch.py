@@ -176,4 +176,5 @@ def _doctor(config: ml_collections.ConfigDict, workdir: str) -> int:
     workdir,
     train_command=flags_lib.train_command(sys.argv),
     time_steps=flags_lib.TIME_STEPS.value,
+    classifier=flags_lib.CLASSIFIER.value,
   )

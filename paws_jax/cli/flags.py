@@ -24,7 +24,7 @@ _FORMER_TASKS = {"topology": "devices"}
 _FORMER_FLAGS = {"topology": "machine"}
 
 # Flags that a command which trains does not have.
-_NOT_TRAINING = "--?(task(=.*)?|(no)?time_steps(=.*)?)"
+_NOT_TRAINING = "--?(task(=.*)?|classifier(=.*)?|(no)?time_steps(=.*)?)"
 
 CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -70,7 +70,8 @@ flags.DEFINE_string(
 CLASSIFIER = flags.DEFINE_string(
   "classifier",
   None,
-  "The directory of a saved classifier, instead of --workdir.",
+  "The directory of a saved classifier, instead of --workdir; for the doctor, "
+  "one that finds near duplicates among the images.",
 )
 flags.DEFINE_multi_string(
   "add_class",
@@ -259,7 +260,7 @@ def recipe() -> ml_collections.ConfigDict | None:
   """
   if CONFIG.value is not None:
     return CONFIG.value
-  if CLASSIFIER.value:
+  if CLASSIFIER.value and _reads_recipe(TASK.value):
     return None
   if _reads_recipe(TASK.value) and WORKDIR.value:
     from paws_jax.runs import recipe as recipe_lib
@@ -288,7 +289,7 @@ def train_command(argv: Sequence[str]) -> str:
     if not skip and not re.fullmatch(_NOT_TRAINING, argument):
       kept.append(argument)
     # "--task doctor" is also allowed.
-    skip = argument in ("--task", "-task")
+    skip = re.fullmatch("--?(task|classifier)", argument) is not None
   installed = pathlib.Path(program).stem == "paws-jax"
   command = "paws-jax" if installed else "python -m paws_jax.main"
   return f"{command} {shlex.join(kept)}"

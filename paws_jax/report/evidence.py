@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from paws_jax.report import label_advice
+from paws_jax.report import similar_sections
 from paws_jax.report import votes
 from paws_jax.runs import metrics
 from paws_jax.runs import results
@@ -39,6 +40,7 @@ class Evidence:
     results: objects of results.json.
     metrics: lines of metrics.jsonl.
     losses: of these, what the method minimizes and shows.
+    compared: all images compared with each other; None: not done.
   """
 
   class_names: tuple[str, ...]
@@ -51,6 +53,7 @@ class Evidence:
   results: Sequence[Mapping[str, Any]]
   metrics: Sequence[Mapping[str, Any]]
   losses: Sequence[str]
+  compared: similar_sections.Compared | None = None
 
   @property
   def counts(self) -> np.ndarray:
@@ -100,4 +103,7 @@ def gather(trained: restore.TrainedRun) -> Evidence:
     results=results.read_results(trained.workdir),
     metrics=metrics.read(trained.workdir / metrics.METRICS),
     losses=trained.experiment.trainer.method.shown_losses,
+    compared=similar_sections.compare(
+      support_bank, parts, most=MOST_IMAGES, seed=trained.recipe.seed
+    ),
   )

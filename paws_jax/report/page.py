@@ -30,6 +30,8 @@ class Card:
     lines: sentences, the first one stands out.
     voters: the labelled images with the greatest shares.
     mark: "right", "wrong" or "".
+    beside: a second image, that the first one is compared with.
+    name_beside: what it is called.
   """
 
   picture: figures.Picture
@@ -37,6 +39,8 @@ class Card:
   lines: tuple[str, ...]
   voters: tuple[Voter, ...] = ()
   mark: str = ""
+  beside: figures.Picture | None = None
+  name_beside: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

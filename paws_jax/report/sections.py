@@ -13,6 +13,7 @@ from paws_jax.report import evidence as evidence_lib
 from paws_jax.report import figures
 from paws_jax.report import image_sections
 from paws_jax.report import page
+from paws_jax.report import similar_sections
 
 # What a page shows at most.
 _MOST_CLASSES, _MOST_UNFOLDED = 200, 20
@@ -32,6 +33,8 @@ def sections(
     embedding_map(evidence),
     image_sections.examples(evidence),
     image_sections.doubtful(evidence),
+    similar_sections.near_duplicates(evidence.compared, evidence.class_names),
+    similar_sections.outliers(evidence.compared, evidence.class_names),
     image_sections.next_labels(evidence),
   )
   return tuple(section for section in made if section is not None)

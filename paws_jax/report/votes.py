@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from paws_jax import errors
+from paws_jax.classifier import similar_images
 from paws_jax.data import dataset
 from paws_jax.data.labels import copies
 from paws_jax.evaluation import neighbors
@@ -34,6 +35,7 @@ class VotedImages:
     copies: int [n], of the labelled images themselves in the order of the
       support bank, each classified by the others: the first one with the same
       contents, as these do not vote on each other. None: other images.
+    pictures: float32 [n, 256], of `similar_images.shrink`; None: not made.
   """
 
   part: dataset.LabelledImages
@@ -44,6 +46,7 @@ class VotedImages:
   novelty: np.ndarray
   num_unreadable: int = 0
   copies: np.ndarray | None = None
+  pictures: np.ndarray | None = None
 
   @property
   def leave_one_out(self) -> bool:
@@ -145,7 +148,7 @@ def vote_on_part(
   if part is None or not len(part):
     return None
   rows = draw(len(part), most, seed=trained.recipe.seed)
-  embeddings = _embed(trained, part, rows, name)
+  embeddings, pictures = _embed(trained, part, rows, name)
   readable = part.readable[rows]
   if not readable.any():
     return None
@@ -159,6 +162,7 @@ def vote_on_part(
     probabilities=_vote(trained, support_bank, embeddings),
     novelty=1 - cosines[:, 0],
     num_unreadable=int((~readable).sum()),
+    pictures=pictures[readable],
   )
 
 
@@ -226,11 +230,11 @@ def _embed(
   part: dataset.LabelledImages,
   rows: np.ndarray,
   name: str,
-) -> np.ndarray:
-  """float32 [n, D] of some images, which are read chunk by chunk."""
+) -> tuple[np.ndarray, np.ndarray]:
+  """Embeds some images chunk by chunk, and makes small pictures of them."""
   size = trained.experiment.eval.batch_size
   chunk = size * max(1, _CHUNK // size)
-  parts = []
+  parts, pictures = [], []
   for first in range(0, len(rows), chunk):
     if len(rows) > chunk:
       print(f"embedding {name} images: {first} of {len(rows)}")
@@ -238,6 +242,7 @@ def _embed(
     parts.append(
       trained.experiment.embed(trained.params, trained.batch_stats, images)
     )
+    pictures.append(similar_images.shrink(images))
   embeddings = np.concatenate(parts)
   bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
   if len(bad):
@@ -246,4 +251,4 @@ def _embed(
       f"is {part.name(int(rows[bad[0]]))}: the encoder of step {trained.step} "
       "has diverged."
     )
-  return embeddings
+  return embeddings, np.concatenate(pictures)

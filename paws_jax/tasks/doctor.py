@@ -33,6 +33,7 @@ from paws_jax.doctor import initial_weights
 from paws_jax.doctor import inspect
 from paws_jax.doctor import labels
 from paws_jax.doctor import measure
+from paws_jax.doctor import near_duplicates
 from paws_jax.doctor import sizes
 from paws_jax.doctor import values
 from paws_jax.doctor import view_sheet
@@ -77,6 +78,7 @@ def run(
   *,
   train_command: str,
   time_steps: bool = False,
+  classifier: str | None = None,
 ) -> int:
   """Checks a recipe and its data, and prints a report.
 
@@ -85,6 +87,8 @@ def run(
     workdir: directory or bucket for views.png; nothing else is written there.
     train_command: the command that trains; printed at the end.
     time_steps: whether to time a few steps, and report the time of training.
+    classifier: directory of one that finds near duplicates; None: they are
+      not looked for.
 
   Returns:
     The exit status: 1 if there is a problem, else 0.
@@ -105,6 +109,12 @@ def run(
     _check_training(report, recipe, inspection, workdir, time_steps=time_steps)
   if valid and inspection is not None:
     _draw_views(report, recipe, inspection, workdir)
+  if inspection is not None and classifier:
+    report.block("Near duplicates")
+    with _report_errors(report):
+      near_duplicates.check(
+        report, inspection.groups, inspection.checks, classifier
+      )
   return report.end(train_command)
 
 

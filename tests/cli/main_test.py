@@ -277,6 +277,13 @@ def test_output_passes_other_errors_on():
   [
     (["--task=report"], ["--config"]),
     (["--config", RECIPE, "--images=x"], ["--images", "predict", "pretrain"]),
+    (["--task=doctor", "--classifier=x"], ["--config is missing"]),
+    (["--task=embed", "--classifier=x"], ["--images is missing"]),
+    (["--task=embed"], ["--config is missing", "--workdir"]),
+    (
+      ["--task=embed", "--classifier=x", "--images=.", "--output=e.csv"],
+      ["--output=e.csv ends in neither .npz nor .parquet"],
+    ),
     (
       ["--config", RECIPE, "--task=report", "--targets=torch"],
       ["--targets", "export", "report"],

@@ -17,6 +17,16 @@ BANK = types.SimpleNamespace(
 )
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+  """What poses as images here has no pixels."""
+  monkeypatch.setattr(
+    votes_lib.similar_images,
+    "shrink",
+    lambda images: np.zeros((len(images), 256), np.float32),
+  )
+
+
 class Images:
   """Embeddings that pose as images; some of them cannot be read."""
 

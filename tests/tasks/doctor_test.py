@@ -13,13 +13,16 @@ from PIL import Image
 
 from paws_jax import config as config_lib
 from paws_jax.cli import flags
+from paws_jax.doctor import findings
 from paws_jax.doctor import inspect
+from paws_jax.doctor import near_duplicates
 from paws_jax.doctor import view_sheet
 from paws_jax.plan import memory
 from paws_jax.runs import files
 from paws_jax.tasks import doctor
 from paws_jax.training import experiment
 from tests import odd_files
+from tests import random_classifier
 
 TRAIN = "python -m paws_jax.main --config=recipe.py"
 
@@ -679,6 +682,8 @@ def test_an_image_that_ends_the_timing_is_reported(root, examine, monkeypatch):
     ["-task", "doctor"],
     ["--time_steps", "--task=doctor"],
     ["--notime_steps", "-time_steps=true", "--task=doctor"],
+    ["--task=doctor", "--classifier=runs/photos/classifier"],
+    ["--task=doctor", "-classifier", "runs/photos/classifier"],
   ],
 )
 def test_the_command_to_train(task):
@@ -707,3 +712,83 @@ def test_the_task_on_the_command_line(tmp_path):
     )
     assert result.returncode == status, result.stdout + result.stderr
   assert "PROBLEM: data.split_seed is -1" in result.stdout
+
+
+def _near_copy(path, to):
+  """Writes an image again, with other bytes and nearly the same pixels."""
+  Image.open(path).save(to, quality=95)
+
+
+@pytest.fixture(scope="module")
+def classifier():
+  return random_classifier.make()
+
+
+@pytest.fixture
+def saved(classifier, monkeypatch):
+  """A directory of a classifier, which is compiled once for all tests."""
+
+  def load(directory):
+    assert directory == "saved"
+    return classifier
+
+  kind = near_duplicates.classifier_lib.Classifier
+  monkeypatch.setattr(kind, "load", load)
+  return "saved"
+
+
+@pytest.mark.usefixtures("quick")
+def test_near_duplicates_are_found_with_a_classifier(root, examine, saved):
+  _near_copy(root / "cat" / "0.png", root / "held_out" / "cat" / "held.bmp")
+  _near_copy(root / "dog" / "1.png", root / "cat" / "near.bmp")
+  _, text = examine(root)
+  assert "near" not in "".join(_findings(text))
+  status, text = examine(root, classifier=saved)
+  assert status == 0
+  assert "22 images compared by" in text
+  labels, held_out = _findings(text)
+  assert held_out.startswith(
+    "warning: 1 pair of near duplicates among both the"
+  )
+  assert "labelled and the test images" in held_out
+  assert "'cat/0.png' and 'cat/held.bmp'" in held_out
+  assert "remove copies from one of the two" in held_out
+  assert "1 pair of near duplicates among the labelled images" in labels
+  assert "1 have different labels" in labels
+  assert "least similar to all others" in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_equal_files_have_a_finding_of_their_own(root, examine, saved):
+  shutil.copy(root / "cat" / "0.png", root / "held_out" / "cat" / "copy.png")
+  _, text = examine(root, classifier=saved)
+  (finding,) = _findings(text)
+  assert finding.startswith("warning: 1 image among both the labelled and")
+  assert "no near duplicates" in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_classifier_that_is_none_is_a_problem(root, examine):
+  _only(examine(root, classifier=str(root)), 1, "PROBLEM", "no classifier")
+
+
+def test_near_duplicates_of_images_in_memory(monkeypatch, capsys, saved):
+  report = findings.Report()
+  pixels = random_classifier.pixels((9, 12, 1), 8)
+  pixels[5] = np.maximum(pixels[2], 1)
+  group = inspect.Group(
+    name="labelled",
+    images=inspect.ArrayImages("train", pixels),
+    rows=np.arange(8),
+    labels=np.arange(8, dtype=np.int32) % 2,
+    num_images=8,
+  )
+  checks = {
+    "labelled": [inspect.ImageCheck(bytes([i]), 9, 12, "") for i in range(8)]
+  }
+  near_duplicates.check(report, [group], checks, saved)
+  out = capsys.readouterr().out
+  assert "'train row 2' and 'train row 5'" in out
+  monkeypatch.setattr(near_duplicates, "MOST_IMAGES", 3)
+  near_duplicates.check(report, [group], checks, saved)
+  assert "3 images compared by" in capsys.readouterr().out
