@@ -376,7 +376,7 @@ def test_messages_are_received_in_order_and_in_parts():
       there.receive(seconds)
   here.socket.sendall(b" 3}\n")
   assert there.receive(5) == {"a": 3}
-  here.socket.sendall(b"[" * 4000 + b"\n")
+  here.socket.sendall(b"[" * 2000 + b"]" * 2000 + b"\n")
   with pytest.raises(ValueError, match="levels deep"):
     there.receive(5)
   here.socket.sendall(b"x" * 10_000)
