@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -40,13 +43,14 @@ def warmup_cosine(
       f"{total_steps}]: lower the warm-up or train longer."
     )
 
-  schedule = optax.warmup_cosine_decay_schedule(
-    start_lr,
-    peak_lr,
-    warmup_steps,
-    # optax refuses a cosine of no steps.
-    max(total_steps, warmup_steps + 1),
-    end_value=final_lr,
-  )
-  # optax computes with 32 bits if the step is an integer of 32 bits.
-  return lambda step: schedule(jnp.asarray(step, dtype=float))
+  def schedule(step: jax.Array | int) -> jax.Array:
+    step = jnp.asarray(step, dtype=float)
+    warmup = start_lr + (peak_lr - start_lr) * step / max(warmup_steps, 1)
+    rest = max(total_steps - warmup_steps, 1)
+    progress = jnp.clip((step - warmup_steps) / rest, 0, 1)
+    cosine = final_lr + (peak_lr - final_lr) * (
+      0.5 * (1 + jnp.cos(math.pi * progress))
+    )
+    return jnp.where(step < warmup_steps, warmup, cosine)
+
+  return schedule

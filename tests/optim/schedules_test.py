@@ -6,7 +6,9 @@ The golden numbers may change only if tests/golden is made anew.
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from paws_jax import optim
@@ -41,6 +43,25 @@ def test_schedule_equals_the_reference_up_to_its_end(name, x64):
   assert actual.dtype == (np.float64 if x64 else np.float32)
   rtol, atol = (1e-9, 0) if x64 else (1e-5, 1e-6)
   np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedule_is_that_of_optax_up_to_rounding(name):
+  """docs/decisions.md says what differs."""
+  case = SCHEDULES[name]
+  config = case["config"]
+  theirs = optax.warmup_cosine_decay_schedule(
+    config["start_lr"],
+    config["lr"],
+    case["warmup_steps"],
+    case["total_steps"],
+    config["final_lr"],
+  )
+  with jax.enable_x64(True):
+    steps = jnp.arange(case["total_steps"] + 2, dtype=float)
+    expected = jax.vmap(theirs)(steps)
+    actual = jax.vmap(_golden_schedule(case))(steps)
+  np.testing.assert_allclose(actual, expected, rtol=1e-13)
 
 
 def test_schedule_passes_through_its_corners_and_stays_at_the_end():
