@@ -63,6 +63,7 @@ def test_copies_do_not_vote_on_each_other(classifier):
   arrays = to_cleanlab.of_supports(changed)
   wrong = np.flatnonzero(arrays.pred_probs.argmax(axis=1) != arrays.labels)
   assert wrong.tolist() == [3, 29]
+  assert arrays.pred_probs[3, 2] < 0.01
 
 
 def test_what_says_nothing_is_refused(classifier):

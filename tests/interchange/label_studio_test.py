@@ -277,6 +277,17 @@ def test_an_answer_without_a_choice_is_none(root):
   assert answers.skipped == ("new/3.png",)
 
 
+def test_what_was_chosen_before_skipping_is_no_answer(root):
+  def choose_first(tasks):
+    tasks[1]["annotations"][0]["result"] = [choose("cat")]
+
+  answers = label_studio.read_export(
+    change(root, choose_first), document_root=root
+  )
+  assert answers.labels["new/3.png"] == ""
+  assert answers.skipped == ("new/3.png",)
+
+
 def read_rows(path):
   with path.open(newline="") as file:
     return list(csv.reader(file))
