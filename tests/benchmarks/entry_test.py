@@ -21,6 +21,7 @@ from benchmarks.input import photographs
 from benchmarks.step import accounting
 from paws_jax.parallel import cpu_devices
 from paws_jax.plan import chips
+from tests import forked
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _NUMBER = r"-?[0-9.]+(?:e[+-]?[0-9]+)?"
@@ -183,56 +184,50 @@ def test_the_whole_path(tmp_path):
   )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-  ("script", "arguments", "status", "message"),
-  [
-    ("step.scan", [], 2, "--config is missing: give a recipe"),
+# Arguments, status and message of what each script refuses.
+_REFUSED = {
+  "step.scan": [
+    ([], 2, "--config is missing: give a recipe"),
     (
-      "step.scan",
       [*_RECIPE, "--steps_per_call=4,1"],
       2,
       "--steps_per_call=1: give numbers above 1, or 'epoch'",
     ),
+    ([*_RECIPE, "--steps_per_call="], 2, "--steps_per_call is empty"),
     (
-      "step.scan",
-      [*_RECIPE, "--steps_per_call="],
-      2,
-      "--steps_per_call is empty",
-    ),
-    (
-      "step.scan",
       [*_RECIPE, "--config.train.batch_size=1024", "--steps_per_call=4,epoch"],
       2,
       "--steps_per_call=epoch: an epoch has 1 step, which is the plain loop",
     ),
-    ("step.augment", ["more"], 1, "unknown arguments: more"),
-    ("step.scaling", [*_RECIPE, "more"], 2, "unknown arguments: more"),
+  ],
+  "step.augment": [(["more"], 1, "unknown arguments: more")],
+  "step.scaling": [
+    ([*_RECIPE, "more"], 2, "unknown arguments: more"),
     (
-      "step.scaling",
       [*_RECIPE, "--devices=1,9"],
       2,
       "--devices=1,9: give numbers from 1 to 1, which is how many there are",
     ),
-    (
-      "step.scaling",
-      [*_RECIPE],
-      2,
-      "1 device of 1 has nothing to be compared with",
-    ),
-    (
-      "input.whole_path",
-      ["--dir=benchmarks", "--images=0"],
-      1,
-      "flag --images=0",
-    ),
+    ([*_RECIPE], 2, "1 device of 1 has nothing to be compared with"),
   ],
-)
-def test_bad_arguments_are_refused(script, arguments, status, message):
-  result = _run(script, *arguments)
-  assert result.returncode == status
-  assert message in result.stdout + result.stderr
-  assert "Traceback" not in result.stderr
+  "input.whole_path": [
+    (["--dir=benchmarks", "--images=0"], 1, "flag --images=0"),
+  ],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", _REFUSED)
+def test_bad_arguments_are_refused(script):
+  cases = _REFUSED[script]
+  commands = [arguments for arguments, _, _ in cases]
+  results = forked.run(
+    f"benchmarks.{script}", commands, JAX_NUM_CPU_DEVICES="1"
+  )
+  for result, (_, status, message) in zip(results, cases, strict=True):
+    assert result.returncode == status
+    assert message in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.slow
@@ -254,21 +249,24 @@ def test_scaling_takes_all_cores_whatever_the_batch_of_each():
 
 
 @pytest.mark.slow
-def test_too_few_photographs_are_refused(tmp_path):
-  photographs.make(tmp_path, 3)
-  result = _run("input.whole_path", f"--dir={tmp_path}", "--batch=4")
-  assert result.returncode == 2
-  assert "error: there are 3 JPEGs, but --batch=4" in result.stderr
-  assert "80 are needed" in result.stderr
-
-
-@pytest.mark.slow
-def test_a_directory_of_something_else_is_not_filled(tmp_path):
-  (tmp_path / "picture.png").write_bytes(b"")
-  result = _run("input.whole_path", f"--dir={tmp_path}", "--images=1")
-  assert result.returncode == 2
-  assert f"error: --dir={tmp_path} has no JPEGs" in result.stderr
-  assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+def test_directories_of_too_little_or_something_else_are_refused(tmp_path):
+  photographs.make(tmp_path / "few", 3)
+  (tmp_path / "other").mkdir()
+  (tmp_path / "other" / "picture.png").write_bytes(b"")
+  few, other = forked.run(
+    "benchmarks.input.whole_path",
+    [
+      [f"--dir={tmp_path}/few", "--batch=4"],
+      [f"--dir={tmp_path}/other", "--images=1"],
+    ],
+  )
+  assert few.returncode == other.returncode == 2
+  assert "error: there are 3 JPEGs, but --batch=4" in few.stderr
+  assert "80 are needed" in few.stderr
+  assert f"error: --dir={tmp_path}/other has no JPEGs" in other.stderr
+  # It is not filled.
+  names = [path.name for path in (tmp_path / "other").iterdir()]
+  assert names == ["picture.png"]
 
 
 def _product():

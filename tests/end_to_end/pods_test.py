@@ -1,5 +1,6 @@
 """The same run on 1 x 1, 1 x 4 and 2 x 2 devices, by real processes."""
 
+import collections
 import json
 
 import pytest
@@ -12,7 +13,8 @@ pytestmark = pytest.mark.slow
 NUM_STEPS = 5
 
 
-# Trains, and prints the sample ids and the loss of every step.
+# Trains by each recipe on each number of devices, and prints the sample ids and
+# the loss of every step.
 FIVE_STEPS = f"""
 import json, os, sys
 import jax
@@ -29,67 +31,87 @@ launch = None
 if count > 1:
   launch = launch_lib.Launch(f"localhost:{{port}}", count, number, "test")
 lifecycle.initialize(launch)
-config = tiny_recipe.get_config()
-config.update_from_flattened_dict(json.loads(os.environ["RECIPE"]))
-parts = experiment.create(config)
-pipeline, whole = parts.pipeline, mesh_lib.replicated(parts.trainer.mesh)
 
-def ids(inputs, step):
-  batch = pipeline.batch(inputs, step)
-  return batch.unlabelled.id, batch.support.id
+def train(kind, changes, num_devices):
+  config = tiny_recipe.get_config()
+  config.update_from_flattened_dict(changes)
+  parts = experiment.create(config, devices=jax.devices()[:num_devices])
+  pipeline, whole = parts.pipeline, mesh_lib.replicated(parts.trainer.mesh)
 
-ids = jax.jit(ids, out_shardings=whole)
-call = step_lib.make_train_call(parts.trainer, pipeline, 1)
-state = parts.initial_state()
-for step in range({NUM_STEPS}):
-  inputs = pipeline.inputs(step, 1)
-  unlabelled, support = ids(inputs, step)
-  state, values = call(state, inputs)
-  row = {{name: float(values[name][0]) for name in ("loss", "grad_norm")}}
-  row["unlabelled"] = np.asarray(unlabelled).tolist()
-  row["support"] = np.asarray(support).tolist()
-  print("ROW", json.dumps(row), flush=True)
-pipeline.close()
+  def ids(inputs, step):
+    batch = pipeline.batch(inputs, step)
+    return batch.unlabelled.id, batch.support.id
+
+  ids = jax.jit(ids, out_shardings=whole)
+  call = step_lib.make_train_call(parts.trainer, pipeline, 1)
+  state = parts.initial_state()
+  for step in range({NUM_STEPS}):
+    inputs = pipeline.inputs(step, 1)
+    unlabelled, support = ids(inputs, step)
+    state, values = call(state, inputs)
+    row = {{name: float(values[name][0]) for name in ("loss", "grad_norm")}}
+    row["unlabelled"] = np.asarray(unlabelled).tolist()
+    row["support"] = np.asarray(support).tolist()
+    row["of"] = [kind, num_devices]
+    print("ROW", json.dumps(row), flush=True)
+  pipeline.close()
+
+for kind, changes in json.loads(os.environ["RECIPES"]).items():
+  for num_devices in json.loads(os.environ["DEVICES"]):
+    train(kind, changes, num_devices)
 lifecycle.barrier("end")
 """
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-  return small_runs.write_photos(tmp_path_factory.mktemp("photos"))
+def five_steps(recipes, *, num_processes, devices):
+  """The rows of every process: {(kind, number of devices): rows}.
 
-
-def five_steps(changes, *, num_processes, devices):
-  """The rows of every process."""
-  changes = {
-    k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()
+  Runs of one process are made on each of the numbers of devices.
+  """
+  recipes = {
+    kind: small_runs.SMALL
+    | {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
+    for kind, changes in recipes.items()
   }
+  numbers = [num_processes * max(devices)] if num_processes > 1 else devices
   with processes.start_code(
     FIVE_STEPS,
     num_processes=num_processes,
-    devices=devices,
-    environ={"RECIPE": json.dumps(small_runs.SMALL | changes)},
+    devices=max(devices),
+    environ={
+      "RECIPES": json.dumps(recipes),
+      "DEVICES": json.dumps(numbers),
+      # Compiled in half the time.
+      "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    },
   ) as group:
-    ended = group.wait(seconds=400)
+    ended = group.wait(seconds=600)
+  rows = []
   for process in ended:
     assert process.status == 0, process.err
-  return [
-    [
-      json.loads(line.removeprefix("ROW "))
-      for line in process.out.splitlines()
-      if line.startswith("ROW ")
-    ]
-    for process in ended
-  ]
+    rows.append(collections.defaultdict(list))
+    for line in process.out.splitlines():
+      if line.startswith("ROW "):
+        row = json.loads(line.removeprefix("ROW "))
+        rows[-1][tuple(row.pop("of"))].append(row)
+  return rows
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+  """Rows of one process, and of both of two; all start once."""
+  photos = small_runs.write_photos(tmp_path_factory.mktemp("photos"))
+  recipes = {"memory": {}, "disk": small_runs.on_disk(photos)}
+  [one] = five_steps(recipes, num_processes=1, devices=[1, 4])
+  return one, *five_steps(recipes, num_processes=2, devices=[2])
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
-def test_the_same_run_on_one_device_on_four_and_on_two_processes(kind, photos):
+def test_the_same_run_on_one_device_on_four_and_on_two_processes(kind, runs):
   # 10 supports on 4 devices are padded; 6 on disk, too.
-  changes = small_runs.on_disk(photos) if kind == "disk" else {}
-  [alone] = five_steps(changes, num_processes=1, devices=1)
-  [four] = five_steps(changes, num_processes=1, devices=4)
-  first, second = five_steps(changes, num_processes=2, devices=2)
+  one, *both = runs
+  alone, four = one[kind, 1], one[kind, 4]
+  first, second = (rows[kind, 4] for rows in both)
   assert first == second
   assert len(alone) == NUM_STEPS
   assert len({tuple(row["unlabelled"]) for row in alone}) == NUM_STEPS

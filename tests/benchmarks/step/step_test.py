@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from tests import forked
+
 _ROOT = pathlib.Path(__file__).parents[3]
 _QUICKSTART = "--config=configs/quickstart.py"
 # Small in everything that compiling or a step takes time for.
@@ -190,41 +192,45 @@ def test_help_shows_the_shared_flags_too():
     assert re.search(rf"^ +--{flag}: ", told, re.MULTILINE), (flag, told)
 
 
-@pytest.mark.parametrize(
-  ("arguments", "message"),
-  [
-    (
-      [],
-      "--config is missing: give a recipe, e.g. "
-      "--config=configs/quickstart.py, or --slice=imagenet-slice|cifar10|",
-    ),
-    (
-      [_QUICKSTART, "--slice=cifar10"],
-      "error: --slice=cifar10 and --config=configs/quickstart.py are both",
-    ),
-    (["--slice=cifar"], "error: --slice=cifar: known are imagenet-slice, "),
-    (["--config=nowhere.py"], "error: --config=nowhere.py: there is no such"),
-    (
-      [_QUICKSTART, "--config.train.typo=3"],
-      "error: a recipe has no such field: 'typo'",
-    ),
-    ([_QUICKSTART, "cifar10"], "unknown arguments: cifar10"),
-    ([_QUICKSTART, "--windows=0"], "flag --windows=0"),
-    ([_QUICKSTART, "--peer=jax"], "<auto|torch|none>"),
-    ([_QUICKSTART, "--check", "--peer=none"], "drop --peer=none"),
-    (
-      [_QUICKSTART, "--config.method.temperature=0"],
-      "method.temperature is 0.0: it must be in [1e-6, 1e6]",
-    ),
-    pytest.param(
-      [_QUICKSTART, "--peer=torch"],
-      "PyTorch is not installed: pip install torch",
-      marks=pytest.mark.skipif(_HAS_TORCH, reason="it is installed"),
-    ),
-  ],
-)
-def test_refuses_bad_arguments(arguments, message):
-  result = _run(*arguments)
+# Arguments, and what the message must have.
+_REFUSED = [
+  (
+    [],
+    "--config is missing: give a recipe, e.g. "
+    "--config=configs/quickstart.py, or --slice=imagenet-slice|cifar10|",
+  ),
+  (
+    [_QUICKSTART, "--slice=cifar10"],
+    "error: --slice=cifar10 and --config=configs/quickstart.py are both",
+  ),
+  (["--slice=cifar"], "error: --slice=cifar: known are imagenet-slice, "),
+  (["--config=nowhere.py"], "error: --config=nowhere.py: there is no such"),
+  (
+    [_QUICKSTART, "--config.train.typo=3"],
+    "error: a recipe has no such field: 'typo'",
+  ),
+  ([_QUICKSTART, "cifar10"], "unknown arguments: cifar10"),
+  ([_QUICKSTART, "--windows=0"], "flag --windows=0"),
+  ([_QUICKSTART, "--peer=jax"], "<auto|torch|none>"),
+  ([_QUICKSTART, "--check", "--peer=none"], "drop --peer=none"),
+  (
+    [_QUICKSTART, "--config.method.temperature=0"],
+    "method.temperature is 0.0: it must be in [1e-6, 1e6]",
+  ),
+]
+if not _HAS_TORCH:
+  message = "PyTorch is not installed: pip install torch"
+  _REFUSED.append(([_QUICKSTART, "--peer=torch"], message))
+
+
+@pytest.fixture(scope="module")
+def refused():
+  return forked.run("benchmarks.step.step", [case[0] for case in _REFUSED])
+
+
+@pytest.mark.parametrize("number", range(len(_REFUSED)))
+def test_refuses_bad_arguments(refused, number):
+  result, message = refused[number], _REFUSED[number][1]
   assert result.returncode != 0
   assert message in result.stdout + result.stderr
   assert "Traceback" not in result.stderr
