@@ -112,7 +112,7 @@ setuptools.setup(
     "numpy>=2",
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12",
-    "Pillow>=10.1",
+    "Pillow>=11.3",
     "safetensors>=0.5",
     "scikit-learn>=1.5",
     "scipy>=1.13",

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from paws_jax import errors
 from paws_jax import packages
 from paws_jax import tf_runtime
 from paws_jax.export import program as program_lib
@@ -32,6 +33,33 @@ def missing() -> str:
   return ""
 
 
+def check_versions() -> None:
+  """Has TensorFlow run a small program of JAX, to see whether it can.
+
+  Raises:
+    MissingPackageError: it cannot, since JAX is much newer.
+  """
+  tf = tf_runtime.load()
+  from jax.experimental import jax2tf
+
+  converted = jax2tf.convert(
+    lambda x: x + 1,
+    polymorphic_shapes=["b"],
+    with_gradient=False,
+    native_serialization_platforms=program_lib.PLATFORMS,
+  )
+  vector = tf.TensorSpec([None], tf.float32)
+  run = tf.function(converted, autograph=False, input_signature=[vector])
+  try:
+    run(tf.zeros([1]))
+  except tf.errors.InvalidArgumentError as error:
+    raise errors.MissingPackageError(
+      f"TensorFlow {tf.__version__} cannot read programs of jax "
+      f"{jax.__version__}, which is newer: pip install 'jax<0.11' for "
+      "--targets=savedmodel, or export stablehlo instead"
+    ) from error
+
+
 def write(
   program: program_lib.Program, directory: pathlib.Path
 ) -> dict[str, Any]:
@@ -48,11 +76,13 @@ def write(
     Entries of model.json about it.
 
   Raises:
+    MissingPackageError: this TensorFlow cannot read programs of this JAX.
     OSError, tensorflow.errors.OpError: when it cannot be written.
   """
   tf = tf_runtime.load()
   from jax.experimental import jax2tf
 
+  check_versions()
   converted = jax2tf.convert(
     program.apply,
     polymorphic_shapes=[None, "b, ..."],

@@ -188,7 +188,7 @@ def feature_maps_on_a_tpu(dtype):
   """Prints `feature_maps` of the step compiled for four chips, as JSON."""
   devices = plan._devices(chips.parse("v5e:2x2"))
   step = make_step(devices, **_QUICK, **{"model.dtype": dtype})
-  with plan._effort():
+  with plan._level():
     lowered = step.trace().lower(lowering_platforms=("tpu",))
     print(json.dumps(feature_maps(lowered.compile().as_text())))
 

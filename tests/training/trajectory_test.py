@@ -228,7 +228,7 @@ def test_losses_and_learning_rates_equal_the_reference(name, x64):
   arrays, config, _ = _arrays(name)
   metrics = _run(name, x64)["metrics"]
   assert len(metrics) == config["steps"]
-  rtol = 1e-9 if x64 else 2e-5
+  rtol = 1e-9 if x64 else 5e-5
   regularizer = [
     m["me_max_kl"] - np.log(config["num_classes"]) for m in metrics
   ]

@@ -192,8 +192,10 @@ def test_views_are_numbered_through_the_names_in_order():
   images = ((3, 9, 4), (7, 7, 2), (0, 1, 0))
   together = _views(*images, views=_with_crops(three=3)).crops["three"]
   apart = _views(*images, views=_with_crops(weak=1, strong=2)).crops
-  np.testing.assert_array_equal(apart["weak"], together[:, :1])
-  np.testing.assert_array_equal(apart["strong"], together[:, 1:])
+  # The two programs may round differently; other draws differ by far more.
+  expected = {"weak": together[:, :1], "strong": together[:, 1:]}
+  for name, crops in expected.items():
+    np.testing.assert_allclose(apart[name], crops, rtol=0, atol=1e-6)
 
 
 def _with_crops(**counts):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339
 _SUBSAMPLING = 530
 _WHITE_IS_ZERO = 0
+_YCBCR = 6
 # Raw modes of 16-bit color, of which Pillow unpacks either byte of a sample.
 _BOTH_BYTES = re.compile(r"(RGB|RGBX|RGBA);16([BLN])")
 _CONVERT = "convert it to gray or RGB of 8 or 16 bits"
@@ -137,10 +138,12 @@ def _check_tiff(opened: PIL.Image.Image) -> int:
     problem = f"its pixels are {bits}-bit signed integers, range unknown"
   elif bits > 16:
     problem = f"its pixels are {bits}-bit integers, range unknown"
-  elif (is_raw and opened.mode == "YCbCr") and tuple(
-    tags.get(_SUBSAMPLING, (2, 2))
-  ) != (1, 1):
-    problem = "it is an uncompressed TIFF of subsampled YCbCr"
+  elif is_raw and tags.get(_PHOTOMETRIC) == _YCBCR:
+    if tuple(tags.get(_SUBSAMPLING, (2, 2))) != (1, 1):
+      problem = "it is an uncompressed TIFF of subsampled YCbCr"
+    elif opened.mode != "YCbCr":
+      # Pillow before 13 takes the values for red, green and blue.
+      problem = "it is an uncompressed TIFF of YCbCr"
   if tags.get(_PLANES, 1) == 2 and not problem:
     if opened.mode in ("LAB", "YCbCr"):
       problem = f"it is a TIFF of {opened.mode} in separate planes"

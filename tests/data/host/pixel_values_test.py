@@ -1,9 +1,12 @@
 """Bit depths and photometric interpretations, each with its written levels."""
 
+import io
 import itertools
+import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from paws_jax import errors
 from paws_jax.data.host import decode
@@ -159,14 +162,14 @@ def test_every_depth_and_interpretation_of_tiff(photometric, bits):
       want = None
     if planes and (photometric, bits) in MISREAD:
       want = want if compressed and photometric != 8 else None
-    if planes and not compressed and photometric == 6:
-      want = None
+    if (photometric, bits, compressed) == (6, 8, False):
+      # Pillow before 13 takes it for RGB.
+      with Image.open(io.BytesIO(content)) as opened:
+        want = want if opened.mode == "YCbCr" and not planes else None
     if want is None:
       with pytest.raises(errors.BadImageError) as caught:
         _decode(content)
-      assert f"{bits}-bit" in str(caught.value) or "separate planes" in str(
-        caught.value
-      )
+      assert re.search(f"{bits}-bit|separate planes|YCbCr", str(caught.value))
     else:
       got = _decode(content)[0].astype(int)
       # Colors of CIE L*a*b* are rounded twice.
