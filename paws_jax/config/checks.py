@@ -20,6 +20,7 @@ def check_sections(recipe: recipe_lib.Recipe) -> None:
     InputError: naming the fields, their values, and what to change.
   """
   recipe.method.check_support(recipe.support)
+  recipe.method.check_recipe(recipe)
   view, model = recipe.views.evaluation, recipe.model
   if recipe.data.pipeline == "host" and not view.eval_resize:
     raise errors.InputError(

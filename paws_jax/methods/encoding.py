@@ -44,6 +44,54 @@ def known_crops(
   return {name: section.crops[name] for name in names if name in section.crops}
 
 
+def two_crops(
+  section: config_lib.Views, *, method_name: str, more: Sequence[str] = ()
+) -> dict[str, config_lib.ViewSpec]:
+  """Returns the two large crops of a method that compares two views.
+
+  They are `views.large` with a count of 2, or `views.large` and `views.second`
+  with a count of 1 each, augmented differently.
+
+  Args:
+    section: the recipe's `views`.
+    method_name: for messages.
+    more: names of other crops that the method knows.
+
+  Raises:
+    errors.InputError: there are not two such views, or others, which the method
+      would ignore.
+  """
+  crops = known_crops(
+    section, ("large", "second", *more), method_name=method_name
+  )
+  counts = {
+    name: crops[name].count if name in crops else 0
+    for name in ("large", "second")
+  }
+  if counts not in ({"large": 2, "second": 0}, {"large": 1, "second": 1}):
+    raise errors.InputError(
+      f"views.large.count is {counts['large']} and views.second.count is "
+      f"{counts['second']} but method.name is {method_name!r}, which compares "
+      "2 large crops: set them to 2 and 0, or to 1 and 1 where they are "
+      "augmented differently."
+    )
+  sizes = {crops[name].size for name in ("large", "second") if name in crops}
+  if len(sizes) > 1:
+    raise errors.InputError(
+      f"views.large.size is {crops['large'].size} and views.second.size is "
+      f"{crops['second'].size}: give both views the same size."
+    )
+  return crops
+
+
+def pair_of_views(batch: data.Views) -> tuple[jax.Array, jax.Array]:
+  """Returns the crops of `two_crops`, [b, H, W, Ch] each."""
+  large = batch.crops["large"]
+  if "second" in batch.crops:
+    return large[:, 0], batch.crops["second"][:, 0]
+  return large[:, 0], large[:, 1]
+
+
 def init_encoder(
   encoder: Any, key: jax.Array, images: jax.Array
 ) -> tuple[Params, BatchStats]:

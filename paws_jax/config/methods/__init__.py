@@ -20,6 +20,9 @@ METHODS = {
   "simclr": "paws_jax.methods.simclr.Simclr",
   "suncet": "paws_jax.methods.suncet.Suncet",
   "supervised": "paws_jax.methods.supervised.Supervised",
+  "moco": "paws_jax.methods.moco.Moco",
+  "byol": "paws_jax.methods.byol.Byol",
+  "simsiam": "paws_jax.methods.simsiam.Simsiam",
 }
 DEFAULT = next(iter(METHODS))
 

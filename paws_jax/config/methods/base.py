@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from typing import ClassVar
 
 from paws_jax import errors
 from paws_jax.config import fields
 from paws_jax.config import support as support_lib
+
+if typing.TYPE_CHECKING:
+  from paws_jax.config import recipe as recipe_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +39,13 @@ class Method(fields.Section):
 
   def check_support(self, support: support_lib.Support) -> None:
     """Checks the section against the labelled images of a step.
+
+    Raises:
+      InputError: naming the fields, their values, and what to change.
+    """
+
+  def check_recipe(self, recipe: recipe_lib.Recipe) -> None:
+    """Checks the section against others than `support`.
 
     Raises:
       InputError: naming the fields, their values, and what to change.
