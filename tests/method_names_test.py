@@ -16,6 +16,7 @@ OTHER_THINGS = {
   "monitoring/reference_curves.py": {"suncet"},
   "plots/curves.py": {"suncet"},
   "runs/metrics.py": {"suncet"},
+  "methods/swav_suncet.py": {"suncet"},
 }
 
 

@@ -203,15 +203,17 @@ class Run:
     return value, grads, params, output.batch_stats, extra, opt_state
 
 
-def make(name, fields, encoder_, *, total_steps=1):
+def make(name, fields, encoder_, **facts):
   """A method by its section, with the facts of its run."""
+  fields = dict(fields)
+  smoothing = fields.pop("label_smoothing", 0.0)
   section = config_lib.method_section(name).to_dict()
   method = methods.create(
     section | fields | {"health_metrics": False},
     encoder=encoder_,
-    label_smoothing=0.0,
+    label_smoothing=smoothing,
   )
-  return dataclasses.replace(method, facts=base.Facts(total_steps=total_steps))
+  return dataclasses.replace(method, facts=base.Facts(**facts))
 
 
 def assert_checksums(

@@ -139,10 +139,17 @@ def make(
   support = config_lib.Support(
     classes_per_step=NUM_CLASSES, images_per_class=2, num_views=2
   )
+  facts = base.Facts(
+    num_images=num_ids,
+    num_classes=NUM_CLASSES,
+    class_counts=(5,) * NUM_CLASSES,
+    batch_size=BATCH_SIZE,
+    steps_per_epoch=NUM_IMAGES // BATCH_SIZE,
+  )
   return Setup(
     steps_per_call=steps_per_call,
     trainer=state_lib.Trainer(
-      method=method,
+      method=dataclasses.replace(method, facts=facts),
       optimizer=optim.sgd(
         schedule, weight_decay=1e-4, momentum=0.9, nesterov=False
       ),
@@ -151,12 +158,7 @@ def make(
       num_support_views=support.num_views,
       seed=7,
       mesh=mesh,
-      facts=base.Facts(
-        num_images=num_ids,
-        num_classes=NUM_CLASSES,
-        class_counts=(5,) * NUM_CLASSES,
-        steps_per_epoch=NUM_IMAGES // BATCH_SIZE,
-      ),
+      facts=facts,
     ),
     pipeline=memory_pipeline.InMemory(
       images,

@@ -33,6 +33,7 @@ class Facts:
     num_images: training images, numbered by their ids 0 ... num_images - 1.
     num_classes: classes of the data set.
     class_counts: labelled images of each class; None where only shapes matter.
+    batch_size: unlabelled images of a step.
     steps_per_epoch: train steps of an epoch.
     total_steps: train steps of the run; more after `train.epochs` has grown.
   """
@@ -40,6 +41,7 @@ class Facts:
   num_images: int = 0
   num_classes: int = 0
   class_counts: tuple[int, ...] | None = None
+  batch_size: int = 1
   steps_per_epoch: int = 1
   total_steps: int = 1
 
@@ -170,7 +172,11 @@ class Method:
 
   @property
   def extra_specs(self) -> Any:
-    """PartitionSpecs of `extra`, as a prefix of its tree; BATCH for tables."""
+    """PartitionSpecs of `extra`, as a prefix of its tree.
+
+    `mesh.BATCH` spreads the rows of a table over the devices, `mesh.spread`
+    another axis.
+    """
     return mesh.REPLICATED
 
   def after_update(

@@ -98,6 +98,11 @@ def _bn_layout(
   )
 
 
+def spread(axis: int) -> P:
+  """Spec of an array of which one axis is divided among all devices."""
+  return P(*[None] * axis, AXES)
+
+
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
   """Sharding of an array that every device holds entirely."""
   return NamedSharding(mesh, REPLICATED)

@@ -301,6 +301,7 @@ def create_trainer(
     num_images=num_images,
     num_classes=num_classes,
     class_counts=None if class_counts is None else tuple(class_counts),
+    batch_size=recipe.train.batch_size,
     steps_per_epoch=steps_per_epoch,
     total_steps=total_steps,
   )

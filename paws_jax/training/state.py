@@ -18,6 +18,9 @@ from paws_jax.methods import base
 from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.training import views as views_lib
 
+# In place of the axis of an array that is spread over the devices.
+_NONE = -1
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -143,13 +146,15 @@ def pad_extra(trainer: Trainer, extra: Any) -> Any:
   """
   multiple = trainer.mesh.size
 
-  def pad(leaf: jax.Array, sharded: bool) -> jax.Array:
-    missing = -leaf.shape[0] % multiple if sharded else 0
+  def pad(leaf: jax.Array, axis: int) -> jax.Array:
+    missing = 0 if axis == _NONE else -leaf.shape[axis] % multiple
     if not missing:
       return leaf
-    return jnp.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
+    return jnp.pad(
+      leaf, [(0, missing if i == axis else 0) for i in range(leaf.ndim)]
+    )
 
-  return jax.tree.map(pad, extra, _sharded(trainer, extra))
+  return jax.tree.map(pad, extra, _spread_axes(trainer, extra))
 
 
 def logical_extra(trainer: Trainer, extra: Any, shapes: Any) -> Any:
@@ -169,56 +174,62 @@ def logical_extra(trainer: Trainer, extra: Any, shapes: Any) -> Any:
     if leaf.shape == shape.shape:
       return leaf
     if leaf.is_fully_addressable:
-      return np.asarray(leaf)[: shape.shape[0]]
-    return _first_rows(trainer.mesh, shape.shape[0])(leaf)
+      return _first(np.asarray(leaf), shape.shape)
+    return _first_on_devices(trainer.mesh, shape.shape)(leaf)
 
   return jax.tree.map(cut, extra, shapes)
 
 
+def _first(table: Any, shape: tuple[int, ...]) -> Any:
+  return table[tuple(slice(size) for size in shape)]
+
+
 @functools.cache
-def _first_rows(
-  mesh: jax.sharding.Mesh, num_rows: int
+def _first_on_devices(
+  mesh: jax.sharding.Mesh, shape: tuple[int, ...]
 ) -> Callable[[jax.Array], jax.Array]:
   """Compiles a cut once for all checkpoints of a run."""
   return jax.jit(
-    lambda table: table[:num_rows], out_shardings=mesh_lib.replicated(mesh)
+    lambda table: _first(table, shape), out_shardings=mesh_lib.replicated(mesh)
   )
 
 
 def logical_like(trainer: Trainer, shapes: Any) -> Any:
   """Returns ShapeDtypeStructs with shardings of a stored `extra`."""
-  replicated = mesh_lib.replicated(trainer.mesh)
-  spread = jax.tree.map(
-    lambda leaf, sharded: sharded and leaf.shape[0] % trainer.mesh.size == 0,
-    shapes,
-    _sharded(trainer, shapes),
-  )
-  sharded = mesh_lib.batch_sharded(trainer.mesh)
-  return jax.tree.map(
-    lambda leaf, even: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=sharded if even else replicated
-    ),
-    shapes,
-    spread,
-  )
+  size = trainer.mesh.size
+
+  def like(leaf: jax.ShapeDtypeStruct, axis: int) -> jax.ShapeDtypeStruct:
+    spec = mesh_lib.REPLICATED
+    if axis != _NONE and leaf.shape[axis] % size == 0:
+      spec = mesh_lib.spread(axis)
+    return jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=NamedSharding(trainer.mesh, spec)
+    )
+
+  return jax.tree.map(like, shapes, _spread_axes(trainer, shapes))
 
 
-def _sharded(trainer: Trainer, extra: Any) -> Any:
-  """For every leaf of `extra`, whether its rows are spread over the devices.
+def _spread_axes(trainer: Trainer, extra: Any) -> Any:
+  """For every leaf of `extra`, the axis that is spread over the devices.
+
+  Returns:
+    A tree of integers, -1 where a leaf is replicated.
 
   Raises:
-    TypeError: naming a scalar that `extra_specs` spreads.
+    TypeError: naming a leaf without the axis that `extra_specs` spreads.
   """
 
-  def spread(spec: Any, tree: Any) -> Any:
-    sharded = spec != mesh_lib.REPLICATED
+  def axis_of(spec: Any, tree: Any) -> Any:
+    named = [axis for axis, name in enumerate(spec) if name is not None]
+    axis = named[0] if named else _NONE
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-      if sharded and not leaf.shape:
+      if axis >= len(leaf.shape):
+        kind = "a scalar" if not leaf.shape else "an axis that is not there"
         raise TypeError(
-          f"{type(trainer.method).__name__}.extra_specs spreads a scalar of "
+          f"{type(trainer.method).__name__}.extra_specs spreads {kind} of "
           f"`extra` over the devices, below {jax.tree_util.keystr(path)!r}: "
           "give scalars mesh.REPLICATED."
         )
-    return jax.tree.map(lambda _: sharded, tree)
+    return jax.tree.map(lambda _: axis, tree)
 
-  return jax.tree.map(spread, trainer.method.extra_specs, extra)
+  return jax.tree.map(axis_of, trainer.method.extra_specs, extra)

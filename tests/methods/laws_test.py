@@ -34,12 +34,24 @@ from tests import toy_training
 STATEFUL = "stateful"
 NAMES = [*methods.METHODS, STATEFUL]
 NUM_STEPS = 4
+# Sizes that fit the toy problem of 12 images a step.
+FIELDS = {
+  "moco": {"queue_size": 30},
+  "swav": {
+    "num_prototypes": 6,
+    "queue_size": 30,
+    "queue_from_epochs": 0.0,
+    "freeze_steps": 1,
+  },
+}
+FIELDS["swav_suncet"] = FIELDS["swav"]
 pytestmark = pytest.mark.unoptimized
 
 
 def _create(name, axis_name=None):
   if name != STATEFUL:
-    return toy_method.create(name=name, axis_name=axis_name)
+    fields = FIELDS.get(name, {})
+    return toy_method.create(name=name, axis_name=axis_name, **fields)
   simclr = toy_method.create(name="simclr", axis_name=axis_name)
   fields = dataclasses.fields(simclr)
   return stateful_method.Stateful(

@@ -23,6 +23,8 @@ METHODS = {
   "moco": "paws_jax.methods.moco.Moco",
   "byol": "paws_jax.methods.byol.Byol",
   "simsiam": "paws_jax.methods.simsiam.Simsiam",
+  "swav": "paws_jax.methods.swav.Swav",
+  "swav_suncet": "paws_jax.methods.swav_suncet.SwavSuncet",
 }
 DEFAULT = next(iter(METHODS))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from typing import Any
 from typing import ClassVar
 
 from paws_jax import errors
@@ -74,3 +75,29 @@ def check_pairs(
       f"{condition}: a support is then predicted by the others of its class, "
       "of which there must be at least 2; raise images_per_class."
     )
+
+
+def check_end_of_labels(section: Any) -> None:
+  """Refuses two ends of the term of the labels.
+
+  Args:
+    section: with fields `supervised_until` and `supervised_until_epochs`.
+  """
+  if section.supervised_until and section.supervised_until_epochs:
+    raise errors.InputError(
+      f"method.supervised_until is {section.supervised_until} and "
+      f"method.supervised_until_epochs is {section.supervised_until_epochs:g}, "
+      "but labels stop to count once: set one of them to 0."
+    )
+
+
+def end_of_labels_in_steps(section: Any, steps_per_epoch: int) -> Any:
+  """Returns a section with `supervised_until_epochs` as a number of steps."""
+  if not section.supervised_until_epochs:
+    return section
+  steps = round(section.supervised_until_epochs * steps_per_epoch)
+  # At least one: no steps would mean all of them.
+  steps = min(max(1, steps), fields.LARGEST_INTEGER)
+  return dataclasses.replace(
+    section, supervised_until=steps, supervised_until_epochs=0.0
+  )

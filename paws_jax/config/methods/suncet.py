@@ -34,12 +34,7 @@ class Config(simclr.Config):
         "whose labels then do nothing: set it to 1, or use a method without "
         "labels."
       )
-    if self.supervised_until and self.supervised_until_epochs:
-      raise errors.InputError(
-        f"method.supervised_until is {self.supervised_until} and "
-        f"method.supervised_until_epochs is {self.supervised_until_epochs:g}, "
-        "but labels stop to count once: set one of them to 0."
-      )
+    base.check_end_of_labels(self)
 
   def check_support(self, support: support_lib.Support) -> None:
     """Refuses supports without others of the same class."""
@@ -49,11 +44,4 @@ class Config(simclr.Config):
 
   def in_steps(self, steps_per_epoch: int) -> Config:
     """Returns the section with its numbers of epochs as numbers of steps."""
-    if not self.supervised_until_epochs:
-      return self
-    steps = round(self.supervised_until_epochs * steps_per_epoch)
-    # At least one: no steps would mean all of them.
-    steps = min(max(1, steps), fields.LARGEST_INTEGER)
-    return dataclasses.replace(
-      self, supervised_until=steps, supervised_until_epochs=0.0
-    )
+    return base.end_of_labels_in_steps(self, steps_per_epoch)
