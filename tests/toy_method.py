@@ -31,7 +31,10 @@ _WEIGHTS = {}
 SMOOTHING = 0.1
 # The ids of `make_views` are below the number of images.
 FACTS = base.Facts(
-  num_images=30, num_classes=NUM_CLASSES, class_counts=(2,) * NUM_CLASSES
+  num_images=30,
+  num_classes=NUM_CLASSES,
+  class_counts=(2,) * NUM_CLASSES,
+  batch_size=8,
 )
 
 
@@ -117,8 +120,13 @@ def padded(views, num_rows, seed=9):
 def init(method, views):
   """Weights in general position, running statistics too."""
   encoder = method.encoder
-  # They depend on the encoder alone, and on no axis of it.
-  kind = (type(encoder.trunk), encoder.prediction is not None)
+  # Of most methods they depend on the encoder alone, and on no axis of it.
+  kind = (
+    type(method).init,
+    type(encoder.trunk),
+    encoder.prediction is not None,
+    getattr(method.config, "num_prototypes", None),
+  )
   if kind not in _WEIGHTS:
     _WEIGHTS[kind] = _init(single_device(method), views)
   return _WEIGHTS[kind]

@@ -72,14 +72,16 @@ def nearest_members(
   cosines, places = _top(jnp.where(choosable, cosines, -jnp.inf), k)
   if axis_name is not None:
     places = _global_places(places, num_targets, axis_name)
-    # Every device gets all candidates of its own targets.
+    # The candidates of all devices, for this device's targets.
+    first = jax.lax.axis_index(axis_name) * num_targets
     cosines, places = (
-      jax.lax.all_to_all(
-        array.reshape(-1, num_targets, array.shape[-1]), axis_name, 0, 0
-      ).swapaxes(0, 1)
+      jax.lax.dynamic_slice_in_dim(
+        jax.lax.all_gather(array, axis_name, axis=1, tiled=True),
+        first,
+        num_targets,
+      )
       for array in (cosines, places)
     )
-    cosines, places = (a.reshape(num_targets, -1) for a in (cosines, places))
     negative, places = jax.lax.sort((-cosines, places), num_keys=2)
     cosines = -negative
   places = jnp.where(cosines[:, :k] > -jnp.inf, places[:, :k], -1)
@@ -213,9 +215,10 @@ def _own_columns(
       f"allowed has shape {allowed.shape}: it must be {shape}, one row for "
       "each target and one column for each row of the bank."
     )
+  every = jax.lax.all_gather(allowed, axis_name, tiled=True)
   # [targets, T, devices, places]: the columns of a device are not contiguous.
-  by_device = allowed.reshape(num_targets, -1, num_devices, num_targets)
-  own = jax.lax.all_to_all(by_device, axis_name, 2, 0, tiled=True)
+  by_device = every.reshape(shape[0], -1, num_devices, num_targets)
+  own = by_device[:, :, jax.lax.axis_index(axis_name)]
   return own.reshape(shape)
 
 

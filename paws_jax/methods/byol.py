@@ -68,8 +68,9 @@ class Byol(target_network.WithTarget):
     loss = losses.byol_loss(
       jnp.concatenate(predictions), jnp.concatenate(targets)
     )
-    means = encoding.device_means({"byol": loss}, self.axis_name)
-    metrics = {"loss": means["byol"]} | means
+    means = {"byol": loss}
     if self.config.health_metrics:
-      metrics |= collapse.metrics(projections[0], self.axis_name)
-    return base.Output(metrics["loss"], metrics, batch_stats)
+      means |= collapse.metrics(projections[0], self.axis_name)
+    means = encoding.device_means(means, self.axis_name)
+    loss = means["byol"]
+    return base.Output(loss, {"loss": loss} | means, batch_stats)

@@ -20,9 +20,10 @@ def metrics(embeddings: jax.Array, axis_name: Any) -> dict[str, jax.Array]:
     axis_name: mesh axes, or None outside `shard_map`.
 
   Returns:
-    "feature_rank", and "output_std": the mean over dimensions of the standard
-    deviation of normalized embeddings, times √D: about 1 where they are spread
-    evenly, 0 where all are equal (SimSiam, section 4.1, 2021).
+    Values for `encoding.device_means`: "feature_rank"; and "output_std", the
+    mean over dimensions of the standard deviation of normalized embeddings,
+    times √D: about 1 where they are spread evenly, 0 where all are equal
+    (SimSiam, section 4.1, 2021).
   """
   (rows,) = gather.gather((), (embeddings,), axis_name=axis_name)
   rows = losses.normalize(rows)

@@ -79,11 +79,12 @@ class Moco(target_network.WithTarget):
     loss = losses.moco_loss(
       queries, keys, extra["queue"], temperature=self.config.temperature
     )
-    means = encoding.device_means({"info_nce": loss}, self.axis_name)
-    metrics = {"loss": means["info_nce"]} | means
+    means = {"info_nce": loss}
     if self.config.health_metrics:
-      metrics |= collapse.metrics(queries, self.axis_name)
-    return base.Output(metrics["loss"], metrics, batch_stats, rows=keys)
+      means |= collapse.metrics(queries, self.axis_name)
+    means = encoding.device_means(means, self.axis_name)
+    loss = means["info_nce"]
+    return base.Output(loss, {"loss": loss} | means, batch_stats, rows=keys)
 
   def after_update(
     self,

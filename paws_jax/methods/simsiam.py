@@ -62,10 +62,8 @@ class Simsiam(base.Method):
       jnp.concatenate(predictions), jnp.concatenate(projections)
     )
     # −1 is the best loss; what is shown is at least 0.
-    means = encoding.device_means(
-      {"loss": loss, "simsiam": 1 + loss}, self.axis_name
-    )
-    metrics = dict(means)
+    means = {"loss": loss, "simsiam": 1 + loss}
     if self.config.health_metrics:
-      metrics |= collapse.metrics(projections[0], self.axis_name)
-    return base.Output(metrics["loss"], metrics, batch_stats)
+      means |= collapse.metrics(projections[0], self.axis_name)
+    means = encoding.device_means(means, self.axis_name)
+    return base.Output(means["loss"], means, batch_stats)

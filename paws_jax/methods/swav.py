@@ -123,10 +123,7 @@ class Swav(base.Method):
     embeddings, batch_stats = self.encode_crops(params, batch_stats, batch)
     means, rows = self.swap(params, extra, embeddings.crops, step=step)
     means = encoding.device_means(means, self.axis_name)
-    metrics = finished(means)
-    if self.config.health_metrics:
-      metrics |= collapse.metrics(embeddings.crops[0], self.axis_name)
-    return base.Output(means["loss"], metrics, batch_stats, rows=rows)
+    return base.Output(means["loss"], finished(means), batch_stats, rows=rows)
 
   def after_update(
     self,
@@ -261,6 +258,7 @@ class Swav(base.Method):
       first = jnp.argmax(assignments, axis=-1)
       chosen = jax.nn.one_hot(first, config.num_prototypes, dtype=loss.dtype)
       means[_CHOSEN] = jnp.mean(chosen, axis=(0, 1))
+      means |= collapse.metrics(embeddings[0], self.axis_name)
     large = jax.lax.stop_gradient(embeddings[jnp.asarray(_ASSIGNED)])
     return means, losses.normalize(large).swapaxes(0, 1)
 

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from paws_jax import data
 from paws_jax.methods import base
-from paws_jax.methods import collapse
 from paws_jax.methods import device_losses
 from paws_jax.methods import encoding
 from paws_jax.methods import swav
@@ -61,6 +60,4 @@ class SwavSuncet(swav.Swav):
       weight = jnp.where(step < config.supervised_until, weight, 0.0)
     loss = means["loss"] + weight * means["suncet"]
     metrics = swav.finished(means) | {"loss": loss}
-    if config.health_metrics:
-      metrics |= collapse.metrics(local.crops[0], self.axis_name)
     return base.Output(loss, metrics, batch_stats, rows=rows)
