@@ -71,19 +71,7 @@ def nearest_members(
   cosines = similarity.dot_products(targets, bank)
   cosines, places = _top(jnp.where(choosable, cosines, -jnp.inf), k)
   if axis_name is not None:
-    places = _global_places(places, num_targets, axis_name)
-    # The candidates of all devices, for this device's targets.
-    first = jax.lax.axis_index(axis_name) * num_targets
-    cosines, places = (
-      jax.lax.dynamic_slice_in_dim(
-        jax.lax.all_gather(array, axis_name, axis=1, tiled=True),
-        first,
-        num_targets,
-      )
-      for array in (cosines, places)
-    )
-    negative, places = jax.lax.sort((-cosines, places), num_keys=2)
-    cosines = -negative
+    cosines, places = _of_all_devices(cosines, places, num_targets, axis_name)
   places = jnp.where(cosines[:, :k] > -jnp.inf, places[:, :k], -1)
   missing = k - places.shape[1]
   return jnp.pad(places, ((0, 0), (0, max(missing, 0))), constant_values=-1)
@@ -198,6 +186,27 @@ def _top(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
   best, places = (a.reshape(a.shape[0], -1) for a in (best, places))
   best, chosen = jax.lax.top_k(best, min(k, num_rows))
   return best, jnp.take_along_axis(places, chosen, axis=1)
+
+
+def _of_all_devices(
+  cosines: jax.Array,
+  places: jax.Array,
+  num_targets: int,
+  axis_name: similarity.AxisName,
+) -> tuple[jax.Array, jax.Array]:
+  """Sorts what all devices have found for this device's targets."""
+  places = _global_places(places, num_targets, axis_name)
+  first = jax.lax.axis_index(axis_name) * num_targets
+  cosines, places = (
+    jax.lax.dynamic_slice_in_dim(
+      jax.lax.all_gather(array, axis_name, axis=1, tiled=True),
+      first,
+      num_targets,
+    )
+    for array in (cosines, places)
+  )
+  negative, places = jax.lax.sort((-cosines, places), num_keys=2)
+  return -negative, places
 
 
 def _own_columns(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
 from typing import NamedTuple
@@ -196,17 +197,9 @@ class Swav(base.Method):
       method="project",
     )
     count = 0 if supports is None else supports.shape[0]
-    by_view, first = [], count
-    for crops in batch.crops.values():
-      last = first + crops.shape[0] * crops.shape[1]
-      by_view.append(
-        encoding.view_major(z[first:last], crops.shape[1]).reshape(
-          crops.shape[1], crops.shape[0], -1
-        )
-      )
-      first = last
+    crops = _by_view(z[count:], batch.crops.values())
     own = None if supports is None else z[:count]
-    return CropEmbeddings(jnp.concatenate(by_view), own), batch_stats
+    return CropEmbeddings(crops, own), batch_stats
 
   def swap(
     self, params: Any, extra: Any, embeddings: jax.Array, *, step: jax.Array
@@ -280,6 +273,17 @@ def finished(means: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     shares = scalars.pop(_CHOSEN)
     scalars["prototypes_used"] = jnp.mean(shares > 0, dtype=shares.dtype)
   return scalars
+
+
+def _by_view(z: jax.Array, crops: Iterable[jax.Array]) -> jax.Array:
+  """Reorders rows of crops [b, V_i, ...], each image-major, to [V, b, D]."""
+  views, first = [], 0
+  for images in crops:
+    num_images, num_views = images.shape[:2]
+    rows = z[first : first + num_images * num_views]
+    views.append(rows.reshape(num_images, num_views, -1).swapaxes(0, 1))
+    first += num_images * num_views
+  return jnp.concatenate(views)
 
 
 def _of_encoder(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,9 +75,9 @@ def test_supervised_takes_no_crops_of_unlabelled_images():
 def test_unknown_methods_are_refused():
   known = "paws, ropaws, simclr, suncet, supervised"
   with pytest.raises(
-    ValueError, match=rf"method\.name is 'swav'; known are {known}"
+    ValueError, match=rf"method\.name is 'nonesuch'; known are {known}"
   ):
-    toy_method.create(name="swav")
+    toy_method.create(name="nonesuch")
 
 
 def test_an_unknown_field_is_refused_and_a_missing_one_has_its_default():

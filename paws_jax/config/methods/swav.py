@@ -18,6 +18,7 @@ class Config(base.Method):
   """Fields of SwAV (2020)."""
 
   name: str = fields.field("swav")
+  # Directions that images are assigned to; at least as many as classes.
   num_prototypes: int = fields.field(3000, fields.between(2, 2**20))
   # ε of the assignments: large values make them uniform.
   epsilon: float = fields.field(0.05, fields.TEMPERATURE)

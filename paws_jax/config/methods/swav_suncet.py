@@ -19,9 +19,10 @@ class Config(swav.Config):
   support_loss_weight: float = fields.field(1.0, fields.POSITIVE)
   # Divides the similarities of the SuNCEt term.
   support_temperature: float = fields.field(0.1, fields.TEMPERATURE)
-  # Steps, or epochs, after which labels no longer count; one of the two is 0.
-  # Both 0: they count to the end.
+  # Steps after which labels no longer count. This and the next field 0: they
+  # count to the end.
   supervised_until: int = fields.field(0, fields.NOT_NEGATIVE)
+  # The same in epochs, instead.
   supervised_until_epochs: float = fields.field(0.0, fields.NOT_NEGATIVE)
 
   def check(self) -> None:
