@@ -37,7 +37,7 @@ TASKS = {
   "evaluate": Task(
     "Measure the accuracy of a run by more protocols.",
     "--workdir=runs/quickstart",
-    flags=("test",),
+    flags=("test", "protocol"),
     reads_recipe=True,
   ),
   "finetune": Task(

@@ -67,6 +67,12 @@ flags.DEFINE_string(
   "Other images to measure on: a directory with a folder of images for each "
   "class, or a CSV file with the columns path and label.",
 )
+flags.DEFINE_string(
+  "protocol",
+  None,
+  "Train a linear layer on the frozen network instead: linear_moco, "
+  "linear_simsiam, linear_swav or linear_byol (docs/evaluate.md).",
+)
 CLASSIFIER = flags.DEFINE_string(
   "classifier",
   None,

@@ -59,6 +59,7 @@ class LabelledEpochs:
     batch_size: int,
     seed: int,
     mesh: jax.sharding.Mesh,
+    field: str = "finetune.batch_size",
   ):
     """Creates the pipeline.
 
@@ -70,11 +71,12 @@ class LabelledEpochs:
       batch_size: B, as the recipe has it.
       seed: the run's seed.
       mesh: devices.
+      field: of the recipe that holds B, for messages.
 
     Raises:
       errors.InputError: when the devices do not divide the batch.
     """
-    check_batch(batch_size, num_images=len(ids), mesh=mesh)
+    check_batch(batch_size, num_images=len(ids), mesh=mesh, field=field)
     self.batch_size = min(batch_size, mesh_lib.padded_size(len(ids), mesh))
     self.steps_per_epoch = -(-len(ids) // self.batch_size)
     num_places = self.steps_per_epoch * self.batch_size
@@ -139,7 +141,11 @@ class LabelledEpochs:
 
 
 def check_batch(
-  batch_size: int, *, num_images: int, mesh: jax.sharding.Mesh
+  batch_size: int,
+  *,
+  num_images: int,
+  mesh: jax.sharding.Mesh,
+  field: str = "finetune.batch_size",
 ) -> None:
   """Refuses a batch size that the devices do not divide.
 
@@ -151,6 +157,6 @@ def check_batch(
   one_step = batch_size >= mesh_lib.padded_size(num_images, mesh)
   if batch_size % mesh.size and not one_step:
     raise errors.InputError(
-      f"finetune.batch_size is {batch_size}, which {mesh.size} devices do not "
-      "divide: make it a multiple."
+      f"{field} is {batch_size}, which {mesh.size} devices do not divide: "
+      "make it a multiple."
     )

@@ -12,6 +12,7 @@ import numpy as np
 from paws_jax import config as config_lib
 from paws_jax.data import dataset as dataset_lib
 from paws_jax.evaluation import accuracy
+from paws_jax.evaluation import linear_protocols
 from paws_jax.evaluation import protocols
 from paws_jax.runs import provenance
 
@@ -204,7 +205,13 @@ def evaluation_table(rows: Sequence[Mapping[str, Any]]) -> str:
     columns=("top-1", "top-5", "ECE"),
   )
   probes = [row for row in rows if row["protocol"] == "linear_probe"]
-  return f"{text}\n\n{_probe_protocol(probes)}" if probes else text
+  notes = [_probe_protocol(probes)] if probes else []
+  notes += [
+    _linear_protocol(row)
+    for row in rows
+    if row["protocol"] in linear_protocols.PROTOCOLS
+  ]
+  return "\n\n".join([text, *notes])
 
 
 def _probe_protocol(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -222,4 +229,17 @@ def _probe_protocol(rows: Sequence[Mapping[str, Any]]) -> str:
     "linear probe: logistic regression on standardized, frozen features of "
     "the evaluation crops,\n"
     f"by L-BFGS; L2 penalty {chosen}, {how}"
+  )
+
+
+def _linear_protocol(row: Mapping[str, Any]) -> str:
+  """How a linear layer was trained."""
+  few = ""
+  if "batch_size_wanted" in row:
+    few = f" (all labelled, not {row['batch_size_wanted']})"
+  return (
+    f"{row['protocol']}: a linear layer on frozen features of random crops, "
+    f"{row['epochs']} epochs\n"
+    f"of batches of {row['batch_size']}{few}, learning rate "
+    f"{row['learning_rate']:g}; after the last epoch"
   )

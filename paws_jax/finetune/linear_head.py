@@ -31,9 +31,8 @@ def add_head(params: Any, num_classes: int) -> dict[str, Any]:
     {"encoder": params, "head": {"kernel" [d, K], "bias" [K]}}: what
     `LinearHead` trains.
   """
-  size = params["projection"][f"fc{encoder_lib.NUM_PROJECTION_LAYERS}"][
-    "bias"
-  ].size
+  layer = params["projection"][f"fc{encoder_lib.NUM_PROJECTION_LAYERS}"]
+  size = layer["kernel"].shape[-1]
   head = {
     "kernel": jnp.zeros((size, num_classes), jnp.float32),
     "bias": jnp.zeros((num_classes,), jnp.float32),
@@ -83,24 +82,39 @@ class LinearHead(base.Method):
       method="features",
       num_projection_layers=encoder_lib.NUM_PROJECTION_LAYERS,
     )
-    head = params["head"]
-    logits = jnp.matmul(
-      rows, head["kernel"], precision=jax.lax.Precision.HIGHEST
+    loss, metrics = cross_entropy(
+      params["head"], rows, batch, axis_name=self.axis_name
     )
-    logits += head["bias"][None, :]
-    # Labels are whole on every device; so are the logits, of all devices.
-    logits = encoding.gather_supports(logits, batch, self.axis_name)
-    labels = batch.support_labels
-    counts = labels >= 0
-    each = optax.softmax_cross_entropy_with_integer_labels(
-      logits, jnp.maximum(labels, 0)
-    )
-    total = jnp.sum(counts)
-    loss = jnp.sum(jnp.where(counts, each, 0)) / total
-    right = counts & (jnp.argmax(logits, axis=-1) == labels)
-    accuracy = jnp.sum(right) / total
-    if self.axis_name is not None:
-      # Every device computed the same; the mean tells the compiler so.
-      loss, accuracy = jax.lax.pmean((loss, accuracy), self.axis_name)
-    metrics = {"loss": loss, "cross_entropy": loss, "accuracy": accuracy}
     return base.Output(loss, metrics, batch_stats)
+
+
+def cross_entropy(
+  head: Any, features: jax.Array, batch: data.Views, *, axis_name: Any
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """Computes the mean cross-entropy of a linear layer, and its metrics.
+
+  Args:
+    head: {"kernel" [d, K], "bias" [K]}.
+    features: [n, d], of this device's rows of `batch.support`.
+    batch: its labels; rows with label -1 do not count.
+    axis_name: mesh axes; None: outside `shard_map`.
+  """
+  logits = jnp.matmul(
+    features, head["kernel"], precision=jax.lax.Precision.HIGHEST
+  )
+  logits += head["bias"][None, :]
+  # Labels are whole on every device; so are the logits, of all devices.
+  logits = encoding.gather_supports(logits, batch, axis_name)
+  labels = batch.support_labels
+  counts = labels >= 0
+  each = optax.softmax_cross_entropy_with_integer_labels(
+    logits, jnp.maximum(labels, 0)
+  )
+  total = jnp.sum(counts)
+  loss = jnp.sum(jnp.where(counts, each, 0)) / total
+  right = counts & (jnp.argmax(logits, axis=-1) == labels)
+  accuracy = jnp.sum(right) / total
+  if axis_name is not None:
+    # Every device computed the same; the mean tells the compiler so.
+    loss, accuracy = jax.lax.pmean((loss, accuracy), axis_name)
+  return loss, {"loss": loss, "cross_entropy": loss, "accuracy": accuracy}

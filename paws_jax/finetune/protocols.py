@@ -30,6 +30,7 @@ from paws_jax.data import dataset as dataset_lib
 from paws_jax.data import labelled_pipeline
 from paws_jax.evaluation import embed
 from paws_jax.evaluation import soft_nn
+from paws_jax.finetune import labelled
 from paws_jax.finetune import linear_head
 from paws_jax.finetune import schedule
 from paws_jax.models import encoder
@@ -251,24 +252,11 @@ def _recipe(
     support: fields of section `support`.
   """
   section, change = recipe.finetune, dataclasses.replace
-  # Only labelled images are cut.
-  specs = recipe.views.specs
-  name = config_lib.support_name(specs)
-  view = change(
-    specs[name],
-    scale=section.crop_scale,
-    aspect_ratio=section.aspect_ratio,
-    jitter_probability=0.0,
-    grey_probability=0.0,
-    blur_probability=0.0,
-    solarize_probability=0.0,
-    equalize_probability=0.0,
-  )
   return change(
     recipe,
     method=supervised.Config(temperature=recipe.method.temperature),
     model=change(recipe.model, **(model or {})),
-    views=change(recipe.views, specs={**specs, name: view}),
+    views=labelled.views(recipe),
     optim=change(
       recipe.optim,
       start_lr=1.0,

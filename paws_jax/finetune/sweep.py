@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 
 from paws_jax import errors
@@ -23,11 +22,9 @@ from paws_jax import text
 from paws_jax.finetune import protocols
 from paws_jax.finetune import schedule
 from paws_jax.finetune import scores as scores_lib
+from paws_jax.finetune import short_run
 from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.runs import checkpoint
-from paws_jax.runs import progress as progress_lib
-from paws_jax.training import loop
-from paws_jax.training import state as state_lib
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -168,7 +165,15 @@ def _train(
   scores = scores_lib.Scores(score, per_epoch)
   trouble = ""
   try:
-    state = _loop(setup, initial, learning_rate, epochs * per_epoch, scores)
+    state = short_run.run(
+      setup.call,
+      setup.initial_state(**initial, learning_rate=learning_rate),
+      setup.pipeline,
+      total_steps=epochs * per_epoch,
+      steps_per_epoch=per_epoch,
+      images_per_step=setup.images_per_step,
+      after_epoch=scores.add,
+    )
   except errors.NonFiniteError as error:
     # The remedies it names are those of pre-training.
     trouble = str(error).partition(". ")[0]
@@ -193,52 +198,6 @@ def _train(
   )
   _say(done)
   return done
-
-
-def _loop(
-  setup: schedule.TrainingSetup,
-  initial: dict[str, Any],
-  learning_rate: float,
-  total_steps: int,
-  scores: scores_lib.Scores,
-) -> state_lib.TrainState:
-  """Takes all steps; scores after each epoch."""
-  progress = progress_lib.Progress(
-    total_steps=total_steps,
-    first_step=0,
-    images_per_step=setup.images_per_step,
-  )
-
-  def log(step: int, values: dict[str, np.ndarray]) -> None:
-    progress.show(step, {name: float(v[-1]) for name, v in values.items()})
-
-  def evaluate_state(state: state_lib.TrainState, step: int) -> None:
-    with progress.paused():
-      scores.add(state, step)
-
-  def nothing(*unused: Any) -> None:
-    """A member is stored when it has ended, not before."""
-
-  try:
-    return loop.loop(
-      setup.call,
-      setup.initial_state(**initial, learning_rate=learning_rate),
-      setup.pipeline,
-      first_step=0,
-      total_steps=total_steps,
-      every=loop.Intervals(evaluate=setup.steps_per_epoch),
-      hooks=loop.Hooks(
-        log=log,
-        evaluate=evaluate_state,
-        save=nothing,
-        stopping=lambda: False,
-        rescue=nothing,
-        not_finite=nothing,
-      ),
-    )
-  finally:
-    progress.end()
-    setup.pipeline.close()
 
 
 def _say(done: Member) -> None:

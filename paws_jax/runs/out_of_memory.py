@@ -35,21 +35,23 @@ def finetuning(
 
 
 def evaluating(
-  recipe: config_lib.Recipe | None,
+  recipe: config_lib.Recipe | None, *, linear: bool = False
 ) -> contextlib.AbstractContextManager[None]:
   """Gives advice for tasks that only embed images; see `advising`.
 
   Args:
     recipe: the recipe; None when there is only a saved classifier.
+    linear: whether a linear layer is trained on the features.
   """
   if recipe is None:
     return advising(
       "Lower batch_size in the classifier.json of the classifier, or use "
       "another device."
     )
+  trains = ", set eval.linear_batch_size lower" if linear else ""
   return advising(
-    f"Lower eval.batch_size (now {recipe.eval.batch_size}), or use more "
-    "devices."
+    f"Lower eval.batch_size (now {recipe.eval.batch_size}){trains}, or use "
+    "more devices."
   )
 
 

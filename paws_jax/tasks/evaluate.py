@@ -21,10 +21,13 @@ from paws_jax import errors
 from paws_jax.data.labels import copies
 from paws_jax.distributed import agree
 from paws_jax.evaluation import embed as embed_lib
+from paws_jax.evaluation import linear_protocols
 from paws_jax.evaluation import pixel_baselines
 from paws_jax.evaluation import protocols
 from paws_jax.evaluation import result_rows
 from paws_jax.evaluation import tables_and_plots
+from paws_jax.finetune import frozen_trunk
+from paws_jax.finetune import linear_settings
 from paws_jax.predict import score
 from paws_jax.runs import files as files_lib
 from paws_jax.runs import out_of_memory
@@ -43,10 +46,12 @@ class EvaluateInputs:
   Attributes:
     trained: of the newest checkpoint.
     part: "test", "validation" where there is no test, or "": neither.
+    protocol: --protocol, which trains a linear layer; "": all others.
   """
 
   trained: restore.TrainedRun
   part: str
+  protocol: str = ""
 
 
 def prepare(
@@ -54,6 +59,7 @@ def prepare(
   workdir: str,
   *,
   test: str | None = None,
+  protocol: str | None = None,
 ) -> EvaluateInputs | score.ScoreInputs:
   """Opens a run and checks that there is something to measure.
 
@@ -61,6 +67,8 @@ def prepare(
     config: the run's recipe.
     workdir: the run's directory.
     test: --test, images to measure on instead of those of the recipe.
+    protocol: --protocol, one of `linear_protocols.PROTOCOLS` instead of all
+      others.
 
   Raises:
     UserError: the input cannot be used; with a message for the user.
@@ -68,13 +76,17 @@ def prepare(
     errors.DistributedError: when the processes do not agree.
   """
   recipe = agree.on_all(lambda: config_lib.resolve(config))
+  if protocol is not None:
+    linear_protocols.check(protocol, test=test)
   if test is not None:
     return agree.on_all(lambda: score.prepare(recipe, workdir, test=test))
   trained = restore.load(recipe, workdir)
   dataset = trained.experiment.dataset
   parts = ("test", "validation")
   part = next((p for p in parts if getattr(dataset, p) is not None), "")
-  if not part and not measure.can_leave_one_out(trained.experiment):
+  if protocol is not None:
+    agree.on_all(lambda: linear_settings.check(trained, protocol))
+  elif not part and not measure.can_leave_one_out(trained.experiment):
     raise errors.InputError(
       f"{dataset.name} has no test or validation images, and no class has two "
       "different labelled images to judge one by the other: there is nothing "
@@ -88,7 +100,7 @@ def prepare(
       trained.workdir, tables_and_plots.CHECKED
     )
   )
-  return EvaluateInputs(trained=trained, part=part)
+  return EvaluateInputs(trained=trained, part=part, protocol=protocol or "")
 
 
 def run(prepared: EvaluateInputs | score.ScoreInputs) -> int:
@@ -107,15 +119,20 @@ def run(prepared: EvaluateInputs | score.ScoreInputs) -> int:
   if isinstance(prepared, score.ScoreInputs):
     with out_of_memory.evaluating(prepared.recipe):
       return score.run(prepared)
-  trained = prepared.trained
+  trained, protocol = prepared.trained, prepared.protocol
   with (
-    out_of_memory.evaluating(trained.recipe),
+    out_of_memory.evaluating(trained.recipe, linear=bool(protocol)),
     workdir_lib.run_lock(trained.workdir),
   ):
-    outcomes = list(_measure(prepared))
-    rows = agree.gather(agree.on_main(lambda: _write(trained, outcomes)))[0]
+    if protocol:
+      outcomes = [frozen_trunk.measure(trained, protocol, prepared.part)]
+    else:
+      outcomes = list(_measure(prepared))
+    rows = agree.gather(
+      agree.on_main(lambda: _write(trained, outcomes, subdirectory=protocol))
+    )[0]
   print(f"\n{result_rows.evaluation_table(rows)}\n")
-  for line in tables_and_plots.places(trained.workdir):
+  for line in tables_and_plots.places(trained.workdir, protocol):
     print(line)
   return 0
 
@@ -245,7 +262,10 @@ def _embedder(trained: restore.TrainedRun) -> Any:
 
 
 def _write(
-  trained: restore.TrainedRun, outcomes: Sequence[protocols.Outcome]
+  trained: restore.TrainedRun,
+  outcomes: Sequence[protocols.Outcome],
+  *,
+  subdirectory: str,
 ) -> list[dict[str, Any]]:
   """Writes rows and files; process 0 only. Gives the rows."""
   dataset = trained.experiment.dataset
@@ -261,5 +281,6 @@ def _write(
     [each for each in outcomes if each.settings["embedding"] != "pixels"],
     class_names=dataset.class_names,
     source=f"{dataset.name}, step {trained.step}",
+    subdirectory=subdirectory,
   )
   return rows

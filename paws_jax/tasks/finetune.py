@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 from etils import epath
 
 from paws_jax import config as config_lib
@@ -26,6 +25,7 @@ from paws_jax.data.labels import split
 from paws_jax.distributed import agree
 from paws_jax.evaluation import result_rows
 from paws_jax.finetune import holdout as holdout_lib
+from paws_jax.finetune import labelled
 from paws_jax.finetune import protocols
 from paws_jax.finetune import results
 from paws_jax.finetune import scores
@@ -90,7 +90,7 @@ def prepare(
   agree.on_main(lambda: workdir_lib.check_writable(trained.workdir))
   protocol = protocols.PROTOCOLS[recipe.finetune.protocol](trained)
   dataset = trained.experiment.dataset
-  readable = _readable(trained)
+  readable = labelled.readable(trained)
 
   def part() -> holdout_lib.HoldOut:
     parts = holdout_lib.create(recipe, dataset, readable)
@@ -120,26 +120,6 @@ def prepare(
     sweep_id=_digest(identity),
     run_id=_digest(identity | choice),
   )
-
-
-def _readable(trained: restore.TrainedRun) -> np.ndarray:
-  """Bool [n], which labelled images can be read; all processes call it."""
-  labelled = trained.experiment.dataset.labelled
-  images = labelled.images
-  if trained.recipe.data.on_bad_image == "skip" and hasattr(
-    images, "share_unreadable"
-  ):
-    print(f"reading {len(labelled)} labelled images ...")
-    # As an evaluation reads them: each process its own, all at once.
-    trained.experiment.embed(trained.params, trained.batch_stats, images)
-    images.share_unreadable(agree.gather)
-  readable = labelled.readable
-  if not readable.all():
-    print(
-      f"{int((~readable).sum())} of {len(readable)} labelled images cannot be "
-      "read and are left out"
-    )
-  return readable
 
 
 def _weights(trained: restore.TrainedRun) -> list[int]:
