@@ -34,6 +34,13 @@ class Finetune(fields.Section):
   crop_scale: tuple[float, float] = fields.field((0.08, 1.0), fields.SCALE)
   # Width over height of these crops.
   aspect_ratio: tuple[float, float] = fields.field((3 / 4, 4 / 3), fields.RANGE)
+  # Of "linear_head": rate of the linear layer, as a multiple of the others'.
+  head_learning_rate_ratio: float = fields.field(1.0, fields.POSITIVE)
+  # Of "linear_head": "cosine" to 0, or "drops": a fifth after 60 % of the
+  # epochs, and again after 80 %.
+  schedule: str = fields.field("cosine", fields.one_of("cosine", "drops"))
+  # Of "linear_head": kind of the momentum.
+  nesterov: bool = fields.field(True)
   # What learning rate and epoch are chosen on: "stratified" (a part of the
   # labelled images), "paper" (more labelled training images, those in
   # holdout_file) or "none" (nothing is chosen: give one learning rate).
@@ -51,7 +58,8 @@ class Finetune(fields.Section):
   refit: bool = fields.field(True)
 
   def check(self) -> None:
-    """Refuses a choice of learning rates without images to choose by."""
+    """Refuses rates without images to choose by, and unused fields."""
+    self._check_unused()
     rates = self.learning_rates
     if self.holdout == "none" and len(rates) > 1:
       raise errors.InputError(
@@ -66,3 +74,16 @@ class Finetune(fields.Section):
         f"{self.holdout_file!r}: 'paper' needs a file that lists labelled "
         "training images beside those of the split, and only 'paper' reads it."
       )
+
+  def _check_unused(self) -> None:
+    """Refuses fields of "linear_head" with another protocol."""
+    if self.protocol == "linear_head":
+      return
+    for name in ("head_learning_rate_ratio", "schedule", "nesterov"):
+      value, default = getattr(self, name), getattr(Finetune, name)
+      if value != default:
+        raise errors.InputError(
+          f"finetune.{name} is {value!r} but finetune.protocol is "
+          f"{self.protocol!r}, which does not use it: leave it at {default!r}, "
+          "or set finetune.protocol to 'linear_head'."
+        )

@@ -74,20 +74,24 @@ class LinearProtocol:
       epochs: length; epochs with a drop move in proportion, and up.
       steps_per_epoch: steps of an epoch.
     """
+    if self.schedule == "drops":
+      return optim.epoch_drops(
+        peak_lr=peak,
+        factor=_DROP,
+        drops=self.drops,
+        of_epochs=self.epochs,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+      )
 
-    def schedule(step: jax.Array | int) -> jax.Array:
+    def cosine(step: jax.Array | int) -> jax.Array:
       step = jnp.asarray(step)
-      epoch = step // steps_per_epoch
-      if self.schedule == "drops":
-        starts = [-(-drop * epochs // self.epochs) for drop in self.drops]
-        count = sum((epoch >= start).astype(int) for start in starts)
-        return peak * jnp.asarray(_DROP, dtype=float) ** count
-      done = jnp.asarray(epoch, float) / epochs
-      if self.schedule == "step_cosine":
-        done = jnp.asarray(step, float) / (epochs * steps_per_epoch)
+      if self.schedule == "epoch_cosine":
+        step = step // steps_per_epoch * steps_per_epoch
+      done = jnp.asarray(step, float) / (epochs * steps_per_epoch)
       return peak * 0.5 * (1 + jnp.cos(math.pi * jnp.clip(done, 0, 1)))
 
-    return schedule
+    return cosine
 
   def optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Builds the optimizer; the rate is outside the momentum, as in PyTorch."""

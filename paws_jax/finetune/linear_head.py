@@ -15,9 +15,14 @@ import optax
 
 from paws_jax import config as config_lib
 from paws_jax import data
+from paws_jax import optim
 from paws_jax.methods import base
 from paws_jax.methods import encoding
 from paws_jax.models import encoder as encoder_lib
+from paws_jax.training import state as state_lib
+
+# SwAV's fine-tuning of 20 epochs.
+_DROP, _DROPS, _OF_EPOCHS = 0.2, (12, 16), 20
 
 
 def add_head(params: Any, num_classes: int) -> dict[str, Any]:
@@ -38,6 +43,57 @@ def add_head(params: Any, num_classes: int) -> dict[str, Any]:
     "bias": jnp.zeros((num_classes,), jnp.float32),
   }
   return {"encoder": params, "head": head}
+
+
+def groups(
+  optimizer: optax.GradientTransformation, head_ratio: float
+) -> optax.GradientTransformation:
+  """Gives the linear layer a learning rate of its own.
+
+  Args:
+    optimizer: whose updates are proportional to its learning rate.
+    head_ratio: the layer's rate, as a multiple of that of the encoder.
+  """
+
+  def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    updates, state = optimizer.update(gradients, state, params)
+    head = jax.tree.map(lambda u: head_ratio * u, updates["head"])
+    return {**updates, "head": head}, state
+
+  return optax.GradientTransformation(optimizer.init, update)
+
+
+def with_drops(
+  trainer: state_lib.Trainer,
+  section: config_lib.Optim,
+  *,
+  epochs: int,
+  steps_per_epoch: int,
+) -> state_lib.Trainer:
+  """Returns a trainer whose rate drops as in the public code of SwAV.
+
+  Args:
+    trainer: of a schedule that starts at 1.
+    section: momentum of the recipe of the fine-tuning.
+    epochs: length.
+    steps_per_epoch: of the images.
+  """
+  rates = optim.epoch_drops(
+    peak_lr=1.0,
+    factor=_DROP,
+    drops=_DROPS,
+    of_epochs=_OF_EPOCHS,
+    epochs=epochs,
+    steps_per_epoch=steps_per_epoch,
+  )
+  optimizer = optim.sgd(
+    rates,
+    weight_decay=0.0,
+    momentum=section.momentum,
+    nesterov=section.nesterov,
+    lr_in_momentum=section.lr_in_momentum,
+  )
+  return dataclasses.replace(trainer, optimizer=optimizer, schedule=rates)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,6 +37,7 @@ from paws_jax.models import encoder
 from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import restore
+from paws_jax.training import state as state_lib
 
 # Of the first learning rate, what "suncet" ends with.
 _SUNCET_FINAL = 0.1
@@ -80,9 +81,10 @@ class LinearHead:
       seed=recipe.seed,
       mesh=built.trainer.mesh,
     )
+    section = recipe.finetune
     recipe = _recipe(
       recipe,
-      optim={"name": "sgd", "nesterov": True, "final_lr": 0.0},
+      optim={"name": "sgd", "nesterov": section.nesterov, "final_lr": 0.0},
       support={"num_views": 1},
     )
     base, _, support = _create_method(recipe, built.dataset)
@@ -91,10 +93,27 @@ class LinearHead:
       remat=recipe.train.remat,
       axis_name=mesh_lib.AXES,
     )
+
+    def change(trainer: state_lib.Trainer) -> state_lib.Trainer:
+      if section.schedule == "drops":
+        trainer = linear_head.with_drops(
+          trainer,
+          recipe.optim,
+          epochs=section.epochs,
+          steps_per_epoch=epochs.steps_per_epoch,
+        )
+      if section.head_learning_rate_ratio == 1:
+        return trainer
+      optimizer = linear_head.groups(
+        trainer.optimizer, section.head_learning_rate_ratio
+      )
+      return dataclasses.replace(trainer, optimizer=optimizer)
+
     return schedule.create(
       recipe,
       method,
       support,
+      change=change,
       pipeline=epochs,
       steps_per_epoch=epochs.steps_per_epoch,
       images_per_step=epochs.batch_size,
@@ -269,7 +288,8 @@ def _recipe(
     support=change(
       recipe.support, sampling="balanced", batch_size=0, **support
     ),
-    train=change(recipe.train, epochs=section.epochs),
+    # Statistics of all images, also after a method with groups.
+    train=change(recipe.train, epochs=section.epochs, bn_groups=1),
   )
 
 

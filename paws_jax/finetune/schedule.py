@@ -100,6 +100,7 @@ def create(
   *,
   steps_per_epoch: int,
   mesh: jax.sharding.Mesh,
+  change: Callable[[state_lib.Trainer], state_lib.Trainer] = lambda x: x,
   **fields: Any,
 ) -> TrainingSetup:
   """Builds it.
@@ -110,10 +111,14 @@ def create(
     support: section `support`.
     steps_per_epoch: of the images.
     mesh: devices.
+    change: of the trainer with its optimizer, before the rate becomes part of
+      the state.
     **fields: the other attributes of `TrainingSetup`.
   """
-  trainer = experiment_lib.create_trainer(
-    recipe, method, support, steps_per_epoch=steps_per_epoch, mesh=mesh
+  trainer = change(
+    experiment_lib.create_trainer(
+      recipe, method, support, steps_per_epoch=steps_per_epoch, mesh=mesh
+    )
   )
   trainer = dataclasses.replace(
     trainer, optimizer=scale_by_state_learning_rate(trainer.optimizer)

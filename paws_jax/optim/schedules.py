@@ -1,8 +1,9 @@
-"""The learning-rate schedule."""
+"""Learning-rate schedules."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -52,5 +53,37 @@ def warmup_cosine(
       0.5 * (1 + jnp.cos(math.pi * progress))
     )
     return jnp.where(step < warmup_steps, warmup, cosine)
+
+  return schedule
+
+
+def epoch_drops(
+  *,
+  peak_lr: float,
+  factor: float,
+  drops: Sequence[int],
+  of_epochs: int,
+  epochs: int,
+  steps_per_epoch: int,
+) -> optax.Schedule:
+  """Constant rates that are multiplied by a factor after some epochs.
+
+  Args:
+    peak_lr: learning rate of the first step.
+    factor: of every drop.
+    drops: epochs after which the rate drops, in a training of `of_epochs`.
+    of_epochs: length that `drops` are given for.
+    epochs: length; drops move in proportion, and up to a whole epoch.
+    steps_per_epoch: steps of an epoch.
+
+  Returns:
+    A function from the step (integer, from 0) to the learning rate.
+  """
+  starts = [-(-drop * epochs // of_epochs) for drop in drops]
+
+  def schedule(step: jax.Array | int) -> jax.Array:
+    epoch = jnp.asarray(step) // steps_per_epoch
+    count = sum((epoch >= start).astype(int) for start in starts)
+    return peak_lr * jnp.asarray(factor, dtype=float) ** count
 
   return schedule

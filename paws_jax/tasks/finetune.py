@@ -259,7 +259,15 @@ def _describe(prepared: FinetuneInputs) -> dict[str, Any]:
   """Fields of the row that say which run was fine-tuned on which images."""
   recipe = prepared.trained.recipe
   dataset = prepared.trained.experiment.dataset
+  rates = {}
+  if not prepared.protocol.votes:
+    section = recipe.finetune
+    rates = {
+      "schedule": section.schedule,
+      "head_learning_rate_ratio": section.head_learning_rate_ratio,
+    }
   return result_rows.describe_run(recipe, dataset) | {
+    **rates,
     "num_labels": len(prepared.holdout.labelled_ids),
     "steps": prepared.trained.step,
     "holdout": recipe.finetune.holdout,
