@@ -75,6 +75,9 @@ def test_a_step_fits_the_heads_of_the_method(name, protocol):
   trained = _trained(name)
   made = protocols.PROTOCOLS[protocol](trained)
   setup = made.setup(trained.experiment.dataset.split.labelled_ids)
+  # Statistics of all images, as in the published protocols.
+  norm = setup.trainer.method.encoder.projection.settings
+  assert (norm.num_groups, norm.group_axis_name) == (1, None)
   params = jax.eval_shape(made.initial_params)
   before = jax.eval_shape(
     lambda params, stats: setup.initial_state(params, stats, 0.1),
