@@ -116,6 +116,9 @@ REFUSED = {
   "train.bn_groups": ([0], "at least 1"),
   "eval.every_steps": ([-1], "at least 0"),
   "eval.batch_size": ([0], "at least 1"),
+  "eval.linear_batch_size": ([-1, 2**21], "at least 0"),
+  "eval.linear_epochs": ([-1], "at least 0"),
+  "eval.linear_learning_rate": ([-0.1], "at least 0"),
   "checkpoint.every_steps": ([-1], "at least 0"),
   "checkpoint.keep_every_steps": ([-1], "at least 0"),
   "finetune.learning_rates": (
@@ -127,6 +130,8 @@ REFUSED = {
   "finetune.batch_size": ([0], "at least 1"),
   "finetune.crop_scale": ([(0.0, 1.0), (0.5, 0.2)], "0 < low <= high <= 1"),
   "finetune.aspect_ratio": ([(0.0, 1.0), (2.0, 1.0)], "0 < low <= high"),
+  "finetune.head_learning_rate_ratio": ([0.0, -1.0], "greater than 0"),
+  "finetune.schedule": (["", "step"], "cosine, drops"),
   "finetune.holdout": (["", "test"], "stratified, paper, none"),
   "finetune.holdout_fraction": ([0.0, 1.0], "in (0, 1)"),
   "log.every_steps": ([0], "at least 1"),
