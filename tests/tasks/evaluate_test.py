@@ -9,6 +9,7 @@ import json
 import shutil
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 from matplotlib import image
@@ -424,3 +425,37 @@ def test_all_layers_are_those_of_the_encoder(run):
   expected = np.concatenate([features, h, z], axis=1)
   np.testing.assert_allclose(rows, expected, atol=1e-6)
   assert np.abs(h - z).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_same_linear_layer(run, tmp_path):
+  config, before, _ = run
+  ignored = shutil.ignore_patterns(results.RESULTS, "evaluation")
+  shutil.copytree(before.workdir, tmp_path / "run", ignore=ignored)
+  flags = {"linear_epochs": 3, "linear_learning_rate": 1.0}
+  with processes.start_main(
+    [
+      "--task=evaluate",
+      "--protocol=linear_moco",
+      f"--workdir={tmp_path / 'run'}",
+      *(f"--config.eval.{name}={value}" for name, value in flags.items()),
+    ],
+    num_processes=2,
+    devices=1,
+  ) as group:
+    main, other = group.wait(seconds=400)
+  assert (main.status, other.status) == (0, 0), main.err + other.err
+  (together,) = results.read_results(tmp_path / "run")
+  shutil.copytree(before.workdir, tmp_path / "alone", ignore=ignored)
+  config = ml_collections.ConfigDict(config)
+  config.eval.update(flags)
+  # On eight devices a batch is padded.
+  prepared = evaluate.prepare(
+    config, str(tmp_path / "alone"), protocol="linear_moco"
+  )
+  assert evaluate.run(prepared) == 0
+  (alone,) = results.read_results(tmp_path / "alone")
+  # Two of 360 images may lie on a border.
+  assert together["top1"] == pytest.approx(alone["top1"], abs=0.006)
+  same = ("protocol", "batch_size", "epochs", "learning_rate", "split_hash")
+  assert [together[name] for name in same] == [alone[name] for name in same]
