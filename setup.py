@@ -149,7 +149,7 @@ setuptools.setup(
       "onnx>=1.17",
       "onnxruntime>=1.20",
       "pytest>=8",
-      "pytest-xdist>=3.6",
+      "pytest-xdist>=3.6.1",
       "PyYAML>=6",
       "pyarrow>=17",
       "ruff==0.17.*",

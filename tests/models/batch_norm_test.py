@@ -332,7 +332,8 @@ def test_bfloat16_activations_have_float32_statistics(dtype, expected):
   stats = updates["batch_stats"]
   assert stats["mean"].dtype == stats["var"].dtype == jnp.float32
   exact = np.asarray(x, np.float64)
-  _assert_close(stats, _expected(exact, variables)[1], rtol=1e-5)
+  # bfloat16 has 4e-3; how sums of thousands are rounded varies.
+  _assert_close(stats, _expected(exact, variables)[1], rtol=1e-4)
 
 
 def test_wrong_shapes_are_refused():
