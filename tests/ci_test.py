@@ -42,7 +42,7 @@ def run(tmp_path):
     (tools / tool).symlink_to(shutil.which(tool))
   _script(tools / "make", _MAKE)
 
-  def run(*pythons, python3="3.11", broken="nothing"):
+  def run(*pythons, python3="3.11", broken="nothing", latest="3000"):
     for python in pythons:
       _script(tmp_path / python, "exit 0")
     done = subprocess.run(
@@ -53,6 +53,7 @@ def run(tmp_path):
         "PATH": str(tools),
         "HOME": str(tmp_path / "home"),
         "BROKEN": broken,
+        "LATEST_START": latest,
         "OLD": str(int(python3 == "3.11")),
       },
     )
@@ -105,6 +106,17 @@ def test_what_is_not_there_is_named(run):
     "  all tests: versions of .venv",
     "  not run, since it is not there: quick tests with Python 3.13 3.12",
     "  not run, since it is not there: lower bounds with Python 3.11",
+  ]
+  assert status == 0
+
+
+def test_what_there_is_no_time_for_is_named(run):
+  status, made, passed = run("bin/python3.13", "bin/python3.11", latest="-1")
+  assert made == ["make test"]
+  assert passed == [
+    "  all tests: versions of .venv",
+    "  not run, for lack of time: quick tests with another Python",
+    "  not run, for lack of time: lower bounds",
   ]
   assert status == 0
 
