@@ -14,6 +14,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,15 @@ from paws_jax.losses import similarity
 # Rows of the bank of which the nearest are taken at a time: sorting many rows
 # at once is slow on TPUs, and the nearest of all are among those of the blocks.
 _BLOCK = 4096
+
+
+class Newest(NamedTuple):
+  """Rows in place of those of one batch of a bank, which is not copied."""
+
+  # [B, ...], this device's.
+  rows: jax.Array
+  # int scalar, the number t of the batch.
+  batch: jax.Array
 
 
 def nearest_members(
@@ -55,20 +65,72 @@ def nearest_members(
   Raises:
     ValueError: the shapes are inconsistent.
   """
-  similarity.check_dimensions(targets, bank, names=("targets", "bank"))
   if k < 1:
     raise ValueError(f"k is {k}: it must be at least 1.")
-  targets, bank = jax.lax.stop_gradient((targets, bank))
-  num_targets, num_rows = targets.shape[0], bank.shape[0]
-  if axis_name is not None:
-    targets = jax.lax.all_gather(targets, axis_name, tiled=True)
-  allowed = _own_columns(
-    allowed, (targets.shape[0], num_rows), num_targets, axis_name
-  )
+  cosines = bank_cosines(targets, bank, axis_name=axis_name)
+  allowed = _own_columns(allowed, cosines.shape, targets.shape[0], axis_name)
   choosable = valid[None, :]
   if allowed is not None:
     choosable &= allowed
+  return nearest_by_cosine(
+    cosines,
+    choosable,
+    k=k,
+    num_targets=targets.shape[0],
+    axis_name=axis_name,
+  )
+
+
+def bank_cosines(
+  targets: jax.Array,
+  bank: jax.Array,
+  *,
+  newest: Newest | None = None,
+  axis_name: similarity.AxisName = None,
+) -> jax.Array:
+  """Computes the cosines of the targets of all devices and a bank's rows.
+
+  Args:
+    targets: [B, D] unit rows, this device's.
+    bank: [M, D] unit rows, this device's.
+    newest: rows in place of those of one batch.
+    axis_name: mesh axes over which targets and bank are spread.
+
+  Returns:
+    [devices · B, M], without gradient.
+  """
+  similarity.check_dimensions(targets, bank, names=("targets", "bank"))
+  targets, bank, newest = jax.lax.stop_gradient((targets, bank, newest))
+  if axis_name is not None:
+    targets = jax.lax.all_gather(targets, axis_name, tiled=True)
   cosines = similarity.dot_products(targets, bank)
+  if newest is None:
+    return cosines
+  columns = similarity.dot_products(targets, newest.rows)
+  first = newest.batch * newest.rows.shape[0]
+  return jax.lax.dynamic_update_slice_in_dim(cosines, columns, first, axis=1)
+
+
+def nearest_by_cosine(
+  cosines: jax.Array,
+  choosable: jax.Array,
+  *,
+  k: int,
+  num_targets: int,
+  axis_name: similarity.AxisName = None,
+) -> jax.Array:
+  """Finds the nearest rows of a memory bank; see `nearest_members`.
+
+  Args:
+    cosines: of `bank_cosines`.
+    choosable: bool, of the same shape or [1, M]: rows that may be chosen.
+    k: number of rows to find.
+    num_targets: targets of this device.
+    axis_name: mesh axes over which targets and bank are spread.
+
+  Returns:
+    [num_targets, k] int32 places in the bank of all devices.
+  """
   cosines, places = _top(jnp.where(choosable, cosines, -jnp.inf), k)
   if axis_name is not None:
     cosines, places = _of_all_devices(cosines, places, num_targets, axis_name)
@@ -118,6 +180,7 @@ def member_means(
   bank: jax.Array,
   slots: jax.Array,
   *,
+  newest: Newest | None = None,
   axis_name: similarity.AxisName = None,
 ) -> jax.Array:
   """Averages the chosen rows of a bank for each query.
@@ -125,19 +188,25 @@ def member_means(
   Args:
     bank: [M, D], this device's.
     slots: [B, k] int32, places in the bank of all devices; −1 for none.
+    newest: rows in place of those of one batch.
     axis_name: mesh axes over which bank and queries are spread.
 
   Returns:
     [B, D] float32 or wider, without gradient; 0 where no row was chosen.
   """
-  bank = similarity.at_least_float32(jax.lax.stop_gradient(bank))
+  bank, newest = jax.lax.stop_gradient((bank, newest))
   counts = jnp.sum(slots >= 0, axis=-1, keepdims=True)
   if axis_name is not None:
     num_queries = slots.shape[0]
     slots = jax.lax.all_gather(slots, axis_name, tiled=True)
-    slots = _local_places(slots, num_queries, axis_name)
-  rows = jnp.where((slots >= 0)[..., None], bank[slots], 0)
-  sums = jnp.sum(rows, axis=-2)
+    slots = local_places(slots, num_queries, axis_name)
+  rows = bank[slots]
+  if newest is not None:
+    batch, place = jnp.divmod(slots, newest.rows.shape[0])
+    fresh = (batch == newest.batch)[..., None]
+    rows = jnp.where(fresh, newest.rows[place].astype(rows.dtype), rows)
+  rows = jnp.where((slots >= 0)[..., None], rows, 0)
+  sums = jnp.sum(similarity.at_least_float32(rows), axis=-2)
   if axis_name is not None:
     sums = jax.lax.psum_scatter(sums, axis_name, tiled=True)
   return sums / jnp.maximum(counts, 1)
@@ -149,6 +218,7 @@ def class_means(
   labels: jax.Array,
   *,
   num_classes: int,
+  newest: Newest | None = None,
   axis_name: similarity.AxisName = None,
 ) -> jax.Array:
   """Averages all rows of a bank that have a query's label, without a search.
@@ -158,18 +228,33 @@ def class_means(
     tags: [M] integers, labels of the rows; negative: none.
     labels: [B] integers in [0, num_classes), labels of this device's queries.
     num_classes: number of classes.
+    newest: rows in place of those of one batch; they have the queries' labels.
     axis_name: mesh axes over which bank and queries are spread.
 
   Returns:
     [B, D] float32 or wider, without gradient; 0 where there is no such row.
   """
-  bank = similarity.at_least_float32(jax.lax.stop_gradient(bank))
-  one_hot = jax.nn.one_hot(tags, num_classes, dtype=bank.dtype)
-  sums = similarity.dot_products(one_hot.T, bank.T)
-  sums = jnp.concatenate([sums, jnp.sum(one_hot, axis=0)[:, None]], axis=-1)
+  bank, newest = jax.lax.stop_gradient((bank, newest))
+  if newest is None:
+    sums = _class_sums(bank, tags, num_classes)
+  else:
+    size = newest.rows.shape[0]
+    older = jnp.arange(tags.shape[0]) // size != newest.batch
+    sums = _class_sums(bank, jnp.where(older, tags, -1), num_classes)
+    sums += _class_sums(newest.rows, labels, num_classes)
   if axis_name is not None:
     sums = jax.lax.psum(sums, axis_name)
   return (sums[:, :-1] / jnp.maximum(sums[:, -1:], 1))[labels]
+
+
+def _class_sums(
+  rows: jax.Array, tags: jax.Array, num_classes: int
+) -> jax.Array:
+  """Adds up the rows of each class, and counts them: [num_classes, D + 1]."""
+  rows = similarity.at_least_float32(rows)
+  one_hot = jax.nn.one_hot(tags, num_classes, dtype=rows.dtype)
+  sums = similarity.dot_products(one_hot.T, rows.T)
+  return jnp.concatenate([sums, jnp.sum(one_hot, axis=0)[:, None]], axis=-1)
 
 
 def _top(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
@@ -241,7 +326,7 @@ def _global_places(
   return (batch * size + device) * num_targets + place
 
 
-def _local_places(
+def local_places(
   slots: jax.Array, num_targets: int, axis_name: similarity.AxisName
 ) -> jax.Array:
   """The inverse of `_global_places`; −1 for rows of other devices."""

@@ -37,6 +37,33 @@ def ema(
   return jax.tree.map(move, average, new)
 
 
+def read_rows(
+  table: jax.Array, places: jax.Array, *, axis_name: Any = None
+) -> jax.Array:
+  """Reads rows of a table that `mesh.BATCH` spreads; inside `shard_map`.
+
+  Args:
+    table: [n, ...], this device's rows.
+    places: int [m], rows in the entire table that this device wants.
+    axis_name: mesh axes, or None outside `shard_map`.
+
+  Returns:
+    [m, ...].
+  """
+  if axis_name is None:
+    return table[places]
+  places = jax.lax.all_gather(places, axis_name, tiled=True)
+  places -= jax.lax.axis_index(axis_name) * table.shape[0]
+  own = (places >= 0) & (places < table.shape[0])
+  rows = table[jnp.where(own, places, 0)]
+  summed = rows.astype(jnp.int32) if rows.dtype == bool else rows
+  own = own.reshape(-1, *[1] * (rows.ndim - 1))
+  summed = jax.lax.psum_scatter(
+    jnp.where(own, summed, 0), axis_name, tiled=True
+  )
+  return summed.astype(rows.dtype)
+
+
 def write_rows(
   table: jax.Array,
   places: jax.Array,

@@ -45,6 +45,7 @@ FIELDS = {
   },
 }
 FIELDS["swav_suncet"] = FIELDS["swav"]
+FIELDS["msf"] = {"bank_size": 30, "k": 3}
 pytestmark = pytest.mark.unoptimized
 
 

@@ -25,6 +25,7 @@ METHODS = {
   "simsiam": "paws_jax.methods.simsiam.Simsiam",
   "swav": "paws_jax.methods.swav.Swav",
   "swav_suncet": "paws_jax.methods.swav_suncet.SwavSuncet",
+  "msf": "paws_jax.methods.msf.Msf",
 }
 DEFAULT = next(iter(METHODS))
 
