@@ -1,5 +1,7 @@
 """Runs mean shift methods beside tests/golden/cmsf."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -113,9 +115,7 @@ class Trajectory:
     self.run.start(
       formula(params, ONLINE),
       {**formula(stats, ONLINE), "target": formula(target_stats, target)},
-      extra(
-        {**made, "target": formula(made["target"], target), "bank": bank}
-      ),
+      extra({**made, "target": formula(made["target"], target), "bank": bank}),
     )
 
   def batch(self, step):
@@ -141,9 +141,7 @@ class Trajectory:
     """
     average = self.run.extra["target"]
     loss, _ = self.run.step(step + self.first, self.batch(step))
-    ssl_trajectory.assert_loss(
-      loss, self.arrays, step, self.x64, float32=1e-5
-    )
+    ssl_trajectory.assert_loss(loss, self.arrays, step, self.x64, float32=1e-5)
     stats = dict(self.run.batch_stats)
     target_stats = stats.pop("target")
     for variables, prefixes in (
@@ -170,3 +168,10 @@ class Trajectory:
     np.testing.assert_array_equal(
       bank["index"].reshape(-1), self.arrays["bank_index_after"]
     )
+
+  def act(self, step):
+    """Lets the method act after so many steps."""
+    run = self.run
+    state = types.SimpleNamespace(extra=run.extra)
+    state.replace = lambda extra: types.SimpleNamespace(extra=extra)
+    run.extra = self.method.on_epoch_end(state, None, step=step).extra

@@ -99,6 +99,13 @@ class Dataset:
     return len(self.class_names)
 
   @property
+  def known_labels(self) -> np.ndarray:
+    """Labels that training may use, -1 of other images: int32 [n]."""
+    labels = np.full(len(self.train_images), -1, np.int32)
+    labels[self.split.labelled_ids] = self.labelled.labels
+    return labels
+
+  @property
   def monitored_part(self) -> str:
     """Name of the part on which accuracy is measured while training."""
     for part in ("validation", "test"):

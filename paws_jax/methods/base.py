@@ -36,6 +36,8 @@ class Facts:
     batch_size: unlabelled images of a step.
     steps_per_epoch: train steps of an epoch.
     total_steps: train steps of the run; more after `train.epochs` has grown.
+    labels: int32 [num_images], of images whose label training may use, -1 of
+      others; None where only shapes matter.
   """
 
   num_images: int = 0
@@ -44,6 +46,10 @@ class Facts:
   batch_size: int = 1
   steps_per_epoch: int = 1
   total_steps: int = 1
+  # Facts are compared and hashed without it.
+  labels: np.ndarray | None = dataclasses.field(
+    default=None, compare=False, repr=False
+  )
 
 
 class Output(NamedTuple):
@@ -235,9 +241,9 @@ class Method:
   ) -> Any:
     """Changes the state between epochs: clustering, pseudo-label heads.
 
-    Called before the first step, and after the last step of every epoch, by
-    all processes, with the same arguments in a resumed run. Overriding it makes
-    `train.steps_per_call` divide the steps of an epoch. Tables may be returned
+    Called before the first step, and after every `steps_between_actions` steps,
+    by all processes, with the same arguments in a resumed run. Overriding it
+    makes `train.steps_per_call` divide these steps. Tables may be returned
     with their logical number of rows.
 
     Args:
@@ -256,6 +262,10 @@ class Method:
   def acts_between_epochs(self) -> bool:
     """Whether `on_epoch_end` is overridden."""
     return type(self).on_epoch_end is not Method.on_epoch_end
+
+  def steps_between_actions(self, steps_per_epoch: int) -> int:
+    """Returns the steps between calls of `on_epoch_end`: those of an epoch."""
+    return steps_per_epoch
 
   def encoder_variables(self, state: Any) -> dict[str, Any]:
     """Selects the encoder that evaluation and classifiers use.

@@ -77,9 +77,7 @@ def write(
   }
 
 
-def column(
-  bank: Bank, name: str, new: jax.Array, step: jax.Array
-) -> jax.Array:
+def column(bank: Bank, name: str, new: jax.Array, step: jax.Array) -> jax.Array:
   """Returns one number of each row, [M], with those of this step: [b]."""
   new = new.astype(bank[name].dtype)
   replaced = bank[name].at[batch_of(bank, step)].set(new)

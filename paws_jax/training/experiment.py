@@ -56,9 +56,10 @@ class Experiment:
   @property
   def epoch_steps(self) -> int:
     """Steps between calls of `on_epoch_end`; 0: the method does not need it."""
-    if not self.trainer.method.acts_between_epochs:
+    method = self.trainer.method
+    if not method.acts_between_epochs:
       return 0
-    return self.pipeline.steps_per_epoch
+    return method.steps_between_actions(self.pipeline.steps_per_epoch)
 
   def initial_state(self, *, warm: bool = True) -> state_lib.TrainState:
     """Creates the state at step 0.
@@ -173,6 +174,7 @@ def create(
     num_images=len(dataset.train_images),
     num_classes=dataset.num_classes,
     class_counts=dataset.split.class_counts,
+    labels=dataset.known_labels,
   )
   num_images = train_config.batch_size if has_unlabelled else support.num_images
   return _assemble(
@@ -277,6 +279,7 @@ def create_trainer(
   num_images: int = 0,
   num_classes: int = 0,
   class_counts: Sequence[int] | None = None,
+  labels: np.ndarray | None = None,
 ) -> state_lib.Trainer:
   """Builds the constant parts of a train step.
 
@@ -289,6 +292,7 @@ def create_trainer(
     num_images: training images, for methods with a table of images.
     num_classes: of the data.
     class_counts: labelled images of each class; None where only shapes matter.
+    labels: as of `base.Facts`.
 
   Raises:
     UserError: as for `create`.
@@ -304,6 +308,7 @@ def create_trainer(
     batch_size=recipe.train.batch_size,
     steps_per_epoch=steps_per_epoch,
     total_steps=total_steps,
+    labels=labels,
   )
   method = methods.in_steps(method, steps_per_epoch=steps_per_epoch)
   return state_lib.Trainer(
@@ -328,9 +333,7 @@ def _check_intervals(experiment: Experiment) -> None:
     ),
     "eval.every_steps": experiment.eval.every_steps,
     "checkpoint.every_steps": experiment.checkpoint.every_steps,
-    "the steps of an epoch, after which the method acts": (
-      experiment.epoch_steps
-    ),
+    "the steps after which the method acts": (experiment.epoch_steps),
   }
   for name, steps in intervals.items():
     if steps % per_call:

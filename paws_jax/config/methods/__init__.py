@@ -26,6 +26,7 @@ METHODS = {
   "swav": "paws_jax.methods.swav.Swav",
   "swav_suncet": "paws_jax.methods.swav_suncet.SwavSuncet",
   "msf": "paws_jax.methods.msf.Msf",
+  "cmsf": "paws_jax.methods.cmsf.Cmsf",
 }
 DEFAULT = next(iter(METHODS))
 
