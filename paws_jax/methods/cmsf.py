@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
 
 from paws_jax import errors
 from paws_jax.losses import mean_shift
@@ -203,7 +202,7 @@ class Cmsf(msf.Msf):
         num_clusters=self._num_clusters(self.facts),
         num_iterations=self.config.cluster_iterations,
       )
-      new = {"cluster": _everywhere(cluster)[: extra["cluster"].shape[0]]}
+      new = {"cluster": mesh.everywhere(cluster)[: extra["cluster"].shape[0]]}
     else:
       new = self._round(extra, key)
     return state.replace(extra={**extra, **new})
@@ -301,8 +300,8 @@ class Cmsf(msf.Msf):
   def _round(self, extra: Any, key: jax.Array) -> dict[str, Any]:
     """Trains the head, the same on every device."""
     config, number = self.config, self._num_labelled
-    cache = _everywhere(extra["cache"])[:number]
-    filled = _everywhere(extra["filled"])[:number]
+    cache = mesh.everywhere(extra["cache"])[:number]
+    filled = mesh.everywhere(extra["filled"])[:number]
     labels = extra["labels"]
     orders = pseudo_label_head.draw_orders(key, filled, config.head_epochs)
     result = pseudo_label_head.train_round(
@@ -344,12 +343,3 @@ def _labels(facts: base.Facts) -> np.ndarray:
   if facts.labels is None:
     return np.zeros(facts.num_images, np.int32)
   return np.asarray(facts.labels, np.int32)
-
-
-def _everywhere(array: jax.Array) -> jax.Array:
-  """Returns an array of which every device holds all, where it is spread."""
-  sharding = array.sharding
-  if not isinstance(sharding, NamedSharding):
-    return array
-  copy = jax.jit(lambda x: x, out_shardings=mesh.replicated(sharding.mesh))
-  return copy(array)

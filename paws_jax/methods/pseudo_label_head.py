@@ -103,33 +103,11 @@ def train_round(
   epochs = jnp.repeat(jnp.arange(num_epochs), num_batches)
 
   def step(carry, inputs):
-    variables, velocity = carry
     rows, number, epoch = inputs
-
-    def loss(params):
-      logits, stats = _apply(
-        {**variables, "params": params}, embeddings[rows], train=True
-      )
-      each = optax.softmax_cross_entropy_with_integer_labels(
-        logits, labels[rows]
-      )
-      return jnp.mean(each), stats
-
-    params = variables["params"]
-    (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(params)
     rate = learning_rate
     for drop in drops:
       rate = rate * jnp.where(epoch >= drop, _DROP, 1.0)
-    moved = jax.tree.map(
-      lambda v, g, w: _MOMENTUM * v + g + _WEIGHT_DECAY * w,
-      velocity,
-      grads,
-      params,
-    )
-    params = jax.tree.map(
-      lambda w, v: w - jnp.asarray(rate, w.dtype) * v, params, moved
-    )
-    new = {"params": params, "batch_stats": stats}, moved
+    new, value = _step(*carry, embeddings[rows], labels[rows], rate)
     enough = number < usable
     kept = jax.tree.map(lambda a, b: jnp.where(enough, a, b), new, carry)
     return kept, jnp.where(enough, value, jnp.nan)
@@ -137,6 +115,36 @@ def train_round(
   start = variables, jax.tree.map(jnp.zeros_like, variables["params"])
   (variables, _), losses = jax.lax.scan(step, start, (batches, numbers, epochs))
   return Round(variables, losses, usable > 0)
+
+
+def _step(
+  variables: Variables,
+  velocity: Any,
+  embeddings: jax.Array,
+  labels: jax.Array,
+  rate: jax.Array | float,
+) -> tuple[tuple[Variables, Any], jax.Array]:
+  """Takes a step of SGD: ((variables, velocity) after it, loss before it)."""
+
+  def loss(params):
+    logits, stats = _apply(
+      {**variables, "params": params}, embeddings, train=True
+    )
+    each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return jnp.mean(each), stats
+
+  params = variables["params"]
+  (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(params)
+  velocity = jax.tree.map(
+    lambda v, g, w: _MOMENTUM * v + g + _WEIGHT_DECAY * w,
+    velocity,
+    grads,
+    params,
+  )
+  params = jax.tree.map(
+    lambda w, v: w - jnp.asarray(rate, w.dtype) * v, params, velocity
+  )
+  return ({"params": params, "batch_stats": stats}, velocity), value
 
 
 def _module(width: int, num_classes: int, dtype: Any) -> heads.ProjectionHead:

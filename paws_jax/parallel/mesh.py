@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -128,6 +129,14 @@ def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
     )
 
   return jax.tree.map(put, tree)
+
+
+def everywhere(array: jax.Array) -> jax.Array:
+  """Copies an array that is spread over a mesh to all of its devices."""
+  sharding = array.sharding
+  if not isinstance(sharding, NamedSharding):
+    return array
+  return jax.jit(jnp.copy, out_shardings=replicated(sharding.mesh))(array)
 
 
 def local_devices(mesh: jax.sharding.Mesh) -> list[jax.Device]:

@@ -131,6 +131,15 @@ def test_the_labels_of_the_data_make_the_prior(tmp_path):
 # --- Variants ----------------------------------------------------------------
 
 VARIANTS = {
+  "msf": ["200ep", "100ep", "cpu"],
+  "cmsf": [
+    "kmeans",
+    "second_query",
+    "labels",
+    "pseudo_labels",
+    "cpu",
+    "cpu_pseudo_labels",
+  ],
   "simclr": ["100ep", "500ep,1pct", "10pct", "cpu"],
   "suncet": ["100ep", "500ep,1pct", "cpu"],
   "ropaws": ["cpu", "cifar10", "imagenet,released", "released"],
@@ -163,6 +172,8 @@ def test_the_sizes_of_the_suncet_recipe():
   [
     ("simclr", "200ep", "'200ep' of simclr.py: known are 100ep"),
     ("simclr", "cpu,1pct", "cpu goes with no other"),
+    ("msf", "10ep", "'10ep' of msf.py: known are 100ep"),
+    ("cmsf", "labels,cpu", "'labels,cpu' of cmsf.py: known are kmeans"),
     ("ropaws", "digits", "'digits' of ropaws.py: known are cpu"),
     ("ropaws", "cpu,imagenet", "cpu, imagenet of ropaws.py exclude each"),
   ],

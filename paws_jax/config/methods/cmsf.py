@@ -43,7 +43,7 @@ class Config(msf.Config):
   # Passes of a round after which its learning rate falls to a tenth.
   head_drops: tuple[int, ...] = fields.field(
     (15, 30, 40),
-    ("numbers of at least 1", lambda x: all(v >= 1 for v in x)),
+    ("numbers of at least 1", lambda x: all(1 <= v < 2**31 for v in x)),
   )
   # Labelled images of a step of the head; all where there are fewer.
   head_batch_size: int = fields.field(256, fields.between(2, 2**20))
