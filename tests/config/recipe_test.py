@@ -516,8 +516,10 @@ def test_mean_and_std_of_different_lengths_are_refused():
 def test_every_recipe_is_valid_and_can_be_built(path):
   config = _load(path).get_config()
   recipe = config_lib.resolve(config)
-  # It has the fields of its method, and no others.
+  # It has the fields of its method and its views, and no others.
   same = config_lib.base(recipe.method.name)
+  for name in set(recipe.views.specs) - set(same.views):
+    same.views[name] = config_lib.view_spec()
   assert set(dict(_leaves(config))) == set(dict(_leaves(same)))
 
 
