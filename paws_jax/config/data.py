@@ -59,6 +59,11 @@ class Data(fields.Section):
   # ... or those whose rows or file names stand in this file, one a line; then
   # labels_per_class is 0.
   labels_file: str = fields.field("")
+  # Probability that a labelled image gets the label of another class, for runs
+  # about noisy labels ...
+  label_noise: float = fields.field(0.0, fields.FRACTION)
+  # ... and the seed of that draw, which is the same in every run.
+  label_noise_seed: int = fields.field(0, fields.SEED)
   # Labelled images are unlabelled images as well, as in the paper.
   include_labelled: bool = fields.field(True)
   # Of pipeline "host": side in pixels of the square on which an image is

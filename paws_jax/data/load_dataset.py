@@ -18,6 +18,7 @@ from paws_jax.data.host import evaluation_images
 from paws_jax.data.host import pipeline
 from paws_jax.data.labels import copies
 from paws_jax.data.labels import hidden as hidden_lib
+from paws_jax.data.labels import noise
 from paws_jax.data.labels import split as split_lib
 from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.data.sources import catalog
@@ -65,8 +66,10 @@ def _in_memory(
   resize = functools.partial(memory_pipeline.resize, side=config.image_size)
   images = resize(arrays.train_images)
   _check_images(arrays.name, images.shape[1:], views)
-  split = _choose_split(arrays, config, every_class)
-  ids, labels = split.labelled_ids, arrays.train_labels
+  split, labels = noise.choose(arrays, config, every_class)
+  ids = split.labelled_ids
+  if config.label_noise:
+    arrays = dataclasses.replace(arrays, train_labels=labels)
 
   def find_copies(rows: np.ndarray) -> np.ndarray:
     return copies.of_arrays(arrays.train_images[rows])
@@ -132,8 +135,10 @@ def _on_disk(
   listing = open_catalog(config)
   side = views.evaluation.eval_size
   _check_images(listing.name, (side, side, 3), views)
-  split = _choose_split(listing, config, every_class)
-  ids, labels = split.labelled_ids, listing.train.labels
+  split, labels = noise.choose(listing, config, every_class)
+  train = dataclasses.replace(listing.train, labels=labels)
+  listing = dataclasses.replace(listing, train=train)
+  ids = split.labelled_ids
   evaluation = functools.partial(
     evaluation_images.EvaluationImages,
     resize=views.eval_resize,
@@ -251,19 +256,6 @@ def open_catalog(config: config_lib.Data) -> catalog.Catalog:
     unlabelled_dir=config.unlabelled_dir,
     test_dir=config.test_dir,
     real_labels=config.real_labels,
-  )
-
-
-def _choose_split(
-  dataset: split_lib.Dataset, config: config_lib.Data, every_class: bool
-) -> split_lib.Split:
-  return split_lib.choose(
-    dataset,
-    labels_per_class=config.labels_per_class,
-    labels_fraction=config.labels_fraction,
-    split_seed=config.split_seed,
-    labels_file=config.labels_file,
-    every_class=every_class,
   )
 
 

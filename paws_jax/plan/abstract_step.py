@@ -262,6 +262,28 @@ def _blank(section: config_lib.Data, sizes: Sizes) -> arrays.Arrays:
   )
 
 
+def _blank_index(
+  support: config_lib.Support, sizes: Sizes
+) -> sampling.LabelIndex:
+  """As many labelled images as a step takes, without knowing which."""
+  most = max(
+    support.images_per_class, -(-support.batch_size // sizes.num_classes)
+  )
+  shape = (sizes.num_classes, most)
+  index = sampling.LabelIndex(
+    ids=np.zeros(shape, np.int32), counts=np.full(shape[:1], shape[1], "i4")
+  )
+  if support.sampling == "balanced":
+    sampling.check_support(
+      index,
+      class_names=tuple(map(str, range(sizes.num_classes))),
+      classes_per_step=support.classes_per_step,
+      images_per_class=support.images_per_class,
+      with_replacement=support.with_replacement,
+    )
+  return index
+
+
 def _encoded(section: config_lib.Data, sizes: Sizes) -> Source:
   """A data set of encoded images that is not opened."""
   labelled = int(section.labels_fraction * sizes.num_images)
@@ -270,22 +292,8 @@ def _encoded(section: config_lib.Data, sizes: Sizes) -> Source:
   if not section.include_labelled:
     num_unlabelled -= labelled
 
-  def make_pipeline(*, support: config_lib.Support, **options: Any):
-    most = max(
-      support.images_per_class, -(-support.batch_size // sizes.num_classes)
-    )
-    shape = (sizes.num_classes, most)
-    index = sampling.LabelIndex(
-      ids=np.zeros(shape, np.int32), counts=np.full(shape[:1], shape[1], "i4")
-    )
-    if support.sampling == "balanced":
-      sampling.check_support(
-        index,
-        class_names=tuple(map(str, range(sizes.num_classes))),
-        classes_per_step=support.classes_per_step,
-        images_per_class=support.images_per_class,
-        with_replacement=support.with_replacement,
-      )
+  def make_pipeline(*, support: config_lib.Support | None, **options: Any):
+    index = None if support is None else _blank_index(support, sizes)
     return pipeline_lib.HostPipeline(
       # It asks for their number only, until it reads.
       range(sizes.num_images),

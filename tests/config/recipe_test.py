@@ -98,6 +98,8 @@ REFUSED = {
   "method.epsilon": ([0.0], "in [1e-6, 1e6]"),
   "method.freeze_steps": ([-1], "at least 0"),
   "method.support_temperature": ([0.0], "in [1e-6, 1e6]"),
+  "data.label_noise": ([-0.1, 1.0], "in [0, 1)"),
+  "data.label_noise_seed": ([-1], "in [0, 2147483647]"),
   "method.k": ([-1, 4097], "at least"),
   "method.bank_size": ([0], "at least 1"),
   "method.constraint": (["", "label"], "none, second_query, kmeans"),

@@ -1,5 +1,8 @@
 """CMSF: numbers and trajectories of the public code, tables, refusals."""
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,11 +13,16 @@ from paws_jax import errors
 from paws_jax.losses import mean_shift
 from paws_jax.methods import cmsf
 from paws_jax.methods import kmeans
+from paws_jax.methods import memory_bank
 from paws_jax.methods import pseudo_label_head
+from paws_jax.plan import hlo
+from paws_jax.plan import traced_costs
 from tests import golden_reference
 from tests import golden_ssl
 from tests import mean_shift_golden
 from tests import ssl_trajectory
+from tests import toy_method
+from tests import toy_training
 
 pytestmark = pytest.mark.unoptimized
 
@@ -521,3 +529,91 @@ def test_more_clusters_than_images_are_refused():
   method = _method("kmeans", arrays, config, False, num_clusters=41)
   with pytest.raises(errors.InputError, match=r"num_clusters is 41 but"):
     _extra(method, arrays, False)
+
+
+# --- Devices and resumed runs ------------------------------------------------
+
+SMALL = {"bank_size": 30, "k": 3, "head_batch_size": 4, "num_clusters": 5}
+
+
+@functools.cache
+def _setup(constraint, num_devices, **options):
+  fields = SMALL | {"constraint": constraint} | dict(options)
+  num_ids = fields.pop("num_ids", toy_training.NUM_IMAGES)
+
+  def make(axis_name):
+    return toy_method.create(name="cmsf", axis_name=axis_name, **fields)
+
+  return toy_training.make(make, num_devices, num_ids=num_ids)
+
+
+def _act(setup, state, step):
+  state = setup.trainer.method.on_epoch_end(state, None, step=step)
+  return setup.trainer.place(state)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("constraint", ["kmeans", "labels", "pseudo_labels"])
+def test_devices_and_interruptions_change_nothing(constraint, tmp_path):
+  """Clusters and head are made after two steps; four follow."""
+  runs = []
+  with jax.enable_x64(True):
+    for num_devices in (1, 2, 4):
+      setup = _setup(constraint, num_devices)
+      state, _ = setup.run(setup.initial_state(), 0, 2)
+      if setup.trainer.method.acts_between_epochs:
+        state = _act(setup, state, 2)
+      state, rows = setup.run(state, 2, 1)
+      if num_devices == 2:
+        setup.save(tmp_path, 3, state)
+      state, more = setup.run(state, 3, 3)
+      runs.append((rows + more, setup.logical_extra(state)))
+    setup = _setup(constraint, 2)
+    resumed, rows = setup.run(setup.restore(tmp_path), 3, 3)
+    extra = setup.logical_extra(resumed)
+  one, two, four = runs
+  for other in (two, four):
+    toy_method.assert_same(other, one, atol=1e-9)
+  assert rows == two[0][1:]
+  jax.tree.map(np.testing.assert_array_equal, extra, two[1])
+  # What was made is there, and decides.
+  made = {"kmeans": "cluster", "pseudo_labels": "filled"}.get(constraint)
+  if made:
+    assert np.any(one[1][made] > 0)
+  if constraint == "pseudo_labels":
+    assert one[1]["head_trained"]
+
+
+@pytest.mark.parametrize("constraint", ["second_query", "kmeans"])
+def test_a_step_copies_neither_bank_nor_table(constraint):
+  num_ids, bank_size = 24_001, 36_000
+  with jax.enable_x64(True):
+    setup = _setup(constraint, 2, num_ids=num_ids, bank_size=bank_size)
+    text = setup.compiled.as_text()
+  # This device's parts of bank and table.
+  shapes = ("3000,6,8", "18000,8", "12001,8")
+  for shape in shapes:
+    assert f"f64[{shape}]" in text
+    assert not re.search(rf"= f64\[{shape}\]\S* (copy|select)\(", text)
+  # Nothing as large comes from or goes to other devices.
+  for whole in ("3000,12,8", "36000,8", "24002,8", "24001,8"):
+    assert f"[{whole}]" not in text
+  largest = max(each.num_bytes for each in hlo.collectives(text, num_devices=2))
+  assert largest < 12_001 * 8
+
+
+def test_the_search_is_a_small_part_of_the_step():
+  """At 256 x 128,000 x 512, of ResNet-50's 8.4 TFLOP."""
+  arguments = [
+    jax.ShapeDtypeStruct(shape, "f4") for shape in ((500, 256, 512), (256, 512))
+  ]
+
+  def search(rows, new):
+    valid = jnp.ones(128_000, bool)
+    found = memory_bank.Search.create(rows, new, valid, jnp.int32(0), None)
+    slots = found.nearest(5)
+    # Two terms share one product.
+    return found.means(slots), found.means(found.nearest(5, valid[None, :]))
+
+  flops = traced_costs.flops(jax.make_jaxpr(search)(*arguments).jaxpr)
+  assert 2 * 256 * 128_000 * 512 <= flops < 0.005 * 8.4e12
