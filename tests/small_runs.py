@@ -1,12 +1,18 @@
-"""Small runs of one or several processes, on images in memory or on disk."""
+"""Small runs of one or several processes, on images in memory or on disk.
+
+Most of their time is the compiler's: it leaves most optimizations out, which
+takes half the time, and the images are few, since steps take longer so.
+"""
 
 import pathlib
 
 import numpy as np
 from PIL import Image
 
+from paws_jax.data.sources import arrays
 from tests import processes
 from tests import tiny_recipe
+from tests.data.sources import idx_test
 
 # Gentle, so that rounding stays rounding: at ten times this rate a loss of step
 # 20 differs by 0.03 between one device and four.
@@ -18,6 +24,7 @@ SMALL = {
   "optim.peak_lr": 1e-4,
   "optim.final_lr": 1e-4,
 }
+UNOPTIMIZED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def write_photos(root):
@@ -30,6 +37,29 @@ def write_photos(root):
     pixels = rng.integers(0, 256, (20 + i % 3, 24, 3), np.uint8)
     Image.fromarray(pixels).save(path)
   return root
+
+
+def write_digits(root):
+  """Writes 320 of the digits to train on and 120 to test on, as arrays."""
+  root.mkdir(parents=True)
+  digits = arrays.load("digits", directory="", tfds_name="")
+  parts = {
+    "train": (digits.train_images[:320], digits.train_labels[:320]),
+    "t10k": (digits.test_images[:120], digits.test_labels[:120]),
+  }
+  for part, (images, labels) in parts.items():
+    for kind, values in (
+      ("images-idx3", images[..., 0]),
+      ("labels-idx1", labels),
+    ):
+      path = root / f"{part}-{kind}-ubyte"
+      path.write_bytes(idx_test.idx_bytes(values))
+  return root
+
+
+def in_memory(root):
+  """What makes the small recipe one of few images: 5 steps an epoch, too."""
+  return {"data.source": "idx", "data.dir": str(root), "train.batch_size": 64}
 
 
 def on_disk(root):
@@ -49,8 +79,8 @@ def on_disk(root):
   }
 
 
-def on_disk_flags(root):
-  changes = on_disk(root)
+def as_flags(changes):
+  """Changes as keywords of `arguments` and `run`."""
   return {k.replace(".", "__"): _flag(v) for k, v in changes.items()}
 
 
@@ -68,7 +98,17 @@ def arguments(workdir, **changes):
 
 
 def run(workdir, *, num_processes, devices, seconds=400, **changes):
-  with processes.start_main(
-    arguments(workdir, **changes), num_processes=num_processes, devices=devices
+  with start(
+    workdir, num_processes=num_processes, devices=devices, **changes
   ) as group:
     return group.wait(seconds=seconds)
+
+
+def start(workdir, *, num_processes, devices, **changes):
+  """Starts a run; a `processes.Group`."""
+  return processes.start_main(
+    arguments(workdir, **changes),
+    num_processes=num_processes,
+    devices=devices,
+    environ=UNOPTIMIZED,
+  )

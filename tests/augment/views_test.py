@@ -22,6 +22,8 @@ from paws_jax.augment import equalize
 from paws_jax.augment import resample
 from paws_jax.augment import views as views_lib
 
+pytestmark = pytest.mark.unoptimized
+
 _GOLDEN_DIR = pathlib.Path(__file__).parents[1] / "golden"
 _GOLDEN = np.load(_GOLDEN_DIR / "augment_torchvision.npz")
 _STATISTICS = json.loads(

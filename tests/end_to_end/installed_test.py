@@ -130,6 +130,11 @@ def test_images_of_ones_own(paws):
     "--config.train.epochs=1",
     "--config.optim.warmup_epochs=0",
     "--config.train.batch_size=30",
+    # What is compiled takes most of the time.
+    "--config.model.name=small_resnet",
+    "--config.views.large.size=24",
+    "--config.views.large.jitter_probability=0.0",
+    "--config.views.large.grey_probability=0.0",
     "--workdir=runs/photos",
   ]
   assert "0 problems" in paws("doctor", *recipe)

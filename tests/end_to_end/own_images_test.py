@@ -28,6 +28,8 @@ CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 CLASSES = ("china", "flower")
 NUM_LABELLED, NUM_UNLABELLED, NUM_TEST = 3, 12, 5
 
+pytestmark = pytest.mark.unoptimized
+
 # What makes a recipe small enough for a test.
 SMALL = {
   "model.name": "small_resnet",

@@ -18,10 +18,14 @@ def photos(tmp_path_factory):
 
 
 def test_a_process_that_dies_takes_the_others_with_it(tmp_path):
-  with processes.start_main(
-    small_runs.arguments(tmp_path, train__epochs=1000, log__every_steps=1),
-    num_processes=2,
-    devices=1,
+  data = small_runs.in_memory(small_runs.write_digits(tmp_path / "data"))
+  changes = small_runs.as_flags(data) | {
+    "train__epochs": 1000,
+    "log__every_steps": 1,
+  }
+  workdir = tmp_path / "run"
+  with small_runs.start(
+    workdir, num_processes=2, devices=1, **changes
   ) as group:
     group.wait_for_output(0, "soft-NN", seconds=300)
     group.send(1, signal.SIGKILL)
@@ -31,7 +35,7 @@ def test_a_process_that_dies_takes_the_others_with_it(tmp_path):
   assert "error: process 1" in survivor.err
   assert "continues from the last checkpoint" in survivor.err
   # What it leaves can be gone on from.
-  with checkpoint.Checkpointer(tmp_path / "checkpoints") as saved:
+  with checkpoint.Checkpointer(workdir / "checkpoints") as saved:
     assert saved.steps()[-1] >= 2
 
 
@@ -43,7 +47,7 @@ def test_an_image_that_one_process_cannot_read_stops_all(tmp_path, photos):
     tmp_path / "run",
     num_processes=2,
     devices=1,
-    **small_runs.on_disk_flags(root),
+    **small_runs.as_flags(small_runs.on_disk(root)),
   )
   assert [process.status for process in ended] == [1, 1]
   assert sum("17.png" in process.err for process in ended) >= 1

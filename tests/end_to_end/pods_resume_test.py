@@ -6,15 +6,9 @@ import pytest
 
 from paws_jax.runs import metrics
 from paws_jax.runs import results
-from tests import processes
 from tests import small_runs
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-  return small_runs.write_photos(tmp_path_factory.mktemp("photos"))
 
 
 def losses(workdir):
@@ -32,30 +26,27 @@ def steps(workdir):
   [("memory", (2, 2), (1, 1)), ("disk", (1, 1), (2, 2))],
 )
 def test_asked_to_stop_and_resumed_on_another_number_of_devices(
-  tmp_path, photos, kind, before, after
+  tmp_path, kind, before, after
 ):
   num_steps, epochs = {"memory": (20, 4), "disk": (21, 7)}[kind]
-  every = {
-    name.replace(".", "__"): value for name, value in small_runs.SMALL.items()
-  }
-  every |= {
+  if kind == "disk":
+    data = small_runs.on_disk(small_runs.write_photos(tmp_path / "data"))
+  else:
+    data = small_runs.in_memory(small_runs.write_digits(tmp_path / "data"))
+  every = small_runs.as_flags(data) | {
     "log__every_steps": 1,
     "train__epochs": epochs,
     "eval__every_steps": 0,
     "log__writers": "jsonl,tensorboard",
   }
-  if kind == "disk":
-    every |= small_runs.on_disk_flags(photos)
   # A run without an interruption.
   [whole] = small_runs.run(
     tmp_path / "whole", num_processes=1, devices=1, **every
   )
   assert whole.status == 0, whole.err
   workdir = tmp_path / "stopped"
-  with processes.start_main(
-    small_runs.arguments(workdir, **every),
-    num_processes=before[0],
-    devices=before[1],
+  with small_runs.start(
+    workdir, num_processes=before[0], devices=before[1], **every
   ) as group:
     group.wait_for_output(0, f"step 1/{num_steps}", seconds=300)
     # Any process will do.

@@ -81,9 +81,8 @@ def five_steps(recipes, *, num_processes, devices):
     environ={
       "RECIPES": json.dumps(recipes),
       "DEVICES": json.dumps(numbers),
-      # Compiled in half the time.
-      "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    },
+    }
+    | small_runs.UNOPTIMIZED,
   ) as group:
     ended = group.wait(seconds=600)
   rows = []
@@ -100,8 +99,11 @@ def five_steps(recipes, *, num_processes, devices):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
   """Rows of one process, and of both of two; all start once."""
-  photos = small_runs.write_photos(tmp_path_factory.mktemp("photos"))
-  recipes = {"memory": {}, "disk": small_runs.on_disk(photos)}
+  path = tmp_path_factory.mktemp("data")
+  recipes = {
+    "memory": small_runs.in_memory(small_runs.write_digits(path / "digits")),
+    "disk": small_runs.on_disk(small_runs.write_photos(path / "photos")),
+  }
   [one] = five_steps(recipes, num_processes=1, devices=[1, 4])
   return one, *five_steps(recipes, num_processes=2, devices=[2])
 

@@ -1,6 +1,7 @@
 """Epochs that fit in `train.minutes`; nothing else differs."""
 
 import dataclasses
+import functools
 import json
 import types
 
@@ -14,11 +15,14 @@ from paws_jax.runs import metrics
 from paws_jax.runs import recipe as recipe_lib
 from paws_jax.tasks import evaluate
 from paws_jax.tasks import pretrain
+from paws_jax.training import experiment
 from paws_jax.training import restore
 from paws_jax.training import step_times
 from paws_jax.training import time_budget
 from tests import small_runs
 from tests import tiny_recipe
+
+pytestmark = pytest.mark.unoptimized
 
 
 def _times(step, evaluation=0.0, epoch_end=0.0):
@@ -98,11 +102,9 @@ def test_too_little_time_is_refused_with_how_much_is_needed(
     lay_out(monkeypatch, _times(0.2), **options)
 
 
-def config(kind, photos, **changes):
+def config(data, changes=()):
   recipe = tiny_recipe.get_config()
-  changes = small_runs.SMALL | changes
-  if kind == "disk":
-    changes |= small_runs.on_disk(photos)
+  changes = small_runs.SMALL | data | dict(changes)
   recipe.update_from_flattened_dict(changes)
   return recipe
 
@@ -127,8 +129,14 @@ def trained(recipe, workdir):
 def test_a_run_of_minutes_is_that_of_the_epochs_found(
   tmp_path, monkeypatch, capsys, kind
 ):
-  photos = small_runs.write_photos(tmp_path / "photos")
-  by_epochs = trained(config(kind, photos), tmp_path / "epochs")
+  if kind == "disk":
+    data = small_runs.on_disk(small_runs.write_photos(tmp_path / "data"))
+  else:
+    data = small_runs.in_memory(small_runs.write_digits(tmp_path / "data"))
+  # Eight devices would take longer.
+  create = functools.partial(experiment.create, devices=jax.devices()[:1])
+  monkeypatch.setattr(experiment, "create", create)
+  by_epochs = trained(config(data), tmp_path / "epochs")
   measure, measured = step_times.measure, []
 
   def two_epochs_fit(experiment):
@@ -138,8 +146,9 @@ def test_a_run_of_minutes_is_that_of_the_epochs_found(
     return _times(6 / 2.5 / per_epoch)
 
   monkeypatch.setattr(step_times, "measure", two_epochs_fit)
+  monkeypatch.setattr(step_times, "_SECONDS", 0.1)
   minutes = {"train.epochs": 0, "train.minutes": 0.1}
-  recipe = config(kind, photos, **minutes)
+  recipe = config(data, minutes)
   workdir = tmp_path / "minutes"
   by_minutes = trained(recipe, workdir)
   [times] = measured
@@ -165,5 +174,5 @@ def test_a_run_of_minutes_is_that_of_the_epochs_found(
   assert json.loads((workdir / recipe_lib.RECIPE).read_text()) == stored
   with pytest.raises(errors.WorkdirError, match="run of 2 epochs, found by"):
     pretrain.prepare(
-      config(kind, photos, **minutes | {"train.minutes": 9.0}), str(workdir)
+      config(data, minutes | {"train.minutes": 9.0}), str(workdir)
     )
