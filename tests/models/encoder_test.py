@@ -11,6 +11,8 @@ from jax.sharding import PartitionSpec as P
 from paws_jax import config
 from paws_jax import models
 
+pytestmark = pytest.mark.unoptimized
+
 SECTION = {
   "name": "wide_resnet10",
   "width": 1,

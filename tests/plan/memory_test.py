@@ -13,6 +13,8 @@ from paws_jax.doctor import sizes as sizes_lib
 from paws_jax.plan import memory
 from paws_jax.training import experiment
 
+pytestmark = pytest.mark.unoptimized
+
 
 def test_the_rule_goes_through_the_papers_two_recipes():
   assert sizes_lib.lars_peak_lr(4096) == 6.4

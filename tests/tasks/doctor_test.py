@@ -24,6 +24,8 @@ from paws_jax.training import experiment
 from tests import odd_files
 from tests import random_classifier
 
+pytestmark = pytest.mark.unoptimized
+
 TRAIN = "python -m paws_jax.main --config=recipe.py"
 
 

@@ -12,6 +12,8 @@ from paws_jax import config as config_lib
 from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.training import experiment
 
+pytestmark = pytest.mark.unoptimized
+
 NUM_TRAIN = 44
 
 
