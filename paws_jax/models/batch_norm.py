@@ -273,31 +273,49 @@ def _local_sums(
 def _moments(
   sums: jax.Array, shift: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Returns mean and biased variance [..., C] and count [..., 1] of sums."""
-  total, squares = jnp.split(sums[..., :-1], 2, axis=-1)
-  count = sums[..., -1:]
+  """Returns mean [C], biased variance [C] and count [] of `_local_sums`.
+
+  Of the sums of several groups, [groups, C] and [groups].
+  """
+  if sums.ndim > 1:
+    return jax.vmap(_moments, in_axes=(0, None))(sums, shift)
+  total, squares = jnp.split(sums[:-1], 2)
+  count = sums[-1]
   # Without any row, the divisor keeps the result finite.
   divisor = jnp.maximum(count, 1)
   mean = total / divisor
   var = jnp.maximum(squares / divisor - jnp.square(mean), 0)
-  return mean + jnp.broadcast_to(shift, mean.shape), var, count
+  return mean + shift, var, count
 
 
 def _running_update(
   sums: jax.Array, shift: jax.Array, group_axes: tuple[str, ...]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Returns mean [C], unbiased variance [C] and whether there was a row [1]."""
-  mean, var, count = _moments(sums, shift)
-  var = var * (count / jnp.maximum(count - 1, 1))
-  weight = (count > 0).astype(sums.dtype)
+  """Returns mean [C], unbiased variance [C] and whether there was a row []."""
+  mean, var, weight = _unbiased(sums, shift)
   if group_axes or sums.ndim > 1:
     # Average over the groups; one without a valid row has weight 0.
-    ones = jnp.ones_like(count)
-    stacked = weight * jnp.concatenate([mean, var, ones], axis=-1)
-    if sums.ndim > 1:
-      stacked = jnp.sum(stacked, axis=0)
+    stacked = _weighted(mean, var, weight)
     if group_axes:
       stacked = jax.lax.psum(stacked, group_axes)
-    weight = stacked[-1:]
+    weight = stacked[-1]
     mean, var = jnp.split(stacked[:-1] / jnp.maximum(weight, 1), 2)
   return mean, var, weight > 0
+
+
+def _unbiased(
+  sums: jax.Array, shift: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Returns `_moments` with the unbiased variance, and the group's weight."""
+  if sums.ndim > 1:
+    return jax.vmap(_unbiased, in_axes=(0, None))(sums, shift)
+  mean, var, count = _moments(sums, shift)
+  var = var * (count / jnp.maximum(count - 1, 1))
+  return mean, var, (count > 0).astype(sums.dtype)
+
+
+def _weighted(mean: jax.Array, var: jax.Array, weight: jax.Array) -> jax.Array:
+  """Returns weighted mean, weighted variance and weight of all groups."""
+  if mean.ndim > 1:
+    return jnp.sum(jax.vmap(_weighted)(mean, var, weight), axis=0)
+  return weight * jnp.concatenate([mean, var, jnp.ones_like(mean[:1])])
