@@ -180,6 +180,7 @@ def on_files(photos, tmp_path_factory):
   return model.fit(frames.Frame(columns))
 
 
+@pytest.mark.slow
 def test_files_are_learned(on_files, photos):
   assert on_files.classes_.tolist() == [3, 7]
   assert on_files.predict(photos).tolist() == [3, 7] * 12

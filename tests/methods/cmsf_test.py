@@ -584,6 +584,7 @@ def test_devices_and_interruptions_change_nothing(constraint, tmp_path):
     assert one[1]["head_trained"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("constraint", ["second_query", "kmeans"])
 def test_a_step_copies_neither_bank_nor_table(constraint):
   num_ids, bank_size = 24_001, 36_000

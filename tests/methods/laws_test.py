@@ -33,6 +33,15 @@ from tests import toy_training
 # One that carries an average, a queue and a memory stands for those to come.
 STATEFUL = "stateful"
 NAMES = [*methods.METHODS, STATEFUL]
+# The others are held to the laws by `make test`: each takes some ten seconds.
+_QUICK = ("paws", STATEFUL)
+each_method = pytest.mark.parametrize(
+  "name",
+  [
+    name if name in _QUICK else pytest.param(name, marks=pytest.mark.slow)
+    for name in NAMES
+  ],
+)
 NUM_STEPS = 4
 # Sizes that fit the toy problem of 12 images a step.
 FIELDS = {
@@ -91,7 +100,7 @@ def _close(actual, expected, atol=1e-9):
   )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_method
 @pytest.mark.parametrize("num_devices", [2, 4])
 def test_any_number_of_devices_gives_the_same(name, num_devices):
   """Also as two steps a call: the carry of a scan holds `extra`, too."""
@@ -102,7 +111,7 @@ def test_any_number_of_devices_gives_the_same(name, num_devices):
     _close(getattr(many[0], part), getattr(one[0], part))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_method
 def test_a_resumed_run_is_the_uninterrupted_one(name, tmp_path):
   setup = _setup(name, 2)
   with jax.enable_x64(True):
@@ -133,7 +142,7 @@ def test_tables_are_resumed_on_other_numbers_of_devices(tmp_path):
   np.testing.assert_array_equal(queues[1][14:], 0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_method
 def test_tasks_restore_only_the_encoder(name, tmp_path):
   setup = _setup(name, 2)
   method = setup.trainer.method
@@ -161,7 +170,7 @@ def _views(name):
   return views
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_method
 def test_the_order_of_the_supports_does_not_matter(name):
   views = _views(name)
   order = np.array([4, 2, 5, 0, 3, 1])
@@ -174,7 +183,7 @@ def test_the_order_of_the_supports_does_not_matter(name):
   toy_method.assert_same(actual, expected)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_method
 def test_padding_changes_nothing(name):
   views = _views(name)
   expected = toy_method.evaluate(_create(name), views)
@@ -184,7 +193,7 @@ def test_padding_changes_nothing(name):
   toy_method.assert_same(actual, expected)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_method
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_gradients_are_finite_where_all_images_are_the_same(name, value):
   views = _views(name)
@@ -195,7 +204,7 @@ def test_gradients_are_finite_where_all_images_are_the_same(name, value):
     assert np.isfinite(leaf).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_method
 def test_it_does_not_collapse(name):
   """The embeddings of different images stay different."""
   setup = _setup(name, 1)
@@ -212,7 +221,7 @@ def test_it_does_not_collapse(name):
   assert rank > 1.2
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each_method
 def test_collectives_do_not_grow_with_the_devices(name):
   counts = []
   # Both programs take one step a call.

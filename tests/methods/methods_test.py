@@ -153,19 +153,25 @@ def _by_hand(method, weights, views):
 @pytest.mark.parametrize(
   ("crops", "fields"),
   [
-    ({}, {}),
-    ({"num_small": 0}, {"prediction": False, "me_max": False}),
-    ({"num_small": 2}, {"prediction": False, "label_smoothing": 0.0}),
-    (
+    pytest.param({}, {}, id="small"),
+    pytest.param(
+      {"num_small": 0},
+      {"prediction": False, "me_max": False},
+      id="no_small_no_head_no_me_max",
+      marks=pytest.mark.slow,
+    ),
+    pytest.param(
+      {"num_small": 2},
+      {"prediction": False, "label_smoothing": 0.0},
+      id="no_head_hard_labels",
+      marks=pytest.mark.slow,
+    ),
+    pytest.param(
       {"num_large": 3},
       {"support_loss_weight": 0.5, "entropy_loss_weight": 0.25},
+      id="three_and_more_losses",
+      marks=pytest.mark.slow,
     ),
-  ],
-  ids=[
-    "small",
-    "no_small_no_head_no_me_max",
-    "no_head_hard_labels",
-    "three_and_more_losses",
   ],
 )
 def test_paws_is_the_loss_of_its_embeddings(crops, fields):
@@ -280,7 +286,9 @@ def test_order_of_supports_and_columns_does_not_matter():
   )
 
 
-@pytest.mark.parametrize("remat", ["dots", "all"])
+@pytest.mark.parametrize(
+  "remat", ["dots", pytest.param("all", marks=pytest.mark.slow)]
+)
 def test_recomputing_activations_changes_nothing(remat):
   toy_method.assert_same(
     toy_method.evaluate(

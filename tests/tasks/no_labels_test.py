@@ -42,8 +42,8 @@ def _recipe(layout, method):
   recipe = own_data_runs.config(name)
   recipe.method = config_lib.method_section(method)
   recipe.support.classes_per_step = 0
-  if method in ("simclr", "suncet"):
-    recipe.views.small.count = 0
+  # Few methods cut them.
+  recipe.views.small.count = 0
   if layout == "folders":
     recipe.data.update({"dir": "", "test_dir": ""})
   elif layout == "table":

@@ -468,6 +468,7 @@ def test_the_only_gather_is_that_of_the_support_embeddings(prediction):
   assert not found
 
 
+@pytest.mark.slow
 def test_trust_ratios_are_reported_and_move_nothing_between_devices():
   plain, observed = (
     make_setup(2, conv=False, observed=observed) for observed in (False, True)
