@@ -45,6 +45,7 @@ test-lower-bounds:
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # The web site of the documentation, in build/site. Every warning is an error:
 # links and anchors that do not exist, among them those in docstrings.
@@ -59,4 +60,4 @@ requirements-light.txt: setup.py
 	runpy.run_path('setup.py')" > $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

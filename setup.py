@@ -140,10 +140,11 @@ setuptools.setup(
     "tensorboard": ["tensorboard>=2.20"],
     "wandb": ["wandb>=0.22"],
     "mlflow": ["mlflow>=3.1"],
-    # One minor version of ruff: another may format differently.
+    # One minor version of ruff and of mypy: others may find other things.
     "dev": [
       # The notebooks are run in a test.
       "ipykernel>=6.29",
+      "mypy==2.4.*",
       "nbclient>=0.10",
       # Exported files are run.
       "onnx>=1.17",

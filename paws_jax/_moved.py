@@ -98,7 +98,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
   def exec_module(self, module: types.ModuleType) -> None:
     name = module.__name__
-    module.__getattr__ = functools.partial(_find, name, MODULES[name])
+    vars(module)["__getattr__"] = functools.partial(_find, name, MODULES[name])
 
 
 def install() -> None:

@@ -52,7 +52,7 @@ class Padded:
     """Widens the lists of labelled images with empty places."""
     self._pipeline = pipeline
     self.batch = pipeline.batch
-    index = self._index = pipeline.inputs(0, 1).index
+    index = self._index = pipeline.inputs(0, 1).label_index
     # Methods that need no label have none.
     if index is None:
       return

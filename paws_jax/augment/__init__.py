@@ -1,5 +1,7 @@
 """Random views and evaluation crops of image batches, on device."""
 
+from typing import TYPE_CHECKING
+
 from paws_jax import _moved
 from paws_jax.augment.crop import crop_boxes
 from paws_jax.augment.crop import evaluation_view
@@ -17,4 +19,5 @@ __all__ = [
   "normalize",
 ]
 
-__getattr__ = _moved.names_of(__name__)
+if not TYPE_CHECKING:
+  __getattr__ = _moved.names_of(__name__)

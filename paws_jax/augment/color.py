@@ -264,7 +264,7 @@ def check_factors(
   return jnp.asarray(factors, jnp.float32)
 
 
-def _grey_level(images):
+def _grey_level(images: jax.Array) -> jax.Array:
   """Returns the gray level, [n, H, W, 1]."""
   if images.shape[-1] == 1:
     return images
@@ -274,13 +274,13 @@ def _grey_level(images):
   return grey[..., None]
 
 
-def _mean_level(grey):
+def _mean_level(grey: jax.Array) -> jax.Array:
   """Returns the mean of each image to the nearest level, [n, 1, 1, 1]."""
   mean = jnp.mean(grey, axis=(1, 2, 3), keepdims=True)
   return jnp.floor(mean + _ALMOST_HALF)
 
 
-def _blend(base, images, factors):
+def _blend(base: jax.Array, images: jax.Array, factors: jax.Array) -> jax.Array:
   """Moves from `base` (factor 0) to `images` (factor 1) and beyond."""
   blended = base + factors[:, None, None, None] * (images - base)
   return jnp.clip(blended, 0, 255)

@@ -57,7 +57,7 @@ def crop_boxes(
   )
   any_fits = jnp.any(fits, axis=1, keepdims=True)
 
-  def pick(candidates):
+  def pick(candidates: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(first, candidates, 0), axis=1, keepdims=True)
 
   image_ratio = width / height
@@ -67,7 +67,7 @@ def crop_boxes(
   box_height = jnp.where(any_fits, pick(heights), central_height)
   box_width = jnp.where(any_fits, pick(widths), central_width)
 
-  def place(draw, room):
+  def place(draw: jax.Array, room: jax.Array) -> jax.Array:
     offset = jnp.floor(pick(draw) * (room + 1))
     return jnp.where(any_fits, jnp.minimum(offset, room), jnp.floor(room / 2))
 
@@ -133,7 +133,7 @@ def evaluation_view(
   )
 
 
-def _check_draws(draws, sizes):
+def _check_draws(draws: jax.Array, sizes: jax.Array) -> None:
   """Refuses random numbers of another shape than `crop_boxes` needs."""
   if draws.ndim != 3 or draws.shape[:2] != (sizes.shape[0], 4):
     raise errors.InputError(
@@ -142,7 +142,7 @@ def _check_draws(draws, sizes):
     )
 
 
-def _check_crop(images, *, resize, size):
+def _check_crop(images: jax.Array, *, resize: int, size: int) -> None:
   """Refuses an evaluation crop that is larger than the resized image."""
   if resize and resize < size:
     raise errors.InputError(
@@ -155,7 +155,7 @@ def _check_crop(images, *, resize, size):
     )
 
 
-def check_sizes(sizes, images):
+def check_sizes(sizes: jax.Array, images: jax.Array) -> None:
   """Refuses sizes other than an integer height and width per image."""
   if sizes.shape != (images.shape[0], 2) or not jnp.issubdtype(
     sizes.dtype, jnp.integer

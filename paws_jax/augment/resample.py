@@ -50,7 +50,8 @@ def crop_and_resize(
       f"boxes must have shape [{images.shape[0]}, 4] for images of shape "
       f"{list(images.shape)}, but has {list(boxes.shape)}."
     )
-  rows, columns = crop_matrices(boxes, images.shape[1:3], size=size, flip=flip)
+  canvas = (images.shape[1], images.shape[2])
+  rows, columns = crop_matrices(boxes, canvas, size=size, flip=flip)
   views = apply_matrices(
     images, rows[:, None], columns[:, None], precision=precision
   )
@@ -235,7 +236,7 @@ def rotate(
   source_x = right * cos - down * sin + (width - 1) / 2
   source_y = right * sin + down * cos + (height - 1) / 2
 
-  def hat(source, side):
+  def hat(source: jax.Array, side: int) -> jax.Array:
     source = jnp.clip(source, 0, side - 1).reshape(num_images, -1, 1)
     pixel = jnp.arange(side, dtype=jnp.float32)[None, None, :]
     return jnp.maximum(0, 1 - jnp.abs(source - pixel))
@@ -249,7 +250,7 @@ def rotate(
   return rotated.reshape(num_images, height, width, channels)
 
 
-def _box_matrix(radii, side):
+def _box_matrix(radii: jax.Array, side: int) -> jax.Array:
   """Computes one pass of Pillow's approximate Gaussian: [n, side, side].
 
   A box of fractional half-width `reach` with the variance of a third of the

@@ -15,6 +15,7 @@ images; tests/augment/ states the tolerance of each operation.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 import jax
@@ -87,8 +88,9 @@ def multi_views(
   flip = None
   if spec.flip_probability > 0:
     flip = draws["flip"][:, 0] < spec.flip_probability
+  canvas = (images.shape[1], images.shape[2])
   rows, columns = resample.crop_matrices(
-    boxes, images.shape[1:3], size=spec.size, flip=flip
+    boxes, canvas, size=spec.size, flip=flip
   )
   views = resample.apply_matrices(
     images,
@@ -134,7 +136,13 @@ def normalize(
   return images * scale.reshape(shape) + shift.reshape(shape)
 
 
-def _distort(draws, views, *, spec, precision):
+def _distort(
+  draws: Mapping[str, jax.Array],
+  views: jax.Array,
+  *,
+  spec: config.ViewSpec,
+  precision: jax.lax.PrecisionLike,
+) -> jax.Array:
   """Applies the operations after crop and flip to [m, size, size, C]."""
   if spec.rotation_degrees > 0:
     degrees = spec.rotation_degrees * (2 * draws["rotate"][:, 0] - 1)
@@ -208,7 +216,7 @@ def jitter_factors(
   }
 
 
-def _draw(keys):
+def _draw(keys: jax.Array) -> dict[str, jax.Array]:
   """Draws the uniform numbers of every operation: {name: [n, count]}."""
   total = sum(_DRAWS.values())
   numbers = jax.vmap(lambda key: jax.random.uniform(key, (total,)))(keys)
@@ -216,7 +224,7 @@ def _draw(keys):
   return dict(zip(_DRAWS, jnp.split(numbers, ends[:-1], axis=1), strict=True))
 
 
-def _check_keys(keys, num_images):
+def _check_keys(keys: jax.Array, num_images: int) -> None:
   """Refuses arrays other than typed keys, one per image and view."""
   if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
     raise ValueError(

@@ -183,7 +183,7 @@ class Classifier:
       rows.append(embeddings)
       thumbnails.append(support_bank_lib.thumbnails(batch.pixels, shape))
       names += [images.name(place) for place in batch.places]
-      bad |= {images.name(place): why for place, why in batch.bad.items()}
+      bad.update({images.name(at): why for at, why in batch.bad.items()})
     if not names:
       first, reason = next(iter(bad.items()))
       raise errors.BadImageError(

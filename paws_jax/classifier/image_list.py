@@ -26,6 +26,8 @@ _ACCEPTED = (
 _LIST_KINDS = "OUST"
 # Batches that are decoded while one is embedded.
 _AHEAD = 2
+# An image that is being decoded: its place, and pixels or an error.
+_Future = concurrent.futures.Future[tuple[int, Any]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,9 +110,7 @@ class ImageList:
         pixels = images[first : first + size]
         yield Batch(pixels, np.arange(first, first + len(pixels)), {})
       return
-    waiting: collections.deque[list[concurrent.futures.Future]] = (
-      collections.deque()
-    )
+    waiting: collections.deque[list[_Future]] = collections.deque()
     pool = concurrent.futures.ThreadPoolExecutor(cpu_devices.num_cores())
     try:
       for first in starts:
@@ -135,9 +135,7 @@ class ImageList:
     except errors.BadImageError as error:
       return place, error
 
-  def _batch(
-    self, futures: Sequence[concurrent.futures.Future], skip_bad: bool
-  ) -> Batch:
+  def _batch(self, futures: Sequence[_Future], skip_bad: bool) -> Batch:
     good, bad = {}, {}
     for future in futures:
       place, result = future.result()

@@ -55,9 +55,9 @@ class OnDevice:
     self._layers = dict(
       zip(LAYERS, (last, encoder.trunk_features), strict=True)
     )
-    variables = mesh_lib.replicate(dict(variables), self.mesh)
-    self._params = variables.pop("params")
-    self._batch_stats = variables.pop("batch_stats")
+    on_devices = mesh_lib.replicate(dict(variables), self.mesh)
+    self._params = on_devices.pop("params")
+    self._batch_stats = on_devices.pop("batch_stats")
     self._embedders: dict[tuple[int, str], Any] = {}
 
   def embed(

@@ -90,7 +90,7 @@ def check(predictions: Predictions, names: Sequence[str]) -> None:
   good &= np.isfinite(predictions.entropy) & np.isfinite(predictions.novelty)
   if predictions.in_domain is not None:
     good &= np.isfinite(predictions.in_domain)
-  bad = np.flatnonzero(~good)
+  bad = np.flatnonzero(~good).tolist()
   if len(bad):
     raise errors.NonFiniteError(
       f"the probabilities of {len(bad)} of {len(names)} images are not finite, "

@@ -198,9 +198,10 @@ def from_run(recipe: config_lib.Recipe, dataset: Any) -> Preprocessing:
     dataset: its `dataset.Dataset`.
   """
   view = recipe.views.evaluation
+  height, width, channels = dataset.labelled.images.shape[1:]
   return Preprocessing(
     on_disk=not dataset.in_memory,
-    shape=tuple(int(n) for n in dataset.labelled.images.shape[1:]),
+    shape=(int(height), int(width), int(channels)),
     image_size=recipe.data.image_size if dataset.in_memory else 0,
     eval_resize=view.eval_resize,
     large_size=view.eval_size,

@@ -39,7 +39,7 @@ class SupportBank:
   names: tuple[str, ...]
   thumbnails: np.ndarray
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     count = len(self.labels)
     lengths = {
       "embeddings": len(self.embeddings),

@@ -47,7 +47,9 @@ def make_voter(
   if head is not None:
     linear = mesh_lib.replicate((head.kernel, head.bias), mesh)
 
-  def vote(features: np.ndarray, *, num_supports: int, size: int):
+  def vote(
+    features: np.ndarray, *, num_supports: int, size: int
+  ) -> predictions.Predictions:
     padded = np.zeros(
       (mesh_lib.padded_size(size, mesh), features.shape[1]), np.float32
     )
@@ -62,10 +64,27 @@ def make_voter(
       num_supports=min(num_supports, len(support_bank)),
       in_domain_temperature=in_domain_temperature,
     )
-    rows = [np.asarray(x)[: len(features)] for x in decided]
-    return predictions.Predictions(*rows, class_names=class_names)
+    rows = (np.asarray(x)[: len(features)] for x in decided)
+    return _as_predictions(*rows, class_names=class_names)
 
   return vote
+
+
+def _as_predictions(
+  *rows: np.ndarray, class_names: tuple[str, ...]
+) -> predictions.Predictions:
+  """Makes predictions of the results of `_vote`."""
+  probabilities, classes, entropy, novelty, indices, weights, *known = rows
+  return predictions.Predictions(
+    probabilities,
+    classes,
+    entropy,
+    novelty,
+    indices,
+    weights,
+    known[0] if known else None,
+    class_names,
+  )
 
 
 @jax.jit

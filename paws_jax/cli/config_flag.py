@@ -29,7 +29,7 @@ _NOT_A_NUMBER = {
 _STORED = ".json"
 
 
-class RecipeParser(flags.ArgumentParser):
+class RecipeParser(flags.ArgumentParser[Any]):
   """Loads a recipe with the fields of the method that the command line names.
 
   ml_collections makes a flag of each field that stands on the command line,
@@ -37,7 +37,7 @@ class RecipeParser(flags.ArgumentParser):
   `--config.method.name` by then.
   """
 
-  def __init__(self, loader: flags.ArgumentParser):
+  def __init__(self, loader: flags.ArgumentParser[Any]):
     """Wraps the parser of a flag of `config_flags.DEFINE_config_file`."""
     self._loader = loader
 
@@ -72,20 +72,20 @@ class RecipeParser(flags.ArgumentParser):
       for name in overrides.LENGTHS
     }
     for name, other in (overrides.LENGTHS, overrides.LENGTHS[::-1]):
-      if given[name] and _is_a_length(given[name]) and given[other] is None:
+      if _is_a_length(given[name]) and given[other] is None:
         config.train[other] = type(config.train[other])(0)
     return config
 
 
-def _is_a_length(text: str) -> bool:
+def _is_a_length(text: str | None) -> bool:
   """Whether a text is a number other than 0; others are refused later."""
   try:
-    return bool(float(text))
+    return bool(float(text or 0))
   except ValueError:
     return False
 
 
-def follow_method(flag: flags.Flag) -> None:
+def follow_method(flag: flags.Flag[Any]) -> None:
   """Makes section `method` of a recipe follow `--config.method.name`.
 
   Args:

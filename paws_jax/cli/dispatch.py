@@ -120,7 +120,6 @@ def _execute(config: ml_collections.ConfigDict | None, workdir: str) -> int:
   from paws_jax.runs import compilation_cache
   from paws_jax.runs import full_disk
   from paws_jax.runs import out_of_memory
-  from paws_jax.runs import workdir as workdir_lib
 
   compilation_cache.enable(flags_lib.CACHE.value)
   name = flags_lib.TASK.value
@@ -138,8 +137,15 @@ def _execute(config: ml_collections.ConfigDict | None, workdir: str) -> int:
       return task.run(prepared)
   except errors.UserError as error:
     return flags_lib.fail(error, 1 if started else error.status)
-  except (MemoryError, *workdir_lib.storage_errors()) as error:
+  except _storage_errors() as error:
     return flags_lib.fail(full_disk.sentence(error, workdir), 1)
+
+
+def _storage_errors() -> tuple[type[Exception], ...]:
+  """Errors of memory or a file system that is full."""
+  from paws_jax.runs import workdir as workdir_lib
+
+  return (MemoryError, *workdir_lib.storage_errors())
 
 
 @contextlib.contextmanager
@@ -162,8 +168,11 @@ def _devices(config: ml_collections.ConfigDict) -> int:
 def _plan(config: ml_collections.ConfigDict, workdir: str) -> int:
   from paws_jax.tasks import plan
 
+  machine = flags_lib.MACHINE.value
+  # The flags were checked.
+  assert machine is not None
   with _refusing_wrong_paths():
-    return plan.run(config, workdir, machine=flags_lib.MACHINE.value)
+    return plan.run(config, workdir, machine=machine)
 
 
 def _doctor(config: ml_collections.ConfigDict, workdir: str) -> int:

@@ -156,7 +156,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   except errors.UserError as error:
     sys.exit(fail(error, 2))
   if flags.FLAGS["verbosity"].using_default_value:
-    flags.FLAGS.verbosity = logging.WARNING
+    logging.set_verbosity(logging.WARNING)
   return rest
 
 

@@ -22,12 +22,14 @@ def run(*arguments: str) -> None:
   with subprocess.Popen(
     command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
   ) as process:
+    output = process.stdout
+    assert output is not None
     try:
-      for line in process.stdout:
+      for line in output:
         print(line, end="", flush=True)
     except KeyboardInterrupt:
       # The process is interrupted, too: it saves and stops.
-      print(process.stdout.read(), end="")
+      print(output.read(), end="")
   if process.returncode:
     raise RuntimeError(
       f"python -m paws_jax.main {' '.join(arguments)} ended with status "

@@ -123,9 +123,14 @@ def defaults(kind: type[Section]) -> dict[str, Any]:
   return as_dict(kind())
 
 
-@functools.cache
 def types(kind: type[Section]) -> dict[str, Any]:
   """Returns the type of each field of a section, in order."""
+  # A class can be hashed, also where its values have a hash of their own.
+  return _types(typing.cast(Any, kind))
+
+
+@functools.cache
+def _types(kind: type[Section]) -> dict[str, Any]:
   hints = typing.get_type_hints(kind)
   return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
@@ -150,6 +155,7 @@ def build(
   """
   if isinstance(values, kind):
     return values
+  assert not isinstance(values, Section)
   hints, built = types(kind), {}
   for key, value in _gather_inline(kind, values).items():
     path = name if key == _inline_field(kind) else _join(name, key)
@@ -162,7 +168,8 @@ def build(
 
 def as_dict(section: Section) -> dict[str, Any]:
   """Returns the values of a section as nested dictionaries, as a recipe has."""
-  values, inline = {}, _inline_field(type(section))
+  values: dict[str, Any] = {}
+  inline = _inline_field(type(section))
   for part in dataclasses.fields(section):
     value = getattr(section, part.name)
     if isinstance(value, Section):

@@ -45,7 +45,9 @@ def flatten(given: Mapping[str, Any]) -> dict[str, Any]:
   return values
 
 
-def _flat(given: Mapping[str, Any], start: str = "") -> Iterator[tuple]:
+def _flat(
+  given: Mapping[str, Any], start: str = ""
+) -> Iterator[tuple[str, Any]]:
   for key, value in given.items():
     name = start + key.replace("__", ".")
     if hasattr(value, "items"):

@@ -37,7 +37,7 @@ class Recipe(fields.Section):
   support: Support = dataclasses.field(default_factory=Support)
   model: Model = dataclasses.field(default_factory=Model)
   method: methods.Method = dataclasses.field(
-    default_factory=lambda: methods.config_class(methods.DEFAULT)()
+    default_factory=lambda: methods.default(methods.DEFAULT)
   )
   optim: Optim = dataclasses.field(default_factory=Optim)
   train: Train = dataclasses.field(default_factory=Train)
@@ -65,8 +65,7 @@ def base(method: str = methods.DEFAULT) -> ml_collections.ConfigDict:
   Args:
     method: name of the method whose fields section `method` has.
   """
-  recipe = dataclasses.replace(Recipe(), method=methods.config_class(method)())
-  return editable(recipe)
+  return editable(dataclasses.replace(Recipe(), method=methods.default(method)))
 
 
 def editable(recipe: Recipe) -> ml_collections.ConfigDict:

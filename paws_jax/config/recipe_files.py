@@ -77,6 +77,8 @@ def load(recipe: str, *, flag: str = "--config=") -> ml_collections.ConfigDict:
   """
   path, colon, variants = locate(recipe, flag=flag).partition(":")
   spec = importlib.util.spec_from_file_location("recipe", path)
+  assert spec is not None
+  assert spec.loader is not None
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   if colon and not inspect.signature(module.get_config).parameters:

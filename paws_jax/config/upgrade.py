@@ -103,7 +103,7 @@ def write(recipe: recipe_lib.Recipe) -> dict[str, Any]:
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> _Flat:
   """Flattens nested sections into {dotted name: value}."""
-  flat = {}
+  flat: _Flat = {}
   for name, value in tree.items():
     if isinstance(value, Mapping):
       flat |= flatten(value, f"{prefix}{name}.")
@@ -114,7 +114,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> _Flat:
 
 def _nested(flat: _Flat) -> dict[str, Any]:
   """Undoes `flatten`."""
-  tree = {}
+  tree: dict[str, Any] = {}
   for name, value in flat.items():
     *sections, field = name.split(".")
     section = tree

@@ -213,7 +213,7 @@ _PLACES = {key: [place] for key, place in FLAT_NAMES.items()} | {
 
 def upgrade(recipe: Mapping[str, Any]) -> dict[str, Any]:
   """Returns a recipe, {dotted name: value}, with specs for its flat names."""
-  new = {}
+  new: dict[str, Any] = {}
   for path, value in recipe.items():
     section, _, key = path.partition(".")
     places = _PLACES.get(key, []) if section == "views" else []
@@ -313,7 +313,8 @@ def notice(config: Any) -> str:
   Args:
     config: a recipe, or what a flag has instead of one.
   """
-  used = getattr(getattr(config, "views", None), "flat_names_used", set())
+  views = getattr(config, "views", None)
+  used: set[str] = getattr(views, "flat_names_used", set())
   parts = [
     f"{old} is now {name}.{field}"
     for old, (name, field) in FLAT_NAMES.items()

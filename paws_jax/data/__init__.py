@@ -1,8 +1,9 @@
 """Batches and views, the contracts between data and train step."""
 
+from paws_jax.data.batch import Array
 from paws_jax.data.batch import Canvases
 from paws_jax.data.batch import HostBatch
 from paws_jax.data.batch import Views
 from paws_jax.data.batch import batch_specs
 
-__all__ = ["Canvases", "HostBatch", "Views", "batch_specs"]
+__all__ = ["Array", "Canvases", "HostBatch", "Views", "batch_specs"]

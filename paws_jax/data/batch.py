@@ -8,22 +8,27 @@ Ch the number of image channels (1 or 3).
 
 from __future__ import annotations
 
+from typing import Any
 from typing import NamedTuple
 
 import jax
 
 from paws_jax.parallel import mesh
 
+# On the host an array of NumPy or a number stands here; where only shapes
+# matter, a description of an array.
+Array = jax.Array | Any
+
 
 class Canvases(NamedTuple):
   """Images before augmentation, with their sizes and ids."""
 
   # [n, S, S', Ch] uint8; the image lies in the upper left corner.
-  image: jax.Array
+  image: Array
   # [n, 2] int32: height and width of the image on its canvas.
-  size: jax.Array
+  size: Array
   # [n] int32: rows of the training set, from which keys derive.
-  id: jax.Array
+  id: Array
 
 
 class HostBatch(NamedTuple):
@@ -36,13 +41,13 @@ class HostBatch(NamedTuple):
   support: Canvases | None
   # [N padded] int32: number of the draw of a support within its class; an image
   # drawn twice is augmented differently each time.
-  support_slot: jax.Array | None
+  support_slot: Array | None
   # [N padded] bool, False for padding; None when nothing is padded.
-  support_mask: jax.Array | None
+  support_mask: Array | None
   # [N] int32 classes, replicated, without padding.
-  support_labels: jax.Array | None
+  support_labels: Array | None
   # [C] int32, replicated: the class of each prediction's column.
-  class_ids: jax.Array | None
+  class_ids: Array | None
 
 
 class Views(NamedTuple):

@@ -46,7 +46,7 @@ class LabelledStream:
     self._mesh = mesh
     self._ids, self._labels = mesh_lib.replicate((ids, labels), mesh)
 
-    def order(epoch):
+    def order(epoch: jax.Array) -> jax.Array:
       return sampling.labelled_order(len(ids), seed=seed, epoch=epoch)
 
     self._orders = EpochOrders(
@@ -57,15 +57,15 @@ class LabelledStream:
     """Returns the inputs of `batch` for steps from the first on."""
     epoch, place = sampling.uniform_start(first_step, **self._sizes)
     count = sampling.num_orders(num_steps, **self._sizes)
-    first_step, place = mesh_lib.replicate(
+    starts = mesh_lib.replicate(
       (np.int32(first_step), np.int32(place)), self._mesh
     )
     return sampling.LabelledStream(
       ids=self._ids,
       labels=self._labels,
       orders=self._orders.stack(epoch, count),
-      first_step=first_step,
-      first_place=place,
+      first_step=starts[0],
+      first_place=starts[1],
     )
 
   def shapes(self, num_steps: int) -> sampling.LabelledStream:

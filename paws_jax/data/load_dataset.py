@@ -74,7 +74,9 @@ def _in_memory(
   def find_copies(rows: np.ndarray) -> np.ndarray:
     return copies.of_arrays(arrays.train_images[rows])
 
-  def train_part(rows, labels) -> dataset_lib.LabelledImages:
+  def train_part(
+    rows: np.ndarray, labels: np.ndarray
+  ) -> dataset_lib.LabelledImages:
     return dataset_lib.LabelledImages(
       arrays.train_images[rows],
       labels[rows],
@@ -153,7 +155,9 @@ def _on_disk(
   )
   find_copies = functools.partial(copies.of_files, listing.train.images)
 
-  def train_part(rows, labels) -> dataset_lib.LabelledImages:
+  def train_part(
+    rows: np.ndarray, labels: np.ndarray
+  ) -> dataset_lib.LabelledImages:
     return dataset_lib.LabelledImages(
       train_images(rows=rows),
       labels[rows],
@@ -263,7 +267,7 @@ def _train_parts(
   part: Callable[[np.ndarray, np.ndarray], dataset_lib.LabelledImages],
   labels: np.ndarray,
   labelled_ids: np.ndarray,
-) -> dict[str, dataset_lib.LabelledImages | None]:
+) -> dict[str, Any]:
   """Returns the fields of a `Dataset` with training images.
 
   Args:

@@ -29,14 +29,14 @@ class Inputs(NamedTuple):
   """Inputs of a call of several steps, replicated on every device."""
 
   # [n, S, S', Ch] uint8: all training images.
-  images: jax.Array
+  images: data.Array
   # One of them, for supports drawn by class or uniformly; the other is None.
-  index: sampling.LabelIndex | None
+  label_index: sampling.LabelIndex | None
   labelled: sampling.LabelledStream | None
   # [E, n] int32: the orders of the epochs that the call reads.
-  orders: jax.Array
+  orders: data.Array
   # Number of the first of them.
-  first_epoch: jax.Array
+  first_epoch: data.Array
 
 
 class InMemory:
@@ -90,16 +90,19 @@ class InMemory:
     self._with_unlabelled = with_unlabelled
     self._num_images = len(pool)
     self._images = mesh_lib.replicate(images, mesh)
-    self._index = self._labelled = None
-    if support is not None and support.sampling == "uniform":
-      self._num_classes = len(index.counts)
-      self._labelled = epoch_orders.LabelledStream(
-        index, batch_size=support.num_images, seed=seed, mesh=mesh
-      )
-    elif support is not None:
-      self._index = mesh_lib.replicate(index, mesh)
+    self._index: sampling.LabelIndex | None = None
+    self._labelled: epoch_orders.LabelledStream | None = None
+    if support is not None:
+      assert index is not None
+      if support.sampling == "uniform":
+        self._num_classes = len(index.counts)
+        self._labelled = epoch_orders.LabelledStream(
+          index, batch_size=support.num_images, seed=seed, mesh=mesh
+        )
+      else:
+        self._index = mesh_lib.replicate(index, mesh)
 
-    def order(pool, epoch):
+    def order(pool: jax.Array, epoch: jax.Array) -> jax.Array:
       return pool[sampling.epoch_order(len(pool), seed=seed, epoch=epoch)]
 
     self._orders = epoch_orders.EpochOrders(
@@ -130,10 +133,13 @@ class InMemory:
     """
     del busy
     first = first_step // self.steps_per_epoch
+    labelled = None
+    if self._labelled is not None:
+      labelled = self._labelled.stream(first_step, num_steps)
     return Inputs(
       images=self._images,
-      index=self._index,
-      labelled=self._labelled and self._labelled.stream(first_step, num_steps),
+      label_index=self._index,
+      labelled=labelled,
       orders=self._orders.stack(first, self._num_orders(num_steps)),
       first_epoch=mesh_lib.replicate(np.int32(first), self._mesh),
     )
@@ -146,13 +152,13 @@ class InMemory:
       return jax.ShapeDtypeStruct(shape, dtype, sharding=replicated)
 
     orders = (self._num_orders(num_steps), self._num_images)
+    labelled = None
+    if self._labelled is not None:
+      labelled = self._labelled.shapes(num_steps)
     return Inputs(
       images=struct(self._images.shape, self._images.dtype),
-      index=jax.tree.map(lambda x: struct(x.shape, x.dtype), self._index),
-      labelled=self._labelled
-      and jax.tree.map(
-        lambda x: struct(x.shape, x.dtype), self._labelled.shapes(num_steps)
-      ),
+      label_index=jax.tree.map(lambda x: struct(x.shape, x.dtype), self._index),
+      labelled=jax.tree.map(lambda x: struct(x.shape, x.dtype), labelled),
       orders=struct(orders, np.int32),
       first_epoch=struct((), np.int32),
     )
@@ -197,6 +203,8 @@ class InMemory:
   ) -> tuple[jax.Array, Any, jax.Array, jax.Array]:
     """Draws ids [N], slots [N], labels [N] and class_ids [C] of supports."""
     support = self._support
+    assert support is not None
+    slots: Any
     if inputs.labelled is not None:
       ids, labels, slots = sampling.uniform_indices(
         inputs.labelled, step=step, batch_size=support.num_images
@@ -205,8 +213,9 @@ class InMemory:
     else:
       slots = np.arange(support.num_images, dtype=np.int32)
       slots %= support.images_per_class
+      assert inputs.label_index is not None
       ids, labels, class_ids = sampling.class_balanced_indices(
-        inputs.index,
+        inputs.label_index,
         seed=self._seed,
         step=step,
         classes_per_step=support.classes_per_step,

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from paws_jax import data
 from paws_jax import errors
 from paws_jax import text
 
@@ -27,22 +28,22 @@ class LabelIndex(NamedTuple):
   """The labelled images of every class."""
 
   # [K, L] int32 ids of training images, -1 beyond a class's count.
-  ids: jax.Array
+  ids: data.Array
   # [K] int32, each between 1 and L.
-  counts: jax.Array
+  counts: data.Array
 
 
 class LabelledStream(NamedTuple):
   """The labelled images in shuffled order, for the steps of a call."""
 
   # [m] int32 ids of training images; [m] int32, their classes.
-  ids: jax.Array
-  labels: jax.Array
+  ids: data.Array
+  labels: data.Array
   # [E, m] int32: the orders of the epochs that the call reads.
-  orders: jax.Array
+  orders: data.Array
   # Step of the call's first batch, and its first place in `orders`.
-  first_step: jax.Array
-  first_place: jax.Array
+  first_step: data.Array
+  first_place: data.Array
 
 
 def label_index(

@@ -57,7 +57,8 @@ def on_all(function: Callable[[], _Result]) -> _Result:
       former for a ValueError, TypeError or FileNotFoundError, which a user's
       input causes.
   """
-  result, raised = None, None
+  result: Any = None
+  raised: Exception | None = None
   try:
     result = function()
   except Exception as error:

@@ -12,6 +12,7 @@ import re
 import zlib
 from collections.abc import Callable
 from collections.abc import Mapping
+from typing import Any
 
 from paws_jax import errors
 from paws_jax.distributed import launch_cloud_tpu
@@ -25,6 +26,7 @@ _FIRST_PORT, _NUM_PORTS = 61440, 4096
 # SLURM numbers the shells of sbatch, salloc and ssh from here.
 _FIRST_SLURM_SHELL = 0xFFFFFFF0
 _FLAGS = ("--coordinator_address", "--num_processes", "--process_id")
+_Names = tuple[str, str]
 _BY_FLAGS = f"or give {', '.join(_FLAGS[:2])} and {_FLAGS[2]}"
 
 
@@ -108,45 +110,46 @@ def detect(
 def _by_flags(
   flags: tuple[str | None, int | None, int | None],
 ) -> Launch | None:
-  missing = [f for f, value in zip(_FLAGS, flags, strict=True) if value is None]
-  if missing:
-    given = [f for f in _FLAGS if f not in missing]
+  address, size, rank = flags
+  if address is None or size is None or rank is None:
+    given = [f for f, v in zip(_FLAGS, flags, strict=True) if v is not None]
+    missing = [f for f in _FLAGS if f not in given]
     raise errors.InputError(
       f"{' and '.join(given)} given without {' and '.join(missing)}: give all "
       "three, to every process, or none."
     )
-  return _checked(Launch(*flags, "flags"), names=_FLAGS[1:])
+  return _checked(address, size, rank, "flags", _FLAGS[1:])
 
 
-def _checked(launch: Launch, *, names: tuple[str, str]) -> Launch | None:
+def _checked(
+  address: str, size: int, rank: int, source: str, names: _Names, **options: Any
+) -> Launch | None:
   """Checks the numbers, called `names`; returns None for a single process."""
-  size, rank = launch.num_processes, launch.process_id
   if size < 1 or not 0 <= rank < size:
     raise errors.InputError(
       f"{names[0]} is {size} and {names[1]} is {rank}: there must be at least "
       "one process, and they are numbered from 0 to the number of processes "
       "minus 1."
     )
-  host, _, port = launch.coordinator_address.rpartition(":")
+  host, _, port = address.rpartition(":")
   if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
     raise errors.InputError(
-      f"the coordinator's address is {launch.coordinator_address!r} "
-      f"({launch.source}): it must be the machine of process 0 and a free port "
-      "on it, host:port."
+      f"the coordinator's address is {address!r} ({source}): it must be the "
+      "machine of process 0 and a free port on it, host:port."
     )
-  return launch if size > 1 else None
+  return Launch(address, size, rank, source, **options) if size > 1 else None
 
 
 def _by_variables(
   environ: Mapping[str, str],
   source: str,
   address: str,
-  names: tuple[str, str],
-  **options: tuple[int, ...] | str | None,
+  names: _Names,
+  **options: Any,
 ) -> Launch | None:
   """Reads the size and the rank from the variables called `names`."""
   size, rank = (_number(environ, name) for name in names)
-  return _checked(Launch(address, size, rank, source, **options), names=names)
+  return _checked(address, size, rank, source, names, **options)
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:

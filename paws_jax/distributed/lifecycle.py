@@ -73,27 +73,27 @@ def initialize(
     "initialization_timeout": timeout_seconds,
     "heartbeat_timeout_seconds": heartbeat_timeout_seconds,
   }
-  if launch.coordinator_address is None:
+  address, size = launch.coordinator_address, launch.num_processes
+  rank = launch.process_id
+  if address is None or size is None or rank is None:
     _detect_and_initialize(launch.source, options)
   else:
     connections = rendezvous.meet(
-      launch.coordinator_address,
-      launch.num_processes,
-      launch.process_id,
+      address,
+      size,
+      rank,
       timeout_seconds=timeout_seconds,
       run_id=launch.run_id,
     )
     # Notices a process that ends, also while JAX starts.
     silence = _SILENCE * heartbeat_timeout_seconds
-    _watchdogs.append(
-      watchdog.Watchdog(connections, launch.process_id, silence)
-    )
+    _watchdogs.append(watchdog.Watchdog(connections, rank, silence))
     # Without "deactivate" JAX takes one GPU for each task of SLURM or Open MPI,
     # whatever `detect` has found.
     jax.distributed.initialize(
-      coordinator_address=launch.coordinator_address,
-      num_processes=launch.num_processes,
-      process_id=launch.process_id,
+      coordinator_address=address,
+      num_processes=size,
+      process_id=rank,
       local_device_ids=launch.local_device_ids,
       cluster_detection_method="deactivate",
       **options,
@@ -170,7 +170,7 @@ class StopNotice:
   a resumed run starts at a large one.
   """
 
-  def __init__(self):
+  def __init__(self) -> None:
     self._num_asked = 0
 
   def reached(self) -> bool:

@@ -165,10 +165,9 @@ class _Coordinator:
           self._unknown[connection] = limit
       elif each in self._unknown:
         self._read_hello(each)
-      elif self._joined.get(joined[each]) is each:
+      elif self._joined.get(number := joined[each]) is each:
         # It has nothing to say now: it has gone, and may be started again.
-        each.close()
-        del self._joined[joined[each]]
+        self._joined.pop(number).close()
     for connection, until in list(self._unknown.items()):
       if time.monotonic() >= until:
         self._drop(connection)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from paws_jax import config as config_lib
@@ -55,7 +57,7 @@ def class_balance(
   )
 
 
-def _prior(method: config_lib.Method) -> tuple[str, bool]:
+def _prior(method: Any) -> tuple[str, bool]:
   """Returns advice about the prior, and whether nothing is left to set."""
   if not hasattr(method, "prior"):
     return "Labelling more images of rare classes helps", True

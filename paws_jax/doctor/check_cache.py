@@ -39,12 +39,12 @@ _AT_ONCE = 500
 def default_path() -> pathlib.Path | None:
   """Returns the file in the user's cache; None where there is no home."""
   directory = os.environ.get("XDG_CACHE_HOME")
-  if not directory:
-    try:
-      directory = pathlib.Path.home() / ".cache"
-    except RuntimeError:
-      return None
-  return pathlib.Path(directory) / "paws_jax" / _NAME
+  if directory:
+    return pathlib.Path(directory) / "paws_jax" / _NAME
+  try:
+    return pathlib.Path.home() / ".cache" / "paws_jax" / _NAME
+  except RuntimeError:
+    return None
 
 
 class CheckCache:
@@ -75,7 +75,7 @@ class CheckCache:
   def __enter__(self) -> CheckCache:
     return self
 
-  def __exit__(self, *_) -> None:
+  def __exit__(self, *_: object) -> None:
     with self._safely():
       if self._database is not None:
         self._database.close()
@@ -176,7 +176,7 @@ class CheckCache:
       damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(
         error, sqlite3.OperationalError
       )
-      if damaged:
+      if damaged and self.path is not None:
         with contextlib.suppress(OSError):
           self.path.unlink()
 

@@ -13,7 +13,7 @@ class Report:
     num_warnings: findings that a user should check.
   """
 
-  def __init__(self):
+  def __init__(self) -> None:
     self.num_problems = 0
     self.num_warnings = 0
     self._reported: list[str] = []

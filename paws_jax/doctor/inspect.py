@@ -161,9 +161,9 @@ class ImageCheck(NamedTuple):
   @classmethod
   def from_fields(cls, fields: list[Any]) -> ImageCheck:
     """Makes a result of what `to_fields` has returned."""
-    digest, *others, values = fields
+    digest, height, width, reason, values = fields
     values = values and pixel_values.ValueRange(*values)
-    return cls(bytes.fromhex(digest), *others, values)
+    return cls(bytes.fromhex(digest), height, width, reason, values)
 
 
 def check_image(

@@ -107,7 +107,7 @@ def _check_support(
   few = np.flatnonzero(counts < needed)
   if not len(few):
     return
-  few = few[np.argsort(counts[few], kind="stable")]
+  few = few[np.argsort(counts[few], kind="stable")].tolist()
   listed = text_lib.first_few(f"{class_names[k]!r} ({counts[k]})" for k in few)
   text = (
     f"{len(few):,} of {len(class_names):,} classes have fewer labelled images "

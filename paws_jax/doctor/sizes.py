@@ -143,7 +143,7 @@ def _uniform_support_size(
     report.problem(
       f"support.batch_size asks for {size:,} labelled images a step, but there "
       f"are {num_labelled:,}: lower it, or set support.with_replacement",
-      refused_as="support.sampling is 'uniform' with",
+      error_start="support.sampling is 'uniform' with",
     )
   padded = mesh_lib.padded_size(size, mesh)
   report.say(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,16 +67,12 @@ def draw(
     for name, rows in images.items()
   }
   section = recipe.views
-  views = _first_views(
-    canvases[unlabelled],
-    canvases[labelled],
-    seed=recipe.seed,
-    section=section,
-    num_support_views=recipe.support.num_views,
-  )
-  strips = []
-  shown = {labelled: (views.support,)} if "labelled" in images else {}
-  for name, kinds in ((unlabelled, views.crops.values()), *shown.items()):
+  views = _first_views(recipe, canvases[unlabelled], canvases[labelled])
+  strips: list[training_figure.Strip] = []
+  shown: list[tuple[str, Any]] = [(unlabelled, views.crops.values())]
+  if "labelled" in images:
+    shown.append((labelled, (views.support,)))
+  for name, kinds in shown:
     levels = [
       training_figure.to_levels(kind, mean=section.mean, std=section.std)
       for kind in kinds
@@ -95,7 +92,7 @@ def _strips(
   """Yields each image with its crops; `levels` holds [n, V, H, W, Ch]."""
   for i, caption in enumerate(captions):
     height, width = canvases.size[i]
-    original = canvases.image[i][:height, :width]
+    original: Any = canvases.image[i][:height, :width]
     crops = tuple(list(kind[i]) for kind in levels)
     yield training_figure.Strip(caption, original, crops)
 
@@ -146,14 +143,10 @@ def _canvases(
 
 
 def _first_views(
-  unlabelled: data.Canvases,
-  labelled: data.Canvases,
-  *,
-  seed: int,
-  section: config_lib.Views,
-  num_support_views: int,
+  recipe: config_lib.Recipe, unlabelled: data.Canvases, labelled: data.Canvases
 ) -> data.Views:
   """Returns the views of these images in step 0, on the host."""
+  section = recipe.views
   batch = data.HostBatch(
     unlabelled=unlabelled,
     support=labelled,
@@ -164,7 +157,7 @@ def _first_views(
   )
   make = functools.partial(
     views_lib.make_views,
-    seed=seed,
+    seed=recipe.seed,
     step=0,
     views=views_lib.StepViews(
       crops=section.crops,
@@ -172,6 +165,6 @@ def _first_views(
       mean=section.mean,
       std=section.std,
     ),
-    num_support_views=num_support_views,
+    num_support_views=recipe.support.num_views,
   )
   return jax.device_get(jax.jit(make)(jax.tree.map(jnp.asarray, batch)))

@@ -77,7 +77,7 @@ class PawsClassifier(
     fields = self._fields()
     data = self._data(X, y, fields)
     recipe = training.recipe(self.recipe, fields, self._seed(), data)
-    quiet = contextlib.nullcontext()
+    quiet: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     if not self.verbose:
       quiet = contextlib.redirect_stdout(io.StringIO())
     with training.directory(self.workdir) as workdir, quiet:
@@ -115,7 +115,7 @@ class PawsClassifier(
   def _use(self, made: classifier_lib.Classifier) -> None:
     self.classifier_ = made
     self.classes_, self._columns = fitted.columns(made)
-    vars(self).pop("support_", None)
+    self.__dict__.pop("support_", None)
     rows = fitted.rows(made)
     if rows is not None:
       self.support_ = rows

@@ -136,9 +136,9 @@ class Table:
 
 
 def _table(table: Table, root: str) -> Files:
-  splits = table.other("split")
-  if splits is not None:
-    splits = tuple("" if labels.is_missing(x) else str(x) for x in splits)
+  column, splits = table.other("split"), None
+  if column is not None:
+    splits = tuple("" if labels.is_missing(x) else str(x) for x in column)
   return Files(_paths(table.column(), root), table.other("label"), splits)
 
 
@@ -255,8 +255,8 @@ def _stacked(images: list[Any]) -> np.ndarray:
   names = [f"X[{i}]" for i in range(len(images))]
   if _is_pillow(images[0]):
     grey = all(image.mode in ("1", "L") for image in images)
-    arrays = [decode.upright_rgb(image, 0, white_level=0) for image in images]
-    arrays = [np.asarray(a)[..., :1] if grey else np.asarray(a) for a in arrays]
+    rgb = [decode.upright_rgb(image, 0, white_level=0) for image in images]
+    arrays = [np.asarray(a)[..., :1] if grey else np.asarray(a) for a in rgb]
   else:
     arrays = [
       pixels.single(_array(image, name), name)

@@ -34,7 +34,8 @@ def with_labels(X: Any, fields: Mapping[str, Any]) -> tuple[Any, Any]:
     real_labels=fields.get("data.real_labels", ""),
   )
   part = load_dataset.open_catalog(section)
-  found = part.train.images
+  # A folder's reader has paths.
+  found: Any = part.train.images
   names = [part.class_names[code] for code in part.train.labels]
   return [found.path(i) for i in range(len(found))], names
 

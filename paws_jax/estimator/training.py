@@ -152,12 +152,15 @@ def run(
     UserError: as for `pretrain.prepare` and `pretrain.train`.
     KeyboardInterrupt: training was stopped; its state is saved.
   """
-  arrays = None
-  if isinstance(data.images, images_lib.Pixels):
-    arrays = _arrays(recipe, data)
-  elif isinstance(data.images, images_lib.Files):
-    recipe = _listed(recipe, data, workdir)
-  if jax.config.jax_compilation_cache_dir is None:
+  arrays, labels = None, data.labels
+  if labels is not None:
+    if isinstance(data.images, images_lib.Pixels):
+      arrays = _arrays(recipe, data.images.images, labels)
+    elif isinstance(data.images, images_lib.Files):
+      recipe = _listed(recipe, data.images, labels, workdir)
+  # JAX adds the fields of its configuration at run time.
+  config: Any = jax.config
+  if config.jax_compilation_cache_dir is None:
     compilation_cache.enable()
   devices = _devices(recipe.train.batch_size)
   with cpu_devices.limit_blas_threads():
@@ -173,17 +176,18 @@ def run(
   return classifier_lib.Classifier.load(made), outcome.row
 
 
-def _arrays(recipe: config_lib.Recipe, data: Data) -> arrays_lib.Arrays:
+def _arrays(
+  recipe: config_lib.Recipe, images: np.ndarray, labels: labels_lib.Labels
+) -> arrays_lib.Arrays:
   """The images as the memory pipeline takes them."""
-  images = data.images.images
   if images.shape[-1] == 1 and len(recipe.views.mean) == 3:
     # Grey becomes color, as it does in `Classifier.predict`.
     images = np.repeat(images, 3, axis=-1)
   return arrays_lib.Arrays(
     name="X",
-    class_names=data.labels.names,
+    class_names=labels.names,
     train_images=images,
-    train_labels=data.labels.codes,
+    train_labels=labels.codes,
     test_images=images[:0],
     test_labels=np.zeros(0, np.int32),
   )
@@ -195,21 +199,24 @@ def root_of(files_of_fit: images_lib.Files) -> str:
 
 
 def _listed(
-  recipe: config_lib.Recipe, data: Data, workdir: str
+  recipe: config_lib.Recipe,
+  images: images_lib.Files,
+  labels: labels_lib.Labels,
+  workdir: str,
 ) -> config_lib.Recipe:
   """Writes paths and labels as a manifest, and names it in the recipe."""
-  root = root_of(data.images)
-  names = (*labels_lib.table_names(data.labels.names), "")
-  count = len(data.images.paths)
+  root = root_of(images)
+  names = (*labels_lib.table_names(labels.names), "")
+  count = len(images.paths)
   stream = io.StringIO(newline="")
   table = csv.writer(stream, quoting=csv.QUOTE_ALL, lineterminator="\n")
   table.writerow(("path", "label", "split"))
   table.writerows(
     (text.escape(os.path.relpath(path, root)), names[code], split)
     for path, code, split in zip(
-      data.images.paths,
-      data.labels.codes.tolist(),
-      data.images.splits or [""] * count,
+      images.paths,
+      labels.codes.tolist(),
+      images.splits or [""] * count,
       strict=True,
     )
   )

@@ -13,7 +13,9 @@ import math
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
+from typing import Generic
 from typing import NamedTuple
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +44,10 @@ class Chunks(NamedTuple):
   copies: jax.Array
 
 
-class Votes(NamedTuple):
+_Array = TypeVar("_Array", jax.Array, np.ndarray)
+
+
+class Votes(NamedTuple, Generic[_Array]):
   """Votes on n queries, and the k supports nearest to each.
 
   Attributes:
@@ -52,10 +57,10 @@ class Votes(NamedTuple):
     shares: [n, k], of the vote.
   """
 
-  probabilities: jax.Array
-  cosines: jax.Array
-  numbers: jax.Array
-  shares: jax.Array
+  probabilities: _Array
+  cosines: _Array
+  numbers: _Array
+  shares: _Array
 
 
 def cut(
@@ -104,7 +109,7 @@ def vote(
   temperature: float = 1.0,
   num_classes: int = 1,
   k: int = 0,
-) -> Votes:
+) -> Votes[jax.Array]:
   """Soft nearest neighbors: `losses.soft_nearest_neighbours` in chunks.
 
   For any number of supports, without a gradient. The softmax is a running one:
@@ -189,7 +194,7 @@ def in_batches(
   batch_size: int,
   excluded: np.ndarray | None = None,
   **settings: Any,
-) -> Votes:
+) -> Votes[np.ndarray]:
   """Calls `vote` for batches of queries of one size.
 
   Args:
@@ -208,12 +213,12 @@ def in_batches(
 
 
 def _padded(
-  function: Callable[..., Votes],
+  function: Callable[..., Votes[jax.Array]],
   queries: np.ndarray,
   chunks: Chunks,
   batch_size: int,
   excluded: np.ndarray | None,
-) -> Iterator[Votes]:
+) -> Iterator[Votes[np.ndarray]]:
   """Results of batches of one size, without those of the padding."""
   batch_size = min(batch_size, len(queries))
   for first in range(0, len(queries), batch_size):

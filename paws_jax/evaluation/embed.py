@@ -56,7 +56,7 @@ def make_embedder(
 
   # Every process gets all embeddings.
   @jax.jit(in_shardings=(whole, whole, spread), out_shardings=whole)
-  def embed_batch(params, batch_stats, images):
+  def embed_batch(params: Any, stats: Any, images: jax.Array) -> jax.Array:
     size = jnp.asarray(images.shape[1:3], jnp.int32)
     crops = augment.evaluation_view(
       images,
@@ -66,11 +66,11 @@ def make_embedder(
     )
     crops = augment.normalize(crops, view.mean, view.std)
     return encoder.apply(
-      {"params": params, "batch_stats": batch_stats}, crops, method=layers
+      {"params": params, "batch_stats": stats}, crops, method=layers
     )
 
-  def embed(params, batch_stats, images):
-    rows = []
+  def embed(params: Any, batch_stats: Any, images: Any) -> np.ndarray:
+    rows: list[Any] = []
     for first in range(0, len(images), batch_size):
       places = mine + first
       there = places < len(images)

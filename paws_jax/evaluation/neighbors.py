@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from paws_jax.evaluation import chunked_vote
@@ -97,8 +99,8 @@ def _votes(
   batch_size: int = 1024,
   chunk_size: int = chunked_vote.CHUNK_SIZE,
   copies: np.ndarray | None = None,
-  **settings,
-) -> chunked_vote.Votes:
+  **settings: Any,
+) -> chunked_vote.Votes[np.ndarray]:
   if not 1 <= k <= len(supports):
     raise ValueError(
       f"k is {k} but there are {len(supports)} supports: give a k from 1 to "

@@ -7,6 +7,7 @@ and by logistic regression.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 from typing import NamedTuple
@@ -59,7 +60,12 @@ def outcomes(
   queries = supports = _small_images(dataset.labelled, seed, itself)
   if not itself:
     queries = _small_images(getattr(dataset, part), seed)
-  common = {"part": part, "labels": queries.labels, "num_classes": num_classes}
+  outcome = functools.partial(
+    protocols.Outcome,
+    part=part,
+    labels=queries.labels,
+    num_classes=num_classes,
+  )
   rows, voters = _flat(queries.pixels), _flat(supports.pixels)
   copies = supports.copies
   probabilities = soft_nn_lib.soft_nn_probabilities(
@@ -71,30 +77,27 @@ def outcomes(
     leave_one_out=itself,
     copies=copies,
   )
-  yield protocols.Outcome(
+  yield outcome(
     title=TITLES["raw_pixel_"],
     protocol="pixels_soft_nn",
     settings={"embedding": "pixels", "temperature": temperature},
     ranks=protocols.ranked(probabilities),
     probabilities=probabilities,
-    **common,
   )
   _, near = neighbors.nearest(rows, voters, 1, excluded=copies, copies=copies)
-  yield protocols.Outcome(
+  yield outcome(
     title=TITLES["raw_pixel_1nn_"],
     protocol="pixels_knn",
     settings={"embedding": "pixels", "k": 1},
     ranks=supports.labels[near],
-    **common,
   )
   probabilities = _logistic(queries, supports, num_classes, seed)
-  yield protocols.Outcome(
+  yield outcome(
     title=TITLES["raw_pixel_logistic_"],
     protocol="pixels_logistic",
     settings={"embedding": "pixels", "strength": linear_probe.FIXED_STRENGTH},
     ranks=protocols.ranked(probabilities),
     probabilities=probabilities,
-    **common,
   )
 
 

@@ -79,7 +79,7 @@ def with_intervals(
     count: images.
     prefix: before each name: "validation_".
   """
-  fields = {}
+  fields: dict[str, Any] = {}
   for name, fraction in fractions.items():
     interval = None
     if fraction is not None:

@@ -185,15 +185,14 @@ def draw_reliability(
     outcomes: at least one has probabilities.
     source: for the title.
   """
-  shown = [o for o in outcomes if o.calibration is not None]
+  shown = [(o.title, o.calibration) for o in outcomes if o.calibration]
   figure = _figure(3.4 * max(2, len(shown)), 4.6)
   grid = figure.add_gridspec(2, len(shown), height_ratios=(3, 1))
-  for column, outcome in enumerate(shown):
-    found = outcome.calibration
+  for column, (title, found) in enumerate(shown):
     top = figure.add_subplot(grid[0, column])
     bottom = figure.add_subplot(grid[1, column], sharex=top)
     _draw_bins(top, found)
-    top.set_title(f"{outcome.title}\nECE {found.error:.1%}", fontsize=10)
+    top.set_title(f"{title}\nECE {found.error:.1%}", fontsize=10)
     width = np.diff(found.edges)
     bottom.bar(found.edges[:-1], found.counts, width, align="edge", ec="white")
     bottom.set_xlabel("probability of the predicted class")

@@ -123,7 +123,9 @@ def _apply(
   on_cpu = with_dtype(classifier, "float32")
   elsewhere = with_dtype(classifier, "bfloat16")
 
-  def apply(weights, images):
+  def apply(
+    weights: Mapping[str, jax.Array], images: jax.Array
+  ) -> dict[str, jax.Array]:
     return jax.lax.platform_dependent(
       dict(weights), images, cpu=on_cpu, default=elsewhere
     )
@@ -140,11 +142,13 @@ def with_dtype(
   num_classes = len(classifier.class_names)
   temperature = classifier.temperature
 
-  def apply(weights, images):
+  def apply(
+    weights: Mapping[str, jax.Array], images: jax.Array
+  ) -> dict[str, jax.Array]:
     tree = traverse_util.unflatten_dict(dict(weights), sep="/")
     views = evaluation_view(settings, images)
     if head is not None:
-      rows = encoder.apply(
+      features: Any = encoder.apply(
         tree["encoder"],
         views,
         train=False,
@@ -152,11 +156,12 @@ def with_dtype(
         method="features",
       )
       logits = jnp.matmul(
-        rows, tree["head"]["kernel"], precision=jax.lax.Precision.HIGHEST
+        features, tree["head"]["kernel"], precision=jax.lax.Precision.HIGHEST
       )
       probs = jax.nn.softmax(logits + tree["head"]["bias"][None, :], axis=-1)
-      return {PROBABILITIES: probs, EMBEDDINGS: rows}
-    _, rows = encoder.apply(tree["encoder"], views, train=False)
+      return {PROBABILITIES: probs, EMBEDDINGS: features}
+    embeddings: Any = encoder.apply(tree["encoder"], views, train=False)
+    _, rows = embeddings
     probs = losses.soft_nearest_neighbours(
       rows,
       tree["bank"]["embeddings"],

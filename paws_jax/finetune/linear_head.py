@@ -132,7 +132,7 @@ class LinearHead(base.Method):
       self.encoder,
       params["encoder"],
       batch_stats,
-      encoding.fold_views(batch.support),
+      encoding.fold_views(encoding.supports(batch)),
       mask=encoding.support_views_mask(batch),
       remat=self.remat,
       method="features",
@@ -162,6 +162,7 @@ def cross_entropy(
   # Labels are whole on every device; so are the logits, of all devices.
   logits = encoding.gather_supports(logits, batch, axis_name)
   labels = batch.support_labels
+  assert labels is not None
   counts = labels >= 0
   each = optax.softmax_cross_entropy_with_integer_labels(
     logits, jnp.maximum(labels, 0)

@@ -130,7 +130,7 @@ class LinearHead:
     """Those of the encoder."""
     return params["encoder"]
 
-  def head(self, params: Any) -> dict[str, np.ndarray] | None:
+  def head(self, params: Any) -> dict[str, np.ndarray]:
     """Kernel [d, K] and bias [K] on the host."""
     return jax.tree.map(np.asarray, dict(params["head"]))
 
@@ -231,6 +231,7 @@ class Suncet:
   def head(self, params: Any) -> dict[str, np.ndarray] | None:
     """There is none."""
     del params
+    return None
 
   def embed(self, params: Any, batch_stats: Any, images: Any) -> np.ndarray:
     """Embeddings [n, D] of uint8 images [n, H, W, Ch]."""
@@ -245,6 +246,8 @@ class Suncet:
   ) -> np.ndarray:
     """Soft nearest neighbors of embedded images."""
     del params
+    assert supports is not None
+    assert support_labels is not None
     built = self.trained.experiment
     return soft_nn.soft_nn_probabilities(
       queries,
@@ -301,4 +304,7 @@ def _create_method(
   )
 
 
-PROTOCOLS = {"linear_head": LinearHead, "suncet": Suncet}
+PROTOCOLS: Mapping[str, type[LinearHead] | type[Suncet]] = {
+  "linear_head": LinearHead,
+  "suncet": Suncet,
+}

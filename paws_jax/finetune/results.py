@@ -23,8 +23,8 @@ def measure(
   """
   dataset = protocol.trained.experiment.dataset
   count = len(dataset.test) if dataset.test is not None else 0
-  fractions = dict.fromkeys(("top1", "top5"))
-  if count:
+  fractions: dict[str, float | None] = dict.fromkeys(("top1", "top5"))
+  if dataset.test is not None and count:
     probs, labels = scores.classify(
       protocol,
       final.params,

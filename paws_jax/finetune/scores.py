@@ -45,13 +45,12 @@ def scorer(
   parts: holdout_lib.HoldOut,
 ) -> Scorer | None:
   """A function of (params, batch_stats); None without a hold-out."""
-  if parts.scored is None:
+  scored = parts.scored
+  if scored is None:
     return None
 
   def score(params: Any, batch_stats: Any) -> Score:
-    probs, labels = classify(
-      protocol, params, batch_stats, parts.scored, parts.fit
-    )
+    probs, labels = classify(protocol, params, batch_stats, scored, parts.fit)
     chosen = np.take_along_axis(probs, labels[:, None], axis=-1)
     return {
       "top1": accuracy.top_k_accuracy(probs, labels, 1),

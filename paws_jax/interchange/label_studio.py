@@ -170,7 +170,8 @@ def write_manifest(
     control=control,
     url_prefix=url_prefix,
   )
-  header, rows = ["path", "label"], []
+  header = ["path", "label"]
+  rows: list[list[str]] = []
   if manifest is not None:
     header, rows = _manifest_rows(manifest)
   rows = _filled_in(header, rows, answers.labels, manifest, correct=correct)
@@ -190,22 +191,22 @@ def write_manifest(
 def _manifest_rows(
   path: str | os.PathLike[str],
 ) -> tuple[list[str], list[list[str]]]:
-  path = files.resolve(path)
-  if not path.exists():
-    raise errors.MissingFileError(f"{path}: there is no such manifest.")
-  content = listed_files.read_table(str(path), str(path))
+  file = files.resolve(path)
+  if not file.exists():
+    raise errors.MissingFileError(f"{file}: there is no such manifest.")
+  content = listed_files.read_table(str(file), str(file))
   try:
     table = io.StringIO(content.decode("utf-8-sig"), newline="")
     header, *rows = csv.reader(table, skipinitialspace=True, strict=True)
   except (ValueError, csv.Error) as error:
-    raise errors.InputError(f"{path} is no manifest ({error}).") from None
+    raise errors.InputError(f"{file} is no manifest ({error}).") from None
   header = [name.strip() for name in header]
   rows = [row for row in rows if any(field.strip() for field in row)]
   lengths = {len(row) for row in rows} - {len(header)}
   place = listed_files.image_column(header)
   if place is None or "label" not in header or lengths:
     raise errors.InputError(
-      f"{path} has the columns {listed_files.shown(header)}"
+      f"{file} has the columns {listed_files.shown(header)}"
       + (", and rows of other lengths" if lengths else "")
       + ": give a CSV file with the columns path and label."
     )

@@ -60,19 +60,19 @@ def read(
     InputError: it is no such table; names the row.
     MissingPackageError: when pyarrow is missing, for a Parquet file.
   """
-  path = files.resolve(path)
-  if not path.exists():
-    raise errors.MissingFileError(f"{path}: there is no such table.")
-  records = _parquet(path) if path.suffix == ".parquet" else _csv(path)
-  root = images_dir or find_images.table_root(str(path))
+  file = files.resolve(path)
+  if not file.exists():
+    raise errors.MissingFileError(f"{file}: there is no such table.")
+  records = _parquet(file) if file.suffix == ".parquet" else _csv(file)
+  root = images_dir or find_images.table_root(str(file))
   rows = [
-    _row(f"{path}, row {number}", record, os.fspath(root))
+    _row(f"{file}, row {number}", record, os.fspath(root))
     for number, record in enumerate(records, 2)
   ]
   if not rows:
-    raise errors.InputError(f"{path} has no row: predict images first.")
+    raise errors.InputError(f"{file} has no row: predict images first.")
   check_files(
-    f"{path}", {row.name: row.file for row in rows}, root, argument="images_dir"
+    f"{file}", {row.name: row.file for row in rows}, root, argument="images_dir"
   )
   return rows
 

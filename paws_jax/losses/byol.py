@@ -6,6 +6,8 @@ Reference:
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -45,7 +47,8 @@ def byol_loss(predictions: jax.Array, targets: jax.Array) -> jax.Array:
     for view in range(predictions.shape[0])
     if view != of
   ]
-  return 2 * sum(pairs) / len(pairs)
+  total: Any = sum(pairs)
+  return 2 * total / len(pairs)
 
 
 def _normalize(embeddings: jax.Array) -> jax.Array:

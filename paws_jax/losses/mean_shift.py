@@ -14,6 +14,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from typing import NamedTuple
 
 import jax
@@ -164,7 +165,7 @@ def mean_shift_loss(
     ValueError: the shapes are inconsistent.
   """
   similarity.check_dimensions(queries, bank, names=("queries", "bank"))
-  sets = [slots] if hasattr(slots, "ndim") else list(slots)
+  sets: list[Any] = [slots] if hasattr(slots, "ndim") else list(slots)
   means = [member_means(bank, chosen, axis_name=axis_name) for chosen in sets]
   loss = jnp.mean(jnp.stack([shift_rows(queries, mean) for mean in means]))
   return loss if axis_name is None else jax.lax.pmean(loss, axis_name)

@@ -48,7 +48,8 @@ def nt_xent_loss(
       "arrays [images, dimensions] of the same images."
     )
   queries = jnp.concatenate([view_a, view_b])
-  keys, first = jax.lax.stop_gradient(queries) if detached_keys else queries, 0
+  keys = jax.lax.stop_gradient(queries) if detached_keys else queries
+  first: int | jax.Array = 0
   if axis_name is not None:
     keys = jax.lax.all_gather(keys, axis_name, tiled=True)
     first = jax.lax.axis_index(axis_name) * queries.shape[0]

@@ -42,7 +42,8 @@ def suncet_loss(
   similarity.check_supports(embeddings, embeddings, labels)
   # Cast before concatenation: bfloat16 would round the labels too.
   embeddings = similarity.at_least_float32(embeddings)
-  keys, key_labels, first = embeddings, labels, 0
+  keys, key_labels = embeddings, labels
+  first: int | jax.Array = 0
   if axis_name is not None:
     # One all-gather for both, whose transpose is one reduce-scatter.
     both = jnp.concatenate([embeddings, labels.astype(embeddings.dtype)], -1)

@@ -8,6 +8,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -233,4 +234,5 @@ def swapped_cross_entropy(
     -jnp.mean(jnp.sum(targets * (everyone - log_probs[crop]), axis=-1))
     for crop, targets in zip(assigned, assignments, strict=True)
   ]
-  return sum(losses) / (len(losses) * (scores.shape[0] - 1))
+  total: Any = sum(losses)
+  return total / (len(losses) * (scores.shape[0] - 1))

@@ -13,7 +13,7 @@ from paws_jax import config as config_lib
 from paws_jax.config import methods as sections
 
 
-class _Methods(Mapping):
+class _Methods(Mapping[str, Any]):
   """The class of each method by its name, imported when it is first used."""
 
   def __getitem__(self, name: str) -> Any:

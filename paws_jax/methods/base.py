@@ -161,6 +161,7 @@ class Method:
     """
     del facts
     crops = next(iter(views.crops.values()), views.support)
+    assert crops is not None
     return encoding.init_encoder(self.encoder, key, crops[:, 0])
 
   def init_extra(
@@ -310,6 +311,7 @@ class Method:
       {"kernel" [d, K], "bias" [K]}; None: labelled images vote.
     """
     del state
+    return None
 
   def param_labels(self, params: Any) -> Any:
     """Assigns parameters to groups of the optimizer.

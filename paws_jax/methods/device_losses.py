@@ -31,7 +31,7 @@ def nt_xent(
     temperature: τ.
     axis_name: mesh axes, or None outside `shard_map`.
   """
-  first = 0
+  first: int | jax.Array = 0
   if axis_name is not None:
     first = jax.lax.axis_index(axis_name) * local.shape[0]
   each = losses.nt_xent_rows(
@@ -63,7 +63,8 @@ def support_loss(
     Scalar ≥ 0; its mean over the devices is `losses.suncet_loss`.
   """
   rows = encoding.support_rows(batch, smoothing=smoothing)
-  first, num_devices = 0, 1
+  first: int | jax.Array = 0
+  num_devices = 1
   if axis_name is not None:
     num_devices = jax.lax.psum(1, axis_name)
     first = jax.lax.axis_index(axis_name) * local.shape[0]

@@ -155,7 +155,9 @@ def apply_training(
     The encoder's output, and the updated statistics.
   """
 
-  def apply(params, batch_stats, images):
+  def apply(
+    params: Params, batch_stats: BatchStats, images: jax.Array
+  ) -> tuple[Any, BatchStats]:
     result, updated = encoder.apply(
       {"params": params, "batch_stats": batch_stats},
       images,
@@ -185,16 +187,24 @@ def view_major(rows: jax.Array, num_views: int) -> jax.Array:
   return by_image.swapaxes(0, 1).reshape(rows.shape)
 
 
+def supports(batch: data.Views) -> jax.Array:
+  """Returns the views of the supports, which a method with labels has."""
+  assert batch.support is not None
+  return batch.support
+
+
 def support_views_mask(batch: data.Views) -> jax.Array | None:
   """Returns the mask of folded support views: [N·V] bool; None: all count."""
   if batch.support_mask is None:
     return None
-  return jnp.repeat(batch.support_mask, batch.support.shape[1])
+  return jnp.repeat(batch.support_mask, supports(batch).shape[1])
 
 
 def support_rows(batch: data.Views, *, smoothing: float) -> jax.Array:
   """Builds the label rows of all devices' support views: [N·V, C]."""
-  labels = jnp.repeat(batch.support_labels, batch.support.shape[1])
+  assert batch.support_labels is not None
+  assert batch.class_ids is not None
+  labels = jnp.repeat(batch.support_labels, supports(batch).shape[1])
   return losses.label_rows(labels, batch.class_ids, smoothing=smoothing)
 
 
@@ -230,7 +240,7 @@ def encode_supports_and_large(
     The embeddings and the updated statistics.
   """
   num_large = batch.crops["large"].shape[1]
-  supports = fold_views(batch.support)
+  labelled = fold_views(supports(batch))
   large = fold_views(batch.crops["large"])
   mask = support_views_mask(batch)
   if mask is not None:
@@ -239,11 +249,11 @@ def encode_supports_and_large(
     encoder,
     params,
     batch_stats,
-    jnp.concatenate([supports, large]),
+    jnp.concatenate([labelled, large]),
     mask=mask,
     remat=remat,
   )
-  count = supports.shape[0]
+  count = labelled.shape[0]
   embeddings = Embeddings(
     h_support=h[:count],
     z_support=z[:count],
@@ -272,7 +282,8 @@ def gather_supports(
 
 def without_padding(rows: jax.Array, batch: data.Views) -> jax.Array:
   """Removes the padding at the end of all support rows: [N·V, ...]."""
-  num_views = batch.support.shape[1]
+  assert batch.support_labels is not None
+  num_views = supports(batch).shape[1]
   return rows[: batch.support_labels.shape[0] * num_views]
 
 

@@ -167,7 +167,13 @@ class Paws(base.Method):
     prior = jnp.asarray(self.prior, float)[batch.class_ids]
     return prior / jnp.sum(prior)
 
-  def _means(self, encoded, probs, targets, batch):
+  def _means(
+    self,
+    encoded: Encoded,
+    probs: jax.Array,
+    targets: Targets,
+    batch: data.Views,
+  ) -> dict[str, jax.Array]:
     """Computes the metrics that are means, and the terms of the loss."""
     config = self.config
     confidence = jnp.mean(jnp.max(targets.probs, axis=-1))
@@ -185,6 +191,7 @@ class Paws(base.Method):
     if config.entropy_loss_weight:
       means["entropy"] = -jnp.mean(losses.negative_entropy(probs))
     if config.health_metrics:
+      assert encoded.z_pairs is not None
       means |= health_metrics.of_step(
         encoded.local,
         probs,
@@ -196,7 +203,12 @@ class Paws(base.Method):
       )
     return encoding.device_means(means, self.axis_name)
 
-  def _encode(self, params, batch_stats, batch):
+  def _encode(
+    self,
+    params: encoding.Params,
+    batch_stats: encoding.BatchStats,
+    batch: data.Views,
+  ) -> tuple[Encoded, encoding.BatchStats]:
     """Encodes the step in two passes, as in the reference.
 
     Supports with large crops, then the small crops; each is one BatchNorm
@@ -226,26 +238,28 @@ class Paws(base.Method):
     )
     return encoded, batch_stats
 
-  def _gathered(self, local, batch):
+  def _gathered(
+    self, local: encoding.Embeddings, batch: data.Views
+  ) -> dict[str, Any]:
     """Gathers embeddings of all devices; with gradient only supports' z."""
-    has_head = self.encoder.prediction is not None
     constants = {}
-    if has_head:
+    if self.encoder.prediction is not None:
       constants["h_support"] = local.h_support
     if self._gathers_targets:
       constants["h_large"] = local.h_large
     if self.config.health_metrics:
       constants["z_pairs"] = local.z_large[: 2 * batch.crops["large"].shape[0]]
     z_support, *rest = gather.gather(
-      [local.z_support], constants.values(), axis_name=self.axis_name
+      [local.z_support], tuple(constants.values()), axis_name=self.axis_name
     )
-    found = {"h_large": None, "z_pairs": None}
-    found |= dict(zip(constants, rest, strict=True))
+    found = dict(zip(constants, rest, strict=True))
     # Without a head, h is z.
-    h_support = found["h_support"] if has_head else z_support
-    return found | {
+    h_support = found.get("h_support", z_support)
+    return {
       "z_support": encoding.without_padding(z_support, batch),
       "h_support": encoding.without_padding(h_support, batch),
+      "h_large": found.get("h_large"),
+      "z_pairs": found.get("z_pairs"),
     }
 
   @staticmethod
@@ -266,21 +280,21 @@ class Paws(base.Method):
       errors.InputError: the length of a given prior is not the number of
         classes.
     """
-    probs = _prior(config, class_counts)
-    if config.prior == "given" and num_classes not in (None, len(probs)):
+    given = len(config.prior_probs)
+    if config.prior == "given" and num_classes not in (None, given):
       raise errors.InputError(
-        f"method.prior_probs has {len(probs)} numbers but the data has "
+        f"method.prior_probs has {given} numbers but the data has "
         f"{num_classes} classes: give one for each, in the order of the "
         "classes."
       )
-    return {"prior": probs}
+    return {"prior": _prior(config, class_counts)}
 
 
 def _prior(
   config: paws_config.Config, class_counts: Sequence[int] | None
 ) -> tuple[float, ...] | None:
   """Returns K positive numbers with sum 1; None for the uniform prior."""
-  parts = config.prior_probs
+  parts: Sequence[float] | None = config.prior_probs
   if config.prior == "labels":
     # None where only shapes matter.
     parts = class_counts

@@ -48,15 +48,16 @@ class Ropaws(paws.Paws):
     )
     return paws.Targets(probs, weights, {"in_domain": jnp.mean(known)})
 
-  def _kernels(self, encoded, batch):
+  def _kernels(self, encoded: paws.Encoded, batch: data.Views) -> ropaws.Kernel:
     """Computes kernels of all items for each large view: [L, b, ...]."""
     config = self.config
+    assert encoded.h_large is not None
     num_local, num_large = batch.crops["large"].shape[:2]
     every = gather.by_view(
       encoded.h_large, num_views=num_large, num_local=num_local
     )
     local = encoded.local.h_large.reshape(num_large, num_local, -1)
-    first = 0
+    first: int | jax.Array = 0
     if self.axis_name is not None:
       first = jax.lax.axis_index(self.axis_name) * num_local
     weight = self._label_weight(every.shape[1], encoded.h_support, batch)
@@ -74,11 +75,15 @@ class Ropaws(paws.Paws):
     ]
     return jax.tree.map(lambda *parts: jnp.stack(parts), *kernels)
 
-  def _label_weight(self, num_unlabelled, supports, batch):
+  def _label_weight(
+    self, num_unlabelled: int, supports: jax.Array, batch: data.Views
+  ) -> float:
     """Computes the weight of supports, as in the paper or the released code."""
     config = self.config
     num_supports = supports.shape[0]
     if config.as_released:
+      assert batch.support_labels is not None
+      assert batch.class_ids is not None
       num_unlabelled = config.released_batch_size
       num_supports = len(batch.support_labels) // len(batch.class_ids)
     return ropaws.label_weight(

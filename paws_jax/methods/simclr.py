@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from typing import Any
+from typing import ClassVar
 
 import jax
 
@@ -25,7 +26,7 @@ class Simclr(base.Method):
   alone with `method.detached_keys`.
   """
 
-  shown_losses = ("nt_xent",)
+  shown_losses: ClassVar[tuple[str, ...]] = ("nt_xent",)
   needs_support = False
 
   def views(self, section: config_lib.Views) -> dict[str, config_lib.ViewSpec]:

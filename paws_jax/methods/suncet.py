@@ -45,7 +45,8 @@ class Suncet(simclr.Simclr):
     local, batch_stats = encoding.encode_supports_and_large(
       self.encoder, params, batch_stats, batch, remat=self.remat
     )
-    learned, constants = [local.z_support], []
+    learned: list[jax.Array] = [local.z_support]
+    constants: list[jax.Array] = []
     (constants if config.detached_keys else learned).append(local.z_large)
     supports, large = gather.gather(
       learned, constants, axis_name=self.axis_name

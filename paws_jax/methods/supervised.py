@@ -47,7 +47,7 @@ class Supervised(base.Method):
       self.encoder,
       params,
       batch_stats,
-      encoding.fold_views(batch.support),
+      encoding.fold_views(encoding.supports(batch)),
       mask=encoding.support_views_mask(batch),
       remat=self.remat,
     )

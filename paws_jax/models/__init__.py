@@ -26,7 +26,7 @@ from paws_jax.models import heads
 from paws_jax.models import resnet
 from paws_jax.models import small_resnet
 from paws_jax.models import wide_resnet
-from paws_jax.models.encoder import Encoder
+from paws_jax.models.encoder import Encoder as Encoder
 
 _Trunk = Callable[[config_lib.Model, batch_norm.LayerSettings], nn.Module]
 

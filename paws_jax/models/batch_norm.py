@@ -164,8 +164,8 @@ class BatchNorm(nn.Module):
 
   def _update(
     self,
-    running_mean: nn.Variable,
-    running_var: nn.Variable,
+    running_mean: nn.Variable[jax.Array],
+    running_var: nn.Variable[jax.Array],
     sums: jax.Array,
     shift: jax.Array,
   ) -> None:

@@ -39,7 +39,7 @@ def verdict(
       missing.append(name)
       continue
     compared.append((steps[0], steps[-1]))
-    if curve.low is None:
+    if curve.low is None or curve.high is None:
       other = np.interp(steps[-1], curve.steps, curve.mean)
       parts.append(f"{name} {values[-1]:.3f} (reference {other:.3f})")
       continue

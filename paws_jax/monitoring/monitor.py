@@ -66,7 +66,8 @@ def summary(rows: Iterable[Mapping[str, Any]]) -> str:
   Args:
     rows: lines of its metrics.jsonl.
   """
-  names, ended = set(), set()
+  names: set[str] = set()
+  ended: set[str] = set()
   for row in rows:
     if isinstance(name := row.get(KEY), str):
       names.add(name)

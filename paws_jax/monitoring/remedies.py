@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+from typing import Any
 
 from paws_jax import config as config_lib
 
@@ -48,7 +49,8 @@ def saturation(now: Mapping[str, float], facts: rules.Facts) -> str:
 def unused(now: Mapping[str, float], facts: rules.Facts) -> str:
   """Returns what may bring back unused classes."""
   del now
-  method = facts.recipe.method
+  # The fields depend on the method.
+  method: Any = facts.recipe.method
   if not hasattr(method, "me_max"):
     return "Check whether classes are missing from the unlabelled images."
   if not method.me_max:

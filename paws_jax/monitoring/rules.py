@@ -222,6 +222,8 @@ def _label_shortage(now: Mapping[str, float], facts: Facts) -> str | None:
   if now["step"] <= facts.total_steps / 4 or "target_confidence" not in now:
     return None
   confidence = now["target_confidence"]
+  # One of the two is there: `RULES` names both.
+  assert accuracy is not None
   if confidence - accuracy <= _GAP:
     return ""
   return (

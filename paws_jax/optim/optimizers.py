@@ -257,9 +257,9 @@ def trust_ratios(
         norm=norm,
       )
       ratios.append(jnp.where(applies, ratio, 1))
-  ratios = jnp.stack(ratios)
+  each = jnp.stack(ratios)
   return {
-    "trust_ratio_min": jnp.min(ratios),
-    "trust_ratio_median": jnp.median(ratios),
-    "trust_ratio_max": jnp.max(ratios),
+    "trust_ratio_min": jnp.min(each),
+    "trust_ratio_median": jnp.median(each),
+    "trust_ratio_max": jnp.max(each),
   }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from typing import TYPE_CHECKING
+from typing import Any
 
 import jax
 
@@ -53,8 +54,10 @@ def use_cpu_cores(batch_size: int, *, limit_blas: bool = True) -> int | None:
     one_thread = f"{flags} --xla_cpu_multi_thread_eigen=false"
   else:
     one_thread = flags
-  if jax.config.jax_num_cpu_devices >= 0 or _COUNT_FLAG in flags:
-    if jax.config.jax_num_cpu_devices != 1:
+  # JAX adds the fields of its configuration at run time.
+  config: Any = jax.config
+  if config.jax_num_cpu_devices >= 0 or _COUNT_FLAG in flags:
+    if config.jax_num_cpu_devices != 1:
       os.environ["XLA_FLAGS"] = one_thread
     return None
   candidates = range(1, min(num_cores(), _MOST_CPU_DEVICES) + 1)

@@ -38,7 +38,12 @@ def gather(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _gather(axis_name, num_rows, learned, constants):
+def _gather(
+  axis_name: Any,
+  num_rows: tuple[int, ...],
+  learned: tuple[jax.Array, ...],
+  constants: tuple[jax.Array, ...],
+) -> tuple[jax.Array, ...]:
   """Concatenates the arrays, so that one all-gather suffices."""
   del num_rows
   arrays = (*learned, *constants)
@@ -47,11 +52,21 @@ def _gather(axis_name, num_rows, learned, constants):
   return tuple(part.reshape(-1, part.shape[-1]) for part in parts)
 
 
-def _forward(axis_name, num_rows, learned, constants):
+def _forward(
+  axis_name: Any,
+  num_rows: tuple[int, ...],
+  learned: tuple[jax.Array, ...],
+  constants: tuple[jax.Array, ...],
+) -> tuple[tuple[jax.Array, ...], None]:
   return _gather(axis_name, num_rows, learned, constants), None
 
 
-def _backward(axis_name, num_rows, unused_residual, gradients):
+def _backward(
+  axis_name: Any,
+  num_rows: tuple[int, ...],
+  unused_residual: None,
+  gradients: tuple[jax.Array, ...],
+) -> tuple[tuple[jax.Array, ...], tuple[None, ...]]:
   """The transpose, without the parts that would communicate zeros."""
   by_device = [
     gradient.reshape(-1, count, gradient.shape[-1])
@@ -68,7 +83,9 @@ def _backward(axis_name, num_rows, unused_residual, gradients):
 _gather.defvjp(_forward, _backward)
 
 
-def _split(rows, counts, *, axis):
+def _split(
+  rows: jax.Array, counts: Sequence[int], *, axis: int
+) -> list[jax.Array]:
   """Splits rows into parts of these lengths."""
   ends = list(itertools.accumulate(counts))
   return jnp.split(rows, ends[:-1], axis=axis)

@@ -248,6 +248,7 @@ def _blank(section: config_lib.Data, sizes: Sizes) -> arrays.Arrays:
   """Images of the right number and shape, without the memory."""
   # Of the size they are resized to, so that nobody resizes them.
   side = section.image_size
+  assert sizes.shape is not None
   height, width, channels = sizes.shape
   shape = (side or height, side or width, channels)
   labels = np.arange(sizes.num_images, dtype=np.int32) % sizes.num_classes
@@ -292,11 +293,14 @@ def _encoded(section: config_lib.Data, sizes: Sizes) -> Source:
   if not section.include_labelled:
     num_unlabelled -= labelled
 
-  def make_pipeline(*, support: config_lib.Support | None, **options: Any):
+  def make_pipeline(
+    *, support: config_lib.Support | None, **options: Any
+  ) -> pipeline_lib.HostPipeline:
     index = None if support is None else _blank_index(support, sizes)
+    # It asks for their number only, until it reads.
+    images: Any = range(sizes.num_images)
     return pipeline_lib.HostPipeline(
-      # It asks for their number only, until it reads.
-      range(sizes.num_images),
+      images,
       index,
       support=support,
       pool=np.arange(num_unlabelled, dtype=np.int32),

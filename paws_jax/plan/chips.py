@@ -18,6 +18,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from paws_jax import errors
 
@@ -58,7 +59,9 @@ class Chip:
   options: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def _tpu(*, teraflops: float, gib: float, usable_gib: float, **rest) -> Chip:
+def _tpu(
+  *, teraflops: float, gib: float, usable_gib: float, **rest: Any
+) -> Chip:
   return Chip(
     kind="tpu",
     flops_per_second=teraflops * 1e12,
@@ -68,7 +71,7 @@ def _tpu(*, teraflops: float, gib: float, usable_gib: float, **rest) -> Chip:
   )
 
 
-def _gpu(*, teraflops: float, gigabytes: float, **rest) -> Chip:
+def _gpu(*, teraflops: float, gigabytes: float, **rest: Any) -> Chip:
   memory = int(gigabytes * 1e9)
   return Chip(
     kind="gpu",

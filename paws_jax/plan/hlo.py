@@ -94,13 +94,13 @@ def collectives(text: str, *, num_devices: int) -> list[Collective]:
   for line in text.splitlines():
     match = _INSTRUCTION.match(line)
     kind = match and match[3].removesuffix("-start")
-    if kind in COLLECTIVES:
+    if match and kind in COLLECTIVES:
       found.append(_collective(kind, match, line, num_devices))
   return found
 
 
 def _collective(
-  kind: str, match: re.Match, line: str, num_devices: int
+  kind: str, match: re.Match[str], line: str, num_devices: int
 ) -> Collective:
   arrays = _ARRAY.findall(match[2])
   if match[3].endswith("-start") and kind != "all-reduce":
@@ -290,5 +290,5 @@ def needed_bytes(message: str, *, argument_bytes: int) -> int | None:
   return _bytes(match) + argument_bytes if match else None
 
 
-def _bytes(match: re.Match) -> int:
+def _bytes(match: re.Match[str]) -> int:
   return int(float(match[1]) * _UNITS[match[2]])

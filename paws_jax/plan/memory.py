@@ -10,6 +10,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from typing import Any
 
 import jax
@@ -18,6 +19,9 @@ import jax.numpy as jnp
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import state as state_lib
 from paws_jax.training import step as step_lib
+
+if TYPE_CHECKING:
+  from paws_jax.plan import abstract_step
 
 # Batches that the host pipeline has ready beside those in use.
 _PREFETCHED = 2
@@ -48,7 +52,9 @@ class Memory:
     return sum(dataclasses.astuple(self))
 
 
-def memory(experiment: experiment_lib.Experiment) -> Memory:
+def memory(
+  experiment: experiment_lib.Experiment | abstract_step.Step,
+) -> Memory:
   """Estimates the memory that a train step takes; compiles and runs nothing.
 
   State, images and views are counted. Activations are estimated: a convolution

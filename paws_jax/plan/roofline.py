@@ -63,7 +63,8 @@ def assess(
   chip, config = target.chip, step.train
   waiting = waiting_bytes(step)
   needed = None if costs.peak_bytes is None else costs.peak_bytes + waiting
-  fits = not costs.too_large and needed <= chip.usable_bytes
+  fits = not costs.too_large
+  fits &= needed is not None and needed <= chip.usable_bytes
   plan = {
     "topology": target.name,
     "num_devices": target.num_devices,
@@ -100,13 +101,16 @@ def _speed(
         *("step_seconds_bound", "images_per_second_bound", "hours_bound"),
       )
     ) | {"epochs": step.train.epochs}
+  # What was compiled has all costs.
+  assert costs.flops is not None
+  assert costs.bytes_accessed is not None
   sent = sum(c.sent_bytes for c in costs.collectives)
   seconds = {
     "arithmetic": costs.flops / chip.flops_per_second,
     "memory": costs.bytes_accessed / chip.memory_bandwidth,
     "interconnect": sent / chip.interconnect_bandwidth,
   }
-  limit = max(seconds, key=seconds.get)
+  limit = max(seconds, key=seconds.__getitem__)
   per_epoch = step.pipeline.steps_per_epoch
   budget = 60 * step.train.minutes
   epochs = step.train.epochs or int(budget / seconds[limit] / per_epoch)

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 from typing import BinaryIO
+from typing import TypeGuard
 
 import numpy as np
 
@@ -147,8 +148,8 @@ def inspect(
 
 
 def is_row(
-  fields: Sequence[str] | None, header: Sequence[str], *, strict: bool = False
-) -> bool:
+  fields: list[str] | None, header: Sequence[str], *, strict: bool = False
+) -> TypeGuard[list[str]]:
   """Whether fields are those of the columns."""
   if not fields or not fields[0] or len(fields) != len(header):
     return False

@@ -156,22 +156,22 @@ def read(path: str | os.PathLike[str]) -> Embeddings:
     InputError: it is something else, or damaged.
     MissingPackageError: when pyarrow is missing, for a Parquet file.
   """
-  path = files.resolve(path)
-  if not path.exists():
-    raise errors.MissingFileError(f"{path}: there is no such file.")
-  if path.suffix not in SUFFIXES:
+  file = files.resolve(path)
+  if not file.exists():
+    raise errors.MissingFileError(f"{file}: there is no such file.")
+  if file.suffix not in SUFFIXES:
     raise errors.InputError(
-      f"{path} ends in neither {' nor '.join(SUFFIXES)}: give a file that "
+      f"{file} ends in neither {' nor '.join(SUFFIXES)}: give a file that "
       "--task=embed has written."
     )
-  if path.suffix == ".parquet":
-    packages.require(str(path), "pyarrow")
-  names, vectors, labels = zip(*_read_blocks(path), strict=True)
+  if file.suffix == ".parquet":
+    packages.require(str(file), "pyarrow")
+  names, vectors, labels = zip(*_read_blocks(file), strict=True)
   return Embeddings(
     names=tuple(itertools.chain(*names)),
     embeddings=np.concatenate(vectors),
     labels=tuple(itertools.chain(*labels)),
-    metadata=_read_metadata(path),
+    metadata=_read_metadata(file),
   )
 
 

@@ -72,6 +72,7 @@ def find(
         "leave --head out, or name the directory of a fine-tuned classifier."
       )
     return _source(loaded)
+  assert recipe is not None
   if head == "finetuned":
     return _finetuned(recipe, workdir)
   return from_run(recipe, workdir)

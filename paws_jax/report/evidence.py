@@ -77,7 +77,7 @@ def gather(trained: restore.TrainedRun) -> Evidence:
     errors.NonFiniteError: when embeddings are not finite.
   """
   support_bank = save_classifier.from_trained(trained).support_bank
-  parts = {}
+  parts: dict[str, votes.VotedImages | None] = {}
   for name in ("test", "validation", "unlabelled"):
     part = getattr(trained.experiment.dataset, name)
     if part is None or (name == "validation" and parts.get("test")):

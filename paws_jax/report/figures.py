@@ -240,7 +240,7 @@ def _legend(
   figure.legend(
     handles=marks,
     loc="outside lower center",
-    ncols=3 if max(len(m.get_label()) for m in marks) > 8 else 4,
+    ncols=3 if max(len(str(m.get_label())) for m in marks) > 8 else 4,
     frameon=False,
     fontsize=9,
     handletextpad=0.2,

@@ -140,8 +140,10 @@ def next_labels(evidence: evidence_lib.Evidence) -> page.Section:
 
 def reason(evidence: evidence_lib.Evidence, place: int) -> str:
   """Why a suggestion, by its place in the list, is one; in words."""
-  pool, names = evidence.unlabelled, evidence.class_names
-  row = evidence.suggestions.rows[place]
+  pool, suggestions = evidence.unlabelled, evidence.suggestions
+  assert pool is not None
+  assert suggestions is not None
+  names, row = evidence.class_names, suggestions.rows[place]
   first, second = np.argsort(-pool.probabilities[row], kind="stable")[:2]
   shares = pool.probabilities[row]
   text = f"{names[first]} ({page.percent(shares[first])})"
@@ -152,7 +154,7 @@ def reason(evidence: evidence_lib.Evidence, place: int) -> str:
     text = f"mostly {text}"
   if pool.novelty[row] > np.quantile(pool.novelty, 0.9):
     text += "; among the 10% least similar to any labelled image"
-  count = int(evidence.suggestions.stands_for[place])
+  count = int(suggestions.stands_for[place])
   if count > 1:
     text += f"; represents {count:,} similar images"
   return text

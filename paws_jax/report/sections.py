@@ -150,15 +150,19 @@ def _pairs(
 def classes(evidence: evidence_lib.Evidence) -> page.Section:
   """A row for each class."""
   names, known = evidence.class_names, evidence.known
-  order, text = np.arange(len(names)), ()
-  columns = {"class": list(names), "labelled": _counted(evidence.counts)}
+  order = np.arange(len(names))
+  text: tuple[str, ...] = ()
+  columns: dict[str, Sequence[str]] = {
+    "class": names,
+    "labelled": _counted(evidence.counts),
+  }
   if known is not None:
     totals = np.bincount(known.labels, minlength=len(names))
     hits = known.labels[known.classes == known.labels]
     rights = np.bincount(hits, minlength=len(names))
     columns[known.kind] = _counted(totals)
     columns["right"], columns["95% interval"] = zip(
-      *map(_fraction, rights, totals), strict=True
+      *map(_fraction, rights.tolist(), totals.tolist()), strict=True
     )
     # Those without an image come last.
     order = np.argsort(rights / np.maximum(totals, 1) + (totals == 0) * 2)
@@ -205,7 +209,7 @@ def embedding_map(evidence: evidence_lib.Evidence) -> page.Section:
     "labelled", support_bank.embeddings, support_bank.labels
   )
   dots, meaning = _dots(evidence)
-  text = (
+  text: tuple[str, ...] = (
     f"Rings are labelled images{meaning}. Images that are similar for the "
     "encoder lie close together; distances between distant groups mean little.",
   )
@@ -228,6 +232,7 @@ def _dots(
   """The unlabelled or test images of the map, and a text about them."""
   pool, tested = evidence.unlabelled, evidence.tested
   if pool is not None:
+    assert evidence.suggestions is not None
     meaning = (
       ", dots are unlabelled images in the color of the class that won the vote"
     )

@@ -196,7 +196,7 @@ def voters(
   """
   places = np.asarray(places, int)
   supports, groups = support_bank.embeddings, judged.copies
-  num_silent = 0 if groups is None else np.bincount(groups).max()
+  num_silent = 0 if groups is None else int(np.bincount(groups).max())
   return neighbors.voters(
     judged.embeddings[places],
     supports,

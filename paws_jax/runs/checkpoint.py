@@ -205,7 +205,8 @@ class Checkpointer:
     agree.agree(checkpoints=str(steps))
     damaged = []
     for step in reversed(steps):
-      restored, trouble = None, ""
+      restored: Any = None
+      trouble = ""
       try:
         restored = self._restore(step, {"state": like, "extra": extra}, only)
       except checkpoint_errors.DamagedError as error:

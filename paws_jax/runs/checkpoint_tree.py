@@ -24,7 +24,7 @@ def name_of(path: tuple[Any, ...]) -> str:
   return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def shapes(tree: Any) -> dict[str, list]:
+def shapes(tree: Any) -> dict[str, list[Any]]:
   """Lists {name: [shape, dtype]} as they look after a trip through JSON."""
   return {
     name_of(path): [list(leaf.shape), str(jnp.dtype(leaf.dtype))]
@@ -32,7 +32,7 @@ def shapes(tree: Any) -> dict[str, list]:
   }
 
 
-def describe(tree: Any) -> dict[str, list]:
+def describe(tree: Any) -> dict[str, list[Any]]:
   """Lists {name: [shape, dtype, digest]} of arrays."""
   values = jax.tree.leaves(jax.device_get(digests.compute(tree)))
   described = shapes(tree)

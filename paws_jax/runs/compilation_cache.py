@@ -7,6 +7,7 @@ import os
 import pathlib
 import platform
 import shutil
+from typing import Any
 
 import jax
 
@@ -51,7 +52,9 @@ def enable(directory: str | None = None) -> str:
     else:
       directory = str(path)
   jax.config.update("jax_compilation_cache_dir", directory or None)
-  least = jax.config.jax_persistent_cache_min_compile_time_secs
+  # JAX adds the fields of its configuration at run time.
+  config: Any = jax.config
+  least = config.jax_persistent_cache_min_compile_time_secs
   if _SECONDS_VARIABLE not in os.environ:
     least = _SECONDS
   if directory and "://" not in directory and _is_full(directory):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import types
+
+fcntl: types.ModuleType | None
 try:
   import fcntl
 except ImportError:

@@ -59,7 +59,7 @@ class Writer:
     self._append(step, dict(texts))
 
   def _append(self, step: int, values: Mapping[str, Any]) -> None:
-    row = {"step": int(step)} | values
+    row = {"step": int(step), **values}
     self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
     self._file.flush()
 

@@ -43,7 +43,7 @@ def read(workdir: epath.Path) -> Checkpoint | None:
     return None
   path = workdir / CHECKPOINTS / str(known[-1]) / "meta" / "metadata"
   try:
-    sealed = files.read_object(path)
+    sealed = files.read_object(path) or {}
     meta = json_text.parse(sealed["text"], non_finite=True)["meta"]
     epochs = upgrade.read(meta["recipe"]).train.epochs
   # Restoring says what is wrong with a damaged one; that of an old version

@@ -225,7 +225,9 @@ def _check_split(
       f"{workdir / _SPLIT} is damaged (its hash is {str(before)[:40]}): move "
       "it away."
     )
-  if before != now and newest_checkpoint.holds_run(workdir):
+  if before == now or stored is None:
+    return
+  if newest_checkpoint.holds_run(workdir):
     changes = data_changes.describe(
       stored,
       split,

@@ -61,7 +61,7 @@ def run(config: config_lib.Recipe | ml_collections.ConfigDict) -> int:
     paws_jax=str(provenance.version()),
     jax=jax.__version__,
   )
-  mesh = mesh_lib.make_mesh(**recipe.train.bn_fields)
+  mesh = mesh_lib.make_mesh(None, **recipe.train.bn_fields)
   text = describe(recipe, mesh)
   if lifecycle.is_main():
     print(text, flush=True)

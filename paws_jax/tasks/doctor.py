@@ -236,18 +236,19 @@ def _inspect(report: findings.Report, recipe: config_lib.Recipe) -> Inspection:
   report.block("Data")
   section = recipe.data.with_home()
   if section.pipeline == "host":
-    listing = dataset = load_dataset.open_catalog(section)
+    dataset: catalog.Catalog | arrays.Arrays
+    dataset = listing = load_dataset.open_catalog(section)
     decode_size = measure.file_size_in_pixels(
       max_pixels=section.max_pixels,
       canvas_size=section.canvas_size,
       white_level=section.white_level,
     )
   else:
-    dataset = arrays.load(
+    dataset = loaded = arrays.load(
       section.source, directory=section.dir, tfds_name=section.tfds_name
     )
-    listing = inspect.as_catalog(dataset)
-    height, width = dataset.train_images.shape[1:3]
+    listing = inspect.as_catalog(loaded)
+    height, width = loaded.train_images.shape[1:3]
     decode_size = measure.array_size(height, width)
   labelled_ids = np.flatnonzero(listing.train.labels >= 0)
   report.say(
@@ -313,7 +314,7 @@ def _choose_split(
 class FileProgress:
   """A progress line with the number of images read."""
 
-  def __init__(self):
+  def __init__(self) -> None:
     self._start = self._shown = time.perf_counter()
     self._in_place = sys.stdout.isatty()
     self._width = 0
@@ -321,7 +322,7 @@ class FileProgress:
   def __enter__(self) -> FileProgress:
     return self
 
-  def __exit__(self, *_) -> None:
+  def __exit__(self, *_: object) -> None:
     if self._width:
       print(f"\r{' ' * self._width}\r", end="", flush=True)
 

@@ -141,7 +141,7 @@ def _measure(prepared: EvaluateInputs) -> Iterator[protocols.Outcome]:
   """Embeds the images and runs the protocols, the main one first."""
   trained, part = prepared.trained, prepared.part
   experiment = trained.experiment
-  settings = {
+  settings: dict[str, Any] = {
     "num_classes": experiment.dataset.num_classes,
     "temperature": experiment.temperature,
   }

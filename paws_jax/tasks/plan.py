@@ -108,9 +108,11 @@ def _devices(target: chips.Machine) -> Sequence[jax.Device]:
 def _stand_ins(num_devices: int) -> list[jax.Device]:
   """CPU devices, on which nothing will run."""
   # Once JAX has its devices, their number is what it is.
+  # JAX adds the fields of its configuration at run time.
+  config: Any = jax.config
   with contextlib.suppress(RuntimeError):
-    if jax.config.jax_num_cpu_devices < num_devices:
-      jax.config.update("jax_num_cpu_devices", num_devices)
+    if config.jax_num_cpu_devices < num_devices:
+      config.update("jax_num_cpu_devices", num_devices)
   devices = jax.local_devices(backend="cpu")
   if len(devices) < num_devices:
     raise errors.InputError(

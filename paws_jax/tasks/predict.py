@@ -85,7 +85,7 @@ def prepare(
   added = _classes_to_add(add_class)
   found = None if images is None else find_images.find("--images", images)
   target = _target(images, workdir, output)
-  if found is not None:
+  if images and found is not None:
     write_rows.check_not_input(images, found, target, "predictions")
   recipe = None if config is None else config_lib.resolve(config)
   source = source_lib.find(recipe, workdir, classifier=classifier, head=head)

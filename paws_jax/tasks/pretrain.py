@@ -215,6 +215,7 @@ def run(prepared: run_lib.PretrainInputs) -> int:
   outcome = train(prepared)
   if outcome.row is None:
     total = prepared.experiment.total_steps
+    assert outcome.stopped_by is not None
     return _stopped(outcome.step, total, outcome.stopped_by)
   print(f"\n{table(outcome.row)}")
   if not prepared.experiment.dataset.labelled:

@@ -135,13 +135,16 @@ def suggestions_csv(evidence: evidence_lib.Evidence) -> bytes:
   cosine similarity to the nearest labelled image), reason. In UTF-8, whatever
   the file names are: see `text.escape`.
   """
-  pool, file = evidence.unlabelled, io.StringIO()
+  pool, suggestions = evidence.unlabelled, evidence.suggestions
+  assert pool is not None
+  assert suggestions is not None
+  file = io.StringIO()
   writer = csv.writer(file, lineterminator="\n")
   writer.writerow(
     ("path", "suggested_class", "probability", "entropy", "novelty", "reason")
   )
   entropy = pool.entropy
-  for place, row in enumerate(evidence.suggestions.rows):
+  for place, row in enumerate(suggestions.rows):
     winner = pool.classes[row]
     writer.writerow(
       (

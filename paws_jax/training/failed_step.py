@@ -54,7 +54,7 @@ def image_ids(
   """Returns image ids of a step on all devices, "support" and "unlabelled"."""
   pipeline = experiment.pipeline
 
-  def ids(inputs):
+  def ids(inputs: Any) -> dict[str, jax.Array]:
     batch = pipeline.batch(inputs, step)
     parts = {"support": batch.support, "unlabelled": batch.unlabelled}
     return {name: part.id for name, part in parts.items() if part is not None}

@@ -39,7 +39,7 @@ def facts(
 
 def judge_result(
   monitor: monitor_lib.Monitor,
-  log: run_log.RunLog,
+  log: run_log.RunLog | None,
   row: Mapping[str, Any],
   *,
   step: int,
@@ -48,10 +48,11 @@ def judge_result(
 
   Args:
     monitor: it has seen all lines of metrics.jsonl.
-    log: of the run.
+    log: of the run; not None on the main process, which calls this.
     row: of results.json.
     step: the last step.
   """
+  assert log is not None
   for finding in monitor.add_result(row, step=step):
     log.note(step, finding.as_row())
     print(finding.as_text())

@@ -15,6 +15,8 @@ from paws_jax.training import state as state_lib
 
 # Metrics that stop the run when they are not finite.
 _MUST_BE_FINITE = ("loss", "grad_norm", "update_norm")
+# The last step of a call, its metrics and its inputs.
+_Pending = tuple[int, Any, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +117,7 @@ def loop(
 
 
 def _keep_steps(
-  pending: tuple | None,
+  pending: _Pending | None,
   state: state_lib.TrainState,
   hooks: Hooks,
   *,
@@ -147,7 +149,7 @@ def _or_rescue(
     raise
 
 
-def _busy(pending: tuple | None) -> Callable[[], bool]:
+def _busy(pending: _Pending | None) -> Callable[[], bool]:
   """Returns a check whether the device still computes the pending call."""
   if pending is None:
     return lambda: False
@@ -156,7 +158,7 @@ def _busy(pending: tuple | None) -> Callable[[], bool]:
 
 
 def _deliver(
-  pending: tuple | None, state: state_lib.TrainState, hooks: Hooks
+  pending: _Pending | None, state: state_lib.TrainState, hooks: Hooks
 ) -> None:
   """Fetches and logs the metrics of a call; refuses numbers not finite."""
   if pending is None:

@@ -151,7 +151,7 @@ def measure(
     "num_labels": int(dataset.labelled.readable.sum()),
     "steps": experiment.total_steps,
   }
-  measured = {}
+  measured: dict[str, Any] = {}
   for part, prefix in (("test", ""), ("validation", "validation_")):
     if part == "validation" and dataset.validation is None:
       continue
@@ -170,7 +170,7 @@ def _accuracy(
 ) -> dict[str, Any]:
   """Returns accuracies with intervals, and the number of images."""
   count = len(queries)
-  accuracy = dict.fromkeys(("top1", "top5"))
+  accuracy: Mapping[str, float | None] = dict.fromkeys(("top1", "top5"))
   if count and len(supports):
     accuracy = soft_nn(experiment, part, queries, supports)
   return {
@@ -216,7 +216,7 @@ def can_leave_one_out(experiment: experiment_lib.Experiment) -> bool:
     return False
   groups = copies.among(labelled.copies, labelled.readable)
   different, _ = np.unique(np.stack([labels, groups]), axis=1)
-  return np.unique(different, return_counts=True)[1].max() > 1
+  return bool(np.unique(different, return_counts=True)[1].max() > 1)
 
 
 def _leave_one_out(

@@ -43,6 +43,7 @@ def accuracy(
   """
   dataset = experiment.dataset
   part, labelled = hidden_part(dataset), dataset.labelled
+  assert part is not None
   shown, voting = part.readable, labelled.readable
   if not shown.any():
     return {}

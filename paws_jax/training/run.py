@@ -95,7 +95,7 @@ class TrainingRun:
       self._experiment.log.every_steps, meta["pending_metrics"]
     )
     # Set when training starts.
-    self._progress: progress.Progress | None = None
+    self._progress: progress.Progress
     self._writer: run_log.RunLog | None = None
     self._monitor = monitor.Monitor(
       health.facts(prepared.recipe, prepared.experiment)
@@ -114,15 +114,15 @@ class TrainingRun:
     """Restores the newest checkpoint, or creates the state at step 0."""
     experiment = self._experiment
     if self._checkpointer.steps():
-      step, state, meta = checkpoints.restore_latest(
+      restored = checkpoints.restore_latest(
         self._checkpointer, experiment.trainer, experiment.state_shapes()
       )
-      print(f"resuming from the checkpoint of step {step}")
-      return step, state, meta
+      assert restored is not None
+      print(f"resuming from the checkpoint of step {restored[0]}")
+      return restored
     # Of several processes all list the checkpoints.
     agree.agree(checkpoints="[]")
-    state = experiment.initial_state()
-    return 0, state, {"spent": {}, "pending_metrics": []}
+    return 0, experiment.initial_state(), {"spent": {}, "pending_metrics": []}
 
   def train(self) -> None:
     """Compiles the train step and runs the loop."""
@@ -205,7 +205,7 @@ class TrainingRun:
       train_seconds=earlier.train_seconds + training,
     )
 
-  def _log(self, step: int, values: dict[str, np.ndarray]) -> None:
+  def _log(self, step: int, values: Mapping[str, np.ndarray]) -> None:
     self.step = step
     for at, means in self._means.add(step, values):
       means["steps_per_second"] = self._progress.rate(at)

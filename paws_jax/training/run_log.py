@@ -9,6 +9,7 @@ from etils import epath
 
 from paws_jax import config as config_lib
 from paws_jax.config import upgrade
+from paws_jax.loggers import interface
 from paws_jax.loggers import loggers as loggers_lib
 from paws_jax.plots import training_figure
 from paws_jax.runs import metrics
@@ -72,5 +73,5 @@ class RunLog:
       done: whether all steps are taken.
     """
     self._file.close()
-    outcome = "finished" if done else "stopped"
+    outcome: interface.Outcome = "finished" if done else "stopped"
     self._loggers.close("failed" if failed else outcome)

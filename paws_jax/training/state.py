@@ -22,8 +22,7 @@ from paws_jax.training import views as views_lib
 _NONE = -1
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
   """The state that training carries between steps; a pytree of arrays."""
 
   # int32 scalar: steps taken.
@@ -110,7 +109,7 @@ def shardings(trainer: Trainer) -> TrainState:
 
   All arrays but those of `extra` are replicated.
   """
-  replicated = mesh_lib.replicated(trainer.mesh)
+  replicated: Any = mesh_lib.replicated(trainer.mesh)
   return TrainState(
     step=replicated,
     params=replicated,

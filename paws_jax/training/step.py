@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,6 +15,9 @@ from paws_jax.methods import base
 from paws_jax.parallel import mesh
 from paws_jax.training import state as state_lib
 from paws_jax.training import views as views_lib
+
+# The state after a step, and metrics.
+_Stepped = tuple[state_lib.TrainState, dict[str, jax.Array]]
 
 
 def init_state(
@@ -210,7 +212,13 @@ def global_loss(
   that of the global mean. `rows` come back as global arrays.
   """
 
-  def local(params, batch_stats, extra, views, step):
+  def local(
+    params: Any,
+    batch_stats: Any,
+    extra: Any,
+    views: data.Views,
+    step: jax.Array,
+  ) -> base.Output:
     key = sampling.stream_key(trainer.seed, sampling.METHOD)
     key = jax.random.fold_in(key, step)
     params = mesh.varying(params)
@@ -218,7 +226,8 @@ def global_loss(
       params, batch_stats, extra, views, step=step, key=key
     )
 
-  replicated = mesh.REPLICATED
+  # Stands for the arrays of `Output`.
+  replicated: Any = mesh.REPLICATED
   return mesh.shard_map(
     local,
     trainer.mesh,
@@ -257,9 +266,7 @@ def _local_views(
 
 def make_train_call(
   trainer: state_lib.Trainer, pipeline: Any, num_steps: int
-) -> Callable[
-  [state_lib.TrainState, Any], tuple[state_lib.TrainState, dict[str, jax.Array]]
-]:
+) -> jax.stages.Wrapped:
   """Compiles several steps as one program.
 
   Args:
@@ -273,8 +280,8 @@ def make_train_call(
     is donated.
   """
 
-  def call(state, inputs):
-    def body(state, _):
+  def call(state: state_lib.TrainState, inputs: Any) -> _Stepped:
+    def body(state: state_lib.TrainState, _: None) -> _Stepped:
       batch = pipeline.batch(inputs, state.step)
       return train_step(trainer, state, batch)
 

@@ -58,8 +58,8 @@ def measure(experiment: experiment_lib.Experiment) -> Times:
   per_call = experiment.train.steps_per_call
   state = experiment.initial_state(warm=False)
   start = time.perf_counter()
-  call = step_lib.make_train_call(trainer, pipeline, per_call)
-  call = call.lower(state, pipeline.input_shapes(per_call)).compile()
+  jitted = step_lib.make_train_call(trainer, pipeline, per_call)
+  call = jitted.lower(state, pipeline.input_shapes(per_call)).compile()
   compilation = time.perf_counter() - start
   try:
     state, step, stall = _time_steps(experiment, call, state)

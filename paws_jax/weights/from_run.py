@@ -123,7 +123,7 @@ def _restore(
   directory: epath.Path, described: Mapping[str, Any], names: Sequence[str]
 ) -> dict[str, np.ndarray]:
   """Reads arrays of a checkpoint by their names; no others."""
-  arrays = {}
+  arrays: dict[str, np.ndarray] = {}
   for item, prefix in (("state", ""), ("extra", _EXTRA)):
     mine = [n for n in names if n.startswith(_EXTRA) == bool(prefix)]
     if not mine:

@@ -67,7 +67,7 @@ class Inert:
     """Ignores the state."""
 
 
-class _Dict(dict):
+class _Dict(dict[Any, Any]):
   """A dict for an OrderedDict, whose attributes are ignored."""
 
   def __init__(self, items: Iterable[tuple[Any, Any]] = ()):
@@ -142,7 +142,7 @@ def read_pickle(file: BinaryIO) -> bytes:
   start = file.tell()
   try:
     for _, _, position in pickletools.genops(file):
-      if position - start > _MAX_BYTES:
+      if (position or start) - start > _MAX_BYTES:
         raise errors.WeightsError(f"its pickle exceeds {_MAX_BYTES} bytes")
   except errors.WeightsError:
     raise
@@ -168,7 +168,8 @@ def _check_operations(data: bytes) -> None:
         "tensors needs"
       )
     # A writer numbers objects consecutively.
-    if operation.name in ("PUT", "LONG_BINPUT") and argument > len(data):
+    numbers = operation.name in ("PUT", "LONG_BINPUT")
+    if numbers and (argument or 0) > len(data):
       raise errors.WeightsError(
         f"its pickle numbers an object {argument}, but has {len(data)} bytes"
       )
@@ -201,6 +202,11 @@ class _Unpickler(pickle._Unpickler):
   """An unpickler restricted to given names."""
 
   dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+  # Of the base class; those who describe its types leave them out.
+  stack: list[Any]
+  load_setitem: Callable[[], None]
+  load_setitems: Callable[[], None]
+  load_dict: Callable[[], None]
 
   def __init__(
     self,

@@ -483,6 +483,14 @@ def test_without_images_to_test_on(root, examine):
     ({"train.batch_size": 24}, "train.batch_size is 24 but there are 16 image"),
     ({"train.batch_size": 12}, "batch_size is 12, which 8 devices do not"),
     ({"support.classes_per_step": 3}, "support.classes_per_step is 3 but"),
+    (
+      {
+        "support.sampling": "uniform",
+        "support.batch_size": 7,
+        "support.with_replacement": False,
+      },
+      "support.batch_size asks for 7 labelled images a step, but there are 6",
+    ),
     ({"data.labels_per_class": 4}, "data.labels_per_class = 4"),
     ({"model.name": "resnet9"}, "model.name is 'resnet9'; known are"),
     ({"views.eval_resize": 15}, "views.eval_resize"),

@@ -10,7 +10,7 @@ import ml_collections
 
 from paws_jax import errors
 from paws_jax.config import fields
-from paws_jax.config.methods.base import Method
+from paws_jax.config.methods.base import Method as Method
 
 # Import paths of the methods; the section of NAME is
 # paws_jax.config.methods.NAME.Config. The first is the default.
@@ -72,6 +72,15 @@ def config_class(name: str) -> type[Method]:
   return importlib.import_module(f"{__name__}.{name}").Config
 
 
+def default(name: str) -> Method:
+  """Makes section `method` of a method's defaults.
+
+  Raises:
+    InputError: an unknown method.
+  """
+  return fields.build(config_class(name), {}, "method")
+
+
 def build(values: Method | Mapping[str, Any]) -> Method:
   """Makes section `method` of its values, `name` among them.
 
@@ -114,7 +123,7 @@ def rebuild(
   # The method whose defaults were there at first.
   complete = [v for v in every.values() if v.keys() <= values.keys()]
   before = max(complete, key=len, default={})
-  dropped = {}
+  dropped: dict[str, Any] = {}
   for key, value in values.items():
     if not any(key in defaults for defaults in every.values()):
       raise errors.UnknownFieldError(unknown_field(name, key))

@@ -20,8 +20,6 @@ class Method(fields.Section):
   """Section `method` of a recipe.
 
   Attributes:
-    in_domain_temperature: temperature of the probability that an image is of a
-      known class; None for a method to which every image is.
     soft_nn_title: what tables call the vote of labelled images; None: the name
       of the method, and "soft NN".
     allows_bn_groups: whether `train.bn_groups` may cut a step into groups: the
@@ -29,7 +27,6 @@ class Method(fields.Section):
       their order.
   """
 
-  in_domain_temperature: ClassVar[float | None] = None
   soft_nn_title: ClassVar[str | None] = None
   allows_bn_groups: ClassVar[bool] = False
 
@@ -37,6 +34,14 @@ class Method(fields.Section):
   name: str
   # Divides cosine similarities, also in evaluation by soft nearest neighbours.
   temperature: float = fields.field(0.1, fields.TEMPERATURE)
+
+  @property
+  def in_domain_temperature(self) -> float | None:
+    """Temperature of the probability that an image is of a known class.
+
+    None for a method to which every image is; others have it as a field.
+    """
+    return None
 
   def check_support(self, support: support_lib.Support) -> None:
     """Checks the section against the labelled images of a step.

@@ -28,7 +28,7 @@ from paws_jax.data.host import pixel_values
 
 if TYPE_CHECKING:
   import PIL.Image
-  import tensorflow as tf
+  import tensorflow
 
 _ORIENTATION = 0x0112
 # Bytes that `plain_jpeg` searches for metadata; longer headers are for Pillow.
@@ -133,7 +133,7 @@ def upright_rgb(
   from PIL import Image
 
   target = _fitted_size(opened.size, fit)
-  whole = (0, 0, *opened.size)
+  whole: tuple[float, float, float, float] = (0, 0, *opened.size)
   if target != opened.size:
     # JPEG decodes to 1/2, 1/4 or 1/8 of the size in a fraction of the time.
     # The remaining reduction, by twice or more, hides the difference; the box
@@ -170,8 +170,12 @@ def _fitted_size(size: tuple[int, int], fit: int) -> tuple[int, int]:
 
 
 def plain_jpeg(
-  content: tf.Tensor, *, canvas_size: int, max_pixels: int, white_level: int = 0
-) -> tf.Tensor:
+  content: tensorflow.Tensor,
+  *,
+  canvas_size: int,
+  max_pixels: int,
+  white_level: int = 0,
+) -> tensorflow.Tensor:
   """Decodes an ordinary JPEG in a TensorFlow graph.
 
   An ordinary JPEG has one or three components, fits on the canvas, and has no
@@ -205,8 +209,8 @@ def plain_jpeg(
 
 
 def _jpeg_if_ordinary(
-  content: tf.Tensor, canvas_size: int, max_pixels: int
-) -> tf.Tensor:
+  content: tensorflow.Tensor, canvas_size: int, max_pixels: int
+) -> tensorflow.Tensor:
   tf = tf_runtime.load()
 
   # [height, width, components], from the header alone.
@@ -216,7 +220,7 @@ def _jpeg_if_ordinary(
   # Four components are CMYK.
   ordinary = fits & (shape[2] <= 3) & _stands_upright(content)
 
-  def decode() -> tf.Tensor:
+  def decode() -> tensorflow.Tensor:
     # Both options are those of Pillow's decoder.
     return tf.io.decode_jpeg(
       content, channels=3, dct_method="INTEGER_ACCURATE", fancy_upscaling=True
@@ -225,7 +229,7 @@ def _jpeg_if_ordinary(
   return tf.cond(ordinary, decode, lambda: tf.zeros((0, 0, 3), tf.uint8))
 
 
-def _stands_upright(content: tf.Tensor) -> tf.Tensor:
+def _stands_upright(content: tensorflow.Tensor) -> tensorflow.Tensor:
   """Whether a JPEG has no metadata that rotate it; in a graph.
 
   It searches for byte patterns without parsing, so that crafted metadata can
@@ -235,7 +239,7 @@ def _stands_upright(content: tf.Tensor) -> tf.Tensor:
 
   header = tf.strings.substr(content, 0, _HEADER_BYTES)
 
-  def has(pattern: str) -> tf.Tensor:
+  def has(pattern: str) -> tensorflow.Tensor:
     # \C is any byte; what follows is below 128, since the rest is UTF-8.
     return tf.strings.regex_full_match(header, rf"\C*(?:{pattern})\C*")
 
@@ -244,7 +248,7 @@ def _stands_upright(content: tf.Tensor) -> tf.Tensor:
   entry = r"\x01\x12\x00\x03\x00\x00\x00\x01\x00[{0}]"
   entry += r"|\x12\x01\x03\x00\x01\x00\x00\x00[{0}]\x00"
 
-  def entry_of_one_only() -> tf.Tensor:
+  def entry_of_one_only() -> tensorflow.Tensor:
     others = r"\x00\x02-\x7f"
     return has(entry.format(r"\x01")) & ~has(entry.format(others))
 

@@ -14,6 +14,7 @@ from paws_jax.data.host import unread_formats
 
 if TYPE_CHECKING:
   import PIL.Image
+  import PIL.ImageFile
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
@@ -24,7 +25,7 @@ _LIMIT_LOCK = threading.Lock()
 @contextlib.contextmanager
 def checked(
   content: bytes, *, name: str, max_pixels: int
-) -> Iterator[PIL.Image.Image]:
+) -> Iterator[PIL.ImageFile.ImageFile]:
   """Opens an image with Pillow.
 
   Args:
@@ -38,7 +39,7 @@ def checked(
   Raises:
     BadImageError: it is not an image, or the context raises any Exception.
   """
-  from PIL import Image
+  from PIL import UnidentifiedImageError
 
   size = (0, 0)
   # Damaged files make Pillow raise nearly anything: OSError, SyntaxError,
@@ -55,7 +56,7 @@ def checked(
     yield _allocated(opened)
   except errors.BadImageError:
     raise
-  except Image.UnidentifiedImageError as error:
+  except UnidentifiedImageError as error:
     described = unread_formats.describe(content)
     raise errors.BadImageError(name, described) from error
   except Exception as error:
@@ -85,7 +86,7 @@ def again(content: bytes) -> PIL.Image.Image:
   return _allocated(_of_any_size(content))
 
 
-def _of_any_size(content: bytes) -> PIL.Image.Image:
+def _of_any_size(content: bytes) -> PIL.ImageFile.ImageFile:
   """Opens an image without Pillow's own limit of pixels."""
   from PIL import Image
 
@@ -97,7 +98,7 @@ def _of_any_size(content: bytes) -> PIL.Image.Image:
       return Image.open(io.BytesIO(content), formats=FORMATS)
 
 
-def _allocated(opened: PIL.Image.Image) -> PIL.Image.Image:
+def _allocated(opened: PIL.ImageFile.ImageFile) -> PIL.ImageFile.ImageFile:
   """Allocates the pixels of a TIFF, where Pillow checks its limit again."""
   from PIL import Image
 

@@ -16,6 +16,8 @@ from paws_jax.data.host import loader
 
 # Steps that are read ahead, so that no thread waits at the end of a step.
 _AHEAD = 2
+# Canvases of a step, and the tasks that fill them.
+_Started = tuple[loader.Canvases, list[concurrent.futures.Future[None]]]
 
 
 class PillowLoader(loader.Loader):
@@ -29,7 +31,7 @@ class PillowLoader(loader.Loader):
   ) -> Iterator[dict[str, loader.Canvases]]:
     """Yields the canvases of all streams, step by step and indefinitely."""
     pool = concurrent.futures.ThreadPoolExecutor(self._num_threads)
-    reading = collections.deque()
+    reading: collections.deque[dict[str, _Started]] = collections.deque()
     try:
       for step in itertools.count(first_step):
         reading.append(
@@ -47,7 +49,7 @@ class PillowLoader(loader.Loader):
     pool: concurrent.futures.Executor,
     stream: loader.Stream,
     step: int,
-  ) -> tuple[loader.Canvases, list[concurrent.futures.Future]]:
+  ) -> _Started:
     """Starts to read the rows of a step, each by a task of its own."""
     rows = stream.plan(step).astype(np.int32)
     side = self.canvas_size
@@ -78,7 +80,7 @@ class PillowLoader(loader.Loader):
 
 
 def _finished(
-  canvases: loader.Canvases, reads: list[concurrent.futures.Future]
+  canvases: loader.Canvases, reads: list[concurrent.futures.Future[None]]
 ) -> loader.Canvases:
   for read in reads:
     read.result()

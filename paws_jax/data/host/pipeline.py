@@ -42,7 +42,7 @@ class Inputs(NamedTuple):
   """Inputs of a call of several steps."""
 
   # int32 scalar: step of the first batch.
-  first_step: jax.Array
+  first_step: data.Array
   # One for each step, sharded over the devices as `paws_jax.data` says.
   batches: tuple[data.HostBatch, ...]
 
@@ -129,7 +129,7 @@ class HostPipeline:
   def __enter__(self) -> HostPipeline:
     return self
 
-  def __exit__(self, *_) -> None:
+  def __exit__(self, *_: object) -> None:
     self.close()
 
   @property
@@ -171,8 +171,7 @@ class HostPipeline:
     """
     if self._prefetcher is None or first_step != self._next_step:
       self.close()
-      batches = self._batches(first_step)
-      self._prefetcher = prefetch.Prefetcher(batches)
+      self._prefetcher = prefetch.Prefetcher(self._batches(first_step))
     try:
       batches = tuple(self._next_batch(busy) for _ in range(num_steps))
     except BaseException:
@@ -186,7 +185,9 @@ class HostPipeline:
 
   def _next_batch(self, busy: Callable[[], bool] | None) -> data.HostBatch:
     """Waits for a batch, and adds to `stall_seconds` while devices are idle."""
-    idle_since = None
+    prefetcher = self._prefetcher
+    assert prefetcher is not None
+    idle_since: float | None = None
 
     def look() -> None:
       nonlocal idle_since
@@ -194,7 +195,7 @@ class HostPipeline:
         idle_since = time.perf_counter()
 
     look()
-    batch = self._prefetcher.get(while_waiting=look)
+    batch = prefetcher.get(while_waiting=look)
     if idle_since is not None:
       self.stall_seconds += time.perf_counter() - idle_since
     return batch
@@ -203,7 +204,7 @@ class HostPipeline:
     """Returns shapes, dtypes and shardings of `inputs`; reads no image."""
     side = self._loader.canvas_size
 
-    def rows(*shape: int, dtype: np.dtype = np.int32) -> jax.ShapeDtypeStruct:
+    def rows(*shape: int, dtype: Any = np.int32) -> jax.ShapeDtypeStruct:
       spread = mesh_lib.batch_sharded(self._mesh)
       return jax.ShapeDtypeStruct(shape, dtype, sharding=spread)
 
@@ -283,10 +284,10 @@ class HostPipeline:
         lambda step: self._plan.unlabelled(step)[rows], num_rows=len(rows)
       )
     for parts in self._loader.steps(streams, first_step):
-      yield tuple(
-        self._canvases(parts[name], candidates[name]) if name in parts else None
-        for name in ("unlabelled", "support")
-      )
+      made = {
+        name: self._canvases(parts[name], candidates[name]) for name in parts
+      }
+      yield made.get("unlabelled"), made.get("support")
 
   def _batches(self, first_step: int) -> Iterator[data.HostBatch]:
     """Yields global batches from a step on, as arrays on the devices."""
@@ -317,7 +318,11 @@ class HostPipeline:
     put = functools.partial(mesh_lib.from_local_rows, mesh=self._mesh)
     return jax.tree.map(put, rows)
 
-  def _canvases(self, canvases, candidates) -> data.Canvases:
+  def _canvases(
+    self,
+    canvases: loader.Canvases,
+    candidates: Callable[[int], Iterator[int]],
+  ) -> data.Canvases:
     """Replaces unreadable images."""
     good = self._loader.replace_bad(canvases, candidates)
     return data.Canvases(image=good.images, size=good.sizes, id=good.rows)

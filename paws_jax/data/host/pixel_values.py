@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
@@ -101,7 +102,7 @@ def prepare(opened: PIL.Image.Image) -> int:
   elif opened.mode[0] in "IF":
     kind = "32-bit integers" if opened.mode[0] == "I" else "floating-point"
     raise UnreadValuesError(f"its pixels are {kind}, range unknown: {_CONVERT}")
-  elif opened.format == "PNG" and opened.tile:
+  elif opened.format == "PNG" and _tiles(opened):
     depth = re.search(r";(\d+)", str(_raw_mode(opened)))
     bits = int(depth[1]) if depth else 8
   return 255 if opened.mode in ("P", "PA") else 2**bits - 1
@@ -117,7 +118,7 @@ def value_range(opened: PIL.Image.Image, largest: int) -> ValueRange:
   if _is_gray(opened):
     values = np.asarray(opened)
     return ValueRange(int(values.min()), int(values.max()), largest)
-  extrema = opened.convert("RGB").getextrema()
+  extrema: Any = opened.convert("RGB").getextrema()
   low, high = min(x for x, _ in extrema), max(x for _, x in extrema)
   if largest == 65535:
     # Only the upper bytes are there.
@@ -127,7 +128,7 @@ def value_range(opened: PIL.Image.Image, largest: int) -> ValueRange:
 
 def _check_tiff(opened: PIL.Image.Image) -> int:
   """Returns the bits of a sample; refuses what Pillow misreads."""
-  tags = opened.tag_v2
+  tags = _tags(opened)
   bits = max(tags.get(_BITS, (1,)))
   formats = tags.get(_SAMPLE_FORMAT, (1,))
   is_raw = opened.info.get("compression") == "raw"
@@ -159,8 +160,18 @@ def _is_gray(opened: PIL.Image.Image) -> bool:
   return opened.mode[0] == "I"
 
 
+def _tags(opened: Any) -> Any:
+  """Tags of a TIFF."""
+  return opened.tag_v2
+
+
+def _tiles(opened: Any) -> Any:
+  """Pillow's descriptions of the parts of a file."""
+  return opened.tile
+
+
 def _raw_mode(opened: PIL.Image.Image) -> str:
-  arguments = opened.tile[0][3]
+  arguments = _tiles(opened)[0][3]
   return arguments if isinstance(arguments, str) else arguments[0]
 
 
@@ -172,7 +183,7 @@ def _deep_gray(opened: PIL.Image.Image, white: int) -> PIL.Image.Image:
   gray = _levels(values, white)
   # The specification has no default; Pillow takes white as zero.
   is_tiff = opened.format == "TIFF"
-  if is_tiff and opened.tag_v2.get(_PHOTOMETRIC, 0) == _WHITE_IS_ZERO:
+  if is_tiff and _tags(opened).get(_PHOTOMETRIC, 0) == _WHITE_IS_ZERO:
     gray = 255 - gray
   # The value that a PNG declares transparent.
   transparent = opened.info.get("transparency")
@@ -219,15 +230,15 @@ def _exact_color(
   """Converts 16-bit color; Pillow's modes have one byte of each sample."""
   from PIL import Image
 
-  known = opened.tile and _BOTH_BYTES.fullmatch(_raw_mode(opened))
-  if opened.format == "TIFF" and opened.tag_v2.get(_PLANES, 1) == 2:
+  known = _tiles(opened) and _BOTH_BYTES.fullmatch(_raw_mode(opened))
+  if opened.format == "TIFF" and _tags(opened).get(_PLANES, 1) == 2:
     known = None
   if not known or reopen is None or "transparency" in opened.info:
     raise UnreadValuesError(
       "its 16-bit color cannot be scaled to data.white_level: save it as RGB "
       "in PNG or TIFF, without transparency or planes, and give its path"
     )
-  other = reopen()
+  other: Any = reopen()
   order = "BL"[sys.byteorder == "little"] if known[2] == "N" else known[2]
   swapped = f"{known[1]};16{'B' if order == 'L' else 'L'}"
   other.tile = [_with_raw_mode(tile, swapped) for tile in other.tile]
@@ -239,7 +250,7 @@ def _exact_color(
   return _on_white(image, 255, None)
 
 
-def _with_raw_mode(tile: tuple, raw_mode: str) -> tuple:
+def _with_raw_mode(tile: Any, raw_mode: str) -> Any:
   """Returns Pillow's description of a part of a file with another raw mode."""
   arguments = tile[3]
   arguments = (

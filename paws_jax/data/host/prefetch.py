@@ -20,7 +20,7 @@ class Prefetcher:
   def __init__(self, items: Iterator[Any]):
     self._items = items
     # One item in the queue and one in the thread.
-    self._ready: queue.Queue = queue.Queue(maxsize=1)
+    self._ready: queue.Queue[Any] = queue.Queue(maxsize=1)
     self._stopping = threading.Event()
     self._error: BaseException | None = None
     self._thread = threading.Thread(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from collections.abc import Iterator
+from typing import Any
 from typing import NamedTuple
 
 import jax
@@ -75,6 +76,7 @@ class RowPlan:
     self._seed = seed
     self._support = support
     if support is not None:
+      assert index is not None
       self._index = sampling.LabelIndex(*map(np.asarray, index))
       self._labelled = sampling.labelled_images(self._index)
     # Two epochs are in use where one ends.
@@ -100,13 +102,15 @@ class RowPlan:
     return self._supports(step)
 
   def _draw_supports(self, step: int) -> Supports:
-    if self._support.sampling == "uniform":
-      ids, labels, slots = self._uniform(step)
+    support = self._support
+    assert support is not None
+    if support.sampling == "uniform":
+      ids, labels, slots = self._uniform(step, support)
       class_ids = np.arange(len(self._index.counts), dtype=np.int32)
     else:
-      ids, labels, class_ids = self._balanced(step)
+      ids, labels, class_ids = self._balanced(step, support)
       slots = np.arange(len(ids), dtype=np.int32)
-      slots %= np.int32(self._support.images_per_class)
+      slots %= np.int32(support.images_per_class)
     num_rows = mesh_lib.padded_size(len(ids), self._mesh)
     places = np.arange(num_rows, dtype=np.int32)
     mask = places < len(ids) if num_rows > len(ids) else None
@@ -120,20 +124,22 @@ class RowPlan:
       class_ids=class_ids,
     )
 
-  def _balanced(self, step: int) -> tuple[np.ndarray, ...]:
+  def _balanced(
+    self, step: int, support: config_lib.Support
+  ) -> tuple[np.ndarray, ...]:
     with jax.default_device(self._cpu):
       drawn = _draw_supports(
         self._index,
         seed=self._seed,
         step=np.int32(step),
-        classes_per_step=self._support.classes_per_step,
-        images_per_class=self._support.images_per_class,
+        classes_per_step=support.classes_per_step,
+        images_per_class=support.images_per_class,
       )
     return tuple(map(np.asarray, drawn))
 
-  def _uniform(self, step: int) -> tuple[np.ndarray, ...]:
+  def _uniform(self, step: int, support: config_lib.Support) -> tuple[Any, ...]:
     ids, labels = self._labelled
-    batch_size = self._support.num_images
+    batch_size = support.num_images
     epoch, place = sampling.uniform_start(
       step, num_images=len(ids), batch_size=batch_size
     )
@@ -153,7 +159,7 @@ class RowPlan:
 
   def same_class(self, row: int) -> Iterator[int]:
     """Yields the other labelled images of the class of a labelled image."""
-    ids, counts = self._index
+    ids, counts = map(np.asarray, self._index)
     label = int(np.argmax((ids == row).any(axis=1)))
     return image_reader.rows_after(row, ids[label, : counts[label]])
 
@@ -174,7 +180,9 @@ def _own_cpu() -> jax.Device:
   try:
     return jax.local_devices(backend="cpu")[0]
   except RuntimeError as error:
-    platforms = jax.config.jax_platforms
+    # JAX adds the fields of its configuration at run time.
+    config: Any = jax.config
+    platforms = config.jax_platforms
     raise errors.InputError(
       f"JAX_PLATFORMS is {platforms!r} and leaves out the CPU, on which the "
       f"images of a step are drawn: set it to '{platforms},cpu'."

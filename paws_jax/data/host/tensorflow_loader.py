@@ -7,6 +7,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -19,13 +20,13 @@ from paws_jax.data.sources import catalog
 from paws_jax.runs import files as files_lib
 
 if TYPE_CHECKING:
-  import tensorflow as tf
+  import tensorflow
 
 
 class TensorFlowLoader(loader.Loader):
   """A loader that decodes ordinary JPEG files without Python's lock."""
 
-  def __init__(self, images: image_reader.ImageReader, **settings):
+  def __init__(self, images: image_reader.ImageReader, **settings: Any):
     super().__init__(images, **settings)
     # Rows whose files are known to be regular ones.
     self._regular = np.zeros(len(images.reader), bool)
@@ -46,7 +47,9 @@ class TensorFlowLoader(loader.Loader):
         for name in streams
       }
 
-  def _stream(self, stream: loader.Stream, first_step: int) -> tf.data.Dataset:
+  def _stream(
+    self, stream: loader.Stream, first_step: int
+  ) -> tensorflow.data.Dataset:
     """Returns an infinite data set of the fields of `loader.Canvases`."""
     plan, num_rows, cache = stream
     tf = tf_runtime.load()
@@ -54,7 +57,9 @@ class TensorFlowLoader(loader.Loader):
     steps = tf.data.Dataset.range(first_step, endless)
 
     @tf.autograph.experimental.do_not_convert
-    def planned(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def planned(
+      step: tensorflow.Tensor,
+    ) -> tuple[tensorflow.Tensor, tensorflow.Tensor]:
       rows, paths = tf.numpy_function(
         lambda step: self._with_paths(plan(int(step))),
         [step],
@@ -66,8 +71,8 @@ class TensorFlowLoader(loader.Loader):
 
     @tf.autograph.experimental.do_not_convert
     def load(
-      row: tf.Tensor, path: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+      row: tensorflow.Tensor, path: tensorflow.Tensor
+    ) -> tuple[tensorflow.Tensor, tensorflow.Tensor, tensorflow.Tensor]:
       image = self._load(row, path, cache)
       size = tf.shape(image)[:2]
       missing = self.canvas_size - size
@@ -83,7 +88,7 @@ class TensorFlowLoader(loader.Loader):
       .batch(num_rows, drop_remainder=True)
     )
 
-  def _options(self) -> tf.data.Options:
+  def _options(self) -> tensorflow.data.Options:
     """Returns options of tf.data for the entire pipeline."""
     tf = tf_runtime.load()
     options = tf.data.Options()
@@ -117,8 +122,11 @@ class TensorFlowLoader(loader.Loader):
     return path
 
   def _load(
-    self, row: tf.Tensor, path: tf.Tensor, cache: image_reader.Cache | None
-  ) -> tf.Tensor:
+    self,
+    row: tensorflow.Tensor,
+    path: tensorflow.Tensor,
+    cache: image_reader.Cache | None,
+  ) -> tensorflow.Tensor:
     """Loads uint8 [h, w, 3] from cache or file; [0, 0, 3] for a bad image."""
     if cache is None:
       return self._decode(row, path)
@@ -128,12 +136,16 @@ class TensorFlowLoader(loader.Loader):
       lambda: _call_python(cache.put, row, self._decode(row, path)),
     )
 
-  def _decode(self, row: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
+  def _decode(
+    self, row: tensorflow.Tensor, path: tensorflow.Tensor
+  ) -> tensorflow.Tensor:
     """Decodes in the graph if possible, without Python's lock."""
     tf = tf_runtime.load()
 
     @tf.autograph.experimental.do_not_convert
-    def plain(row: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def plain(
+      row: tensorflow.Tensor, path: tensorflow.Tensor
+    ) -> tuple[tensorflow.Tensor, tensorflow.Tensor]:
       content = self._content(row, path)
       image = decode.plain_jpeg(
         content,
@@ -160,7 +172,9 @@ class TensorFlowLoader(loader.Loader):
       image, lambda: _call_python(self._decode_with_pillow, row, content)
     )
 
-  def _content(self, row: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
+  def _content(
+    self, row: tensorflow.Tensor, path: tensorflow.Tensor
+  ) -> tensorflow.Tensor:
     tf = tf_runtime.load()
     if isinstance(self._images.reader, catalog.Files):
       return tf.io.read_file(path)
@@ -178,8 +192,8 @@ class TensorFlowLoader(loader.Loader):
       return image_reader.NO_IMAGE
 
   def _or_else(
-    self, image: tf.Tensor, otherwise: Callable[[], tf.Tensor]
-  ) -> tf.Tensor:
+    self, image: tensorflow.Tensor, otherwise: Callable[[], tensorflow.Tensor]
+  ) -> tensorflow.Tensor:
     tf = tf_runtime.load()
     there = tf.size(image) > 0
     image = tf.cond(there, lambda: image, otherwise)
@@ -187,8 +201,8 @@ class TensorFlowLoader(loader.Loader):
 
 
 def _call_python(
-  function: Callable[..., np.ndarray], *arguments: tf.Tensor
-) -> tf.Tensor:
+  function: Callable[..., np.ndarray], *arguments: tensorflow.Tensor
+) -> tensorflow.Tensor:
   """Calls a Python function that returns an image, in a graph."""
   tf = tf_runtime.load()
   image = tf.numpy_function(function, arguments, tf.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Literal
 
 from paws_jax import text
 
@@ -56,7 +57,7 @@ _BRANDS = {
 _CONVERT = "whatever its name: convert it to JPEG or PNG"
 _CONVERT_BITS = "convert it to gray or RGB of 8 or 16 bits"
 # Where width and height stand, bytes of each, and their order.
-_SIZES = {
+_SIZES: dict[str, tuple[tuple[int, ...], int, Literal["big", "little"]]] = {
   "PNG": ((16, 20), 4, "big"),
   "GIF": ((6, 8), 2, "little"),
   "BMP": ((18, 22), 4, "little"),
@@ -124,6 +125,8 @@ def describe(content: bytes) -> str:
 
 def _header_problem(content: bytes, kind: str) -> str:
   """Returns what is wrong with the header of a JPEG, PNG, GIF or BMP."""
+  places: tuple[int, ...]
+  order: Literal["big", "little"]
   if kind == "JPEG":
     # A start of frame: length, bits of a sample, height and width.
     frame = _FRAME.search(content)

@@ -26,14 +26,14 @@ def of_files(images: catalog.Reader, rows: np.ndarray) -> np.ndarray:
     images: the encoded images.
     rows: int [n], which of them.
   """
-  rows = [int(row) for row in rows]
+  numbers = [int(row) for row in rows]
   with concurrent.futures.ThreadPoolExecutor(cpu_devices.num_cores()) as pool:
-    sizes = list(pool.map(lambda row: _size(images, row), rows))
+    sizes = list(pool.map(lambda row: _size(images, row), numbers))
     known, counts = np.unique(sizes, return_counts=True)
     repeated = set(known[counts > 1].tolist()) - {-1}
     places = [i for i, size in enumerate(sizes) if size in repeated]
-    digests = list(pool.map(lambda i: _digest(images, rows[i]), places))
-  contents: list[bytes | None] = [None] * len(rows)
+    digests = list(pool.map(lambda i: _digest(images, numbers[i]), places))
+  contents: list[bytes | None] = [None] * len(numbers)
   for place, digest in zip(places, digests, strict=True):
     contents[place] = digest
   return _first_places(contents)
@@ -50,7 +50,7 @@ def of_arrays(images: np.ndarray) -> np.ndarray:
     image's own place where there is no copy before it.
   """
   return _first_places(
-    [hashlib.blake2b(np.ascontiguousarray(x)).digest() for x in images]
+    [hashlib.blake2b(np.ascontiguousarray(x).data).digest() for x in images]
   )
 
 

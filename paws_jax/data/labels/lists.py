@@ -78,6 +78,7 @@ def read(
   content = listed_files.read_table(path, where)
   entries = _entries(content, names or ())
   by_number = not entries or _is_integer(entries[0][1])
+  find: Callable[[int, str], int | None]
   if names is None or by_number:
     find = _by_number(where, num_images, has_names=names is not None)
   else:

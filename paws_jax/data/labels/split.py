@@ -71,7 +71,7 @@ class Split:
   rule: str = ""
   list_images: data_changes.ListImages | None = None
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     ids = self.labelled_ids
     if ids.dtype != np.int32 or ids.ndim != 1 or np.any(np.diff(ids) <= 0):
       raise errors.InputError(
@@ -124,7 +124,7 @@ def choose(
     ValueError: a class has no labelled image, or see `draw.stratified`.
   """
   labels, names = dataset.train_labels, dataset.class_names
-  classes = {"num_classes": len(names), "class_names": names}
+  classes: dict[str, Any] = {"num_classes": len(names), "class_names": names}
   seed = None
   if labels_file:
     ids = from_file(

@@ -42,7 +42,7 @@ class Arrays:
   test_images: np.ndarray
   test_labels: np.ndarray
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     for part in ("train", "test"):
       images = getattr(self, f"{part}_images")
       labels = getattr(self, f"{part}_labels")
@@ -108,7 +108,7 @@ class Arrays:
       labels = getattr(self, f"{part}_labels")
       # The shape comes first: equal bytes of another shape are other images.
       digest.update(f"{part} {images.shape}\n".encode())
-      digest.update(np.ascontiguousarray(images))
+      digest.update(np.ascontiguousarray(images).data)
       digest.update(labels.astype("<i4").tobytes())
     return digest.hexdigest()
 

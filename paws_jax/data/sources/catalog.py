@@ -123,7 +123,7 @@ class Catalog:
   notices: tuple[str, ...] = ()
   warnings: tuple[str, ...] = ()
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     seen: dict[str, int] = {}
     for class_id, class_name in enumerate(self.class_names):
       if class_name in seen:

@@ -113,7 +113,9 @@ def scan(
   directory: str, left_aside: system_folders.SystemFolders
 ) -> tuple[list[str], list[str], list[str]]:
   """Lists the visible folders, images and other files in a directory."""
-  folders, images, others = [], [], []
+  folders: list[str] = []
+  images: list[str] = []
+  others: list[str] = []
   with _refusing(directory), os.scandir(directory) as entries:
     for entry in entries:
       if entry.name.startswith("."):

@@ -87,7 +87,7 @@ def load(
     train.paths.extend(paths)
     train.labels.extend([catalog.UNLABELLED] * len(paths))
   place = others.get("data.test_dir")
-  test = place and _test(place, train.names, exclusions)
+  test = _test(place, train.names, exclusions) if place else None
   return catalog.Catalog(
     name=os.path.basename(os.path.abspath(directory)) or directory,
     class_names=tuple(train.names),
@@ -237,11 +237,11 @@ def _classes(
     not in exclusions.directories
   )
   if top_images or not folders:
-    images = f"{len(top_images)} images" + (
+    counted = f"{len(top_images)} images" + (
       f" (such as {min(top_images)!r})" if top_images else ""
     )
     raise errors.InputError(
-      f"{field} = {root!r} itself holds {images} and {len(folders)} class "
+      f"{field} = {root!r} itself holds {counted} and {len(folders)} class "
       f"folders: {_LAYOUT}. Move images without a label to another folder, and "
       "set data.unlabelled_dir to it"
     )
@@ -249,7 +249,7 @@ def _classes(
   owner: dict[folder_walk.Identity, str] = {}
   empty = []
   for label, name in enumerate(folders):
-    images, others, entered = folder_walk.find_images(
+    images, left_out, entered = folder_walk.find_images(
       os.path.join(root, name), root, exclusions
     )
     for place, folder in entered.items():
@@ -261,7 +261,7 @@ def _classes(
           "labels: remove one of the links"
         )
     if not images:
-      empty.append(f"{name!r} (with {others.total()} files in other formats)")
+      empty.append(f"{name!r} (with {left_out.total()} files in other formats)")
     classes.paths.extend(images)
     classes.labels.extend([label] * len(images))
   if empty:

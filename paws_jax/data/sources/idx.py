@@ -60,7 +60,8 @@ def load(directory: str) -> dict[str, Any]:
     parts[f"{name}_images"] = images[..., None]
     parts[f"{name}_labels"] = labels.astype(np.int32)
   test_labels = parts["test_labels"].astype(np.uint8)
-  fashion = hashlib.sha256(test_labels).hexdigest() == _FASHION_TEST_LABELS
+  digest = hashlib.sha256(test_labels.tobytes()).hexdigest()
+  fashion = digest == _FASHION_TEST_LABELS
   known = parts["train_labels" if _LABELS in files else "test_labels"]
   num_classes = int(known.max(initial=-1)) + 1
   return {
@@ -79,7 +80,7 @@ def _find_idx_files(directory: str) -> dict[str, str]:
     for part in _IDX_PARTS
     for kind in ("images-idx3", "labels-idx1")
   ]
-  found = {}
+  found: dict[str, str] = {}
   for stem in stems:
     for path in (os.path.join(directory, stem + end) for end in ("", ".gz")):
       if directory and os.path.isfile(path):

@@ -164,7 +164,7 @@ def unescaped(root: str, path: str) -> str:
 class NameForms:
   """Finds files whose names on the disk have another Unicode form."""
 
-  def __init__(self):
+  def __init__(self) -> None:
     """Starts without knowledge; each folder is listed once."""
     # By folder, the only name of each form.
     self._names: dict[str, dict[str, str]] = {}

@@ -102,7 +102,9 @@ def _catalog(
   test_dir: str,
 ) -> catalog.Catalog:
   """Returns the catalog of valid rows and of a directory of test images."""
-  parts = {s: _part(rows, s, root, class_names) for s in manifest_rows.SPLITS}
+  parts: dict[str, Any] = {
+    s: _part(rows, s, root, class_names) for s in manifest_rows.SPLITS
+  }
   others: dict[str, Any] = {}
   if test_dir:
     parts["test"], others = folders.load_test(

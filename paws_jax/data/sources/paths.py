@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import os
 import sys
+from typing import Any
 
 from paws_jax import config as config_lib
 
@@ -55,13 +56,12 @@ def absolute(recipe: config_lib.Recipe) -> config_lib.Recipe:
     for name in ("manifest", "unlabelled_dir", "test_dir")
   }
   found |= {"dir": section.dir, "labels_file": section.labels_file}
+  paths: dict[str, Any] = {k: _absolute(path) for k, path in found.items()}
   init_from = _absolute(recipe.model.init_from)
   holdout = _absolute(recipe.finetune.holdout_file)
   return dataclasses.replace(
     recipe,
-    data=dataclasses.replace(
-      section, **{name: _absolute(path) for name, path in found.items()}
-    ),
+    data=dataclasses.replace(section, **paths),
     model=dataclasses.replace(recipe.model, init_from=init_from),
     finetune=dataclasses.replace(recipe.finetune, holdout_file=holdout),
   )

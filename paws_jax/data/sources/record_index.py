@@ -172,7 +172,7 @@ def build(
 
 def _scan(name: str, number: int, chunk: Callable[[], Records]) -> list[_Row]:
   """Reads the records of a chunk."""
-  rows = []
+  rows: list[_Row] = []
   for offset, record in chunk():
     try:
       row = _parse(record)

@@ -131,7 +131,7 @@ def load(
       "another data set"
     )
   part = functools.partial(_part, builder, index_dir=index_dir)
-  parts = {"train": part("train")}
+  parts: dict[str, Any] = {"train": part("train")}
   held_out = [split for split in ("test", "validation") if split in splits]
   if "test" in held_out and _is_unlabelled(builder, "test"):
     held_out.remove("test")
@@ -219,7 +219,7 @@ def _shards(builder: Any, split: str) -> list[str]:
   return paths
 
 
-def _source(builder: Any, split: str) -> Sequence[bytes] | None:
+def _source(builder: Any, split: str) -> Any:
   """Returns a data source of serialized examples; None for TFRECORD."""
   import tensorflow_datasets as tfds
 
@@ -240,7 +240,7 @@ def _source(builder: Any, split: str) -> Sequence[bytes] | None:
 
 def _chunks(
   builder: Any, split: str
-) -> tuple[list[Callable[[], record_index.Records]], Sequence[bytes] | None]:
+) -> tuple[list[Callable[[], record_index.Records]], Any]:
   """Returns functions that each read some records, and the data source."""
   source = _source(builder, split)
   if source is None:

@@ -81,7 +81,9 @@ def _extensible(
 
 
 @handles(*_SAME)
-def _same_in_onnx(converter, eqn, operands):
+def _same_in_onnx(
+  converter: Converter, eqn: Any, operands: list[Any]
+) -> Operand:
   name = eqn.primitive.name
   if name in _LOGICAL and eqn.invars[0].aval.dtype != bool:
     raise unsupported(eqn, "its operands are bits of integers")
@@ -89,36 +91,38 @@ def _same_in_onnx(converter, eqn, operands):
 
 
 @handles("ne")
-def _ne(converter, eqn, operands):
+def _ne(converter: Converter, eqn: Any, operands: list[Any]) -> Operand:
   equal = elementwise(converter, eqn, "Equal", operands)
   return elementwise(converter, eqn, "Not", [equal])
 
 
 @handles("rem")
-def _remainder(converter, eqn, operands):
+def _remainder(converter: Converter, eqn: Any, operands: list[Any]) -> Operand:
   return elementwise(converter, eqn, "Mod", operands, fmod=1)
 
 
 @handles("rsqrt")
-def _rsqrt(converter, eqn, operands):
+def _rsqrt(converter: Converter, eqn: Any, operands: list[Any]) -> Operand:
   root = elementwise(converter, eqn, "Sqrt", operands)
   return elementwise(converter, eqn, "Reciprocal", [root])
 
 
 @handles("erfc")
-def _erfc(converter, eqn, operands):
+def _erfc(converter: Converter, eqn: Any, operands: list[Any]) -> Operand:
   erf = elementwise(converter, eqn, "Erf", operands)
   one = Constant(np.ones((), eqn.invars[0].aval.dtype), ())
   return elementwise(converter, eqn, "Sub", [one, erf])
 
 
 @handles("square")
-def _square(converter, eqn, operands):
+def _square(converter: Converter, eqn: Any, operands: list[Any]) -> Operand:
   return elementwise(converter, eqn, "Mul", operands * 2)
 
 
 @handles("integer_pow")
-def _integer_pow(converter, eqn, operands):
+def _integer_pow(
+  converter: Converter, eqn: Any, operands: list[Any]
+) -> Operand:
   if eqn.params["y"] == 2:
     return _square(converter, eqn, operands)
   power = np.asarray(eqn.params["y"], eqn.invars[0].aval.dtype)
@@ -126,21 +130,21 @@ def _integer_pow(converter, eqn, operands):
 
 
 @handles("round")
-def _round(converter, eqn, operands):
+def _round(converter: Converter, eqn: Any, operands: list[Any]) -> Operand:
   if int(eqn.params["rounding_method"]) != 1:
     raise unsupported(eqn, "it rounds halves away from zero")
   return elementwise(converter, eqn, "Round", operands)
 
 
 @handles("clamp")
-def _clamp(converter, eqn, operands):
+def _clamp(converter: Converter, eqn: Any, operands: list[Any]) -> Operand:
   lowest, value, highest = operands
   above = elementwise(converter, eqn, "Max", [lowest, value])
   return elementwise(converter, eqn, "Min", [above, highest])
 
 
 @handles("select_n")
-def _select(converter, eqn, operands):
+def _select(converter: Converter, eqn: Any, operands: list[Any]) -> Operand:
   condition, *cases = operands
   if len(cases) != 2 or eqn.invars[0].aval.dtype != bool:
     raise unsupported(eqn, "it selects by a number")
@@ -159,6 +163,7 @@ def _is_relu(
   return (
     how == "le"
     and compared[0] == cases[0]
+    and isinstance(cases[0], Value)
     and condition.order == cases[0].order
     and all(_is_zero(operand) for operand in (compared[1], cases[1]))
   )
@@ -169,7 +174,7 @@ def _is_zero(operand: Operand) -> bool:
 
 
 @handles("convert_element_type")
-def _convert(converter, eqn, operands):
+def _convert(converter: Converter, eqn: Any, operands: list[Any]) -> Operand:
   (value,) = operands
   dtype = np.dtype(eqn.params["new_dtype"])
   if eqn.invars[0].aval.dtype == dtype:
@@ -179,5 +184,5 @@ def _convert(converter, eqn, operands):
 
 
 @handles("stop_gradient", "copy", "copy_p")
-def _same_value(converter, eqn, operands):
+def _same_value(converter: Converter, eqn: Any, operands: list[Any]) -> Operand:
   return operands[0]

@@ -37,7 +37,7 @@ class Node:
 class Graph:
   """Nodes in the order of execution, and constants by name."""
 
-  def __init__(self):
+  def __init__(self) -> None:
     """Makes an empty graph."""
     self.nodes: list[Node] = []
     self.constants: dict[str, np.ndarray] = {}

@@ -129,7 +129,8 @@ class Converter:
 
     def read(atom: Any) -> Operand:
       if isinstance(atom, core.Literal):
-        return Constant(np.asarray(atom.val, atom.aval.dtype), atom.aval.shape)
+        aval: Any = atom.aval
+        return Constant(np.asarray(atom.val, aval.dtype), aval.shape)
       return values[atom]
 
     for eqn in jaxpr.eqns:
@@ -142,8 +143,9 @@ class Converter:
     if inner is not None and eqn.primitive.name in _CALLS:
       consts = getattr(inner, "consts", ())
       return self.run(getattr(inner, "jaxpr", inner), consts, operands)
-    if all(isinstance(operand, Constant) for operand in operands):
-      return _computed(eqn, operands)
+    constants = [each for each in operands if isinstance(each, Constant)]
+    if len(constants) == len(operands):
+      return list(_computed(eqn, constants))
     name = eqn.primitive.name
     if name not in HANDLERS:
       raise unsupported(eqn, "it is not known to this exporter")
@@ -228,7 +230,7 @@ def one_row(constant: Constant) -> np.ndarray:
 
 
 # Without JAX, which would compile each of them.
-_NUMPY = {
+_NUMPY: dict[str, Callable[..., Any]] = {
   "abs": np.abs,
   "add": np.add,
   "and": np.bitwise_and,

@@ -18,7 +18,9 @@ from paws_jax.export.to_onnx.jaxpr import unsupported
 
 
 @handles("conv_general_dilated")
-def _convolution(converter, eqn, operands):
+def _convolution(
+  converter: Converter, eqn: Any, operands: list[Any]
+) -> Operand:
   params = eqn.params
   names = params["dimension_numbers"]
   if params["batch_group_count"] != 1 or set(params["lhs_dilation"]) != {1}:
@@ -41,7 +43,7 @@ def _convolution(converter, eqn, operands):
 
 
 @handles("reduce_window_max")
-def _max_pool(converter, eqn, operands):
+def _max_pool(converter: Converter, eqn: Any, operands: list[Any]) -> Operand:
   (value,) = operands
   params, last = eqn.params, len(value.shape) - 1
   windows = [
@@ -72,7 +74,7 @@ def _max_pool(converter, eqn, operands):
 
 
 @handles("dot_general")
-def _dot(converter, eqn, operands):
+def _dot(converter: Converter, eqn: Any, operands: list[Any]) -> Operand:
   left, right = operands
   shape = eqn.outvars[0].aval.shape
   order = tuple(range(len(shape)))

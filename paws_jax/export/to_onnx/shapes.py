@@ -10,6 +10,7 @@ from jax import export
 
 from paws_jax.export.to_onnx.jaxpr import Constant
 from paws_jax.export.to_onnx.jaxpr import Converter
+from paws_jax.export.to_onnx.jaxpr import Operand
 from paws_jax.export.to_onnx.jaxpr import Value
 from paws_jax.export.to_onnx.jaxpr import handles
 from paws_jax.export.to_onnx.jaxpr import unsupported
@@ -25,7 +26,7 @@ _END = np.iinfo(np.int64).max
 
 
 @handles(*_REDUCTIONS)
-def _reduce(converter, eqn, operands):
+def _reduce(converter: Converter, eqn: Any, operands: list[Any]) -> Operand:
   (value,) = operands
   axes = eqn.params["axes"]
   places = sorted(value.order.index(axis) for axis in axes)
@@ -40,7 +41,7 @@ def _reduce(converter, eqn, operands):
 
 
 @handles("transpose")
-def _transpose(converter, eqn, operands):
+def _transpose(converter: Converter, eqn: Any, operands: list[Any]) -> Operand:
   (value,) = operands
   permutation = eqn.params["permutation"]
   order = tuple(permutation.index(axis) for axis in value.order)
@@ -48,7 +49,7 @@ def _transpose(converter, eqn, operands):
 
 
 @handles("reshape", "squeeze", "expand_dims")
-def _reshape(converter, eqn, operands):
+def _reshape(converter: Converter, eqn: Any, operands: list[Any]) -> Operand:
   shape = eqn.outvars[0].aval.shape
   return _reshaped(converter, eqn, operands[0], shape)
 
@@ -67,7 +68,7 @@ def _reshaped(
 
 
 @handles("broadcast_in_dim")
-def _broadcast(converter, eqn, operands):
+def _broadcast(converter: Converter, eqn: Any, operands: list[Any]) -> Operand:
   (value,) = operands
   shape, places = eqn.params["shape"], eqn.params["broadcast_dimensions"]
   between = [1] * len(shape)
@@ -88,7 +89,9 @@ def _broadcast(converter, eqn, operands):
 
 
 @handles("concatenate")
-def _concatenate(converter, eqn, operands):
+def _concatenate(
+  converter: Converter, eqn: Any, operands: list[Any]
+) -> Operand:
   names = [converter.stored(converter.dynamic(value)) for value in operands]
   axis, shape = eqn.params["dimension"], eqn.outvars[0].aval.shape
   name = converter.graph.add("Concat", names, axis=axis)
@@ -96,7 +99,7 @@ def _concatenate(converter, eqn, operands):
 
 
 @handles("slice")
-def _slice(converter, eqn, operands):
+def _slice(converter: Converter, eqn: Any, operands: list[Any]) -> Operand:
   params = eqn.params
   return _cut(
     converter,
@@ -109,7 +112,7 @@ def _slice(converter, eqn, operands):
 
 
 @handles("gather")
-def _gather(converter, eqn, operands):
+def _gather(converter: Converter, eqn: Any, operands: list[Any]) -> Operand:
   """One slice at a place that is known: x[:, 0] for any number of images."""
   value, places = operands
   params, names = eqn.params, eqn.params["dimension_numbers"]
@@ -148,7 +151,7 @@ def _cut(
 
 
 @handles("pad")
-def _pad(converter, eqn, operands):
+def _pad(converter: Converter, eqn: Any, operands: list[Any]) -> Operand:
   value, filler = operands
   before, after, inside = zip(*eqn.params["padding_config"], strict=True)
   if any(inside) or isinstance(filler, Value):
