@@ -95,7 +95,7 @@ class LinearProtocol:
 
   def optimizer(self, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Builds the optimizer; the rate is outside the momentum, as in PyTorch."""
-    shared = {
+    shared: dict[str, Any] = {
       "weight_decay": self.weight_decay,
       "momentum": _MOMENTUM,
       "nesterov": self.nesterov,

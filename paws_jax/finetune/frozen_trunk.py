@@ -69,7 +69,7 @@ class FrozenTrunk(base.Method):
     del step, key
     features = self.encoder.apply(
       extra,
-      encoding.fold_views(batch.support),
+      encoding.fold_views(encoding.supports(batch)),
       method=encoder_lib.trunk_features,
     )
     loss, metrics = linear_head.cross_entropy(

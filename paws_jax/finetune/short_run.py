@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def run(
     total_steps=total_steps, first_step=0, images_per_step=images_per_step
   )
 
-  def log(step: int, values: dict[str, np.ndarray]) -> None:
+  def log(step: int, values: Mapping[str, np.ndarray]) -> None:
     progress.show(step, {name: float(v[-1]) for name, v in values.items()})
 
   def evaluate(state: state_lib.TrainState, step: int) -> None:

@@ -297,7 +297,7 @@ def _of_all_devices(
 
 def _own_columns(
   allowed: jax.Array | None,
-  shape: tuple[int, int],
+  shape: tuple[int, ...],
   num_targets: int,
   axis_name: similarity.AxisName,
 ) -> jax.Array | None:

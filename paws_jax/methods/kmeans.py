@@ -22,6 +22,8 @@ _CHUNK = 1024
 # Relative distance between the two halves of a cluster that is split.
 _SPLIT = 1 / 1024
 NONE = -1
+# Nearest centroids, sums and sizes; or a cluster, means and sizes.
+_Carry = tuple[jax.Array, jax.Array, jax.Array]
 
 
 class Clusters(NamedTuple):
@@ -67,7 +69,7 @@ def _compiled(
   """Compiles k-means once for all epochs."""
   axis_name = None if mesh is None else mesh_lib.AXES
 
-  def local(table, known, key):
+  def local(table: jax.Array, known: jax.Array, key: jax.Array) -> jax.Array:
     first = first_centroids(table, known, key, num_clusters, axis_name)
     found = kmeans(
       table, known, first, num_iterations=num_iterations, axis_name=axis_name
@@ -131,7 +133,7 @@ def kmeans(
     axis_name: mesh axes over which rows are spread.
   """
 
-  def update(_: int, centroids: jax.Array) -> jax.Array:
+  def update(unused_step: int, centroids: jax.Array) -> jax.Array:
     _, sums, sizes = _assign(table, known, centroids)
     if axis_name is not None:
       sums, sizes = jax.lax.psum((sums, sizes), axis_name)
@@ -145,7 +147,7 @@ def kmeans(
 
 def _assign(
   table: jax.Array, known: jax.Array, centroids: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> _Carry:
   """Finds the nearest centroid of each row, and adds up the rows of each.
 
   Returns:
@@ -155,7 +157,7 @@ def _assign(
   chunk = min(_CHUNK, num_rows)
   norms = jnp.sum(centroids**2, axis=-1)
 
-  def body(carry, number):
+  def body(carry: _Carry, number: jax.Array) -> tuple[_Carry, None]:
     assigned, sums, sizes = carry
     # The last chunk begins earlier, with rows that have been counted.
     first = jnp.minimum(number * chunk, num_rows - chunk)
@@ -199,7 +201,7 @@ def _fill_empty(means: jax.Array, sizes: jax.Array) -> jax.Array:
     empty = (sizes == 0) & (ids > last)
     return jnp.min(jnp.where(empty, ids, num_clusters))
 
-  def split(state):
+  def split(state: _Carry) -> _Carry:
     cluster, means, left = state
     largest = jnp.argmax(left)
     mean, half = means[largest], left[largest] // 2

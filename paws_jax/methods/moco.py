@@ -114,6 +114,7 @@ class Moco(target_network.WithTarget):
     """
     if self.encoder.projection.settings.group_axis_name is None:
       return None
+    assert key is not None
     size = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
     return jax.random.permutation(key, num_local * size)
 

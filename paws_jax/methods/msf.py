@@ -90,12 +90,14 @@ class Msf(target_network.WithTarget):
     _, queries, batch_stats = self.encode_online(params, batch_stats, queries)
     targets, batch_stats = self.encode_target(extra, batch_stats, targets)
     targets = losses.normalize(targets)
+    assert batch.ids is not None
     found = self.neighbours(extra, targets, batch.ids, step)
     terms = {
       name: jnp.mean(mean_shift.shift_rows(queries, means))
       for name, means in found.means.items()
     }
-    terms["mean_shift"] = sum(terms.values()) / len(terms)
+    total: Any = sum(terms.values())
+    terms["mean_shift"] = total / len(terms)
     if self.config.health_metrics:
       terms |= found.metrics | collapse.metrics(targets, self.axis_name)
     means = encoding.device_means(terms, self.axis_name)

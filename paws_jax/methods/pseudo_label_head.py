@@ -102,9 +102,11 @@ def train_round(
   numbers = jnp.tile(jnp.arange(num_batches), num_epochs)
   epochs = jnp.repeat(jnp.arange(num_epochs), num_batches)
 
-  def step(carry, inputs):
+  def step(
+    carry: tuple[Variables, Any], inputs: tuple[jax.Array, ...]
+  ) -> tuple[tuple[Variables, Any], jax.Array]:
     rows, number, epoch = inputs
-    rate = learning_rate
+    rate: jax.Array | float = learning_rate
     for drop in drops:
       rate = rate * jnp.where(epoch >= drop, _DROP, 1.0)
     new, value = _step(*carry, embeddings[rows], labels[rows], rate)
@@ -126,7 +128,7 @@ def _step(
 ) -> tuple[tuple[Variables, Any], jax.Array]:
   """Takes a step of SGD: ((variables, velocity) after it, loss before it)."""
 
-  def loss(params):
+  def loss(params: Any) -> tuple[jax.Array, Any]:
     logits, stats = _apply(
       {**variables, "params": params}, embeddings, train=True
     )

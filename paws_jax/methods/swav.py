@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
+from typing import ClassVar
 from typing import NamedTuple
 
 import jax
@@ -46,7 +47,7 @@ class Swav(base.Method):
   normalized after each update.
   """
 
-  shown_losses = ("assignment_kl",)
+  shown_losses: ClassVar[tuple[str, ...]] = ("assignment_kl",)
   needs_support = False
 
   def views(self, section: config_lib.Views) -> dict[str, config_lib.ViewSpec]:
@@ -165,7 +166,7 @@ class Swav(base.Method):
     params = _of_encoder(params)
     supports = None
     if self.needs_support:
-      supports = encoding.fold_views(batch.support)
+      supports = encoding.fold_views(encoding.supports(batch))
     support_mask = encoding.support_views_mask(batch)
     features, masks = [], []
     for name, crops in batch.crops.items():

@@ -44,6 +44,7 @@ class SwavSuncet(swav.Swav):
     del key
     config = self.config
     local, batch_stats = self.encode_crops(params, batch_stats, batch)
+    assert local.supports is not None
     means, rows = self.swap(params, extra, local.crops, step=step)
     (supports,) = gather.gather([local.supports], axis_name=self.axis_name)
     means["suncet"] = device_losses.support_loss(

@@ -136,7 +136,9 @@ def everywhere(array: jax.Array) -> jax.Array:
   sharding = array.sharding
   if not isinstance(sharding, NamedSharding):
     return array
-  return jax.jit(jnp.copy, out_shardings=replicated(sharding.mesh))(array)
+  mesh = sharding.mesh
+  assert isinstance(mesh, jax.sharding.Mesh)
+  return jax.jit(jnp.copy, out_shardings=replicated(mesh))(array)
 
 
 def local_devices(mesh: jax.sharding.Mesh) -> list[jax.Device]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ class SupportImages:
     """Name of an image."""
     return self.support_bank.names[int(self.rows[place])]
 
-  def images(self, places: np.ndarray) -> np.ndarray:
+  def images(self, places: Sequence[int] | np.ndarray) -> np.ndarray:
     """Its thumbnails."""
     return self.support_bank.thumbnails[self.rows[np.asarray(places, int)]]
 
@@ -70,7 +71,9 @@ def compare(
     seed: of the sample.
   """
   rows = votes.draw(len(support_bank), most, seed=seed)
-  sources = {"labelled": SupportImages(support_bank, rows)}
+  sources: dict[str, SupportImages | votes.VotedImages] = {
+    "labelled": SupportImages(support_bank, rows)
+  }
   sets = [
     similar_images.ImageSet(
       name="labelled",
@@ -81,6 +84,7 @@ def compare(
   ]
   for name, part in parts.items():
     if part is not None:
+      assert part.pictures is not None
       sources[name] = part
       labels = np.full(len(part), -1) if name == "unlabelled" else part.labels
       sets.append(

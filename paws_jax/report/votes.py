@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ class VotedImages:
     """Name of an image."""
     return self.part.name(int(self.rows[place]))
 
-  def images(self, places: np.ndarray) -> np.ndarray:
+  def images(self, places: Sequence[int] | np.ndarray) -> np.ndarray:
     """uint8 [m, H, W, Ch]; read now."""
     return self.part.images[self.rows[np.asarray(places, int)]]
 
