@@ -61,10 +61,7 @@ def outcomes(
   if not itself:
     queries = _small_images(getattr(dataset, part), seed)
   outcome = functools.partial(
-    protocols.Outcome,
-    part=part,
-    labels=queries.labels,
-    num_classes=num_classes,
+    protocols.Outcome, part=part, labels=queries.labels, num_classes=num_classes
   )
   rows, voters = _flat(queries.pixels), _flat(supports.pixels)
   copies = supports.copies

@@ -145,9 +145,7 @@ def kmeans(
   return Clusters(assigned, centroids)
 
 
-def _assign(
-  table: jax.Array, known: jax.Array, centroids: jax.Array
-) -> _Carry:
+def _assign(table: jax.Array, known: jax.Array, centroids: jax.Array) -> _Carry:
   """Finds the nearest centroid of each row, and adds up the rows of each.
 
   Returns:
