@@ -299,6 +299,7 @@ def test_odd_names_are_found(tmp_path):
     Image.new("RGB", (9, 9)).save(name)
   images = images_lib.read(list(map(str, names)))
   made = recipe(images=images)
-  listed = training._listed(made, data(images), str(tmp_path / "run"))
+  labels = data(images).labels
+  listed = training._listed(made, images, labels, str(tmp_path / "run"))
   found = load_dataset.open_catalog(listed.data).train.images
   assert {found.path(i) for i in range(2)} == set(map(str, names))
