@@ -94,5 +94,7 @@ def apply(
       "or more labels."
     )
   rule = f"{split.rule}, label_noise={rate:g} (seed {seed})"
-  counts = tuple(counts.tolist())
-  return noisy, dataclasses.replace(split, class_counts=counts, rule=rule)
+  made = dataclasses.replace(
+    split, class_counts=tuple(counts.tolist()), rule=rule
+  )
+  return noisy, made
