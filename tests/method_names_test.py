@@ -14,7 +14,7 @@ OTHER_THINGS = {
   "weights/write_torch.py": {"paws"},
   "methods/health_metrics.py": {"suncet"},  # A metric.
   "monitoring/reference_curves.py": {"suncet"},
-  "plots/curves.py": {"suncet"},
+  "plots/curves.py": {"suncet", "byol", "simsiam"},
   "runs/metrics.py": {"suncet"},
   "methods/swav_suncet.py": {"suncet"},
 }

@@ -19,6 +19,11 @@ _LOSSES = (
   ("entropy", "entropy of predictions", "-"),
   ("nt_xent", "NT-Xent", "--"),
   ("suncet", "SuNCEt", "--"),
+  ("info_nce", "InfoNCE", "-"),
+  ("byol", "BYOL", "-"),
+  ("simsiam", "1 + SimSiam", "-"),
+  ("assignment_kl", "assignments: KL", "-"),
+  ("mean_shift", "mean shift", "-"),
 )
 _ACCURACY = (
   ("soft_nn_top1", "soft-NN top-1", "o-"),
@@ -30,6 +35,8 @@ _SHARES = (
   ("classes_used", "classes used", "-"),
   ("max_similarity", "nearest support, cosine", "-"),
   ("in_domain", "in-domain probability", "-"),
+  ("output_std", "spread of embeddings", "-"),
+  ("prototypes_used", "prototypes used", "-"),
 )
 _SIZES = (
   ("feature_rank", "feature rank", "-"),

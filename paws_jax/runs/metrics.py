@@ -22,6 +22,9 @@ LABELS = {
   "cross_entropy": "cross-entropy",
   "me_max_kl": "me-max KL",
   "nt_xent": "NT-Xent",
+  "info_nce": "InfoNCE",
+  "assignment_kl": "assignment KL",
+  "mean_shift": "mean shift",
   "suncet": "SuNCEt",
 }
 METRICS = "metrics.jsonl"

@@ -3,10 +3,13 @@
 import importlib.util
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax import models
 from paws_jax.config import methods
 from paws_jax.runs import metrics
 from paws_jax.runs import results
@@ -131,6 +134,11 @@ def test_the_labels_of_the_data_make_the_prior(tmp_path):
 # --- Variants ----------------------------------------------------------------
 
 VARIANTS = {
+  "moco": ["200ep", "800ep", "cpu"],
+  "byol": ["100ep", "300ep", "1000ep", "cpu"],
+  "simsiam": ["100ep", "200ep", "400ep", "800ep", "cpu"],
+  "swav": ["100ep", "200ep,small_batch", "small_batch", "800ep", "cpu"],
+  "swav_suncet": ["1pct", "10pct", "cpu"],
   "msf": ["200ep", "100ep", "cpu"],
   "cmsf": [
     "kmeans",
@@ -167,11 +175,61 @@ def test_the_sizes_of_the_suncet_recipe():
   assert _recipe("suncet", "100ep").method.supervised_until_epochs == 0
 
 
+# Parameters that are trained above the trunk of 2,048 features, as counted from
+# the public code of each method.
+HEADS = {
+  "moco": 4_458_624,
+  "byol": 11_558_912,
+  "simsiam": 14_691_328,
+  "swav": 4_846_720,
+}
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+def test_the_heads_of_the_imagenet_recipes(name):
+  recipe = config_lib.resolve(_recipe(name))
+  encoder = models.create(recipe.model)
+  variables = jax.eval_shape(
+    lambda: encoder.init(
+      jax.random.key(0), jnp.zeros((2, 2048)), train=True, method="project"
+    )
+  )
+  count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+  count += getattr(recipe.method, "num_prototypes", 0) * recipe.model.output_dim
+  assert count == HEADS[name]
+
+
+def test_the_rates_of_the_byol_recipe():
+  rates = {v: _recipe("byol", v).optim.peak_lr for v in VARIANTS["byol"][:3]}
+  assert rates == pytest.approx({"100ep": 7.2, "300ep": 4.8, "1000ep": 3.2})
+  views = config_lib.resolve(_recipe("byol")).views.crops
+  assert [views[n].blur_probability for n in ("large", "second")] == [1.0, 0.1]
+  assert [views[n].solarize_probability for n in ("large", "second")] == [
+    0.0,
+    0.2,
+  ]
+
+
+def test_swav_freezes_prototypes_for_an_epoch_and_a_step():
+  assert _recipe("swav").method.freeze_steps == 313
+  config = _recipe("swav", "small_batch")
+  assert config.method.freeze_steps == 5005
+  assert config.method.queue_size == 3840
+  assert config.train.batch_size == 256
+
+
 @pytest.mark.parametrize(
   ("name", "variants", "message"),
   [
     ("simclr", "200ep", "'200ep' of simclr.py: known are 100ep"),
     ("simclr", "cpu,1pct", "cpu goes with no other"),
+    ("moco", "100ep", "'100ep' of moco.py: known are 200ep, 800ep"),
+    ("byol", "cpu,100ep", "'cpu,100ep' of byol.py: known are 100ep"),
+    ("simsiam", "1000ep", "'1000ep' of simsiam.py: known are 100ep"),
+    ("swav", "100ep,200ep", "100ep, 200ep of swav.py exclude each other"),
+    ("swav", "small_batch,cpu", "small_batch,cpu of swav.py: give cpu alone"),
+    ("swav", "small", "'small' of swav.py: known are 100ep"),
+    ("swav_suncet", "400ep", "'400ep' of swav_suncet.py: known are 1pct"),
     ("msf", "10ep", "'10ep' of msf.py: known are 100ep"),
     ("cmsf", "labels,cpu", "'labels,cpu' of cmsf.py: known are kmeans"),
     ("ropaws", "digits", "'digits' of ropaws.py: known are cpu"),
@@ -191,6 +249,11 @@ def test_unknown_variants_are_refused(name, variants, message):
   ("name", "reported", "shown"),
   [
     ("ropaws", "in_domain", ["cross-entropy", "me-max KL"]),
+    ("moco", "info_nce", ["InfoNCE"]),
+    ("byol", "output_std", []),
+    ("simsiam", "feature_rank", []),
+    ("swav", "assignment_kl", ["assignment KL"]),
+    ("swav_suncet", "suncet", ["assignment KL", "SuNCEt"]),
     ("simclr", "nt_xent", ["NT-Xent"]),
     ("suncet", "suncet", ["NT-Xent", "SuNCEt"]),
   ],
