@@ -73,9 +73,10 @@ def _values(
   made: classifier_lib.Classifier, labels: labels_lib.Labels
 ) -> list[Any]:
   values = labels.classes.tolist()
-  listed = labels_lib.table_names(labels.names)
   by_name = dict(zip(labels.names, values, strict=True))
-  by_name |= dict(zip(listed, values, strict=True))
+  if not set(made.class_names) <= set(by_name):
+    listed = labels_lib.table_names(labels.names)
+    by_name = dict(zip(listed, values, strict=True))
   return [by_name[name] for name in made.class_names]
 
 

@@ -187,9 +187,20 @@ def table_names(names: tuple[str, ...]) -> tuple[str, ...]:
   """Texts of classes in a table, where integers count from 0 without gaps.
 
   Others get zeros in front, so that they are names: "03", "07".
+
+  Raises:
+    InputError: two classes are the same number.
   """
   numbers = all(name.removeprefix("-").isdecimal() for name in names)
   if not numbers or names == tuple(map(str, range(len(names)))):
     return names
+  forms: dict[int, str] = {}
+  for name in names:
+    other = forms.setdefault(int(name), name)
+    if other != name:
+      raise errors.InputError(
+        f"the classes {other!r} and {name!r} are the same number: give one of "
+        "them another name."
+      )
   width = max(map(len, names)) + 1
   return tuple(f"{int(name):0{width}d}" for name in names)

@@ -72,7 +72,14 @@ def recipe(
     UserError: there is no such recipe, or a field is wrong.
   """
   config = recipe_files.load(os.fspath(name), flag="recipe=")
-  overrides.apply(config, _NOTHING | _place(data.images) | dict(fields))
+  place = _place(data.images)
+  for field, value in place.items():
+    if value and fields.get(field, value) != value:
+      raise errors.InputError(
+        f"{field} is {fields[field]!r} but X is {value}: leave out the field, "
+        "since X says where the images are."
+      )
+  overrides.apply(config, _NOTHING | dict(fields) | place)
   section = config.data
   if isinstance(data.images, images_lib.Pixels):
     section.source, section.pipeline = "arrays", "memory"

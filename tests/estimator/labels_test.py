@@ -72,6 +72,11 @@ def test_integers_with_gaps_are_names_in_a_table(names, listed):
   assert labels_lib.table_names(names) == listed
 
 
+def test_classes_that_are_the_same_number_are_refused_in_a_table():
+  with pytest.raises(errors.InputError, match="'03' and '3' are the same"):
+    labels_lib.table_names(("03", "3", "4"))
+
+
 @pytest.mark.parametrize(
   ("y", "words"),
   [

@@ -55,6 +55,15 @@ def test_places_take_the_pipeline_on_the_host(name, tmp_path):
   assert (made.data.dir, made.data.manifest) == ("", str(table))
 
 
+def test_a_folder_and_another_directory_are_refused(tmp_path):
+  place = images_lib.Place(str(tmp_path))
+  fields = {"data.dir": "elsewhere"}
+  with pytest.raises(
+    errors.InputError, match=r"data\.dir is 'elsewhere' but X"
+  ):
+    recipe("image_folder:laptop", images=place, **fields)
+
+
 def test_all_labels_are_used_unless_the_user_says_otherwise():
   # The quickstart draws 4 labels of each of 10 classes.
   made = recipe("quickstart")
