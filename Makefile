@@ -60,4 +60,4 @@ requirements-light.txt: setup.py
 	runpy.run_path('setup.py')" > $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-other $(OLDEST) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

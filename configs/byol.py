@@ -25,9 +25,6 @@ two views forward and backward and two forward a step are about 270 TFLOP, so
 1,000 epochs ten times that.
 """
 
-import importlib.util
-import pathlib
-
 from paws_jax import config as config_lib
 
 # Epochs, first weight of the average, peak rate, weight decay.
@@ -42,9 +39,7 @@ _STEPS_PER_EPOCH = 312
 def get_config(variant: str = "1000ep"):
   if variant == "cpu":
     return _cpu()
-  if variant not in _LENGTHS:
-    known = ", ".join((*_LENGTHS, "cpu"))
-    raise ValueError(f"variant {variant!r} of byol.py: known are {known}.")
+  config_lib.check_variant(__file__, variant, (*_LENGTHS, "cpu"))
   config = _imagenet()
   epochs, momentum, rate, decay = _LENGTHS[variant]
   config.train.epochs = epochs
@@ -55,7 +50,7 @@ def get_config(variant: str = "1000ep"):
 
 
 def _imagenet():
-  config = _recipe("imagenet").get_config()
+  config = config_lib.beside(__file__, "imagenet")
   config.method = config_lib.method_section("byol")
 
   shared = {
@@ -96,14 +91,12 @@ def _imagenet():
   config.optim.final_lr = 0.0
 
   config.train.batch_size = 4096
-  config.eval.every_steps = 10 * _STEPS_PER_EPOCH
-  config.checkpoint.every_steps = _STEPS_PER_EPOCH
-  config.checkpoint.keep_every_steps = 50 * _STEPS_PER_EPOCH
+  config_lib.set_intervals(config, _STEPS_PER_EPOCH)
   return config
 
 
 def _cpu():
-  config = _recipe("quickstart").get_config()
+  config = config_lib.beside(__file__, "quickstart")
   config.method = config_lib.method_section("byol")
   config.method.momentum = 0.99
   config.support.images_per_class = 1
@@ -117,12 +110,3 @@ def _cpu():
     "python -m paws_jax.main --config=configs/simsiam.py:cpu"
   )
   return config
-
-
-def _recipe(name):
-  # Recipes are found by path, not on the import path: so is this one.
-  path = pathlib.Path(__file__).with_name(f"{name}.py")
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module

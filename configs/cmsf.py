@@ -28,9 +28,6 @@ ImageNet has not been run by us. Forecast, not measured, from the arithmetic:
 that of MSF, 24 hours at a sustained 100 TFLOP/s, and 3 % for k-means.
 """
 
-import importlib.util
-import pathlib
-
 from paws_jax import config as config_lib
 
 _K = {"kmeans": 5, "second_query": 5, "labels": 10, "pseudo_labels": 10}
@@ -40,10 +37,8 @@ _CPU = {"cpu": "kmeans", "cpu_pseudo_labels": "pseudo_labels"}
 def get_config(variant: str = "kmeans"):
   if variant in _CPU:
     return _cpu(_CPU[variant])
-  if variant not in _K:
-    known = ", ".join((*_K, *_CPU))
-    raise ValueError(f"variant {variant!r} of cmsf.py: known are {known}.")
-  config = _recipe("msf").get_config()
+  config_lib.check_variant(__file__, variant, (*_K, *_CPU))
+  config = config_lib.beside(__file__, "msf")
   config.method = config_lib.method_section("cmsf")
   config.method.constraint = variant
   config.method.k = _K[variant]
@@ -54,7 +49,7 @@ def get_config(variant: str = "kmeans"):
 
 
 def _cpu(constraint):
-  config = _recipe("msf").get_config("cpu")
+  config = config_lib.beside(__file__, "msf", "cpu")
   config.method = config_lib.method_section("cmsf")
   config.method.constraint = constraint
   config.method.bank_size = 512
@@ -62,12 +57,3 @@ def _cpu(constraint):
   config.method.head_batch_size = 16
   config.log.next_command = ""
   return config
-
-
-def _recipe(name):
-  # Recipes are found by path, not on the import path: so is this one.
-  path = pathlib.Path(__file__).with_name(f"{name}.py")
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module

@@ -56,9 +56,7 @@ def get_config(variants: str = "10pct"):
   # The list tells all of them.
   config.data.labels_per_class = 0
 
-  config.eval.every_steps = 10 * _STEPS_PER_EPOCH
-  config.checkpoint.every_steps = _STEPS_PER_EPOCH
-  config.checkpoint.keep_every_steps = 50 * _STEPS_PER_EPOCH
+  config_lib.set_intervals(config, _STEPS_PER_EPOCH)
   config.log.every_steps = 8
 
   asked = variants.split(",")

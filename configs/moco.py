@@ -25,9 +25,6 @@ about 8.4 TFLOP, so 200 epochs are 8.4 exaFLOP, about 23 hours at a sustained
 100 TFLOP/s.
 """
 
-import importlib.util
-import pathlib
-
 from paws_jax import config as config_lib
 
 _EPOCHS = {"200ep": 200, "800ep": 800}
@@ -37,16 +34,14 @@ _STEPS_PER_EPOCH = 5004
 def get_config(variant: str = "200ep"):
   if variant == "cpu":
     return _cpu()
-  if variant not in _EPOCHS:
-    known = ", ".join((*_EPOCHS, "cpu"))
-    raise ValueError(f"variant {variant!r} of moco.py: known are {known}.")
+  config_lib.check_variant(__file__, variant, (*_EPOCHS, "cpu"))
   config = _imagenet()
   config.train.epochs = _EPOCHS[variant]
   return config
 
 
 def _imagenet():
-  config = _recipe("imagenet").get_config()
+  config = config_lib.beside(__file__, "imagenet")
   config.method = config_lib.method_section("moco")
 
   config.views.large.scale = (0.2, 1.0)
@@ -72,14 +67,12 @@ def _imagenet():
 
   config.train.batch_size = 256
   config.train.bn_groups = 8
-  config.eval.every_steps = 10 * _STEPS_PER_EPOCH
-  config.checkpoint.every_steps = _STEPS_PER_EPOCH
-  config.checkpoint.keep_every_steps = 50 * _STEPS_PER_EPOCH
+  config_lib.set_intervals(config, _STEPS_PER_EPOCH)
   return config
 
 
 def _cpu():
-  config = _recipe("quickstart").get_config()
+  config = config_lib.beside(__file__, "quickstart")
   config.method = config_lib.method_section("moco")
   config.method.queue_size = 512
   # The average of 1,400 steps must not be that of the first weights.
@@ -92,12 +85,3 @@ def _cpu():
     "python -m paws_jax.main --config=configs/byol.py:cpu"
   )
   return config
-
-
-def _recipe(name):
-  # Recipes are found by path, not on the import path: so is this one.
-  path = pathlib.Path(__file__).with_name(f"{name}.py")
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module

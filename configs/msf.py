@@ -22,9 +22,6 @@ backward and one forward a step are about 8.4 TFLOP, so 200 epochs are 8.4
 exaFLOP, about 24 hours at a sustained 100 TFLOP/s.
 """
 
-import importlib.util
-import pathlib
-
 from paws_jax import config as config_lib
 
 _EPOCHS = {"100ep": 100, "200ep": 200}
@@ -34,16 +31,14 @@ _STEPS_PER_EPOCH = 5004
 def get_config(variant: str = "200ep"):
   if variant == "cpu":
     return _cpu()
-  if variant not in _EPOCHS:
-    known = ", ".join((*_EPOCHS, "cpu"))
-    raise ValueError(f"variant {variant!r} of msf.py: known are {known}.")
+  config_lib.check_variant(__file__, variant, (*_EPOCHS, "cpu"))
   config = _imagenet()
   config.train.epochs = _EPOCHS[variant]
   return config
 
 
 def _imagenet():
-  config = _recipe("imagenet").get_config()
+  config = config_lib.beside(__file__, "imagenet")
   config.method = config_lib.method_section("msf")
 
   config.views.large.update(
@@ -83,14 +78,12 @@ def _imagenet():
   config.optim.final_lr = 3.1e-6
 
   config.train.batch_size = 256
-  config.eval.every_steps = 10 * _STEPS_PER_EPOCH
-  config.checkpoint.every_steps = _STEPS_PER_EPOCH
-  config.checkpoint.keep_every_steps = 50 * _STEPS_PER_EPOCH
+  config_lib.set_intervals(config, _STEPS_PER_EPOCH)
   return config
 
 
 def _cpu():
-  config = _recipe("quickstart").get_config()
+  config = config_lib.beside(__file__, "quickstart")
   config.method = config_lib.method_section("msf")
   config.method.bank_size = 512
   config.support.images_per_class = 1
@@ -102,12 +95,3 @@ def _cpu():
     "python -m paws_jax.main --config=configs/cmsf.py:cpu"
   )
   return config
-
-
-def _recipe(name):
-  # Recipes are found by path, not on the import path: so is this one.
-  path = pathlib.Path(__file__).with_name(f"{name}.py")
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module

@@ -17,9 +17,6 @@ Variants: `cpu` (the default), `cifar10`, `imagenet`, and with one of these
 larger two have not been run by us.
 """
 
-import importlib.util
-import pathlib
-
 from paws_jax import config as config_lib
 
 # The recipe, the temperature of the in-domain prior, and the unlabelled images
@@ -44,7 +41,7 @@ def get_config(variants: str = "cpu"):
       "of them."
     )
   name, temperature, batch_size = _BASES[bases[0] if bases else "cpu"]
-  config = _recipe(name).get_config()
+  config = config_lib.beside(__file__, name)
   config.method = config_lib.method_section("ropaws", config.method)
   config.method.label_mass_ratio = 5.0
   config.method.in_domain_temperature = temperature
@@ -52,12 +49,3 @@ def get_config(variants: str = "cpu"):
   config.method.released_batch_size = batch_size
   config.log.next_command = ""
   return config
-
-
-def _recipe(name):
-  # Recipes are found by path, not on the import path: so is this one.
-  path = pathlib.Path(__file__).with_name(f"{name}.py")
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module

@@ -17,9 +17,6 @@ configs/imagenet.py, which says where data and lists come from; and `cpu`, the
 quickstart's digits with this loss. ImageNet has not been run by us.
 """
 
-import importlib.util
-import pathlib
-
 from paws_jax import config as config_lib
 
 _EPOCHS = {"100ep": 100, "500ep": 500}
@@ -50,7 +47,7 @@ def get_config(variants: str = "100ep"):
 
 
 def _imagenet():
-  config = _recipe("imagenet").get_config()
+  config = config_lib.beside(__file__, "imagenet")
   config.method = config_lib.method_section("simclr")
 
   config.views.large.scale = (0.08, 1.0)
@@ -73,19 +70,10 @@ def _imagenet():
 
 
 def _cpu():
-  config = _recipe("quickstart").get_config()
+  config = config_lib.beside(__file__, "quickstart")
   config.method = config_lib.method_section("simclr")
   config.support.images_per_class = 1
   config.log.next_command = (
     "python -m paws_jax.main --config=configs/suncet.py:cpu"
   )
   return config
-
-
-def _recipe(name):
-  # Recipes are found by path, not on the import path: so is this one.
-  path = pathlib.Path(__file__).with_name(f"{name}.py")
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module

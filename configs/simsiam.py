@@ -22,9 +22,6 @@ not measured: two views forward and backward a step are about 25 TFLOP, so 100
 epochs are 6.3 exaFLOP, about 18 hours at a sustained 100 TFLOP/s.
 """
 
-import importlib.util
-import pathlib
-
 from paws_jax import config as config_lib
 
 _EPOCHS = {"100ep": 100, "200ep": 200, "400ep": 400, "800ep": 800}
@@ -34,16 +31,14 @@ _STEPS_PER_EPOCH = 2502
 def get_config(variant: str = "100ep"):
   if variant == "cpu":
     return _cpu()
-  if variant not in _EPOCHS:
-    known = ", ".join((*_EPOCHS, "cpu"))
-    raise ValueError(f"variant {variant!r} of simsiam.py: known are {known}.")
+  config_lib.check_variant(__file__, variant, (*_EPOCHS, "cpu"))
   config = _imagenet()
   config.train.epochs = _EPOCHS[variant]
   return config
 
 
 def _imagenet():
-  config = _recipe("imagenet").get_config()
+  config = config_lib.beside(__file__, "imagenet")
   config.method = config_lib.method_section("simsiam")
 
   config.views.large.scale = (0.2, 1.0)
@@ -66,14 +61,12 @@ def _imagenet():
   config.optim.final_lr = 0.0
 
   config.train.batch_size = 512
-  config.eval.every_steps = 10 * _STEPS_PER_EPOCH
-  config.checkpoint.every_steps = _STEPS_PER_EPOCH
-  config.checkpoint.keep_every_steps = 50 * _STEPS_PER_EPOCH
+  config_lib.set_intervals(config, _STEPS_PER_EPOCH)
   return config
 
 
 def _cpu():
-  config = _recipe("quickstart").get_config()
+  config = config_lib.beside(__file__, "quickstart")
   config.method = config_lib.method_section("simsiam")
   config.support.images_per_class = 1
   _heads(config, 128, 32)
@@ -92,12 +85,3 @@ def _heads(config, width, bottleneck):
   config.model.prediction_head = True
   config.model.prediction_hidden_dim = bottleneck
   config.model.prediction_bias = "last"
-
-
-def _recipe(name):
-  # Recipes are found by path, not on the import path: so is this one.
-  path = pathlib.Path(__file__).with_name(f"{name}.py")
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module

@@ -17,9 +17,6 @@ Variants: as of configs/simclr.py: `100ep`, `500ep`, `1pct`, `10pct`, and `cpu`,
 the quickstart's digits with this loss. ImageNet has not been run by us.
 """
 
-import importlib.util
-import pathlib
-
 from paws_jax import config as config_lib
 
 _BATCH_SIZE = 2816
@@ -28,7 +25,7 @@ _SUPERVISED_EPOCHS = 250.0
 
 
 def get_config(variants: str = "100ep"):
-  config = _simclr().get_config(variants)
+  config = config_lib.beside(__file__, "simclr", variants)
   config.method = config_lib.method_section("suncet", config.method)
   config.support.label_smoothing = 0.0
   config.support.with_replacement = True
@@ -43,16 +40,5 @@ def get_config(variants: str = "100ep"):
   config.train.batch_size = _BATCH_SIZE
   if config.train.epochs > _SUPERVISED_EPOCHS:
     config.method.supervised_until_epochs = _SUPERVISED_EPOCHS
-  config.eval.every_steps = 10 * _STEPS_PER_EPOCH
-  config.checkpoint.every_steps = _STEPS_PER_EPOCH
-  config.checkpoint.keep_every_steps = 50 * _STEPS_PER_EPOCH
+  config_lib.set_intervals(config, _STEPS_PER_EPOCH)
   return config
-
-
-def _simclr():
-  # Recipes are found by path, not on the import path: so is this one.
-  path = pathlib.Path(__file__).with_name("simclr.py")
-  spec = importlib.util.spec_from_file_location("simclr", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module

@@ -27,9 +27,6 @@ measured: the crops of a step are about 313 TFLOP, so 100 epochs are 9.8
 exaFLOP, about 27 hours at a sustained 100 TFLOP/s.
 """
 
-import importlib.util
-import pathlib
-
 from paws_jax import config as config_lib
 
 _EPOCHS = {"100ep": 100, "200ep": 200, "400ep": 400, "800ep": 800}
@@ -64,7 +61,7 @@ def get_config(variants: str = "800ep"):
 
 def _imagenet():
   # Crops and their augmentation are those of PAWS.
-  config = _recipe("imagenet").get_config()
+  config = config_lib.beside(__file__, "imagenet")
   config.method = config_lib.method_section("swav")
 
   # No step reads them, so that their number does not matter.
@@ -105,13 +102,11 @@ def _small_batch(config):
 def _intervals(config, steps_per_epoch):
   # Steps 0 to one epoch, as the public code counts.
   config.method.freeze_steps = steps_per_epoch + 1
-  config.eval.every_steps = 10 * steps_per_epoch
-  config.checkpoint.every_steps = steps_per_epoch
-  config.checkpoint.keep_every_steps = 50 * steps_per_epoch
+  config_lib.set_intervals(config, steps_per_epoch)
 
 
 def _cpu():
-  config = _recipe("quickstart").get_config()
+  config = config_lib.beside(__file__, "quickstart")
   config.method = config_lib.method_section("swav")
   config.method.num_prototypes = 60
   config.method.freeze_steps = 12
@@ -122,12 +117,3 @@ def _cpu():
     "python -m paws_jax.main --config=configs/swav_suncet.py:cpu"
   )
   return config
-
-
-def _recipe(name):
-  # Recipes are found by path, not on the import path: so is this one.
-  path = pathlib.Path(__file__).with_name(f"{name}.py")
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module

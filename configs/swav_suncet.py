@@ -19,9 +19,6 @@ not measured: the crops of a step are about 278 TFLOP, so 400 epochs are 50
 exaFLOP, about 140 hours at a sustained 100 TFLOP/s.
 """
 
-import importlib.util
-import pathlib
-
 from paws_jax import config as config_lib
 
 _LABELS = {"1pct": "1percent.txt", "10pct": "10percent.txt"}
@@ -32,26 +29,20 @@ _SUPERVISED_EPOCHS = 200.0
 def get_config(variant: str = "10pct"):
   if variant == "cpu":
     return _cpu()
-  if variant not in _LABELS:
-    known = ", ".join((*_LABELS, "cpu"))
-    raise ValueError(
-      f"variant {variant!r} of swav_suncet.py: known are {known}."
-    )
-  config = _recipe("swav").get_config("400ep")
+  config_lib.check_variant(__file__, variant, (*_LABELS, "cpu"))
+  config = config_lib.beside(__file__, "swav", "400ep")
   config.data.labels_file = _LABELS[variant]
   config.method = config_lib.method_section("swav_suncet", config.method)
   config.method.freeze_steps = _STEPS_PER_EPOCH + 1
   config.method.supervised_until_epochs = _SUPERVISED_EPOCHS
   _supports(config, 20, 128)
   config.train.batch_size = 2816
-  config.eval.every_steps = 10 * _STEPS_PER_EPOCH
-  config.checkpoint.every_steps = _STEPS_PER_EPOCH
-  config.checkpoint.keep_every_steps = 50 * _STEPS_PER_EPOCH
+  config_lib.set_intervals(config, _STEPS_PER_EPOCH)
   return config
 
 
 def _cpu():
-  config = _recipe("swav").get_config("cpu")
+  config = config_lib.beside(__file__, "swav", "cpu")
   config.method = config_lib.method_section("swav_suncet", config.method)
   _supports(config, 10, 8)
   config.log.next_command = (
@@ -65,12 +56,3 @@ def _supports(config, classes, images):
   config.support.images_per_class = images
   config.support.label_smoothing = 0.0
   config.support.with_replacement = True
-
-
-def _recipe(name):
-  # Recipes are found by path, not on the import path: so is this one.
-  path = pathlib.Path(__file__).with_name(f"{name}.py")
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module

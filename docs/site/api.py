@@ -14,7 +14,8 @@ INTERNAL = {
 _MODULES = {
   "classifier": ("classifier", "predictions", "support_bank", "preprocessing"),
   "config": (
-    *("recipe", "fields", "data", "views", "support", "model", "methods"),
+    *("recipe", "recipe_files", "fields", "data", "views", "support"),
+    *("model", "methods"),
     *("methods.base", "optim", "train", "eval", "checkpoint", "finetune"),
     "log",
   ),

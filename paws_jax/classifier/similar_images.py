@@ -87,7 +87,7 @@ class PairKind:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison:
-  """What comparing all images with each other gives.
+  """Result of comparing all images with each other.
 
   Attributes:
     kinds: those that have pairs.

@@ -20,6 +20,9 @@ from paws_jax.config.recipe import build
 from paws_jax.config.recipe import editable
 from paws_jax.config.recipe import method_section
 from paws_jax.config.recipe import resolve
+from paws_jax.config.recipe import set_intervals
+from paws_jax.config.recipe_files import beside
+from paws_jax.config.recipe_files import check_variant
 from paws_jax.config.support import Support
 from paws_jax.config.train import Train
 from paws_jax.config.views import EvalView
@@ -48,11 +51,14 @@ __all__ = [
   "ViewSpec",
   "Views",
   "base",
+  "beside",
   "build",
   "build_views",
+  "check_variant",
   "editable",
   "method_section",
   "resolve",
+  "set_intervals",
   "support_name",
   "validate",
   "view_spec",

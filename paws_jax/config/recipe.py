@@ -132,3 +132,19 @@ def _method(values: Mapping[str, Any]) -> methods.Method:
   if dropped:
     print(methods.dropped_line(values["name"], dropped), file=sys.stderr)
   return methods.build(section)
+
+
+def set_intervals(
+  config: ml_collections.ConfigDict, steps_per_epoch: int
+) -> None:
+  """Evaluates a long run every 10 epochs, and saves it after each.
+
+  Every 50th checkpoint is kept.
+
+  Args:
+    config: a recipe, which is changed.
+    steps_per_epoch: of its data and batch.
+  """
+  config.eval.every_steps = 10 * steps_per_epoch
+  config.checkpoint.every_steps = steps_per_epoch
+  config.checkpoint.keep_every_steps = 50 * steps_per_epoch

@@ -7,6 +7,8 @@ import difflib
 import importlib.util
 import inspect
 import pathlib
+from collections.abc import Iterable
+from typing import Any
 
 import ml_collections
 
@@ -76,17 +78,57 @@ def load(recipe: str, *, flag: str = "--config=") -> ml_collections.ConfigDict:
     InputError: there is no such recipe, or it has no such variant.
   """
   path, colon, variants = locate(recipe, flag=flag).partition(":")
-  spec = importlib.util.spec_from_file_location("recipe", path)
-  assert spec is not None
-  assert spec.loader is not None
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  module = _run(path)
   if colon and not inspect.signature(module.get_config).parameters:
     raise errors.InputError(f"{flag}{recipe}: this recipe has no variants")
   try:
     return module.get_config(*([variants] if colon else []))
   except ValueError as error:
     raise errors.InputError(f"{flag}{recipe}: {error}") from error
+
+
+def beside(file: str, name: str, *variants: str) -> ml_collections.ConfigDict:
+  """Returns the recipe of a file in the same directory, for recipes.
+
+  Recipes are found by path, not on the import path, and so are those that they
+  start from.
+
+  Args:
+    file: `__file__` of the recipe that asks.
+    name: of the other, such as "imagenet".
+    *variants: argument of its `get_config`, if it takes one.
+  """
+  path = pathlib.Path(file).with_name(f"{name}.py")
+  return _run(str(path)).get_config(*variants)
+
+
+def check_variant(file: str, variant: str, known: Iterable[str]) -> None:
+  """Refuses a variant that a recipe does not have.
+
+  Args:
+    file: `__file__` of the recipe.
+    variant: asked for.
+    known: names of all that there are.
+
+  Raises:
+    InputError: naming them.
+  """
+  known = list(known)
+  if variant not in known:
+    raise errors.InputError(
+      f"variant {variant!r} of {pathlib.Path(file).name}: known are "
+      f"{', '.join(known)}."
+    )
+
+
+def _run(path: str) -> Any:
+  """Runs a file of Python; returns its module."""
+  spec = importlib.util.spec_from_file_location("recipe", path)
+  assert spec is not None
+  assert spec.loader is not None
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
 
 
 def summaries() -> dict[str, str]:

@@ -131,7 +131,7 @@ def _embedded(
 def _image(
   images: catalog.Reader, row: int, settings: preprocessing.Preprocessing
 ) -> np.ndarray | str:
-  """What a classifier takes: pixels, or a path that it reads itself."""
+  """Input of a classifier: pixels, or a path that it reads itself."""
   if isinstance(images, inspect.ArrayImages):
     return images.pixels[row]
   if isinstance(images, catalog.Files):

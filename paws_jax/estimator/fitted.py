@@ -1,4 +1,4 @@
-"""What a fit leaves: a classifier, and how its classes are called by the user.
+"""The classifier of a fit, and the user's values for its classes.
 
 Both are stored in the classifier, so that a saved one is enough.
 """

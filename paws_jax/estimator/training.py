@@ -150,7 +150,7 @@ def _how_to_continue(path: str) -> str:
 def run(
   recipe: config_lib.Recipe, data: Data, workdir: str
 ) -> tuple[classifier_lib.Classifier, dict[str, Any]]:
-  """Trains as `--task=pretrain` does; goes on where a run was stopped.
+  """Trains as `--task=pretrain` does, and continues a stopped run.
 
   Returns:
     The classifier of the run, and its result row.
@@ -250,7 +250,7 @@ def _write(path: str, content: bytes, workdir: str) -> None:
 
 
 def _devices(batch_size: int) -> list[jax.Device] | None:
-  """As many devices as divide a batch; None: all."""
+  """Selects as many devices as divide a batch; None: all."""
   # A program that has used JAX before keeps its devices.
   with contextlib.suppress(RuntimeError):
     cpu_devices.use_cpu_cores(batch_size, limit_blas=False)

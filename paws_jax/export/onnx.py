@@ -41,7 +41,7 @@ Apply = Callable[[Mapping[str, Any], jax.Array], dict[str, jax.Array]]
 
 
 def missing() -> str:
-  """Why ONNX cannot be written here, and the remedy; "": it can."""
+  """Reason why ONNX cannot be written here, and remedy; "": it can."""
   if not packages.is_installed("onnx"):
     return "it needs onnx, which is not installed: pip install onnx onnxruntime"
   return ""

@@ -159,7 +159,7 @@ def cross_entropy(
     features, head["kernel"], precision=jax.lax.Precision.HIGHEST
   )
   logits += head["bias"][None, :]
-  # Labels are whole on every device; so are the logits, of all devices.
+  # Every device has all labels, and now all logits.
   logits = encoding.gather_supports(logits, batch, axis_name)
   labels = batch.support_labels
   assert labels is not None

@@ -1,7 +1,7 @@
 """cleanlab: features, pred_probs and labels, to search for wrong labels.
 
 Examples:
-  >>> arrays = cleanlab.of_supports(paws_jax.Classifier.load(directory))
+  >>> arrays = cleanlab.support_arrays(paws_jax.Classifier.load(directory))
   >>> cleanlab_filter.find_label_issues(arrays.labels, arrays.pred_probs)
 """
 
@@ -22,7 +22,7 @@ from paws_jax.evaluation import soft_nn
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Arrays:
-  """What cleanlab calls by the same names.
+  """Arrays under the names that cleanlab gives them.
 
   Attributes:
     features: float32 [n, D], embeddings.
@@ -39,8 +39,8 @@ class Arrays:
   names: tuple[str, ...]
 
 
-def of_supports(classifier: classifier_lib.Classifier) -> Arrays:
-  """The labelled images of a classifier, each classified by the others.
+def support_arrays(classifier: classifier_lib.Classifier) -> Arrays:
+  """Classifies each labelled image of a classifier by the others.
 
   Images of equal embeddings are copies, and do not vote on each other. The
   encoder has seen these labels in training: what it has memorized is not
@@ -83,7 +83,7 @@ def of_supports(classifier: classifier_lib.Classifier) -> Arrays:
   )
 
 
-def of_predictions(
+def prediction_arrays(
   predictions: predictions_lib.Predictions,
   embeddings: np.ndarray,
   labels: Sequence[str],
@@ -94,7 +94,7 @@ def of_predictions(
 
   Args:
     predictions: of `Classifier.predict`. Of the classifier's own labelled
-      images they are not out of sample: see `of_supports`.
+      images they are not out of sample: see `support_arrays`.
     embeddings: float [n, D], of `Classifier.embed` or a file of `--task=embed`.
     labels: the class of each image, by name.
     names: of the images; default: their numbers.

@@ -22,7 +22,7 @@ LOCAL_FILES = "/data/local-files/?d="
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-  """What people have answered.
+  """Answers of people to the tasks of a project.
 
   Attributes:
     labels: class of each image, by its path relative to the document root; ""

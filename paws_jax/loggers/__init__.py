@@ -1,1 +1,1 @@
-"""Where the metrics of a run are written beside metrics.jsonl."""
+"""Writers of a run's metrics beside metrics.jsonl."""

@@ -1,4 +1,4 @@
-"""What a writer of metrics offers, and what it gets to start."""
+"""The interface of a writer of metrics, and its context."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Outcome = Literal["finished", "stopped", "failed"]
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-  """What a writer needs to open or to continue its run.
+  """Context in which a writer opens or continues its run.
 
   Attributes:
     workdir: directory of the run.

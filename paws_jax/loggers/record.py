@@ -16,7 +16,7 @@ RECORD = "loggers.json"
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """What is noted about a writer.
+  """Progress of one writer.
 
   Attributes:
     run_id: of its run; "" where it has none.

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from paws_jax.losses import similarity
 
-# Smallest squared norm by which an embedding is divided, as in the public code.
-_MIN_SQUARED_NORM = 1e-12
+# Smallest norm by which an embedding is divided, as in the public code.
+_MIN_NORM = 1e-6
 
 
 def byol_loss(predictions: jax.Array, targets: jax.Array) -> jax.Array:
@@ -37,22 +37,17 @@ def byol_loss(predictions: jax.Array, targets: jax.Array) -> jax.Array:
     ValueError: the shapes are inconsistent.
   """
   similarity.check_views(predictions, targets)
-  targets = _normalize(jax.lax.stop_gradient(targets))
+  targets = similarity.normalize(
+    jax.lax.stop_gradient(targets), min_norm=_MIN_NORM
+  )
   targets = targets.reshape(2, -1, targets.shape[-1])
-  predictions = _normalize(predictions)
+  predictions = similarity.normalize(predictions, min_norm=_MIN_NORM)
   predictions = predictions.reshape(-1, *targets.shape[1:])
   pairs = [
-    jnp.mean(jnp.sum((predictions[view] - targets[of]) ** 2, axis=-1))
-    for of in range(2)
+    jnp.mean(jnp.sum((predictions[view] - targets[target]) ** 2, axis=-1))
+    for target in range(2)
     for view in range(predictions.shape[0])
-    if view != of
+    if view != target
   ]
   total: Any = sum(pairs)
   return 2 * total / len(pairs)
-
-
-def _normalize(embeddings: jax.Array) -> jax.Array:
-  """Scales rows to unit length: `x / sqrt(max(|x|², 1e-12))`."""
-  embeddings = similarity.at_least_float32(embeddings)
-  squared = jnp.sum(embeddings**2, axis=-1, keepdims=True)
-  return embeddings * jax.lax.rsqrt(jnp.maximum(squared, _MIN_SQUARED_NORM))

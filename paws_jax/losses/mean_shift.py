@@ -1,7 +1,7 @@
 """Mean shift towards nearest members of a memory bank (MSF and CMSF).
 
-A bank holds T whole batches of B unit rows: row t·B + i is place i of batch t.
-Spread over W devices, each holds the places of its own images in every batch,
+A bank holds T batches of B unit rows: row t·B + i is place i of batch t. Spread
+over W devices, each holds the places of its own images in every batch,
 [T, B/W, D], and nothing of the bank ever moves between devices: only the
 targets, the best similarities and the sums of chosen rows do.
 

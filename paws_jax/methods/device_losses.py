@@ -79,3 +79,16 @@ def support_loss(
   )
   mine = jnp.where(places < rows.shape[0], each, 0)
   return jnp.sum(mine) * num_devices / rows.shape[0]
+
+
+def label_weight(section: Any, step: jax.Array) -> jax.Array | float:
+  """Returns the weight of the labels' term at a step.
+
+  Args:
+    section: with fields `support_loss_weight` and `supervised_until`.
+    step: int32 scalar, steps taken before this one.
+  """
+  weight = section.support_loss_weight
+  if not section.supervised_until:
+    return weight
+  return jnp.where(step < section.supervised_until, weight, 0.0)

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax import losses
 from paws_jax.methods import base
@@ -30,15 +29,6 @@ class Moco(target_network.WithTarget):
 
   shown_losses = ("info_nce",)
 
-  def momentum(self, step: jax.Array) -> float:
-    """Returns the constant momentum."""
-    del step
-    return self.config.momentum
-
-  def views(self, section: config_lib.Views) -> dict[str, config_lib.ViewSpec]:
-    """Returns two large crops; small ones are refused."""
-    return encoding.two_crops(section, method_name=self.config.name)
-
   def init_extra(
     self, key: jax.Array, params: Any, batch_stats: Any, facts: base.Facts
   ) -> dict[str, Any]:
@@ -54,7 +44,7 @@ class Moco(target_network.WithTarget):
 
   @property
   def extra_specs(self) -> Any:
-    """All of it is replicated: every key enters the loss of every query."""
+    """Replication of all: every key enters the loss of every query."""
     return mesh.REPLICATED
 
   def loss(

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax import losses
 from paws_jax.losses import mean_shift
@@ -22,7 +21,7 @@ from paws_jax.parallel import mesh
 
 
 class Neighbours(NamedTuple):
-  """What the bank says of this device's targets."""
+  """Rows of the bank near this device's targets, and new rows for it."""
 
   # Means of the chosen rows, [b, D], of each term of the loss by name.
   means: dict[str, jax.Array]
@@ -41,15 +40,6 @@ class Msf(target_network.WithTarget):
   """
 
   shown_losses = ("mean_shift",)
-
-  def momentum(self, step: jax.Array) -> float:
-    """Returns the constant momentum."""
-    del step
-    return self.config.momentum
-
-  def views(self, section: config_lib.Views) -> dict[str, config_lib.ViewSpec]:
-    """Returns two large crops; small ones are refused."""
-    return encoding.two_crops(section, method_name=self.config.name)
 
   def init_extra(
     self, key: jax.Array, params: Any, batch_stats: Any, facts: base.Facts

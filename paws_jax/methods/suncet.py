@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from paws_jax import data
 from paws_jax.methods import base
@@ -61,8 +60,6 @@ class Suncet(simclr.Simclr):
       axis_name=self.axis_name,
     )
     means = encoding.device_means(means, self.axis_name)
-    weight = config.support_loss_weight
-    if config.supervised_until:
-      weight = jnp.where(step < config.supervised_until, weight, 0.0)
+    weight = device_losses.label_weight(config, step)
     loss = means["nt_xent"] + weight * means["suncet"]
     return base.Output(loss, {"loss": loss} | means, batch_stats)

@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from paws_jax import data
 from paws_jax.methods import base
@@ -56,9 +55,7 @@ class SwavSuncet(swav.Swav):
       axis_name=self.axis_name,
     )
     means = encoding.device_means(means, self.axis_name)
-    weight = config.support_loss_weight
-    if config.supervised_until:
-      weight = jnp.where(step < config.supervised_until, weight, 0.0)
+    weight = device_losses.label_weight(config, step)
     loss = means["loss"] + weight * means["suncet"]
     metrics = swav.finished(means) | {"loss": loss}
     return base.Output(loss, metrics, batch_stats, rows=rows)

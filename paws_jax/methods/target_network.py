@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax.methods import base
 from paws_jax.methods import encoding
@@ -33,8 +34,16 @@ class WithTarget(base.Method):
   needs_support = False
 
   def momentum(self, step: jax.Array) -> jax.Array | float:
-    """Returns the weight of the old average in the update after a step."""
-    raise NotImplementedError
+    """Returns the weight of the old average in the update after a step.
+
+    The constant `method.momentum`.
+    """
+    del step
+    return self.config.momentum
+
+  def views(self, section: config_lib.Views) -> dict[str, config_lib.ViewSpec]:
+    """Returns two large crops; small ones are refused."""
+    return encoding.two_crops(section, method_name=self.config.name)
 
   def init(
     self, key: jax.Array, views: data.Views, facts: base.Facts

@@ -73,7 +73,7 @@ def epoch_drops(
     factor: of every drop.
     drops: epochs after which the rate drops, in a training of `of_epochs`.
     of_epochs: length that `drops` are given for.
-    epochs: length; drops move in proportion, and up to a whole epoch.
+    epochs: length; drops move in proportion, rounded up to an epoch.
     steps_per_epoch: steps of an epoch.
 
   Returns:

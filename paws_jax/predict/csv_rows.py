@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import base64
 import codecs
+import contextlib
 import csv
 import dataclasses
 import io
 import itertools
+import os
+import pathlib
 import re
 from collections.abc import Collection
 from collections.abc import Iterable
@@ -215,3 +218,20 @@ def _is_utf8(raw: bytes) -> bool:
   except UnicodeDecodeError:
     return False
   return True
+
+
+@contextlib.contextmanager
+def replacement(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Gives the path of a file that takes the place of another when complete.
+
+  After an exception the other is as it was, and nothing is left beside it.
+
+  Args:
+    path: of the file to replace; it need not exist.
+  """
+  temporary = path.with_name(f".{path.name}.tmp")
+  try:
+    yield temporary
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)

@@ -100,7 +100,6 @@ class EmbeddingsFile(rows_file.RowsFile):
 
   def _convert(self, source: pathlib.Path, target: pathlib.Path) -> None:
     write = _write_npz if target.suffix == ".npz" else _write_parquet
-    temporary = target.with_name(f".{target.name}.tmp")
     names, labels, dimension = [], [], 0
     for name, vector, label in self._rows_of(source):
       names.append(name)
@@ -114,21 +113,17 @@ class EmbeddingsFile(rows_file.RowsFile):
         )
     metadata = json.dumps({**self._metadata, "dimension": dimension})
     vectors = (vector for _, vector, _ in self._rows_of(source))
-    write(temporary, names, labels, _blocks(vectors), dimension, metadata)
-    os.replace(temporary, target)
+    with csv_rows.replacement(target) as path:
+      write(path, names, labels, _blocks(vectors), dimension, metadata)
 
   def _reopen(self, source: pathlib.Path, target: pathlib.Path) -> str:
-    temporary = target.with_name(f".{target.name}.tmp")
     try:
-      with temporary.open("wb") as file:
+      with csv_rows.replacement(target) as path, path.open("wb") as file:
         file.write(csv_rows.encode([_HEADER]))
         for block in _read_blocks(source):
           file.write(csv_rows.encode(rows(*block)))
-      os.replace(temporary, target)
     except errors.InputError as error:
       return str(error)
-    finally:
-      temporary.unlink(missing_ok=True)
     return ""
 
   def _rows_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import pathlib
@@ -31,9 +30,11 @@ def from_csv(
       for name in header
     ]
   )
-  temporary = target.with_name(f".{target.name}.tmp")
-  with source.open("rb") as file, contextlib.ExitStack() as stack:
-    writer = stack.enter_context(parquet.ParquetWriter(temporary, schema))
+  with (
+    csv_rows.replacement(target) as path,
+    source.open("rb") as file,
+    parquet.ParquetWriter(path, schema) as writer,
+  ):
     rows = csv_rows.rows(file, header, strict=True)
     while block := list(itertools.islice(rows, _ROWS_AT_ONCE)):
       arrays = [
@@ -47,7 +48,6 @@ def from_csv(
         for name, values in zip(header, zip(*block, strict=True), strict=True)
       ]
       writer.write_table(pyarrow.table(arrays, schema=schema))
-  os.replace(temporary, target)
 
 
 def to_csv(

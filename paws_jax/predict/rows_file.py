@@ -231,13 +231,15 @@ class RowsFile(abc.ABC):
 
   def _copy(self, source: pathlib.Path, found: csv_rows.Contents) -> None:
     """Writes the complete rows of a file that was renamed."""
-    temporary = self._rows.with_name(f".{self._rows.name}.tmp")
-    with source.open("rb") as old, temporary.open("wb") as new:
+    with (
+      csv_rows.replacement(self._rows) as path,
+      source.open("rb") as old,
+      path.open("wb") as new,
+    ):
       new.write(csv_rows.encode([self._header]))
       if found.end:
         for row in csv_rows.rows(old, self._header, strict=self._strict):
           new.write(csv_rows.encode([row]))
-    os.replace(temporary, self._rows)
 
 
 def _settings(path: pathlib.Path) -> pathlib.Path:
@@ -245,7 +247,7 @@ def _settings(path: pathlib.Path) -> pathlib.Path:
 
 
 def _stored(path: pathlib.Path) -> dict[str, Any] | None:
-  """What the rows are of; None when nothing says so."""
+  """Reads the settings of the rows; None where there are none."""
   settings = _settings(path)
   try:
     stored = json_text.parse(files.read_bytes(settings))

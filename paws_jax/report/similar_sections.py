@@ -178,7 +178,7 @@ def outliers(
 
 
 def _harm(compared: Compared, kind: similar_images.PairKind) -> str:
-  """What is wrong with pairs of a kind; "": nothing is."""
+  """Fault of pairs of a kind; "": there is none."""
   first, second = compared.sets[kind.first], compared.sets[kind.second]
   if first.is_held_out != second.is_held_out:
     return (

@@ -32,7 +32,7 @@ from paws_jax.runs import provenance
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EmbedInputs:
-  """What `run` does.
+  """Inputs of `run`.
 
   Attributes:
     make: gives the classifier; made of the run if need be.

@@ -5,11 +5,9 @@ from paws_jax import errors
 from paws_jax.estimator import nearest
 
 
-@pytest.mark.parametrize("at_once", [1, 2**25])
-def test_neighbors_are_those_of_scikit_learn(monkeypatch, at_once):
+def test_neighbors_are_those_of_scikit_learn():
   from sklearn import neighbors
 
-  monkeypatch.setattr(nearest, "_AT_ONCE", at_once)
   rng = np.random.default_rng(0)
   supports = rng.normal(size=(9, 4)).astype(np.float32)
   queries = rng.normal(size=(5, 4)).astype(np.float32)

@@ -33,7 +33,7 @@ def classifier():
 
 
 def test_supports_are_judged_by_the_others(classifier):
-  arrays = to_cleanlab.of_supports(classifier)
+  arrays = to_cleanlab.support_arrays(classifier)
   assert arrays.features.shape == (30, 6)
   assert arrays.pred_probs.shape == (30, 3)
   np.testing.assert_allclose(arrays.pred_probs.sum(axis=1), 1, rtol=1e-5)
@@ -45,7 +45,7 @@ def test_supports_are_judged_by_the_others(classifier):
 
 def test_cleanlab_finds_the_wrong_label(classifier):
   cleanlab_filter = pytest.importorskip("cleanlab.filter")
-  arrays = to_cleanlab.of_supports(classifier)
+  arrays = to_cleanlab.support_arrays(classifier)
   found = cleanlab_filter.find_label_issues(
     arrays.labels, arrays.pred_probs, return_indices_ranked_by="self_confidence"
   )
@@ -60,7 +60,7 @@ def test_copies_do_not_vote_on_each_other(classifier):
   changed = dataclasses.replace(
     classifier, support_bank=dataclasses.replace(bank, embeddings=embeddings)
   )
-  arrays = to_cleanlab.of_supports(changed)
+  arrays = to_cleanlab.support_arrays(changed)
   wrong = np.flatnonzero(arrays.pred_probs.argmax(axis=1) != arrays.labels)
   assert wrong.tolist() == [3, 29]
   assert arrays.pred_probs[3, 2] < 0.01
@@ -68,11 +68,13 @@ def test_copies_do_not_vote_on_each_other(classifier):
 
 def test_what_says_nothing_is_refused(classifier):
   with pytest.raises(errors.InputError, match="head has learned from all"):
-    to_cleanlab.of_supports(random_classifier.make(head=True))
+    to_cleanlab.support_arrays(random_classifier.make(head=True))
   bank = classifier.support_bank
   same = dataclasses.replace(bank, embeddings=np.ones_like(bank.embeddings))
   with pytest.raises(errors.InputError, match="30 labelled images are copies"):
-    to_cleanlab.of_supports(dataclasses.replace(classifier, support_bank=same))
+    to_cleanlab.support_arrays(
+      dataclasses.replace(classifier, support_bank=same)
+    )
 
 
 def test_predictions_of_other_images(classifier):
@@ -80,18 +82,18 @@ def test_predictions_of_other_images(classifier):
   predictions = classifier.predict(images)
   embeddings = classifier.embed(images)
   labels = ["cow", "ant", "bee"]
-  arrays = to_cleanlab.of_predictions(predictions, embeddings, labels)
+  arrays = to_cleanlab.prediction_arrays(predictions, embeddings, labels)
   assert arrays.labels.tolist() == [2, 0, 1]
   assert arrays.names == ("0", "1", "2")
   np.testing.assert_array_equal(arrays.features, embeddings)
   np.testing.assert_array_equal(arrays.pred_probs, predictions.probabilities)
   with pytest.raises(errors.InputError, match="3 predictions and 2 embeddings"):
-    to_cleanlab.of_predictions(predictions, embeddings[:2], labels)
+    to_cleanlab.prediction_arrays(predictions, embeddings[:2], labels)
   with pytest.raises(errors.InputError, match="3 predictions and 1 labels"):
-    to_cleanlab.of_predictions(predictions, embeddings, labels[:1])
+    to_cleanlab.prediction_arrays(predictions, embeddings, labels[:1])
   with pytest.raises(
     errors.InputError, match=r"2 labels .* '' \(x\), 'dog' \(z"
   ):
-    to_cleanlab.of_predictions(
+    to_cleanlab.prediction_arrays(
       predictions, embeddings, ["", "ant", "dog"], names="xyz"
     )

@@ -288,7 +288,7 @@ def _batched(shape: Sequence[Any]) -> bool:
 
 
 def _broadcast(eqn: Any, operand: Constant) -> Constant:
-  """As a view that takes no memory."""
+  """Broadcasts a constant as a view that takes no memory."""
   shape = _for_rows(eqn, eqn.params["shape"])
   before = np.ones(len(shape), int)
   for axis, size in zip(
