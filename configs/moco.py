@@ -19,10 +19,10 @@ average moves after a step, not before the next; running statistics are the mean
 of the groups', not those of one device.
 
 Variants: `200ep` (the default), `800ep`, and `cpu`, the quickstart's digits
-with 4 groups and a queue of 512. Not one of them has been run to the end by us.
-Forecast, not measured: one view forward and backward and one forward a step are
-about 8.4 TFLOP, so 200 epochs are 8.4 exaFLOP, about 23 hours at a sustained
-100 TFLOP/s.
+with 4 groups and a queue of 512. Not one of them has been run to the end by us,
+and settings of `cpu` are untuned. Forecast, not measured: one view forward and
+backward and one forward a step are about 8.4 TFLOP, so 200 epochs are 8.4
+exaFLOP, about 23 hours at a sustained 100 TFLOP/s.
 """
 
 from paws_jax import config as config_lib

@@ -17,9 +17,10 @@ What differs: the rate falls along a cosine every step, not every epoch; the
 projection head has no frozen bias, which its BatchNorm would cancel.
 
 Variants: `100ep` (the default), `200ep`, `400ep`, `800ep`, and `cpu`, the
-quickstart's digits. Not one of them has been run to the end by us. Forecast,
-not measured: two views forward and backward a step are about 25 TFLOP, so 100
-epochs are 6.3 exaFLOP, about 18 hours at a sustained 100 TFLOP/s.
+quickstart's digits. Not one of them has been run to the end by us, and settings
+of `cpu` are untuned. Forecast, not measured: two views forward and backward a
+step are about 25 TFLOP, so 100 epochs are 6.3 exaFLOP, about 18 hours at a
+sustained 100 TFLOP/s.
 """
 
 from paws_jax import config as config_lib

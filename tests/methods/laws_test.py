@@ -56,8 +56,8 @@ FIELDS = {
 FIELDS["swav_suncet"] = FIELDS["swav"]
 FIELDS["msf"] = {"bank_size": 30, "k": 3}
 FIELDS["cmsf"] = FIELDS["msf"] | {"constraint": "second_query", "k_previous": 4}
-# With one direction of two, the rank rises from that of random weights half as
-# fast.
+# Measured: the rank is 1.22 after 48 steps (msf) and after 96 (cmsf), from 1.06
+# at the start; why it rises more slowly than that of others is not known.
 STEPS_TO_RANK = {"msf": 64, "cmsf": 128}
 pytestmark = pytest.mark.unoptimized
 
