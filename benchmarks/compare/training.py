@@ -66,7 +66,7 @@ class Padded:
   def inputs(self, first_step: int, num_steps: int, *, busy: Any = None) -> Any:
     """As of `memory_pipeline.InMemory`."""
     inputs = self._pipeline.inputs(first_step, num_steps, busy=busy)
-    return inputs._replace(index=self._index)
+    return inputs._replace(label_index=self._index)
 
 
 class Programs:
