@@ -31,6 +31,7 @@ from paws_jax.classifier import summary
 from paws_jax.classifier import support_bank as support_bank_lib
 from paws_jax.classifier import vote
 from paws_jax.data.sources import listed_files
+from paws_jax.runs import workdir as workdir_lib
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,10 +81,11 @@ class Classifier:
     """Writes a directory; one that holds a classifier is replaced.
 
     Raises:
-      ValueError: when it holds something else.
+      ValueError: when it holds something else, or is that of a run.
       OSError: when it cannot be written.
     """
-    files.write(directory, self._files())
+    workdir_lib.check_not_own(directory, str(directory))
+    files.write(directory, files.pack(vars(self)))
 
   def __repr__(self) -> str:
     """Five lines for a reader."""
@@ -98,7 +100,7 @@ class Classifier:
     """Hex sha256 of weights, support bank and settings, not `batch_size`."""
     # What is predicted does not depend on it.
     same = dataclasses.replace(self, batch_size=1)
-    settings = same._files()[files.SETTINGS]
+    settings = files.pack(vars(same))[files.SETTINGS]
     return hashlib.sha256(settings).hexdigest()
 
   @property
@@ -280,10 +282,6 @@ class Classifier:
   def _batch_rows(self, count: int) -> int:
     """A power of two for few images, so that few programs are compiled."""
     return min(self.batch_size, 1 << max(count - 1, 0).bit_length())
-
-  def _files(self) -> dict[str, bytes]:
-    names = [field.name for field in dataclasses.fields(self)]
-    return files.pack({name: getattr(self, name) for name in names})
 
   def check_support_bank(self) -> None:
     """Raises ValueError when all supports are of one class."""

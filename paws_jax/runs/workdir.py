@@ -159,6 +159,27 @@ def open_run(
   return workdir
 
 
+def check_not_own(directory: str | os.PathLike[str], given: str) -> None:
+  """Refuses the place of a run's own classifier, which its tasks replace.
+
+  Args:
+    directory: where somebody wants to save another classifier.
+    given: what names it, for the message: "--output=DIR".
+
+  Raises:
+    ClassifierError: it is that of a run.
+  """
+  path = files.resolve(directory)
+  if isinstance(path, pathlib.Path):
+    path = path.resolve()
+  of_run = (path.parent / recipe_lib.RECIPE).exists()
+  if path.name in (CLASSIFIER, FINETUNED) and of_run:
+    raise errors.ClassifierError(
+      f"{given} is the place of the run's own classifier: choose another "
+      "directory for this one."
+    )
+
+
 def check_writable(workdir: epath.Path, *others: str) -> None:
   """Refuses a run whose results cannot be written, before they are computed.
 

@@ -30,7 +30,6 @@ from paws_jax.predict import source as source_lib
 from paws_jax.predict import table
 from paws_jax.predict import write_rows
 from paws_jax.runs import files as files_lib
-from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import save_classifier
 
@@ -168,7 +167,7 @@ def _target(
         "directory; predictions need --images."
       )
     directory = files_lib.resolve(output)
-    _check_not_of_run(directory)
+    workdir_lib.check_not_own(directory, f"--output={output}")
     files.check_free(directory)
     files_lib.check_writable(
       directory / files.SETTINGS,
@@ -178,19 +177,6 @@ def _target(
     return directory
   default = os.path.join(workdir, "predictions.csv")
   return rows_file.check_path(output or default, table.SUFFIXES)
-
-
-def _check_not_of_run(directory: pathlib.Path | epath.Path) -> None:
-  """Refuses to put an extended classifier in the place of a run's own."""
-  if isinstance(directory, pathlib.Path):
-    directory = directory.resolve()
-  own = (workdir_lib.CLASSIFIER, workdir_lib.FINETUNED)
-  of_run = (directory.parent / recipe_lib.RECIPE).exists()
-  if directory.name in own and of_run:
-    raise errors.InputError(
-      f"--output={directory} is the place of the run's own classifier: choose "
-      "another directory for the extended one."
-    )
 
 
 def _extended(

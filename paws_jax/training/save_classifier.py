@@ -27,7 +27,7 @@ from paws_jax.training import state as state_lib
 def save(made: classifier_lib.Classifier, directory: epath.Path) -> None:
   """Saves a classifier over the one that a task has saved before.
 
-  One whose settings somebody has changed is renamed, which is printed.
+  One that somebody has changed, or put there, is renamed, which is printed.
 
   Raises:
     ValueError: when something else is in the directory.
@@ -36,10 +36,12 @@ def save(made: classifier_lib.Classifier, directory: epath.Path) -> None:
   settings = directory / files.SETTINGS
   if settings.exists():
     files.check_free(directory)
-    if files_lib.is_recorded(settings) is False:
+    known = files_lib.is_recorded(settings)
+    if not known:
       kept = files_lib.set_aside(directory)
-      print(f"{settings} was changed by hand: it is kept in {kept}")
-  made.save(directory)
+      what = "was not written by a task" if known is None else "was changed"
+      print(f"{settings} {what}: it is kept in {kept}")
+  files.write(directory, files.pack(vars(made)))
   files_lib.record(settings)
 
 

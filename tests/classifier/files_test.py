@@ -7,9 +7,12 @@ import json
 import numpy as np
 import pytest
 
+from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import files as files_lib
+from paws_jax.runs import workdir as workdir_lib
+from paws_jax.training import save_classifier
 from tests import odd_files
 from tests import random_classifier
 
@@ -205,7 +208,7 @@ def test_a_crash_between_two_renames_loses_nothing(tmp_path):
 
 
 def test_several_may_write_at_once(tmp_path):
-  files = random_classifier.make()._files()
+  files = files_lib.pack(vars(random_classifier.make()))
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
     writes = [
       pool.submit(files_lib.write, tmp_path / "saved", files) for _ in range(24)
@@ -219,7 +222,7 @@ def test_several_may_write_at_once(tmp_path):
 def test_one_may_read_what_others_write(tmp_path):
   saved = tmp_path / "saved"
   made = [random_classifier.make(), random_classifier.make(seed=1)]
-  versions = [classifier._files() for classifier in made]
+  versions = [files_lib.pack(vars(classifier)) for classifier in made]
   digests = {classifier.digest for classifier in made}
   files_lib.write(saved, versions[0])
   with concurrent.futures.ThreadPoolExecutor(3) as pool:
@@ -238,3 +241,35 @@ def test_the_digest_does_not_depend_on_the_order_of_fields():
   turned = dict(reversed(made.model.items()))
   assert list(turned) != list(made.model)
   assert dataclasses.replace(made, model=turned).digest == made.digest
+
+
+@pytest.mark.parametrize("name", ["classifier", "finetuned"])
+@pytest.mark.parametrize("there", [True, False])
+def test_the_place_of_a_runs_classifier_is_not_taken(tmp_path, name, there):
+  run = tmp_path / "run"
+  recipe = config_lib.resolve(random_classifier.recipe())
+  workdir_lib.prepare(run, recipe)
+  if there:
+    save_classifier.save(random_classifier.make(), run / name)
+  before = sorted(run.rglob("*"))
+  for place in (run / name, f"{run}/checkpoints/../{name}/"):
+    with pytest.raises(errors.ClassifierError, match="the run's own class"):
+      random_classifier.make(seed=1).save(place)
+  assert sorted(run.rglob("*")) == before
+  # Beside it there is room.
+  random_classifier.make(seed=1).save(run / "mine")
+
+
+def test_a_task_keeps_a_classifier_that_is_not_its_own(tmp_path, capsys):
+  place = tmp_path / "run" / "classifier"
+  mine = random_classifier.make(seed=1)
+  mine.save(place)
+  save_classifier.save(random_classifier.make(), place)
+  kept = place.with_name("classifier.old")
+  assert (
+    f"not written by a task: it is kept in {kept}" in capsys.readouterr().out
+  )
+  assert classifier_lib.Classifier.load(kept).digest == mine.digest
+  # Its own one is replaced.
+  save_classifier.save(random_classifier.make(seed=2), place)
+  assert len(list(place.parent.iterdir())) == 2

@@ -65,7 +65,7 @@ MODEL = {
 
 @functools.cache
 def _made(head):
-  return random_classifier.make(head=head)._files()
+  return files.pack(vars(random_classifier.make(head=head)))
 
 
 def _write(directory, changes, *, head=False):

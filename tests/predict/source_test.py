@@ -9,6 +9,7 @@ from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.predict import source
 from paws_jax.runs import workdir as workdir_lib
+from paws_jax.training import save_classifier
 from tests import random_classifier
 
 
@@ -18,10 +19,10 @@ def run(tmp_path):
   workdir_lib.prepare(tmp_path, config_lib.resolve(random_classifier.recipe()))
   (tmp_path / workdir_lib.CHECKPOINTS / "10").mkdir(parents=True)
   made = of_step(10)
-  made.save(tmp_path / workdir_lib.CLASSIFIER)
+  save_classifier.save(made, tmp_path / workdir_lib.CLASSIFIER)
   origin = {**made.origin, "finetuned": True}
   tuned = dataclasses.replace(made, origin=origin)
-  tuned.save(tmp_path / workdir_lib.FINETUNED)
+  save_classifier.save(tuned, tmp_path / workdir_lib.FINETUNED)
   return tmp_path
 
 
@@ -113,7 +114,7 @@ def test_a_classifier_that_cannot_tell_what_is_known_is_made_anew(run):
   reason = source._why_anew(config_lib.resolve(config), directory)
   assert reason == "its in_domain_temperature is None, and the run's 0.5"
   made = dataclasses.replace(of_step(10), in_domain_temperature=0.5)
-  made.save(directory)
+  save_classifier.save(made, directory)
   assert not source._why_anew(config_lib.resolve(config), directory)
 
 

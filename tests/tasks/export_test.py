@@ -24,6 +24,7 @@ from paws_jax.export import stablehlo
 from paws_jax.export import torch
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.tasks import export
+from paws_jax.training import save_classifier
 from paws_jax.weights import torch_names
 from tests import processes
 from tests import random_classifier
@@ -38,7 +39,8 @@ def workdir(tmp_path_factory):
   """A run's directory as far as it matters: a recipe and a classifier."""
   path = tmp_path_factory.mktemp("run")
   workdir_lib.prepare(path, config_lib.resolve(RECIPE))
-  random_classifier.make(dtype="auto").save(path / "classifier")
+  made = random_classifier.make(dtype="auto")
+  save_classifier.save(made, path / "classifier")
   return path
 
 
@@ -260,7 +262,8 @@ def test_the_head_of_a_fine_tuned_run_is_exported_when_asked_for(
   with pytest.raises(ValueError, match="fine-tune first"):
     export.prepare(RECIPE, str(workdir), head="finetuned")
   workdir_lib.prepare(tmp_path, config_lib.resolve(RECIPE))
-  random_classifier.make(head=True).save(tmp_path / "finetuned")
+  made = random_classifier.make(head=True)
+  save_classifier.save(made, tmp_path / "finetuned")
   prepared = export.prepare(
     RECIPE, str(tmp_path), head="finetuned", targets=["torch"]
   )
@@ -426,7 +429,7 @@ def test_a_directory_of_something_else_is_not_replaced(workdir, tmp_path):
 
 
 def test_a_users_file_in_an_export_is_not_deleted(tmp_path, monkeypatch):
-  random_classifier.make().save(tmp_path / "classifier")
+  save_classifier.save(random_classifier.make(), tmp_path / "classifier")
   workdir_lib.prepare(tmp_path, config_lib.resolve(random_classifier.recipe()))
 
   def write(program, directory):
@@ -457,7 +460,9 @@ def test_a_users_file_in_an_export_is_not_deleted(tmp_path, monkeypatch):
 
 def test_an_export_takes_the_place_of_the_one_before(tmp_path, monkeypatch):
   workdir_lib.prepare(tmp_path, config_lib.resolve(RECIPE))
-  random_classifier.make(dtype="auto").save(tmp_path / "classifier")
+  save_classifier.save(
+    random_classifier.make(dtype="auto"), tmp_path / "classifier"
+  )
   prepared = export.prepare(RECIPE, str(tmp_path))
   # A leftover of a command that was killed.
   (tmp_path / "export" / ".stablehlo.tmp").mkdir(parents=True)

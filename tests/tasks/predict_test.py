@@ -225,7 +225,7 @@ def test_a_fine_tuned_head_decides(run, images, capsys):
     np.zeros((size, 10), np.float32), np.arange(10, dtype=np.float32)
   )
   made = save_classifier.from_trained(trained, head=head)
-  made.save(run / "finetuned")
+  save_classifier.save(made, run / "finetuned")
   output = images.parent / "p.csv"
   execute(run, config=config, images=images, head="finetuned", output=output)
   assert "the head of the fine-tuned run decides" in capsys.readouterr().out
@@ -259,7 +259,7 @@ def test_rows_of_images_that_are_gone_are_told(tmp_path, capsys):
 @pytest.mark.parametrize("name", ["classifier", "finetuned"])
 def test_the_runs_own_classifier_is_not_extended(tmp_path, images, name):
   workdir_lib.prepare(tmp_path, config_lib.resolve(random_classifier.recipe()))
-  random_classifier.make().save(tmp_path / name)
+  save_classifier.save(random_classifier.make(), tmp_path / name)
   flags = {"classifier": tmp_path / name, "add_class": [f"x={images}"]}
   with pytest.raises(ValueError, match="place of the run's own classifier"):
     prepare(**flags, output=tmp_path / "checkpoints" / ".." / name)
