@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from paws_jax import errors
 from paws_jax.augment import color
@@ -42,39 +44,81 @@ def crop_boxes(
     ValueError: for draws of another rank or size.
   """
   _check_draws(draws, sizes)
+  tries = crop_tries(draws, scale=scale, aspect_ratio=aspect_ratio)
+  return fit_boxes(tries, sizes, aspect_ratio=aspect_ratio)
+
+
+def crop_tries(
+  draws: jax.Array,
+  *,
+  scale: tuple[float, float],
+  aspect_ratio: tuple[float, float],
+) -> jax.Array:
+  """Computes what a box tries, whatever the size of its image.
+
+  Args:
+    draws: as `crop_boxes`.
+    scale: as `crop_boxes`.
+    aspect_ratio: as `crop_boxes`.
+
+  Returns:
+    float32 [n, 4, tries]: share of the area, ratio, and the two offsets.
+  """
   area, ratio, vertical, horizontal = jnp.unstack(draws, axis=1)
-  height, width = jnp.split(sizes.astype(jnp.float32), 2, axis=1)  # [n, 1]
-  area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
+  area = scale[0] + (scale[1] - scale[0]) * area
   low, high = math.log(aspect_ratio[0]), math.log(aspect_ratio[1])
   ratio = jnp.exp(low + (high - low) * ratio)
-  widths = jnp.round(jnp.sqrt(area * ratio))
-  heights = jnp.round(jnp.sqrt(area / ratio))
+  return jnp.stack([area, ratio, vertical, horizontal], axis=1)
+
+
+def fit_boxes(
+  tries: Any,
+  sizes: Any,
+  *,
+  aspect_ratio: tuple[float, float],
+  xp: Any = jnp,
+) -> Any:
+  """Chooses the first try that fits into an image.
+
+  Args:
+    tries: of `crop_tries`.
+    sizes: int32 [n, 2], height and width of the images.
+    aspect_ratio: bounds of width over height.
+    xp: jax.numpy, or numpy: both give the same boxes.
+
+  Returns:
+    int32 [n, 4]: top, left, height, width.
+  """
+  area, ratio, vertical, horizontal = (tries[:, i] for i in range(4))
+  height, width = xp.split(sizes.astype(np.float32), 2, axis=1)  # [n, 1]
+  area = height * width * area
+  widths = xp.round(xp.sqrt(area * ratio))
+  heights = xp.round(xp.sqrt(area / ratio))
   fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
   # argmax finds the first True; its one-hot row picks without a gather.
   first = (
-    jnp.argmax(fits, axis=1, keepdims=True)
-    == jnp.arange(draws.shape[2])[None, :]
+    xp.argmax(fits, axis=1, keepdims=True) == xp.arange(tries.shape[2])[None, :]
   )
-  any_fits = jnp.any(fits, axis=1, keepdims=True)
+  any_fits = xp.any(fits, axis=1, keepdims=True)
 
-  def pick(candidates: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.where(first, candidates, 0), axis=1, keepdims=True)
+  def pick(candidates: Any) -> Any:
+    return xp.sum(xp.where(first, candidates, 0), axis=1, keepdims=True)
 
   image_ratio = width / height
   narrow, wide = image_ratio < aspect_ratio[0], image_ratio > aspect_ratio[1]
-  central_height = jnp.where(narrow, jnp.round(width / aspect_ratio[0]), height)
-  central_width = jnp.where(wide, jnp.round(height * aspect_ratio[1]), width)
-  box_height = jnp.where(any_fits, pick(heights), central_height)
-  box_width = jnp.where(any_fits, pick(widths), central_width)
+  central_height = xp.where(narrow, xp.round(width / aspect_ratio[0]), height)
+  central_width = xp.where(wide, xp.round(height * aspect_ratio[1]), width)
+  box_height = xp.where(any_fits, pick(heights), central_height)
+  box_width = xp.where(any_fits, pick(widths), central_width)
 
-  def place(draw: jax.Array, room: jax.Array) -> jax.Array:
-    offset = jnp.floor(pick(draw) * (room + 1))
-    return jnp.where(any_fits, jnp.minimum(offset, room), jnp.floor(room / 2))
+  def place(draw: Any, room: Any) -> Any:
+    offset = xp.floor(pick(draw) * (room + 1))
+    return xp.where(any_fits, xp.minimum(offset, room), xp.floor(room / 2))
 
   top = place(vertical, height - box_height)
   left = place(horizontal, width - box_width)
-  boxes = jnp.concatenate([top, left, box_height, box_width], axis=1)
-  return boxes.astype(jnp.int32)
+  boxes = xp.concatenate([top, left, box_height, box_width], axis=1)
+  return boxes.astype(np.int32)
 
 
 def evaluation_view(

@@ -104,6 +104,58 @@ def multi_views(
   return views.reshape(*keys.shape, *views.shape[1:])
 
 
+def crop_tries(
+  keys: jax.Array, spec: config.ViewSpec
+) -> tuple[jax.Array, jax.Array]:
+  """Draws the boxes and flips of `multi_views`, to cut the views elsewhere.
+
+  Args:
+    keys: typed PRNG keys [n, V], one per view.
+    spec: as `multi_views`.
+
+  Returns:
+    float32 [n, V, 4, tries], of which `crop.fit_boxes` makes boxes, and
+    bool [n, V]: whether the resized view is mirrored.
+  """
+  draws = _draw(keys.reshape(-1))
+  tries = crop.crop_tries(
+    draws["crop"].reshape(-1, 4, crop.CROP_TRIES),
+    scale=spec.scale,
+    aspect_ratio=spec.aspect_ratio,
+  )
+  flip = draws["flip"][:, 0] < spec.flip_probability
+  return tries.reshape(*keys.shape, *tries.shape[1:]), flip.reshape(keys.shape)
+
+
+def distort_views(
+  keys: jax.Array,
+  views: jax.Array,
+  *,
+  spec: config.ViewSpec,
+  mean: tuple[float, ...],
+  std: tuple[float, ...],
+  precision: jax.lax.PrecisionLike = crop.HIGHEST,
+) -> jax.Array:
+  """Does to views that are cut all that `multi_views` does after that.
+
+  Args:
+    keys: typed PRNG keys [n, V], with which they were cut.
+    views: uint8 [n, V, size, size, C].
+    spec: as `multi_views`.
+    mean: as `multi_views`.
+    std: as `multi_views`.
+    precision: as `multi_views`.
+
+  Returns:
+    float32 [n, V, size, size, C], normalized.
+  """
+  _check_keys(keys, views.shape[0])
+  flat = color.check_images(views.reshape(-1, *views.shape[2:]))
+  draws = _draw(keys.reshape(-1))
+  distorted = _distort(draws, flat, spec=spec, precision=precision)
+  return normalize(distorted, mean, std).reshape(views.shape)
+
+
 def normalize(
   images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> jax.Array:

@@ -34,6 +34,12 @@ def check_sections(recipe: recipe_lib.Recipe) -> None:
       f"{recipe.method.name!r}, whose labelled images cannot be cut into "
       "groups with the others: set it to 1, or train.bn_group_size instead."
     )
+  if recipe.views.crop_on == "host" and recipe.data.pipeline == "memory":
+    raise errors.InputError(
+      "views.crop_on is 'host' but data.pipeline is 'memory', where all images "
+      "are on the devices: set views.crop_on to 'device', or read the images "
+      "from disk (data.pipeline='host')."
+    )
   # The epochs that fit in train.minutes are compared when they are known.
   if recipe.optim.warmup_epochs > recipe.train.epochs > 0:
     raise errors.InputError(

@@ -112,6 +112,9 @@ class Views(fields.Section):
   # ... and the center square of this side is cut; 0: the size of the spec
   # "large", or of the first by name where there is none.
   eval_size: int = fields.field(0, fields.SIDE_OR_0)
+  # Where crops of training images on disk are cut and resized: "host" sends
+  # the crops to the devices, "device" the images.
+  crop_on: str = fields.field("device", fields.one_of("device", "host"))
   # By name, beside the other fields of the section: views.large.size. Left
   # out of the hash, as a mapping cannot be hashed.
   specs: Mapping[str, ViewSpec] = dataclasses.field(

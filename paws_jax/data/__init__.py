@@ -2,8 +2,9 @@
 
 from paws_jax.data.batch import Array
 from paws_jax.data.batch import Canvases
+from paws_jax.data.batch import Crops
 from paws_jax.data.batch import HostBatch
 from paws_jax.data.batch import Views
 from paws_jax.data.batch import batch_specs
 
-__all__ = ["Array", "Canvases", "HostBatch", "Views", "batch_specs"]
+__all__ = ["Array", "Canvases", "Crops", "HostBatch", "Views", "batch_specs"]

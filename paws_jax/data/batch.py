@@ -8,6 +8,7 @@ Ch the number of image channels (1 or 3).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from typing import NamedTuple
 
@@ -31,14 +32,27 @@ class Canvases(NamedTuple):
   id: Array
 
 
+class Crops(NamedTuple):
+  """Crops that were cut on the host, instead of canvases."""
+
+  # By the name of the view spec, that of the supports being "support":
+  # [n, count, H, W, Ch] uint8, mirrored where the view is.
+  views: Mapping[str, Array]
+  # [n] int32: rows of the training set, from which keys derive.
+  id: Array
+
+
 class HostBatch(NamedTuple):
-  """The images of a step; first axes are sharded unless noted."""
+  """The images of a step; first axes are sharded unless noted.
+
+  With `views.crop_on="host"` there are `Crops` in place of canvases.
+  """
 
   # B canvases; None for methods without unlabelled images.
-  unlabelled: Canvases | None
+  unlabelled: Canvases | Crops | None
   # N canvases, padded to a multiple of the devices with repetitions; None, as
   # all that follows, for methods without labelled images.
-  support: Canvases | None
+  support: Canvases | Crops | None
   # [N padded] int32: number of the draw of a support within its class; an image
   # drawn twice is augmented differently each time.
   support_slot: Array | None

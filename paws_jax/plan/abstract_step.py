@@ -30,6 +30,7 @@ from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.training import experiment
 from paws_jax.training import state
 from paws_jax.training import step as step_lib
+from paws_jax.training import views as views_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +177,7 @@ def create(
     batch_size=train_config.batch_size,
     seed=recipe.seed,
     with_unlabelled=with_unlabelled,
+    **views_lib.host_crops(recipe, method, support),
   )
   trainer = experiment.create_trainer(
     recipe,

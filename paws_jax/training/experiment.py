@@ -143,9 +143,8 @@ def create(
   if not isinstance(recipe, config_lib.Recipe):
     recipe = config_lib.resolve(recipe)
   requirements.check(recipe)
-  views, train_config = recipe.views, recipe.train
   dataset = like.dataset if like else _load(recipe, arrays)
-  mesh = mesh_lib.make_mesh(devices, **train_config.bn_fields)
+  mesh = mesh_lib.make_mesh(devices, **recipe.train.bn_fields)
   method, encoder, support = create_method(
     recipe,
     dataset_name=dataset.name,
@@ -153,16 +152,17 @@ def create(
     class_counts=dataset.split.class_counts,
     num_devices=mesh.size,
   )
-  has_unlabelled = bool(method.views(views))
+  has_unlabelled = bool(method.views(recipe.views))
   pipeline = (
     like.pipeline
     if like
     else dataset.make_pipeline(
       support=support if method.needs_support else None,
-      batch_size=train_config.batch_size,
+      batch_size=recipe.train.batch_size,
       seed=recipe.seed,
       mesh=mesh,
       with_unlabelled=has_unlabelled,
+      **views_lib.host_crops(recipe, method, support),
     )
   )
   trainer = create_trainer(
@@ -176,7 +176,7 @@ def create(
     class_counts=dataset.split.class_counts,
     labels=dataset.known_labels,
   )
-  num_images = train_config.batch_size if has_unlabelled else support.num_images
+  num_images = recipe.train.batch_size if has_unlabelled else support.num_images
   return _assemble(
     recipe, dataset, pipeline, trainer, encoder, images_per_step=num_images
   )

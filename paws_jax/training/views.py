@@ -13,6 +13,7 @@ from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax.data import sampling
+from paws_jax.data.host import cut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,16 @@ def step_views(method: Any, section: config_lib.Views) -> StepViews:
     mean=section.mean,
     std=section.std,
   )
+
+
+def host_crops(
+  recipe: config_lib.Recipe, method: Any, support: config_lib.Support
+) -> dict[str, Any]:
+  """Returns the pipeline's option `crops`; none where the device cuts them."""
+  if recipe.views.crop_on == "device":
+    return {}
+  views = step_views(method, recipe.views)
+  return {"crops": cut.CropSpecs(views.crops, views.support, support.num_views)}
 
 
 def make_views(
@@ -89,7 +100,7 @@ def make_views(
     step=step,
   )
   return made._replace(
-    support=_cut(batch.support, keys, views, views.support),
+    support=_cut(batch.support, keys, views, "support", views.support),
     support_ids=batch.support.id,
     support_mask=batch.support_mask,
     support_labels=batch.support_labels,
@@ -98,7 +109,7 @@ def make_views(
 
 
 def _crops(
-  canvases: data.Canvases,
+  canvases: data.Canvases | data.Crops,
   views: StepViews,
   *,
   seed: int | jax.Array,
@@ -117,17 +128,23 @@ def _crops(
   crops, first = {}, 0
   for name, spec in views.crops.items():
     end = first + spec.count
-    crops[name] = _cut(canvases, keys[:, first:end], views, spec)
+    crops[name] = _cut(canvases, keys[:, first:end], views, name, spec)
     first = end
   return crops
 
 
 def _cut(
-  canvases: data.Canvases,
+  canvases: data.Canvases | data.Crops,
   keys: jax.Array,
   views: StepViews,
+  name: str,
   spec: config_lib.ViewSpec,
 ) -> jax.Array:
+  """Cuts the views of a spec, if the host has not, and distorts them."""
+  if isinstance(canvases, data.Crops):
+    return augment.distort_views(
+      keys, canvases.views[name], spec=spec, mean=views.mean, std=views.std
+    )
   return augment.multi_views(
     keys,
     canvases.image,

@@ -100,15 +100,17 @@ def five_steps(recipes, *, num_processes, devices):
 def runs(tmp_path_factory):
   """Rows of one process, and of both of two; all start once."""
   path = tmp_path_factory.mktemp("data")
+  disk = small_runs.on_disk(small_runs.write_photos(path / "photos"))
   recipes = {
     "memory": small_runs.in_memory(small_runs.write_digits(path / "digits")),
-    "disk": small_runs.on_disk(small_runs.write_photos(path / "photos")),
+    "disk": disk,
+    "host crops": disk | {"views.crop_on": "host"},
   }
   [one] = five_steps(recipes, num_processes=1, devices=[1, 4])
   return one, *five_steps(recipes, num_processes=2, devices=[2])
 
 
-@pytest.mark.parametrize("kind", ["memory", "disk"])
+@pytest.mark.parametrize("kind", ["memory", "disk", "host crops"])
 def test_the_same_run_on_one_device_on_four_and_on_two_processes(kind, runs):
   # 10 supports on 4 devices are padded; 6 on disk, too.
   one, *both = runs

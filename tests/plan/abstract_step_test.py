@@ -10,6 +10,7 @@ import pytest
 
 from paws_jax import config as config_lib
 from paws_jax.plan import abstract_step
+from paws_jax.plan import memory
 from paws_jax.training import experiment
 from paws_jax.training import step as step_lib
 
@@ -93,6 +94,26 @@ def test_imagenet_is_planned_without_imagenet():
   assert batch.class_ids.shape == (960,)
   image = step.inputs.batches[0].unlabelled.image
   assert image.sharding.shard_shape(image.shape) == (512, 512, 512, 3)
+
+
+def test_crops_of_the_host_are_planned_as_what_is_sent():
+  on_device, on_host = (
+    abstract_step.create(
+      config_lib.resolve(_recipe("configs/imagenet.py", views__crop_on=place)),
+      _devices(8),
+    )
+    for place in ("device", "host")
+  )
+  unlabelled = on_host.batch.unlabelled
+  assert {name: x.shape for name, x in unlabelled.views.items()} == {
+    "large": (4096, 2, 224, 224, 3),
+    "small": (4096, 6, 96, 96, 3),
+  }
+  assert on_host.batch.support.views["support"].shape == (6720, 1, 224, 224, 3)
+  sent = {step: memory.num_bytes(step.batch) for step in (on_device, on_host)}
+  pixels = 4096 * (2 * 224**2 + 6 * 96**2) + 6720 * 224**2
+  assert sent[on_host] == pytest.approx(3 * pixels, rel=1e-3)
+  assert sent[on_host] < 0.4 * sent[on_device]
 
 
 def test_images_in_memory_are_planned_without_them():

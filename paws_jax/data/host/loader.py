@@ -12,11 +12,13 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+from typing import Any
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
-from paws_jax.data.host import decode
+from paws_jax.data.host import cut
 from paws_jax.data.host import image_reader
 
 
@@ -28,13 +30,20 @@ class Stream(NamedTuple):
   num_rows: int
   # Decoded images that are kept; None: there are none.
   cache: image_reader.Cache | None = None
+  # Cuts crops, with what it has drawn for the rows of a step; None: canvases.
+  cutter: cut.Cutter | None = None
+  draw: Callable[[int], cut.Draws] | None = None
+
+  def draws(self, step: int) -> cut.Draws | None:
+    """Returns what is drawn for the crops of a step; None for canvases."""
+    return None if self.draw is None else self.draw(step)
 
 
 class Canvases(NamedTuple):
-  """Decoded images of a step, in the order of its rows."""
+  """Decoded images of a step, or their crops, in the order of its rows."""
 
-  # uint8 [n, S, S, 3].
-  images: np.ndarray
+  # uint8 [n, S, S, 3]; crops by name.
+  images: np.ndarray | dict[str, np.ndarray]
   # int32 [n, 2]; zeros for a bad image, which `replace_bad` replaces.
   sizes: np.ndarray
   # int32 [n].
@@ -67,13 +76,20 @@ class Loader(abc.ABC):
     """Yields the canvases of all streams, step by step and indefinitely."""
 
   def replace_bad(
-    self, canvases: Canvases, candidates: Callable[[int], Iterable[int]]
+    self,
+    canvases: Canvases,
+    candidates: Callable[[int], Iterable[int]],
+    *,
+    stream: Stream,
+    step: int,
   ) -> Canvases:
     """Replaces bad images by substitutes.
 
     Args:
       canvases: of a step.
       candidates: returns substitutes of a row, in the order of trial.
+      stream: theirs.
+      step: from 0.
 
     Returns:
       Canvases; the same arrays if no image is bad.
@@ -84,9 +100,48 @@ class Loader(abc.ABC):
     bad = np.flatnonzero(canvases.sizes[:, 0] == 0)
     if not len(bad):
       return canvases
-    images, sizes = canvases.images.copy(), canvases.sizes.copy()
-    for place in bad:
+    draws = stream.draws(step)
+    images = jax.tree.map(np.copy, canvases.images)
+    sizes = canvases.sizes.copy()
+    for place in map(int, bad):
       row = int(canvases.rows[place])
       pixels = self._images.image_or_substitute(row, candidates(row))
-      images[place], sizes[place] = decode.on_canvas(pixels, self.canvas_size)
+      sizes[place] = pixels.shape[:2]
+      put(images, place, pixels, stream.cutter, draws)
     return Canvases(images, sizes, canvases.rows)
+
+
+def empty(
+  num_rows: int, side: int, cutter: cut.Cutter | None
+) -> np.ndarray | dict[str, np.ndarray]:
+  """Returns black canvases, or crops, as `Canvases` has them."""
+  if cutter is None:
+    return np.zeros((num_rows, side, side, 3), np.uint8)
+  return {
+    name: np.zeros((num_rows, *shape), np.uint8)
+    for name, shape in cutter.shapes().items()
+  }
+
+
+def put(
+  images: Any,
+  place: int,
+  pixels: np.ndarray,
+  cutter: cut.Cutter | None,
+  draws: cut.Draws | None,
+) -> None:
+  """Puts an image, or its crops, into those of a step.
+
+  Args:
+    images: of `Canvases`, as `empty` makes them.
+    place: of the image.
+    pixels: uint8 [h, w, 3], not empty.
+    cutter: None: the image goes on a canvas.
+    draws: of the step, with a cutter.
+  """
+  if cutter is None or draws is None:
+    height, width = pixels.shape[:2]
+    images[place, :height, :width] = pixels
+    return
+  for name, crops in cutter.cut(pixels, draws.of_image(place)).items():
+    images[name][place] = crops

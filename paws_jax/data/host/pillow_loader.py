@@ -52,17 +52,18 @@ class PillowLoader(loader.Loader):
   ) -> _Started:
     """Starts to read the rows of a step, each by a task of its own."""
     rows = stream.plan(step).astype(np.int32)
-    side = self.canvas_size
+    draws = stream.draws(step)
     canvases = loader.Canvases(
-      images=np.zeros((len(rows), side, side, 3), np.uint8),
+      images=loader.empty(len(rows), self.canvas_size, stream.cutter),
       sizes=np.zeros((len(rows), 2), np.int32),
       rows=rows,
     )
 
     def read(place: int) -> None:
       pixels = self._pixels(int(rows[place]), stream.cache)
-      height, width = canvases.sizes[place] = pixels.shape[:2]
-      canvases.images[place, :height, :width] = pixels
+      canvases.sizes[place] = pixels.shape[:2]
+      if pixels.size:
+        loader.put(canvases.images, place, pixels, stream.cutter, draws)
 
     return canvases, [pool.submit(read, place) for place in range(len(rows))]
 

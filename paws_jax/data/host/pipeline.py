@@ -21,21 +21,17 @@ import numpy as np
 
 from paws_jax import config as config_lib
 from paws_jax import data
-from paws_jax import packages
 from paws_jax.data import sampling
+from paws_jax.data.host import batch_shapes
+from paws_jax.data.host import choose_loader
+from paws_jax.data.host import cut
 from paws_jax.data.host import image_reader
 from paws_jax.data.host import loader
-from paws_jax.data.host import pillow_loader
 from paws_jax.data.host import prefetch
 from paws_jax.data.host import row_plan
-from paws_jax.data.host import tensorflow_loader
 from paws_jax.data.sources import catalog
 from paws_jax.parallel import cpu_devices
 from paws_jax.parallel import mesh as mesh_lib
-
-# Pillow decodes more images per core, but on very many its threads may wait for
-# Python's lock; docs/decisions.md.
-_MOST_PILLOW_CORES = 8
 
 
 class Inputs(NamedTuple):
@@ -81,6 +77,7 @@ class HostPipeline:
     support_cache_mb: int,
     decoder: str = "auto",
     with_unlabelled: bool = True,
+    crops: cut.CropSpecs | None = None,
     num_threads: int | None = None,
     **decoding: Any,
   ):
@@ -98,6 +95,7 @@ class HostPipeline:
       support_cache_mb: MiB of decoded supports to keep, per process.
       decoder: "tensorflow", "pillow", or "auto": the faster one.
       with_unlabelled: False for methods that train on labelled images alone.
+      crops: to be cut on the host; None: batches have canvases.
       num_threads: decoding threads; default one per core of this process.
       **decoding: `on_bad_image`, `max_pixels` and `white_level` of
         `image_reader.ImageReader`.
@@ -114,17 +112,17 @@ class HostPipeline:
       seed=seed,
       mesh=mesh,
     )
-    self._batch_size = batch_size
-    self._mesh = mesh
+    self._batch_size, self._mesh = batch_size, mesh
     self._with_supports = support is not None
     self._with_unlabelled = with_unlabelled
     self._images = image_reader.ImageReader(reader, fit=canvas_size, **decoding)
-    self._loader = _loader_class(decoder)(
+    self._loader = choose_loader.loader_class(decoder)(
       self._images,
       canvas_size=canvas_size,
       num_threads=num_threads or cpu_devices.num_cores(),
     )
     self._cache = image_reader.Cache(support_cache_mb * 2**20)
+    self._cutters = cut.cutters(crops, seed=seed)
 
   def __enter__(self) -> HostPipeline:
     return self
@@ -202,39 +200,18 @@ class HostPipeline:
 
   def input_shapes(self, num_steps: int) -> Inputs:
     """Returns shapes, dtypes and shardings of `inputs`; reads no image."""
-    side = self._loader.canvas_size
-
-    def rows(*shape: int, dtype: Any = np.int32) -> jax.ShapeDtypeStruct:
-      spread = mesh_lib.batch_sharded(self._mesh)
-      return jax.ShapeDtypeStruct(shape, dtype, sharding=spread)
-
-    def replicated(*shape: int) -> jax.ShapeDtypeStruct:
-      everywhere = mesh_lib.replicated(self._mesh)
-      return jax.ShapeDtypeStruct(shape, np.int32, sharding=everywhere)
-
-    def canvases(num_rows: int) -> data.Canvases:
-      return data.Canvases(
-        image=rows(num_rows, side, side, 3, dtype=np.uint8),
-        size=rows(num_rows, 2),
-        id=rows(num_rows),
-      )
-
-    unlabelled = canvases(self._batch_size) if self._with_unlabelled else None
-    batch = data.HostBatch(unlabelled, *[None] * 5)
-    if self._with_supports:
-      drawn = self._plan.supports(0)
-      num_supports = len(drawn.ids)
-      batch = data.HostBatch(
-        unlabelled=unlabelled,
-        support=canvases(num_supports),
-        support_slot=rows(num_supports),
-        support_mask=None
-        if drawn.mask is None
-        else rows(num_supports, dtype=np.bool_),
-        support_labels=replicated(*drawn.labels.shape),
-        class_ids=replicated(*drawn.class_ids.shape),
-      )
-    return Inputs(first_step=replicated(), batches=(batch,) * num_steps)
+    drawn = self._plan.supports(0) if self._with_supports else None
+    batch = batch_shapes.batch_shapes(
+      self._mesh,
+      side=self._loader.canvas_size,
+      num_unlabelled=self._batch_size if self._with_unlabelled else 0,
+      supports=drawn,
+      cutters=self._cutters,
+    )
+    first_step = jax.ShapeDtypeStruct(
+      (), np.int32, sharding=mesh_lib.replicated(self._mesh)
+    )
+    return Inputs(first_step=first_step, batches=(batch,) * num_steps)
 
   def batch(self, inputs: Inputs, step: jax.Array) -> data.HostBatch:
     """Selects the batch of a step; traced."""
@@ -253,7 +230,7 @@ class HostPipeline:
 
   def local_canvases(
     self, first_step: int, devices: Sequence[jax.Device]
-  ) -> Iterator[tuple[data.Canvases | None, data.Canvases | None]]:
+  ) -> Iterator[tuple[data.Canvases | data.Crops | None, ...]]:
     """Reads the images of a process, step by step and indefinitely.
 
     Args:
@@ -265,29 +242,66 @@ class HostPipeline:
       rows of these devices, in the order of `mesh.local_rows`, as NumPy
       arrays.
     """
-    streams, candidates = {}, {}
+    streams = self._streams(first_step, devices)
+    candidates = {
+      "unlabelled": self._plan.from_pool,
+      "support": self._plan.same_class,
+    }
+    steps = zip(
+      itertools.count(first_step),
+      self._loader.steps(streams, first_step),
+      strict=False,
+    )
+    for step, parts in steps:
+      good = {
+        name: self._loader.replace_bad(
+          part, candidates[name], stream=streams[name], step=step
+        )
+        for name, part in parts.items()
+      }
+      yield tuple(
+        _as_images(good[name]) if name in good else None
+        for name in ("unlabelled", "support")
+      )
+
+  def _streams(
+    self, first_step: int, devices: Sequence[jax.Device]
+  ) -> dict[str, loader.Stream]:
+    """Returns what devices of a process read."""
+    plan, streams = self._plan, {}
     if self._with_supports:
-      num_supports = len(self._plan.supports(first_step).ids)
+      num_supports = len(plan.supports(first_step).ids)
       support_rows = mesh_lib.local_rows(num_supports, self._mesh, devices)
-      candidates["support"] = self._plan.same_class
       streams["support"] = loader.Stream(
-        lambda step: self._plan.supports(step).ids[support_rows],
+        lambda step: plan.supports(step).ids[support_rows],
         num_rows=len(support_rows),
         cache=self._cache,
+        **self._drawing("support", support_rows),
       )
     if self._with_unlabelled:
-      # Compiles here rather than in a thread of the loader.
-      self._plan.unlabelled(first_step)
       rows = mesh_lib.local_rows(self._batch_size, self._mesh, devices)
-      candidates["unlabelled"] = self._plan.from_pool
       streams["unlabelled"] = loader.Stream(
-        lambda step: self._plan.unlabelled(step)[rows], num_rows=len(rows)
+        lambda step: plan.unlabelled(step)[rows],
+        num_rows=len(rows),
+        **self._drawing("unlabelled", rows),
       )
-    for parts in self._loader.steps(streams, first_step):
-      made = {
-        name: self._canvases(parts[name], candidates[name]) for name in parts
-      }
-      yield made.get("unlabelled"), made.get("support")
+    for stream in streams.values():
+      # Compiles here rather than in a thread of the loader.
+      stream.plan(first_step), stream.draws(first_step)
+    return streams
+
+  def _drawing(self, name: str, rows: np.ndarray) -> dict[str, Any]:
+    """Returns how the crops of some rows of a step are drawn and cut."""
+    cutter = self._cutters.get(name)
+    if cutter is None:
+      return {}
+
+    def draw(step: int) -> cut.Draws:
+      ids, numbers = self._plan.views(name, step, cutter.num_views)
+      with jax.default_device(self._plan.cpu):
+        return cutter.draw(ids[rows], numbers[rows], step)
+
+    return {"cutter": cutter, "draw": draw}
 
   def _batches(self, first_step: int) -> Iterator[data.HostBatch]:
     """Yields global batches from a step on, as arrays on the devices."""
@@ -318,25 +332,11 @@ class HostPipeline:
     put = functools.partial(mesh_lib.from_local_rows, mesh=self._mesh)
     return jax.tree.map(put, rows)
 
-  def _canvases(
-    self,
-    canvases: loader.Canvases,
-    candidates: Callable[[int], Iterator[int]],
-  ) -> data.Canvases:
-    """Replaces unreadable images."""
-    good = self._loader.replace_bad(canvases, candidates)
-    return data.Canvases(image=good.images, size=good.sizes, id=good.rows)
 
-
-def _loader_class(decoder: str) -> type[loader.Loader]:
-  """Returns the loader of a decoder; all give the same bits."""
-  if decoder == "auto":
-    many = cpu_devices.num_cores() > _MOST_PILLOW_CORES
-    installed = packages.is_installed("tensorflow")
-    decoder = "tensorflow" if many and installed else "pillow"
-  if decoder == "pillow":
-    return pillow_loader.PillowLoader
-  return tensorflow_loader.TensorFlowLoader
+def _as_images(part: loader.Canvases) -> data.Canvases | data.Crops:
+  if isinstance(part.images, dict):
+    return data.Crops(views=part.images, id=part.rows)
+  return data.Canvases(image=part.images, size=part.sizes, id=part.rows)
 
 
 def _pick(place: int, batches: tuple[data.HostBatch, ...]) -> data.HostBatch:

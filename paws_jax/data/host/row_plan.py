@@ -72,7 +72,7 @@ class RowPlan:
     self._sorted_pool = np.sort(self._pool)
     self._batch_size = batch_size
     self._mesh = mesh
-    self._cpu = _own_cpu()
+    self.cpu = _own_cpu()
     self._seed = seed
     self._support = support
     if support is not None:
@@ -101,6 +101,23 @@ class RowPlan:
     """Returns the supports of a step, padded as in the in-memory pipeline."""
     return self._supports(step)
 
+  def views(
+    self, name: str, step: int, num_views: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows of a step and the numbers of their views, [n, V].
+
+    Args:
+      name: "unlabelled" or "support".
+      step: from 0.
+      num_views: V, views of an image.
+    """
+    places = np.arange(num_views, dtype=np.int32)
+    if name == "unlabelled":
+      ids = self.unlabelled(step)
+      return ids, np.tile(places, (len(ids), 1))
+    drawn = self.supports(step)
+    return drawn.ids, drawn.slots[:, None] * np.int32(num_views) + places
+
   def _draw_supports(self, step: int) -> Supports:
     support = self._support
     assert support is not None
@@ -127,7 +144,7 @@ class RowPlan:
   def _balanced(
     self, step: int, support: config_lib.Support
   ) -> tuple[np.ndarray, ...]:
-    with jax.default_device(self._cpu):
+    with jax.default_device(self.cpu):
       drawn = _draw_supports(
         self._index,
         seed=self._seed,
@@ -170,7 +187,7 @@ class RowPlan:
   def _epoch_order(
     self, draw: Callable[..., jax.Array], num_images: int, epoch: int
   ) -> np.ndarray:
-    with jax.default_device(self._cpu):
+    with jax.default_device(self.cpu):
       order = draw(num_images, seed=self._seed, epoch=np.int32(epoch))
       return np.asarray(order)
 

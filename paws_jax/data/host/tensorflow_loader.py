@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
 
+import jax
 import numpy as np
 
 from paws_jax import errors
 from paws_jax import tf_runtime
+from paws_jax.augment import crop
 from paws_jax.data.host import decode
 from paws_jax.data.host import image_reader
 from paws_jax.data.host import loader
@@ -43,7 +45,9 @@ class TensorFlowLoader(loader.Loader):
     for step in steps.with_options(self._options()):
       # Views of TensorFlow's memory, which they keep alive: nothing is copied.
       yield {
-        name: loader.Canvases(*(np.asarray(memoryview(x)) for x in step[name]))
+        name: loader.Canvases(
+          *jax.tree.map(lambda x: np.asarray(memoryview(x)), step[name])
+        )
         for name in streams
       }
 
@@ -51,30 +55,37 @@ class TensorFlowLoader(loader.Loader):
     self, stream: loader.Stream, first_step: int
   ) -> tensorflow.data.Dataset:
     """Returns an infinite data set of the fields of `loader.Canvases`."""
-    plan, num_rows, cache = stream
     tf = tf_runtime.load()
+    cutter, num_rows = stream.cutter, stream.num_rows
+    shapes: list[tuple[int, ...]] = [(), ()]
+    kinds = [tf.int32, tf.string]
+    if cutter is not None:
+      # Nothing is drawn for canvases: empty tensors crash tf.data.
+      shapes += [(cutter.num_views, 4, crop.CROP_TRIES), (cutter.num_views,)]
+      kinds += [tf.float32, tf.bool]
     endless = np.iinfo(np.int64).max
     steps = tf.data.Dataset.range(first_step, endless)
 
     @tf.autograph.experimental.do_not_convert
-    def planned(
-      step: tensorflow.Tensor,
-    ) -> tuple[tensorflow.Tensor, tensorflow.Tensor]:
-      rows, paths = tf.numpy_function(
-        lambda step: self._with_paths(plan(int(step))),
-        [step],
-        (tf.int32, tf.string),
+    def planned(step: tensorflow.Tensor) -> tuple[tensorflow.Tensor, ...]:
+      parts = tf.numpy_function(
+        lambda step: self._planned(stream, int(step)), [step], kinds
       )
-      return tf.ensure_shape(rows, [num_rows]), tf.ensure_shape(
-        paths, [num_rows]
+      return tuple(
+        tf.ensure_shape(part, (num_rows, *shape))
+        for part, shape in zip(parts, shapes, strict=True)
       )
 
     @tf.autograph.experimental.do_not_convert
     def load(
-      row: tensorflow.Tensor, path: tensorflow.Tensor
-    ) -> tuple[tensorflow.Tensor, tensorflow.Tensor, tensorflow.Tensor]:
-      image = self._load(row, path, cache)
+      row: tensorflow.Tensor,
+      path: tensorflow.Tensor,
+      *draws: tensorflow.Tensor,
+    ) -> tuple[Any, tensorflow.Tensor, tensorflow.Tensor]:
+      image = self._load(row, path, stream.cache)
       size = tf.shape(image)[:2]
+      if cutter is not None:
+        return cutter.cut_in_graph(image, *draws), size, row
       missing = self.canvas_size - size
       image = tf.pad(image, [[0, missing[0]], [0, missing[1]], [0, 0]])
       side = self.canvas_size
@@ -100,11 +111,15 @@ class TensorFlowLoader(loader.Loader):
     options.experimental_optimization.inject_prefetch = False
     return options
 
-  def _with_paths(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns rows with the paths that TensorFlow reads, "" for none."""
+  def _planned(
+    self, stream: loader.Stream, step: int
+  ) -> tuple[np.ndarray, ...]:
+    """Returns rows, the paths that TensorFlow reads ("": none), and draws."""
+    rows = stream.plan(step)
     # TensorFlow needs bytes in an array of objects.
     paths = np.array([os.fsencode(self._path(row)) for row in rows], object)
-    return rows.astype(np.int32), paths
+    draws = stream.draws(step)
+    return rows.astype(np.int32), paths, *(draws or ())
 
   def _path(self, row: int) -> str:
     """Returns the path of a row's file; "" if it is not a regular file."""
