@@ -242,10 +242,10 @@ class Method:
   ) -> Any:
     """Changes the state between epochs: clustering, pseudo-label heads.
 
-    Called before the first step, and after every `steps_between_actions` steps,
-    by all processes, with the same arguments in a resumed run. Overriding it
-    makes `train.steps_per_call` divide these steps. Tables may be returned
-    with their logical number of rows.
+    Called before the first step, after every epoch, and within each epoch after
+    `steps_within_epoch`, by all processes, with the same arguments in a resumed
+    run. Overriding it makes `train.steps_per_call` divide these steps. Tables
+    may be returned with their logical number of rows.
 
     Args:
       state: `training.state.TrainState`.
@@ -264,9 +264,13 @@ class Method:
     """Whether `on_epoch_end` is overridden."""
     return type(self).on_epoch_end is not Method.on_epoch_end
 
-  def steps_between_actions(self, steps_per_epoch: int) -> int:
-    """Returns the steps between calls of `on_epoch_end`: those of an epoch."""
-    return steps_per_epoch
+  def steps_within_epoch(self, steps_per_epoch: int) -> tuple[int, ...]:
+    """Returns steps of an epoch before its last with `on_epoch_end`: none.
+
+    Counted from 1, in increasing order.
+    """
+    del steps_per_epoch
+    return ()
 
   def encoder_variables(self, state: Any) -> dict[str, Any]:
     """Selects the encoder that evaluation and classifiers use.

@@ -179,11 +179,12 @@ class Cmsf(msf.Msf):
     """Whether there are clusters or a head to be made."""
     return self.config.constraint in ("kmeans", "pseudo_labels")
 
-  def steps_between_actions(self, steps_per_epoch: int) -> int:
-    """Returns an epoch for clusters, a part of it for rounds of the head."""
+  def steps_within_epoch(self, steps_per_epoch: int) -> tuple[int, ...]:
+    """Returns the steps of rounds of the head before an epoch's last one."""
     if self.config.constraint != "pseudo_labels":
-      return steps_per_epoch
-    return max(1, steps_per_epoch // self.config.rounds_per_epoch)
+      return ()
+    rounds = self.config.rounds_per_epoch
+    return tuple(n * steps_per_epoch // rounds for n in range(1, rounds))
 
   def on_epoch_end(
     self, state: Any, embed: Callable[[], np.ndarray], *, step: int

@@ -13,7 +13,6 @@ import ml_collections
 import numpy as np
 
 from paws_jax import config as config_lib
-from paws_jax import errors
 from paws_jax import methods
 from paws_jax import models
 from paws_jax import optim
@@ -24,6 +23,7 @@ from paws_jax.evaluation import embed
 from paws_jax.methods import base
 from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.runs import requirements
+from paws_jax.training import intervals
 from paws_jax.training import length
 from paws_jax.training import no_labels
 from paws_jax.training import optimizer_groups
@@ -56,10 +56,8 @@ class Experiment:
   @property
   def epoch_steps(self) -> int:
     """Steps between calls of `on_epoch_end`; 0: the method does not need it."""
-    method = self.trainer.method
-    if not method.acts_between_epochs:
-      return 0
-    return method.steps_between_actions(self.pipeline.steps_per_epoch)
+    acts = self.trainer.method.acts_between_epochs
+    return self.pipeline.steps_per_epoch if acts else 0
 
   def initial_state(self, *, warm: bool = True) -> state_lib.TrainState:
     """Creates the state at step 0.
@@ -221,7 +219,7 @@ def _assemble(
     images_per_step=images_per_step,
     init_from=recipe.model.init_from,
   )
-  _check_intervals(experiment)
+  intervals.check(experiment)
   return experiment
 
 
@@ -301,6 +299,10 @@ def create_trainer(
   optimizer, schedule = optim.create(
     recipe.optim, steps_per_epoch=steps_per_epoch, total_steps=total_steps
   )
+  if recipe.train.epochs:  # Else they are not known yet.
+    recipe.method.check_length(
+      steps_per_epoch=steps_per_epoch, total_steps=total_steps
+    )
   facts = base.Facts(
     num_images=num_images,
     num_classes=num_classes,
@@ -322,24 +324,3 @@ def create_trainer(
     facts=facts,
     observe=optim.observer(recipe.optim),
   )
-
-
-def _check_intervals(experiment: Experiment) -> None:
-  """Refuses intervals that are no multiple of the steps per call."""
-  per_call = experiment.train.steps_per_call
-  intervals = {
-    "the total number of steps": (
-      experiment.total_steps if experiment.train.epochs else 0
-    ),
-    "eval.every_steps": experiment.eval.every_steps,
-    "checkpoint.every_steps": experiment.checkpoint.every_steps,
-    "the steps after which the method acts": (experiment.epoch_steps),
-  }
-  for name, steps in intervals.items():
-    if steps % per_call:
-      raise errors.InputError(
-        f"train.steps_per_call is {per_call}, which does not divide {name}, "
-        f"{steps} ({experiment.train.epochs} epochs of "
-        f"{experiment.pipeline.steps_per_epoch} steps in all): change one of "
-        "the two."
-      )

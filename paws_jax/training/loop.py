@@ -33,7 +33,8 @@ class Hooks:
   rescue: Callable[[state_lib.TrainState, int], None]
   # Receives the state, step and inputs when a number is not finite.
   not_finite: Callable[[state_lib.TrainState, int, Any], None]
-  # Returns the state to continue with; called every `Intervals.epoch` steps.
+  # Returns the state to continue with; called at the ends of epochs, and as
+  # `Intervals.within_epoch` says.
   epoch_end: Callable[[state_lib.TrainState, int], state_lib.TrainState] = (
     lambda state, step: state
   )
@@ -50,8 +51,10 @@ class Intervals:
   per_call: int = 1
   evaluate: int = 0
   save: int = 0
-  # Between calls of `Hooks.epoch_end`.
+  # Of an epoch, after which `Hooks.epoch_end` is called.
   epoch: int = 0
+  # Steps within each epoch after which it is called, too.
+  within_epoch: tuple[int, ...] = ()
 
 
 def loop(
@@ -102,7 +105,7 @@ def loop(
     stop, done = hooks.stopping(), step >= total_steps
     save = stop or done or _due(step, every.save)
     evaluate = done or _due(step, every.evaluate)
-    epoch = _due(step, every.epoch)
+    epoch = _ends_epoch(step, every)
     if save or evaluate or epoch:  # Only a state of finite steps is used.
       _deliver(pending, state, hooks)
       pending = None
@@ -133,6 +136,13 @@ def _keep_steps(
 def _due(step: int, every: int) -> bool:
   """Whether a step is a multiple of an interval; 0 is no interval."""
   return every > 0 and step % every == 0
+
+
+def _ends_epoch(step: int, every: Intervals) -> bool:
+  """Whether an epoch, or a part of it, ends with a step."""
+  if not every.epoch:
+    return False
+  return step % every.epoch in (0, *every.within_epoch)
 
 
 def _or_rescue(

@@ -34,6 +34,7 @@ from paws_jax.training import evaluator
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import failed_step
 from paws_jax.training import health
+from paws_jax.training import intervals
 from paws_jax.training import loop
 from paws_jax.training import measure
 from paws_jax.training import run_log
@@ -127,9 +128,10 @@ class TrainingRun:
   def train(self) -> None:
     """Compiles the train step and runs the loop."""
     experiment = self._experiment
-    steps_per_call = experiment.train.steps_per_call
     call = step_lib.make_train_call(
-      experiment.trainer, experiment.pipeline, steps_per_call
+      experiment.trainer,
+      experiment.pipeline,
+      experiment.train.steps_per_call,
     )
     self._open_log()
     if self.step < experiment.total_steps:
@@ -147,12 +149,7 @@ class TrainingRun:
         experiment.pipeline,
         first_step=self.step,
         total_steps=experiment.total_steps,
-        every=loop.Intervals(
-          per_call=steps_per_call,
-          evaluate=experiment.eval.every_steps,
-          save=experiment.checkpoint.every_steps,
-          epoch=experiment.epoch_steps,
-        ),
+        every=intervals.create(experiment),
         epoch_due=self._epoch_due,
         hooks=loop.Hooks(
           log=self._log,

@@ -15,6 +15,7 @@ from paws_jax.distributed import agree
 from paws_jax.training import epochs
 from paws_jax.training import evaluator
 from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import intervals
 from paws_jax.training import loop
 from paws_jax.training import step as step_lib
 
@@ -35,7 +36,7 @@ class Times:
     step: of a step, with reading its images.
     stall: share of that in which the devices waited for images.
     evaluation: of an evaluation while training; 0: there is none.
-    epoch_end: of the method's work between two epochs.
+    epoch_end: of the method's work between two epochs, and within one.
   """
 
   compilation: float
@@ -74,6 +75,7 @@ def measure(experiment: experiment_lib.Experiment) -> Times:
         epochs.end_epoch(experiment, state, step)
       )
     )
+    epoch_end *= 1 + len(intervals.create(experiment).within_epoch)
   return Times(
     *agree.gather([compilation, step, stall, evaluation, epoch_end])[0]
   )

@@ -268,6 +268,8 @@ def test_a_tiny_run_of_the_recipe(name, reported, shown, tmp_path, capsys):
   config.train.batch_size = 256
   config.train.epochs = 1
   config.optim.warmup_epochs = 0
+  if "freeze_steps" in config.method:
+    config.method.freeze_steps = 1
   config.eval.every_steps = 0
   config.checkpoint.every_steps = 0
   config.log.every_steps = 1

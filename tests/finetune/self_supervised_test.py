@@ -39,7 +39,7 @@ METHODS = {
     "model.prediction_head": True,
     "model.prediction_hidden_dim": 8,
   },
-  "swav": {"model.projection_layers": 2},
+  "swav": {"model.projection_layers": 2, "method.freeze_steps": 1},
 }
 
 

@@ -293,6 +293,9 @@ def _tiny_run(name, directory):
   config = tiny_recipe.get_config()
   config.method = config_lib.method_section(name)
   config.views.small.count = 0
+  # The run has ten steps.
+  if "freeze_steps" in config.method:
+    config.method.freeze_steps = 1
   recipe = config_lib.resolve(config)
   built = experiment.create(recipe, devices=jax.devices()[:2])
   split = built.dataset.split.as_json()

@@ -41,6 +41,10 @@ def _recipe(layout, method):
   name = {"no file": "memory", "empty list": "memory"}.get(layout, layout)
   recipe = own_data_runs.config(name)
   recipe.method = config_lib.method_section(method)
+  # A run must be longer than what comes before clusters and prototypes.
+  recipe.train.epochs = 2
+  if "freeze_steps" in recipe.method:
+    recipe.method.freeze_steps = 0
   recipe.support.classes_per_step = 0
   # Few methods cut them.
   recipe.views.small.count = 0

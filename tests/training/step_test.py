@@ -595,6 +595,7 @@ class Loop:
         evaluate=every.get("eval_every", 0),
         save=every.get("save_every", 0),
         epoch=every.get("epoch_steps", 0),
+        within_epoch=every.get("within_epoch", ()),
       ),
       epoch_due=every.get("epoch_due", first_step == 0),
       hooks=loop.Hooks(
@@ -637,6 +638,16 @@ def test_a_resumed_run_does_not_repeat_the_end_of_an_epoch():
   run = Loop()
   run.run(8, first_step=4, epoch_steps=4)
   assert run.steps("epoch_end") == [8]
+
+
+def test_parts_of_epochs_of_an_odd_number_of_steps_end_where_they_should():
+  run = Loop()
+  run.run(15, epoch_steps=5, within_epoch=(2,))
+  assert run.steps("epoch_end") == [0, 2, 5, 7, 10, 12, 15]
+  # A run that resumes within an epoch goes on with the same steps.
+  run = Loop()
+  run.run(15, first_step=7, epoch_steps=5, within_epoch=(2,))
+  assert run.steps("epoch_end") == [10, 12, 15]
 
 
 def test_an_epoch_end_that_fails_loses_no_step():

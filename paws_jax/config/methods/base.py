@@ -57,6 +57,13 @@ class Method(fields.Section):
       InputError: naming the fields, their values, and what to change.
     """
 
+  def check_length(self, *, steps_per_epoch: int, total_steps: int) -> None:
+    """Checks the section against the length of the run, once it is known.
+
+    Raises:
+      InputError: naming the fields, their values, and what to change.
+    """
+
   def in_steps(self, steps_per_epoch: int) -> Method:
     """Returns the section with its numbers of epochs as numbers of steps."""
     del steps_per_epoch

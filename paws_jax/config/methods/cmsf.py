@@ -72,3 +72,23 @@ class Config(msf.Config):
         f"method.k_previous is {self.k_previous} but method.bank_size is "
         f"{self.bank_size}: there are not so many rows to choose from."
       )
+
+  def check_length(self, *, steps_per_epoch: int, total_steps: int) -> None:
+    """Refuses a constraint that would be known after the last step only."""
+    head = self.constraint == "pseudo_labels"
+    if head and self.rounds_per_epoch > steps_per_epoch:
+      raise errors.InputError(
+        f"method.rounds_per_epoch is {self.rounds_per_epoch} but an epoch has "
+        f"{steps_per_epoch} steps: lower it."
+      )
+    starts = 0
+    if head:
+      starts = steps_per_epoch // self.rounds_per_epoch
+    elif self.constraint in ("second_query", "kmeans"):
+      starts = steps_per_epoch
+    if total_steps <= starts:
+      raise errors.InputError(
+        f"method.constraint is {self.constraint!r} but the run has "
+        f"{total_steps} steps of {steps_per_epoch} an epoch: the constraint is "
+        f"known after step {starts} only; train longer, or set it to 'none'."
+      )
