@@ -88,6 +88,9 @@ class Dataset:
   make_pipeline: Callable[..., Any]
   # All training images, in the order of their ids: arrays, or read on demand.
   train_images: Any
+  # Of all training images, int32 [n], as the data set has them; negative where
+  # it has none. For monitoring alone, as `hidden`: see `training.purity`.
+  true_labels: np.ndarray
   # Takes rows of the training set; see `labels.copies`.
   find_copies: Callable[[np.ndarray], np.ndarray]
   hidden: LabelledImages | None = None

@@ -67,7 +67,7 @@ def _in_memory(
   images = resize(arrays.train_images)
   _check_images(arrays.name, images.shape[1:], views)
   split, labels = noise.choose(arrays, config, every_class)
-  ids = split.labelled_ids
+  ids, true_labels = split.labelled_ids, arrays.train_labels
   if config.label_noise:
     arrays = dataclasses.replace(arrays, train_labels=labels)
 
@@ -96,6 +96,7 @@ def _in_memory(
     test=test if len(test) else None,
     in_memory=True,
     train_images=arrays.train_images,
+    true_labels=true_labels,
     find_copies=find_copies,
     eval_view=views.evaluation,
     resize=resize,
@@ -138,6 +139,7 @@ def _on_disk(
   side = views.evaluation.eval_size
   _check_images(listing.name, (side, side, 3), views)
   split, labels = noise.choose(listing, config, every_class)
+  true_labels = listing.train.labels
   train = dataclasses.replace(listing.train, labels=labels)
   listing = dataclasses.replace(listing, train=train)
   ids = split.labelled_ids
@@ -174,6 +176,7 @@ def _on_disk(
     test=_held_out(listing.test, evaluation),
     in_memory=False,
     train_images=train_images(),
+    true_labels=true_labels,
     find_copies=find_copies,
     # They are already the squares to embed.
     eval_view=dataclasses.replace(views.evaluation, eval_resize=0),

@@ -22,6 +22,7 @@ import numpy as np
 from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax.methods import encoding
+from paws_jax.methods import memory_bank
 from paws_jax.parallel import mesh
 
 
@@ -82,10 +83,12 @@ class Method:
     shown_losses: names of the metrics that are printed and plotted as the loss;
       each is at least 0, and 0 is best.
     needs_support: whether a step has labelled images.
+    moves_to_members: whether images move to rows of a bank, see `members`.
   """
 
   shown_losses: ClassVar[tuple[str, ...]] = ()
   needs_support: ClassVar[bool] = True
+  moves_to_members: ClassVar[bool] = False
 
   config: Any = None
   encoder: Any = None
@@ -271,6 +274,18 @@ class Method:
     """
     del steps_per_epoch
     return ()
+
+  def members(self, extra: Any, *, step: jax.Array) -> memory_bank.Members:
+    """Selects what the last step's images were moved to; inside `shard_map`.
+
+    Of methods with `moves_to_members`: `training.purity` compares true labels
+    with it while a run is monitored. No train step calls it.
+
+    Args:
+      extra: the method's state; of arrays that are spread, this device's part.
+      step: int32 scalar, steps taken, at least 1.
+    """
+    raise NotImplementedError
 
   def encoder_variables(self, state: Any) -> dict[str, Any]:
     """Selects the encoder that evaluation and classifiers use.

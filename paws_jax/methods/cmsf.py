@@ -14,6 +14,7 @@ import numpy as np
 from paws_jax import errors
 from paws_jax.losses import mean_shift
 from paws_jax.methods import base
+from paws_jax.methods import constraints
 from paws_jax.methods import kmeans
 from paws_jax.methods import memory_bank
 from paws_jax.methods import msf
@@ -121,10 +122,8 @@ class Cmsf(msf.Msf):
     if constraint == "none":
       return super().neighbours(extra, targets, ids, step)
     new = {"rows": targets, "index": ids}
-    if constraint == "second_query":
-      allowed, free = self._near_before(extra, new, step)
-    else:
-      allowed, free = self._of_the_same_class(extra, new, step)
+    self._describe(extra, new)
+    allowed, free = self._allowed(extra, new, step)
     search, k = self.search(extra["bank"], new, step), self.config.k
     if k == 0:
       return self._of_all_members(extra, new, step, search)
@@ -139,6 +138,24 @@ class Cmsf(msf.Msf):
     if constraint in _WITHOUT_LABELS:
       means["unconstrained"] = search.means(search.nearest(k))
     return msf.Neighbours(means, new, metrics)
+
+  def chosen(
+    self,
+    extra: Any,
+    new: dict[str, jax.Array],
+    search: memory_bank.Search,
+    step: jax.Array,
+  ) -> jax.Array:
+    """Selects rows within the constraint; see `Msf.chosen`."""
+    if self.config.constraint == "none":
+      return super().chosen(extra, new, search, step)
+    allowed, _ = self._allowed(extra, new, step)
+    if self.config.k:
+      return search.mask(search.nearest(self.config.k, allowed))
+    free = memory_bank.of_all_devices(new["tag"] < 0, self.axis_name)
+    own = search.mask(search.nearest(1))
+    allowed = jnp.where(free[:, None], own, allowed)
+    return allowed & search.valid[None, :]
 
   def after_update(
     self,
@@ -212,53 +229,35 @@ class Cmsf(msf.Msf):
     """Computes the head's logits of unit targets."""
     return pseudo_label_head.logits(extra["head"], targets)
 
-  def _near_before(
+  def _describe(self, extra: Any, new: dict[str, jax.Array]) -> None:
+    """Adds to this step's rows what the bank holds of each beside it."""
+    ids = new["index"]
+    if self.config.constraint == "second_query":
+      new["previous"], new["has_previous"] = (
+        tables.read_rows(extra[name], ids, axis_name=self.axis_name)
+        for name in ("latest", "known")
+      )
+    if "labels" in extra:
+      new["tag"] = extra["labels"][ids]
+    if "head" in extra:
+      new["tag"] = self._with_pseudo_labels(extra, new["rows"], new["tag"])
+
+  def _allowed(
     self, extra: Any, new: dict[str, jax.Array], step: jax.Array
-  ) -> tuple[jax.Array, jax.Array]:
-    """Finds rows whose images were near the queries' an epoch before.
-
-    Args:
-      extra: of the state.
-      new: of this step; gets the embeddings of its images an epoch before.
-      step: steps taken before this one.
-
-    Returns:
-      Rows that each target may choose, [B, M] bool of the targets of all
-      devices, and whether a target of this device may choose all.
-    """
-    bank = extra["bank"]
-    new["previous"], new["has_previous"] = (
-      tables.read_rows(extra[name], new["index"], axis_name=self.axis_name)
-      for name in ("latest", "known")
-    )
-    search = memory_bank.Search.create(
-      bank["previous"],
-      new["previous"],
-      memory_bank.column(bank, "has_previous", new["has_previous"], step),
-      memory_bank.batch_of(bank, step),
-      self.axis_name,
-    )
-    free = ~new["has_previous"]
-    near = search.mask(search.nearest(self.config.k_previous))
-    return near | self._of_all_devices(free)[:, None], free
-
-  def _of_the_same_class(
-    self, extra: Any, new: dict[str, jax.Array], step: jax.Array
-  ) -> tuple[jax.Array, jax.Array]:
-    """Finds rows of the queries' cluster or label; see `_near_before`."""
-    bank, ids = extra["bank"], new["index"]
+  ) -> constraints.Constraint:
+    """Returns the rows that each target may choose."""
+    bank, axis_name = extra["bank"], self.axis_name
+    if self.config.constraint == "second_query":
+      k = self.config.k_previous
+      return constraints.near_before(bank, new, step, k=k, axis_name=axis_name)
     if "cluster" in extra:
-      index = memory_bank.column(bank, "index", ids, step)
+      index = memory_bank.column(bank, "index", new["index"], step)
       rows = jnp.where(index >= 0, extra["cluster"][index], NONE)
-      own = extra["cluster"][ids]
+      own = extra["cluster"][new["index"]]
     else:
-      own = extra["labels"][ids]
-      if "head" in extra:
-        own = self._with_pseudo_labels(extra, new["rows"], own)
-      new["tag"] = own
+      own = new["tag"]
       rows = memory_bank.column(bank, "tag", own, step)
-    every = self._of_all_devices(own)[:, None]
-    return (every == rows[None, :]) | (every < 0), own < 0
+    return constraints.same_class(own, rows, axis_name=axis_name)
 
   def _with_pseudo_labels(
     self, extra: Any, targets: jax.Array, labels: jax.Array
@@ -291,12 +290,6 @@ class Cmsf(msf.Msf):
     means = jnp.where(free[:, None], new["rows"], means)
     metrics = {"free": jnp.mean(free, dtype=jnp.float32)}
     return msf.Neighbours({"constrained": means}, new, metrics)
-
-  def _of_all_devices(self, values: jax.Array) -> jax.Array:
-    """Collects one number of each target: [b] -> [B]."""
-    if self.axis_name is None:
-      return values
-    return jax.lax.all_gather(values, self.axis_name, tiled=True)
 
   def _round(self, extra: Any, key: jax.Array) -> dict[str, Any]:
     """Trains the head, the same on every device."""

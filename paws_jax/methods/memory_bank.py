@@ -13,6 +13,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -82,6 +83,30 @@ def column(bank: Bank, name: str, new: jax.Array, step: jax.Array) -> jax.Array:
   new = new.astype(bank[name].dtype)
   replaced = bank[name].at[batch_of(bank, step)].set(new)
   return replaced.reshape(-1)
+
+
+def last_batch(bank: Bank, step: jax.Array) -> dict[str, jax.Array]:
+  """Reads what the step before `step` has written: [b, ...] of each array."""
+  batch = batch_of(bank, step - 1)
+  return {name: array[batch] for name, array in bank.items()}
+
+
+def of_all_devices(values: jax.Array, axis_name: Any) -> jax.Array:
+  """Collects one number of each target: [b] -> [B]."""
+  if axis_name is None:
+    return values
+  return jax.lax.all_gather(values, axis_name, tiled=True)
+
+
+class Members(NamedTuple):
+  """The images that the queries of a step were moved to, for monitoring."""
+
+  # [B] images of all devices' queries.
+  queries: jax.Array
+  # [M] images of this device's rows of a memory bank, -1 where there is none.
+  rows: jax.Array
+  # [B, M] bool.
+  chosen: jax.Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -40,6 +40,7 @@ class Msf(target_network.WithTarget):
   """
 
   shown_losses = ("mean_shift",)
+  moves_to_members = True
 
   def init_extra(
     self, key: jax.Array, params: Any, batch_stats: Any, facts: base.Facts
@@ -111,6 +112,40 @@ class Msf(target_network.WithTarget):
     return Neighbours(
       {"unconstrained": search.means(slots)}, new, {"members": count(slots)}
     )
+
+  def members(self, extra: Any, *, step: jax.Array) -> memory_bank.Members:
+    """Searches once more with the targets of the last step."""
+    bank, last = extra["bank"], step - 1
+    new = memory_bank.last_batch(bank, step)
+    search = self.search(bank, new, last)
+    return memory_bank.Members(
+      memory_bank.of_all_devices(new["index"], self.axis_name),
+      bank["index"].reshape(-1),
+      self.chosen(extra, new, search, last),
+    )
+
+  def chosen(
+    self,
+    extra: Any,
+    new: dict[str, jax.Array],
+    search: memory_bank.Search,
+    step: jax.Array,
+  ) -> jax.Array:
+    """Selects the rows that the targets of a step move queries to.
+
+    With a constraint, those of the constrained term.
+
+    Args:
+      extra: of the state.
+      new: what the bank holds of the step's targets.
+      search: with them in the bank.
+      step: steps taken before that one.
+
+    Returns:
+      [B, M] bool, of the targets of all devices and this device's rows.
+    """
+    del extra, new, step
+    return search.mask(search.nearest(self.config.k))
 
   def search(
     self, bank: memory_bank.Bank, new: dict[str, jax.Array], step: jax.Array

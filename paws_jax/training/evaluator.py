@@ -7,6 +7,7 @@ import numpy as np
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import measure
 from paws_jax.training import pseudo_labels
+from paws_jax.training import purity
 from paws_jax.training import state as state_lib
 
 
@@ -17,6 +18,7 @@ class Evaluator:
     self._experiment = experiment
     self._step = -1
     self._embeddings: dict[str, np.ndarray] = {}
+    self.purity = purity.Purity(experiment)
 
   def monitored_accuracy(
     self, state: state_lib.TrainState, step: int

@@ -14,7 +14,7 @@ if typing.TYPE_CHECKING:
 def create(experiment: experiment_lib.Experiment) -> loop.Intervals:
   """Returns when a run evaluates, saves, and lets its method act."""
   steps_per_epoch = experiment.epoch_steps
-  within = ()
+  within: tuple[int, ...] = ()
   if steps_per_epoch:
     within = experiment.trainer.method.steps_within_epoch(steps_per_epoch)
   return loop.Intervals(

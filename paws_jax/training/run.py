@@ -237,6 +237,7 @@ class TrainingRun:
         self._progress.accuracy(accuracy["top1"], step)
       scalars = {f"soft_nn_{k}": v for k, v in accuracy.items()}
       scalars |= self._evaluator.pseudo_label_accuracy(state, step)
+      scalars |= self._evaluator.purity(state, step)
       if scalars:
         self._write(step, scalars)
 
