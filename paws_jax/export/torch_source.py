@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from paws_jax.classifier import classifier as classifier_lib
+from paws_jax.models import efficientnet_lite
 
 # Common parts, and one section for each kind of trunk.
 _TEMPLATE = pathlib.Path(__file__).with_name("torch_encoder.py.txt")
@@ -35,13 +36,10 @@ def _settings(classifier: classifier_lib.Classifier) -> dict[str, Any]:
   params = classifier.variables["params"]
   trunk, projection = params["trunk"], params["projection"]
   head = classifier.head is not None
-  *_, channels, stem = trunk["conv1"]["kernel"].shape
   features, hidden = projection["fc1"]["kernel"].shape
   return {
     "model": classifier.model["name"],
-    "channels": channels,
-    "stem": stem,
-    "stages": _stages(trunk),
+    **_trunk(trunk, classifier.model),
     "width": classifier.model["width"],
     "features": features,
     "hidden": hidden,
@@ -51,6 +49,30 @@ def _settings(classifier: classifier_lib.Classifier) -> dict[str, Any]:
     "classes": len(classifier.class_names),
     "temperature": float(classifier.temperature),
   }
+
+
+def _trunk(
+  trunk: Mapping[str, Any], model: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Sizes of the trunk's layers."""
+  name = model["name"]
+  first = "conv_stem" if name.startswith("efficientnet") else "conv1"
+  *_, channels, stem = trunk[first]["kernel"].shape
+  sizes = {"channels": channels, "stem": stem}
+  if first == "conv1":
+    return sizes | {"stages": _stages(trunk)}
+  # (kernel, stride, expansion, output channels) of each block.
+  blocks = [
+    (
+      stage.kernel,
+      1 if repeat else stage.stride,
+      stage.expansion,
+      stage.width * model["width"],
+    )
+    for stage in efficientnet_lite.STAGES[name]
+    for repeat in range(stage.repeats)
+  ]
+  return sizes | {"blocks": blocks}
 
 
 def _stages(trunk: Mapping[str, Any]) -> list[int]:

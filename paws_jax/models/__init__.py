@@ -22,6 +22,7 @@ from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.config import fields
 from paws_jax.models import batch_norm
+from paws_jax.models import efficientnet_lite
 from paws_jax.models import heads
 from paws_jax.models import resnet
 from paws_jax.models import small_resnet
@@ -73,6 +74,17 @@ def _wide_resnet(depth: int) -> _Trunk:
   return build
 
 
+def _efficientnet_lite(stages: tuple[efficientnet_lite.Stage, ...]) -> _Trunk:
+  def build(
+    config: config_lib.Model, settings: batch_norm.LayerSettings
+  ) -> nn.Module:
+    return efficientnet_lite.EfficientNetLite(
+      stages=stages, width=config.width, settings=settings
+    )
+
+  return build
+
+
 # What `model.name` may be: builds the trunk, at `model.width`.
 ENCODERS: Mapping[str, _Trunk] = {
   "resnet50": _resnet(3, 4, 6, 3),
@@ -87,6 +99,8 @@ ENCODERS: Mapping[str, _Trunk] = {
   "wide_resnet16": _wide_resnet(16),
   "wide_resnet28": _wide_resnet(28),
   "wide_resnet40": _wide_resnet(40),
+  # With public ImageNet weights: `model.init_from` of the same name.
+  **{n: _efficientnet_lite(s) for n, s in efficientnet_lite.STAGES.items()},
 }
 
 

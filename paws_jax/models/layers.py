@@ -23,6 +23,8 @@ def relu(x: jax.Array) -> jax.Array:
 # N(0, 2 / fan_out), fan_out = kernel area x output channels (He et al.,
 # "Delving Deep into Rectifiers", 2015, section 2.2).
 he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+# The same with fan_in: of depthwise filters the kernel area.
+he_normal_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 def fan_in_uniform(fan_in: int) -> nn.initializers.Initializer:

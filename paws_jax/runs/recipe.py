@@ -13,6 +13,7 @@ from etils import epath
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax.config import model as model_config
 from paws_jax.config import upgrade
 from paws_jax.runs import files
 from paws_jax.runs import newest_checkpoint
@@ -270,6 +271,8 @@ def _moved(before: str, now: str) -> bool:
   former one any more, or the same.
   """
   if not before or not now:
+    return False
+  if {before, now} & set(model_config.PRETRAINED):
     return False
   there, here = files.resolve(before), files.resolve(now)
   if not there.exists():

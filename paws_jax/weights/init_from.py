@@ -1,8 +1,9 @@
 """`model.init_from`: initial weights from a file, a run or a classifier.
 
 A file is one of PyTorch (public PAWS checkpoints, ResNets of torchvision and
-timm), safetensors or NumPy. All sources become a state dict with PyTorch's
-names, from which the encoder is filled.
+timm, EfficientNet-Lite), safetensors or NumPy; public weights also have names.
+All sources become a state dict with PyTorch's names, from which the encoder is
+filled.
 """
 
 from __future__ import annotations
@@ -27,12 +28,17 @@ from paws_jax.runs import files as files_lib
 from paws_jax.runs import recipe as recipe_lib
 from paws_jax.weights import from_run
 from paws_jax.weights import open_file
+from paws_jax.weights import pretrained
 from paws_jax.weights import state_dict
 from paws_jax.weights import torch_names
 
 # Names listed in an error, and in the line about the loaded weights.
 _MAX_ERROR_LINES = 30
 _MAX_NAMES = 4
+
+# The convolution that takes the images, in PyTorch's names.
+_FIRST_LAYERS = ("conv1.weight", "_conv_stem.weight")
+_COLORS = 3
 
 # Mean and std of images that weights of torchvision and timm usually expect.
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -50,8 +56,8 @@ def init_from(
   processes of a run call it, each reads by itself, and the results must agree.
 
   Args:
-    path: a file (see `open_file.open_weights`), the workdir of a run, or the
-      directory of a saved classifier.
+    path: a file (see `open_file.open_weights`), the workdir of a run, the
+      directory of a saved classifier, or a name (see `pretrained.WEIGHTS`).
     template: {"params", "batch_stats"} of the encoder, as arrays, or as
       `jax.ShapeDtypeStruct`s to try out whether the weights fit.
 
@@ -61,6 +67,7 @@ def init_from(
 
   Raises:
     FileNotFoundError: the path does not exist.
+    MissingPackageError: a named source needs a package.
     WeightsError: a ValueError; the source holds no weights, or they are
       damaged, not finite, unsafe, or do not fit; lists them by name.
     errors.DistributedError: the processes have read different weights.
@@ -86,6 +93,9 @@ def statistics(path: str) -> tuple[Statistics | None, str]:
   Raises:
     UserError: as for `init_from`.
   """
+  if pretrained.is_name(path):
+    weights = pretrained.WEIGHTS[path]
+    return (weights.mean, weights.std), weights.description
   place = files_lib.resolve(path)
   if not place.is_dir():
     with _source(path) as (state, origin):
@@ -112,6 +122,7 @@ def _read(path: str, template: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     arrays = {n: a for n, a in state.arrays.items() if n not in left_out}
     try:
       _check_kinds(arrays)
+      summed = _sum_channels(arrays, wanted)
       filled = torch_names.from_torch(arrays, wanted)
       _check_finite(filled)
     except ValueError as error:
@@ -121,12 +132,24 @@ def _read(path: str, template: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         "(fc. is the projection head, pred. the prediction head), and the "
         "number of channels of the images must be those of the weights."
       ) from error
-  return filled, _summary(path, origin, template, filled, left_out)
+  line = _summary(path, origin, template, filled, left_out)
+  if summed:
+    line += (
+      f"; images are grey: {summed} is summed over its three channels, as if "
+      "each image had them"
+    )
+  return filled, line
 
 
 @contextlib.contextmanager
 def _source(path: str) -> Iterator[tuple[state_dict.StateDict, str]]:
   """Yields the weights at a path, and a description of their source."""
+  if pretrained.is_name(path):
+    weights = pretrained.WEIGHTS[path]
+    with open_file.open_weights(pretrained.find(path)) as tree:
+      origin = f"{weights.description}; license: {weights.license}"
+      yield state_dict.find(tree), origin
+    return
   place = files_lib.resolve(path)
   if not place.exists():
     raise errors.MissingFileError(f"model.init_from={path} does not exist.")
@@ -232,6 +255,25 @@ def _shorten(message: str) -> str:
   first, *lines = (text.printable(line) for line in message.split("\n"))
   listed = text.first_few(lines, most=_MAX_ERROR_LINES, separator="\n")
   return f"{first}\n{listed}" if lines else first
+
+
+def _sum_channels(arrays: dict[str, Any], template: Mapping[str, Any]) -> str:
+  """Makes the first layer of weights for color images one for grey images.
+
+  The sum of its filters over red, green and blue gives what the filters give of
+  an image whose three channels are the grey one.
+
+  Returns:
+    The name of the layer; "" where nothing was to be done.
+  """
+  shapes = torch_names.shapes(template)
+  for name in _FIRST_LAYERS:
+    if name in arrays and shapes.get(name, ())[1:2] == (1,):
+      given = arrays[name]
+      if len(given.shape) == 4 and given.shape[1] == _COLORS:
+        arrays[name] = np.sum(np.asarray(given), axis=1, keepdims=True)
+        return name
+  return ""
 
 
 def _summary(

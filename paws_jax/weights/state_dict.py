@@ -6,6 +6,7 @@
 | fine-tuned    | the same       | fc1, bn1, then a classifier       | no     |
 | torchvision,  | the same       | weight, bias: a classifier, or    | no     |
 |   timm        |                | nothing                           |        |
+| EfficientNet  | _conv_stem ... | _fc: a classifier                 | no     |
 
 In a public PAWS checkpoint the encoder is one entry among others, and its names
 start with "module.".
@@ -27,6 +28,7 @@ from paws_jax.weights import torch_names
 PAWS = "PAWS"
 FINETUNED = "fine-tuned PAWS"
 CLASSIFIER = "torchvision or timm"
+EFFICIENTNET = "EfficientNet"
 TRUNK = "trunk only"
 
 # Entries under which training scripts save the encoder, in this order.
@@ -42,7 +44,7 @@ class StateDict:
 
   Attributes:
     arrays: array or `StoredArray` by name, without counters.
-    layout: PAWS, FINETUNED, CLASSIFIER or TRUNK.
+    layout: PAWS, FINETUNED, CLASSIFIER, EFFICIENTNET or TRUNK.
   """
 
   arrays: Mapping[str, Any]
@@ -70,7 +72,8 @@ class StateDict:
     if self.layout == PAWS:
       return []
     kept = ("fc.fc1", "fc.bn1") if self.layout == FINETUNED else ()
-    return [n for n in self.names("fc.") if n.rsplit(".", 1)[0] not in kept]
+    names = self.names("fc.") + self.names("_fc.")
+    return [name for name in names if name.rsplit(".", 1)[0] not in kept]
 
 
 def find(tree: Any) -> StateDict:
@@ -104,6 +107,8 @@ def from_arrays(arrays: Mapping[str, Any]) -> StateDict:
     layout = FINETUNED
   elif any(name.startswith("fc.") for name in arrays):
     layout = CLASSIFIER
+  elif any(name.startswith("_fc.") for name in arrays):
+    layout = EFFICIENTNET
   else:
     layout = TRUNK
   return StateDict(arrays=arrays, layout=layout)

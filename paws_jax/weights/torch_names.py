@@ -5,6 +5,8 @@
 | trunk/layer1_0/conv1/kernel         | layer1.0.conv1.weight              |
 | trunk/layer1_0/downsample_conv, _bn | layer1.0.downsample.0, .1          |
 | trunk/layer1_0/shortcut             | layer1.0.shortcut.0                |
+| trunk/block_0/norm1 (EfficientNet)  | _blocks.0._bn1                     |
+| trunk/.../depthwise_conv and so on  | ..._depthwise_conv                 |
 | projection/fc1, prediction/fc1      | fc.fc1, pred.fc1                   |
 | kernel HWIO, or [in, out]           | weight OIHW, or [out, in]          |
 | scale; bias; mean; var              | weight; bias; running_mean, _var   |
@@ -27,7 +29,20 @@ _MODULES = {
   "downsample_conv": "downsample.0",
   "downsample_bn": "downsample.1",
   "shortcut": "shortcut.0",
+  # Names of EfficientNets, which do not occur in ResNets.
+  "norm0": "_bn0",
+  "norm1": "_bn1",
+  "norm2": "_bn2",
+  "conv_stem": "_conv_stem",
+  "conv_head": "_conv_head",
+  "expand_conv": "_expand_conv",
+  "depthwise_conv": "_depthwise_conv",
+  "project_conv": "_project_conv",
 }
+_NUMBERED = (
+  (re.compile(r"^(layer\d+)_(\d+)$"), r"\1.\2"),
+  (re.compile(r"^block_(\d+)$"), r"_blocks.\1"),
+)
 _LEAVES = {
   "kernel": "weight",
   "scale": "weight",
@@ -57,12 +72,14 @@ def from_torch(
     ValueError: tensors are missing, unknown or of another shape; lists them
       by name, with shapes in PyTorch's layout.
   """
-  names = {name: leaf for name, _, leaf in _walk(template)}
+  wanted_shapes = shapes(template)
   given = {name for name in state if name.rsplit(".", 1)[-1] != COUNTER}
-  problems = [f"missing: {name}" for name in names if name not in given]
-  problems += [f"unknown: {name}" for name in sorted(given - set(names))]
-  for name, leaf in names.items():
-    wanted = _torch_shape(leaf.shape)
+  missing = [name for name in wanted_shapes if name not in given]
+  problems = [f"missing: {name}" for name in missing]
+  problems += [
+    f"unknown: {name}" for name in sorted(given - set(wanted_shapes))
+  ]
+  for name, wanted in wanted_shapes.items():
     if name in given and tuple(np.shape(state[name])) != wanted:
       problems.append(
         f"shape of {name}: given {tuple(np.shape(state[name]))},"
@@ -81,6 +98,11 @@ def from_torch(
       leaf.dtype
     )
   return variables
+
+
+def shapes(template: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+  """Returns the shapes of an encoder's arrays in PyTorch, by their names."""
+  return {name: _torch_shape(leaf.shape) for name, _, leaf in _walk(template)}
 
 
 def to_torch(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -129,11 +151,14 @@ def _torch_name(path: tuple[str, ...]) -> str:
       f"{'/'.join(path)} is not a variable of an encoder: expected"
       f" {' or '.join(PARTS)}/.../{' or '.join(_LEAVES)}"
     )
-  modules = [
-    _MODULES.get(module, re.sub(r"^(layer\d+)_(\d+)$", r"\1.\2", module))
-    for module in modules
-  ]
-  return ".".join([*PARTS[part], *modules, _LEAVES[leaf]])
+  names = [_module_name(module) for module in modules]
+  return ".".join([*PARTS[part], *names, _LEAVES[leaf]])
+
+
+def _module_name(module: str) -> str:
+  for pattern, name in _NUMBERED:
+    module = pattern.sub(name, module)
+  return _MODULES.get(module, module)
 
 
 def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -32,9 +32,10 @@ LARGE = [
   ("resnet101", False, {}),
   ("wide_resnet28", False, {"width": 2}),
   ("wide_resnet40", True, {}),
+  ("efficientnet_lite0", False, {}),
 ]
 # More blocks of the same kind.
-NOT_TRIED = {"resnet200"}
+NOT_TRIED = {"resnet200", "efficientnet_lite1", "efficientnet_lite2"}
 
 
 def answers(path, images, names=("probabilities", "embeddings")):

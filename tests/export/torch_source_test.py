@@ -27,6 +27,7 @@ NETWORKS = [
   ("wide_resnet10", {}),
   ("wide_resnet10", {"width": 2}),
   ("wide_resnet16", {}),
+  ("efficientnet_lite0", {}),
 ]
 _IDS = [f"{name}-{'-'.join(fields)}" for name, fields in NETWORKS]
 
@@ -107,6 +108,7 @@ def test_outputs_are_ours(tmp_path, name, fields, head):
     ("small_resnet3", {"width": 2}, True),
     ("resnet_tiny", {}, False),
     ("wide_resnet16", {}, False),
+    ("efficientnet_lite0", {}, False),
   ],
 )
 def test_every_network_has_a_class(name, fields, head):
@@ -125,9 +127,10 @@ def test_every_network_has_a_class(name, fields, head):
   has_prediction = fields.get("prediction_head", False)
   assert settings.prediction == (has_prediction and not head)
   assert settings.outputs == fields.get("output_dim", 6)
-  assert sum(settings.stages) == len(
-    [key for key in classifier.variables["params"]["trunk"] if "layer" in key]
-  )
+  trunk = classifier.variables["params"]["trunk"]
+  blocks = [key for key in trunk if key.startswith(("layer", "block"))]
+  lite = getattr(settings, "blocks", [])
+  assert sum(getattr(settings, "stages", [])) + len(lite) == len(blocks)
 
 
 def test_every_encoder_has_a_section():

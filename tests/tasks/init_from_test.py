@@ -17,6 +17,8 @@ from paws_jax.runs import workdir as workdir_lib
 from paws_jax.tasks import doctor
 from paws_jax.tasks import pretrain
 from paws_jax.training import experiment
+from paws_jax.weights import open_file
+from paws_jax.weights import pretrained
 from paws_jax.weights import torch_names
 from tests import small_runs
 from tests import tiny_recipe
@@ -182,3 +184,31 @@ def test_the_doctor_compares_mean_and_std_with_those_of_a_run(
   assert status == 0
   assert "views.mean is (0.5,), but images for a saved classifier are" in text
   assert f"normalized with ({used['mean'][0]},)" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pre_training_starts_from_public_weights(
+  channels, photos, examine, tmp_path
+):
+  pipeline = "memory" if channels == 1 else "disk"
+  changes = {
+    "model.name": "efficientnet_lite0",
+    "model.init_from": "efficientnet_lite0",
+    "model.freeze_bn": True,
+    "views.mean": [127 / 255] * channels,
+    "views.std": [128 / 255] * channels,
+  }
+  status, text = examine(pipeline, "efficientnet_lite0", changes)
+  assert (status, "warning" in text) == (0, False)
+  assert "EfficientNet-Lite0, trained on ImageNet; license: Apache 2.0" in text
+  assert ("images are grey" in text) == (channels == 1)
+  config = _config(pipeline, photos, changes)
+  prepared = pretrain.prepare(config, str(tmp_path / "run"))
+  state = jax.device_get(prepared.experiment.initial_state())
+  kernel = state.params["trunk"]["conv_stem"]["kernel"]
+  with open_file.open_weights(pretrained.find("efficientnet_lite0")) as public:
+    wanted = np.asarray(public["_conv_stem.weight"]).transpose(2, 3, 1, 0)
+  if channels == 1:
+    wanted = wanted.sum(axis=2, keepdims=True)
+  np.testing.assert_array_equal(kernel, wanted)

@@ -154,6 +154,30 @@ def test_of_a_torchvision_file_the_trunk_is_taken(tmp_path):
   assert "left out" not in line
 
 
+@pytest.mark.parametrize("layout", ["PAWS", "trunk only"])
+def test_weights_for_color_images_see_grey_ones_as_three_equal_channels(
+  layout, tmp_path
+):
+  _, state = _variables()
+  if layout != "PAWS":
+    heads = ("fc.", "pred.")
+    state = {n: a for n, a in state.items() if not n.startswith(heads)}
+  encoder = models.create(SECTION)
+  grey = jax.tree.map(
+    lambda leaf: np.ones(leaf.shape, np.float32), _shapes(encoder, channels=1)
+  )
+  found, line = _init_from(_save(tmp_path / "a.pth", state), grey)
+  assert line.endswith(
+    "; images are grey: conv1.weight is summed over its three channels, as if "
+    "each image had them"
+  )
+  np.testing.assert_allclose(
+    found["params"]["trunk"]["conv1"]["kernel"][:, :, 0],
+    state["conv1.weight"].sum(axis=1).transpose(1, 2, 0),
+    rtol=1e-6,
+  )
+
+
 def test_of_a_fine_tuned_file_the_first_layer_of_the_head_is_taken(tmp_path):
   variables, _ = _variables()
   before, _ = _variables(seed=1)

