@@ -22,6 +22,7 @@ _ACCEPTED = (
   "give a uint8 array [n, height, width, channels], or a list of uint8 arrays "
   "[height, width, channels], Pillow images or paths"
 )
+_REMEDY = "Repair it, or leave it out: of a folder, by moving it elsewhere"
 # Of arrays that hold objects or texts, such as a column of paths.
 _LIST_KINDS = "OUST"
 # Batches that are decoded while one is embedded.
@@ -144,7 +145,8 @@ class ImageList:
       elif skip_bad:
         bad[place] = result.reason
       else:
-        raise result
+        # Nothing is trained here, as the error's own remedy has it.
+        raise errors.BadImageError(result.name, result.reason, remedy=_REMEDY)
     pixels = np.zeros((len(good), *self._preprocessing.shape), np.uint8)
     for row, image in zip(pixels, good.values(), strict=True):
       row[...] = image

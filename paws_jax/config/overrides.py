@@ -66,14 +66,19 @@ def _known() -> dict[str, None]:
   return found
 
 
-def _check_known(name: str) -> None:
-  known = _known()
+def is_field(name: str) -> bool:
+  """Whether a recipe may have a field of this name, with dots."""
   section, _, rest = name.partition(".")
   view, _, field = rest.partition(".")
-  if name in known or (
-    section == "views" and view and field in fields.types(views.ViewSpec)
-  ):
+  return name in _known() or (
+    section == "views" and view != "" and field in fields.types(views.ViewSpec)
+  )
+
+
+def _check_known(name: str) -> None:
+  if is_field(name):
     return
+  known = _known()
   last = name.rpartition(".")[2]
   same = [other for other in known if other.rpartition(".")[2] == last]
   nearest = [

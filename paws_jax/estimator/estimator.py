@@ -21,6 +21,7 @@ from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.estimator import fitted
 from paws_jax.estimator import images as images_lib
 from paws_jax.estimator import labels as labels_lib
+from paws_jax.estimator import messages
 from paws_jax.estimator import nearest
 from paws_jax.estimator import parameters
 from paws_jax.estimator import scoring
@@ -76,11 +77,15 @@ class PawsClassifier(
     """
     fields = self._fields()
     data = self._data(X, y, fields)
-    recipe = training.recipe(self.recipe, fields, self._seed(), data)
     quiet: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     if not self.verbose:
       quiet = contextlib.redirect_stdout(io.StringIO())
-    with training.directory(self.workdir) as workdir, quiet:
+    with (
+      messages.in_python(self.workdir),
+      training.directory(self.workdir) as workdir,
+      quiet,
+    ):
+      recipe = training.recipe(self.recipe, fields, self._seed(), data)
       made, row = training.run(recipe, data, workdir)
       made = fitted.describe(made, data, self._stored())
       if self.workdir is not None:

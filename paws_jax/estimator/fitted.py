@@ -46,8 +46,9 @@ def describe(
 
 def load(path: str | os.PathLike[str]) -> classifier_lib.Classifier:
   """Reads the classifier in a directory: its own, or that of a run."""
-  inner = os.path.join(path, workdir_lib.CLASSIFIER)
-  return classifier_lib.Classifier.load(inner if os.path.isdir(inner) else path)
+  place = files.resolve(path)
+  inner = place / workdir_lib.CLASSIFIER
+  return classifier_lib.Classifier.load(inner if inner.is_dir() else place)
 
 
 def save(made: classifier_lib.Classifier, workdir: str) -> None:

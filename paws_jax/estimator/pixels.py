@@ -18,7 +18,8 @@ def batch(images: np.ndarray, name: str) -> np.ndarray:
     raise errors.InputError(
       f"{name} is an array [{shape[0]}, {shape[1]}], a table of features and "
       "no images: give [n, height, width] or [n, height, width, channels]; "
-      f"{name}.reshape(-1, height, width) of flattened images."
+      f"{name}.reshape(-1, height, width) of flattened images, and "
+      f"{name}[None] of one grey image."
     )
   if images.ndim not in (3, 4):
     raise errors.InputError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax import text
 from paws_jax.data import load_dataset
 from paws_jax.estimator import images as images_lib
 from paws_jax.estimator import labels as labels_lib
@@ -63,5 +64,28 @@ def accuracy(
     )
   labelled = labels.codes >= 0
   right = labels.classes[labels.codes] == predicted
-  weights = np.ones(len(right)) if weights is None else np.asarray(weights)
-  return float(np.average(right[labelled], weights=weights[labelled]))
+  chosen = None if weights is None else _weights(weights, labelled)
+  return float(np.average(right[labelled], weights=chosen))
+
+
+def _weights(given: Any, labelled: np.ndarray) -> np.ndarray:
+  """Returns the weights of the labelled images of n."""
+  weights, count = np.asarray(given), len(labelled)
+  if weights.shape != (count,):
+    raise errors.InputError(
+      f"sample_weight has the shape {list(weights.shape)} but X holds "
+      f"{text.count(count, 'image')}: give one weight for each, [{count}]."
+    )
+  if weights.dtype.kind not in "biuf" or not (
+    np.isfinite(weights).all() and (weights >= 0).all()
+  ):
+    raise errors.InputError(
+      "sample_weight holds something else than finite numbers from 0: give "
+      "one for each image."
+    )
+  if not weights[labelled].any():
+    raise errors.InputError(
+      "sample_weight is 0 for all images that have a label: give some of them "
+      "a weight."
+    )
+  return weights[labelled].astype(np.float64)

@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import io
 import os
+import pathlib
 import shutil
 import signal
 import tempfile
@@ -127,7 +128,7 @@ def directory(workdir: str | os.PathLike[str] | None) -> Iterator[str]:
     workdir: of the user; None: a temporary one.
   """
   if workdir is not None:
-    yield os.path.abspath(os.path.expanduser(os.fspath(workdir)))
+    yield os.fspath(files.resolve(workdir))
     return
   path = tempfile.mkdtemp(prefix="paws_jax-fit-")
   try:
@@ -227,6 +228,13 @@ def _listed(
       strict=True,
     )
   )
+  place = files.resolve(workdir)
+  if not isinstance(place, pathlib.Path):
+    raise errors.WorkdirError(
+      f"workdir={workdir!r} is in a bucket, and a fit to files writes a table "
+      "there that is read from a disk: give a directory on a disk, and copy "
+      "it, or give the images as arrays."
+    )
   path = os.path.join(workdir, TABLE)
   _write(path, stream.getvalue().encode(), workdir)
   section = dataclasses.replace(recipe.data, manifest=path, dir=root)

@@ -37,6 +37,8 @@ _FREE = (
   "data.real_labels",
 )
 _EPOCHS = "train.epochs"
+# The beginning of advice that ends some messages.
+CONTINUE = "To train on the data as they are now, from the weights of this run,"
 _INIT_FROM = "model.init_from"
 
 # Where something lies on this machine. It may move: which images a run has been
@@ -238,9 +240,8 @@ def how_to_continue(
     ]
   )
   return (
-    "To train on the data as they are now, from the weights of this run, in a "
-    f"new directory:\n  {command}\nTo measure this run on other images: "
-    "--task=evaluate --test=DIR."
+    f"{CONTINUE} in a new directory:\n  {command}\nTo measure this run on "
+    "other images: --task=evaluate --test=DIR."
   )
 
 

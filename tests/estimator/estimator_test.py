@@ -13,6 +13,7 @@ import paws_jax
 from paws_jax import errors
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.estimator import estimator as estimator_lib
+from paws_jax.estimator import scoring
 from tests.estimator import tiny_fit
 
 pytestmark = pytest.mark.unoptimized
@@ -169,6 +170,46 @@ def test_scoring_needs_labels_of_the_same_kind(fitted):
     fitted.score(images, [-1, None])
   with pytest.raises(errors.InputError, match="X holds 2 images but y 3"):
     fitted.score(images, ["dark"] * 3)
+
+
+@pytest.mark.parametrize(
+  ("weights", "words"),
+  [
+    ([1, 2, 3], r"has the shape \[3\] but X holds 4 images"),
+    (np.ones((4, 1)), r"has the shape \[4, 1\]"),
+    (2.0, r"has the shape \[\]"),
+    (["a"] * 4, "holds something else than finite"),
+    ([1, 1, 1, np.nan], "holds something else than finite"),
+    ([1, 1, 1, -1], "holds something else than finite"),
+    ([0, 0, 0, 7], "is 0 for all images that have a label"),
+  ],
+)
+def test_weights_that_are_none_are_refused(weights, words):
+  predicted = np.array(["a", "b", "a", "b"])
+  with pytest.raises(errors.InputError, match=f"^sample_weight {words}"):
+    scoring.accuracy(
+      predicted, ["a", "b", "b", None], classes=predicted, weights=weights
+    )
+
+
+@pytest.mark.parametrize(
+  "call",
+  [
+    lambda model, paths: model.predict(paths[0].parent),
+    lambda model, paths: model.predict_proba(paths),
+    lambda model, paths: model.transform(paths),
+    lambda model, paths: model.classifier_.predict(paths),
+    lambda model, paths: model.classifier_.add_class("new", paths),
+  ],
+)
+def test_an_image_that_cannot_be_read_is_named(fitted, tmp_path, call):
+  paths = [tmp_path / name for name in ("a.png", "b.png")]
+  Image.fromarray(tiny_fit.images(1)[0, ..., 0]).save(paths[0])
+  paths[1].write_text("no image")
+  with pytest.raises(
+    errors.BadImageError, match=r"b\.png: it is not .*leave it out: of a fold"
+  ):
+    call(fitted, paths)
 
 
 @pytest.mark.parametrize("count", [0, 17])
