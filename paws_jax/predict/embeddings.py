@@ -77,6 +77,8 @@ class Embeddings:
 class EmbeddingsFile(rows_file.RowsFile):
   """A file of embeddings that is added to; see `rows_file`."""
 
+  participle = "embedded"
+
   def __init__(
     self,
     path: pathlib.Path,
@@ -95,7 +97,8 @@ class EmbeddingsFile(rows_file.RowsFile):
       labels: of those that have one.
       metadata: written into the file, with the number of dimensions.
     """
-    self._labels, self._metadata = labels, metadata
+    self._images, self._labels = frozenset(images), labels
+    self._metadata = metadata
     super().__init__(path, _HEADER, about, images=images)
 
   def _convert(self, source: pathlib.Path, target: pathlib.Path) -> None:
@@ -103,7 +106,9 @@ class EmbeddingsFile(rows_file.RowsFile):
     names, labels, dimension = [], [], 0
     for name, vector, label in self._rows_of(source):
       names.append(name)
-      labels.append(self._labels.get(name, label))
+      # Of an image that is not given any more, the former label.
+      given = name in self._images
+      labels.append(self._labels.get(name, "") if given else label)
       dimension = dimension or len(vector)
       if len(vector) != dimension:
         raise errors.WorkdirError(

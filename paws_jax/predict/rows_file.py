@@ -31,6 +31,12 @@ from paws_jax.runs import locks
 
 # The rows of a file that cannot grow, until all are there.
 _PART = ".part"
+# What to call a part of the description of rows that is another one.
+_OTHERS = {
+  "classifier": "another classifier",
+  "layer": "another layer",
+  "images": "other images",
+}
 
 
 def check_path(given: str, suffixes: Sequence[str]) -> pathlib.Path:
@@ -86,10 +92,13 @@ class RowsFile(abc.ABC):
   A subclass says how rows become a file that cannot grow.
 
   Attributes:
+    participle: what happens to an image: "predicted".
     done: names of the images that have a row.
     unreadable: (name, reason) of images of this run that cannot be read.
     notice: what became of an earlier file, for the user; "": nothing to say.
   """
+
+  participle: str
 
   def __init__(
     self,
@@ -151,6 +160,10 @@ class RowsFile(abc.ABC):
     return self
 
   def __exit__(self, *unused: Any) -> None:
+    # Before the lock is given back.
+    if self._strict and not self.done:
+      self._file.close()
+      self._rows.unlink(missing_ok=True)
     self._opened.close()
 
   def write(self, new: Iterable[list[str]]) -> None:
@@ -189,12 +202,13 @@ class RowsFile(abc.ABC):
     return listed
 
   def _set_aside_others(self, about: Mapping[str, Any]) -> None:
-    """Renames rows that are of another classifier or of other images."""
-    if _stored(self.path) not in (None, about):
+    """Renames rows that are of another classifier, layer or other images."""
+    stored = _stored(self.path)
+    if stored not in (None, about):
       there = {self.path, self._rows}
       self._set_aside(
         sorted(path for path in there if path.exists()),
-        "its rows are of another classifier or of other images",
+        f"its rows are of {_differing(stored, about)}",
       )
 
   def _set_aside(self, paths: Sequence[pathlib.Path], reason: str) -> None:
@@ -219,7 +233,7 @@ class RowsFile(abc.ABC):
       self.notice = (
         f"{self._rows.name} is not as this task writes it ({found.wrong}): it "
         f"is now {source.name}, and {len(found.names):,} of its rows are "
-        "copied from there; other images are predicted again"
+        f"copied from there; other images are {self.participle} again"
       )
       self._copy(source, found)
     elif found.end:
@@ -240,6 +254,14 @@ class RowsFile(abc.ABC):
       if found.end:
         for row in csv_rows.rows(old, self._header, strict=self._strict):
           new.write(csv_rows.encode([row]))
+
+
+def _differing(stored: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+  """What is another one in two descriptions of rows."""
+  names = [n for n in about if stored.get(n) != about[n]]
+  # The columns follow from the classifier.
+  named = [_OTHERS[name] for name in names if name in _OTHERS]
+  return " and ".join(named) or "another kind"
 
 
 def _settings(path: pathlib.Path) -> pathlib.Path:
@@ -273,13 +295,27 @@ def _stored(path: pathlib.Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _locked(path: pathlib.Path) -> Iterator[None]:
-  """Keeps other processes from writing; in a file that is never replaced."""
-  with path.with_name(f".{path.name}.lock").open("ab") as file:
-    try:
-      locks.hold(file.fileno(), wait=False)
-    except BlockingIOError:
-      raise errors.WorkdirError(
-        f"{path} is being written by another process: let it end, or choose "
-        "another --output."
-      ) from None
+  """Keeps other processes from writing; the lock's file is removed."""
+  place = path.with_name(f".{path.name}.lock")
+  with contextlib.ExitStack() as stack:
+    while True:
+      file = stack.enter_context(place.open("ab"))
+      try:
+        locks.hold(file.fileno(), wait=False)
+      except BlockingIOError:
+        raise errors.WorkdirError(
+          f"{path} is being written by another process: let it end, or choose "
+          "another --output."
+        ) from None
+      # One that has ended since it was opened has removed it.
+      with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(file.fileno()), place.stat()):
+          break
+    # Where open files cannot be removed, it stays.
+    stack.callback(_remove, place)
     yield
+
+
+def _remove(path: pathlib.Path) -> None:
+  with contextlib.suppress(OSError):
+    path.unlink()

@@ -51,7 +51,6 @@ def write(
   preprocessing: preprocessing_lib.Preprocessing,
   *,
   noun: str,
-  participle: str,
 ) -> None:
   """Adds the rows of all images that have none; prints what a user must know.
 
@@ -61,7 +60,6 @@ def write(
     stream: makes the rows.
     preprocessing: of the images.
     noun: name of the rows: "predictions".
-    participle: what happens to an image: "predicted".
 
   Raises:
     errors.BadImageError: when no image at all can be read.
@@ -94,7 +92,7 @@ def write(
   print(f"{noun:12} {file.path}")
   bad = len(file.unreadable)
   print(
-    f"{len(found) - bad} of {len(found)} images are {participle}"
+    f"{len(found) - bad} of {len(found)} images are {file.participle}"
     + (f"; {bad} cannot be read, see {listed}" if bad else "")
   )
 

@@ -126,7 +126,6 @@ def run(prepared: EmbedInputs) -> int:
       stream,
       classifier.preprocessing,
       noun="embeddings",
-      participle="embedded",
     )
   return 0
 

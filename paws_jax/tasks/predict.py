@@ -231,5 +231,4 @@ def _predict(
       stream,
       classifier.preprocessing,
       noun="predictions",
-      participle="predicted",
     )

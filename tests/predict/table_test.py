@@ -298,7 +298,7 @@ def test_rows_of_something_else_are_set_aside(path):
     file.finish()
   with open_file(path, classifier="other") as file:
     assert not file.done
-    assert "of another classifier or of other images" in file.notice
+    assert f"{path.name}: its rows are of another classifier; " in file.notice
     file.write(map(row, NAMES[:2]))
     file.finish()
   assert stored(path.with_name(f"p.old{path.suffix}")) == NAMES[:1]
@@ -448,3 +448,36 @@ def test_what_is_no_file_is_refused_before_the_work(tmp_path, kind, beside):
   odd_files.make(tmp_path / f"predictions.csv{beside}", kind)
   with pytest.raises(errors.WorkdirError, match=odd_files.KINDS[kind]):
     rows_file.check_path(str(path), table_lib.SUFFIXES)
+
+
+def test_nothing_is_left_beside_a_file(path):
+  with open_file(path) as file:
+    pass
+  assert not path.with_name("p.parquet.part").exists()
+  with open_file(path) as file:
+    with (
+      pytest.raises(errors.WorkdirError, match="being written by another"),
+      open_file(path),
+    ):
+      pass
+    file.write(map(row, NAMES))
+    file.finish()
+  left = {p.name for p in path.parent.iterdir()}
+  assert left == {path.name, f"{path.name}.json", ".written.json"}
+
+
+def test_a_lock_that_was_removed_is_made_again(path, monkeypatch):
+  hold, held = rows_file.locks.hold, []
+
+  def remove_first(descriptor, **options):
+    if not held:
+      # Its holder has ended in between.
+      path.with_name(f".{path.name}.lock").unlink()
+    held.append(descriptor)
+    hold(descriptor, **options)
+
+  monkeypatch.setattr(rows_file.locks, "hold", remove_first)
+  with open_file(path):
+    assert len(held) == 2
+    with pytest.raises(errors.WorkdirError), open_file(path):
+      pass

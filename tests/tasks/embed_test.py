@@ -112,6 +112,21 @@ def test_labels_of_a_table_are_kept(saved, images, output):
   assert got.labels == ("ant", "")
 
 
+def test_a_label_that_was_removed_is_gone(saved, images, output):
+  table = images.parent / "list.csv"
+  content = table.read_text()
+  table.write_text(f"{content}bee")
+  execute(saved, table, output)
+  assert embeddings.read(output).labels == ("ant", "bee")
+  # Of an image that is not listed any more it stays.
+  table.write_text("path,label\nimages/deep/0.png,")
+  execute(saved, table, output)
+  assert embeddings.read(output).labels == ("", "bee")
+  table.write_text("path\nimages/deep/0.png\nimages/deep/1.png")
+  execute(saved, table, output)
+  assert embeddings.read(output).labels == ("", "")
+
+
 def test_two_labels_of_one_image_are_none(saved, images, output, capsys):
   table = images.parent / "list.csv"
   table.write_text(f"{table.read_text()}b\nimages/deep/1.png,c\n")
@@ -204,9 +219,30 @@ def test_another_layer_does_not_replace_the_rows(saved, images, output, capsys):
   before = output.read_bytes()
   execute(saved, images, output, layer="features")
   old = output.parent / f"e.old{output.suffix}"
-  assert f"{output.name} is now {old.name}" in capsys.readouterr().out
+  out = capsys.readouterr().out
+  assert (
+    f"its rows are of another layer; {output.name} is now {old.name}" in out
+  )
   assert old.read_bytes() == before
   assert embeddings.read(output).embeddings.shape == (COUNT, 64)
+
+
+def test_the_reason_is_what_has_changed(saved, images, output, capsys):
+  execute(saved, images, output)
+  table = images.parent / "list.csv"
+  execute(saved, table, output, layer="features")
+  out = capsys.readouterr().out
+  assert "its rows are of another layer and other images; " in out
+
+
+def test_images_are_embedded_again(saved, images, output, capsys):
+  execute(saved, images, output)
+  part = output.with_name(f"{output.name}.part")
+  part.write_text("mine")
+  execute(saved, images, output)
+  out = capsys.readouterr().out
+  assert "other images are embedded again" in out
+  assert "predicted" not in out
 
 
 def test_rows_of_another_length_are_no_file(saved, images, output):
