@@ -40,12 +40,17 @@ class Log(fields.Section):
     return tuple(name for name in dict.fromkeys(names) if name != JSONL)
 
   def check(self) -> None:
-    """Refuses writers that there are not, and a list without jsonl."""
+    """Refuses unknown or repeated writers, and a list without jsonl."""
     for name in self.writers:
       if name not in WRITERS:
         raise errors.InputError(
           f"log.writers is {self.writers}: {name!r} is no writer; choose from "
           f"{', '.join(WRITERS)}."
+        )
+      if self.writers.count(name) > 1:
+        raise errors.InputError(
+          f"log.writers is {self.writers}: {name!r} is in it "
+          f"{self.writers.count(name)} times; name each writer once."
         )
     if JSONL not in self.writers:
       raise errors.InputError(

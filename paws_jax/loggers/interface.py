@@ -22,12 +22,15 @@ class Start:
   Attributes:
     workdir: directory of the run.
     first_step: steps that are done; those after it are written from now on.
+    sent: the last step of which an earlier process has sent rows; -1: none, and
+      the recipe is to be written.
     run_id: as a writer of an earlier process had it; "": there was none.
     recipe: values by dotted name.
   """
 
   workdir: epath.Path
   first_step: int
+  sent: int
   run_id: str
   recipe: Mapping[str, Any]
 
@@ -57,6 +60,9 @@ class LogWriter(Protocol):
 
   def write_image(self, step: int, name: str, png: bytes) -> None:
     """Writes an image, encoded as PNG."""
+
+  def flush(self) -> None:
+    """Writes all that is kept, so that it outlives this process."""
 
   def close(self, outcome: Outcome) -> None:
     """Sends what is left, and ends."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -38,11 +39,13 @@ class _Sink:
     writer: the writer.
     skip_to: rows up to this step were sent by an earlier process.
     sent: the last step that was sent.
+    flushed: the last step that outlives this process.
   """
 
   writer: interface.LogWriter
   skip_to: int
   sent: int
+  flushed: int
 
 
 class Loggers:
@@ -61,7 +64,9 @@ class Loggers:
       row: as in metrics.jsonl, without the step.
     """
     for name, sink in list(self._sinks.items()):
-      if step > sink.skip_to and self._try(name, _write_row, step, row):
+      if step > sink.skip_to and self._try(
+        name, lambda each: _write_row(each, step, row), step=step
+      ):
         sink.sent = max(sink.sent, step)
 
   def write_result(self, step: int, row: Mapping[str, Any]) -> None:
@@ -70,7 +75,7 @@ class Loggers:
       f"result/{k}": v for k, v in row.items() if type(v) in (int, float)
     }
     for name in list(self._sinks):
-      self._try(name, _write_row, step, numbers)
+      self._try(name, lambda each: _write_row(each, step, numbers))
 
   def write_image(self, step: int, name: str, path: epath.Path) -> None:
     """Sends a PNG file."""
@@ -79,33 +84,60 @@ class Loggers:
         writer, lambda each: each.write_image(step, name, path.read_bytes())
       )
 
+  def flush(self) -> None:
+    """Writes all rows, also those that a bucket does not have yet."""
+    for name, sink in list(self._sinks.items()):
+      if self._try(name, lambda each: each.flush()):
+        sink.flushed = sink.sent
+
   def close(self, outcome: interface.Outcome) -> None:
     """Closes all writers; later calls of this object do nothing."""
     for name, sink in list(self._sinks.items()):
       if self._try(name, lambda each: each.close(outcome)):
-        self._note(name, sink)
+        self._note(name, sink, sink.sent, is_complete=outcome == "finished")
     self._sinks = {}
 
-  def _try(self, name: str, function: Callable[..., None], *args: Any) -> bool:
-    """Calls a function of a writer; warns of an error, and drops the writer."""
+  def _try(
+    self,
+    name: str,
+    call: Callable[[interface.LogWriter], None],
+    *,
+    step: int | None = None,
+  ) -> bool:
+    """Calls a writer; after an error warns, and closes and drops the writer.
+
+    Args:
+      name: of the writer.
+      call: what it is to do.
+      step: of the row, if one is written.
+
+    Returns:
+      Whether there was no error.
+    """
     sink = self._sinks[name]
     try:
-      function(sink.writer, *args)
+      call(sink.writer)
     except Exception as error:
       print(
         f"warning: {name} of log.writers failed after step {sink.sent} "
-        f"({_describe(error)}). Training continues without it; metrics.jsonl "
-        "has all rows, and the next start of this run sends those that are "
-        "missing."
+        f"({_describe(error)}). The run continues without it; metrics.jsonl "
+        "has all rows, and the next start of this run sends what is missing."
       )
       del self._sinks[name]
-      self._note(name, sink)
+      self._note(name, sink, _sent_for_good(sink, step))
+      # Closing may fail for the same reason.
+      with contextlib.suppress(Exception):
+        sink.writer.close("stopped")
       return False
     return True
 
-  def _note(self, name: str, sink: _Sink) -> None:
+  def _note(
+    self, name: str, sink: _Sink, sent: int, *, is_complete: bool = False
+  ) -> None:
     """Notes how far a writer is that no longer writes."""
-    entry = record.Entry(sink.writer.run_id, sink.sent, is_open=False)
+    entry = record.Entry(
+      sink.writer.run_id, sent, is_open=False, is_complete=is_complete
+    )
     record.note(self._workdir, name, entry)
 
 
@@ -133,51 +165,106 @@ def open_loggers(
       printed.
   """
   rows = list(rows)
-  last = max((row["step"] for row in rows), default=0)
   known = record.read(workdir)
   opened = Loggers(workdir, {})
   for name in names:
     entry = known.get(name)
-    run_id = entry.run_id if entry else ""
+    start = interface.Start(
+      workdir=workdir,
+      first_step=first_step,
+      sent=_sent_before(entry, rows),
+      run_id=entry.run_id if entry else "",
+      recipe=recipe,
+    )
     try:
-      writer = _WRITERS[name](
-        interface.Start(workdir, first_step, run_id, recipe)
-      )
+      sink = _open(name, start, is_new=entry is None)
     except errors.UserError:
+      opened.close("failed")
       raise
-    except Exception as error:
-      problem = f"{name} of log.writers cannot start ({_describe(error)})"
-      if entry is None:
-        opened.close("failed")
-        raise errors.InputError(
-          f"{problem}. {_REMEDIES[name]}, or take it out of log.writers."
-        ) from error
-      print(f"warning: {problem}; the run resumes without it.")
-      sent = _sent_before(entry, last)
-      record.note(workdir, name, record.Entry(run_id, sent, is_open=False))
-      continue
-    sent = _sent_before(entry, last)
-    sent = min(sent, first_step) if writer.replaces else sent
-    record.note(workdir, name, record.Entry(writer.run_id, sent))
-    opened._sinks[name] = _Sink(writer, skip_to=sent, sent=sent)
+    if sink is not None:
+      opened._sinks[name] = sink
   for row in rows:
     if row["step"] <= first_step:
       opened.write(row["step"], {k: v for k, v in row.items() if k != "step"})
   return opened
 
 
-def _sent_before(entry: record.Entry | None, last: int) -> int:
+def incomplete(
+  names: Sequence[str], workdir: epath.Path, rows: Sequence[Mapping[str, Any]]
+) -> list[str]:
+  """Returns the writers that have not got all of a finished run.
+
+  Args:
+    names: of `log.writers`.
+    workdir: directory of the run.
+    rows: of metrics.jsonl.
+  """
+  known = record.read(workdir)
+  complete = {
+    name
+    for name, entry in known.items()
+    if entry.is_complete and entry.sent >= _last_step(rows)
+  }
+  return [name for name in names if name not in complete]
+
+
+def _open(name: str, start: interface.Start, *, is_new: bool) -> _Sink | None:
+  """Starts a writer; None, with a warning, if it cannot continue its run."""
+  sent = start.sent
+  try:
+    writer = _WRITERS[name](start)
+  except errors.UserError:
+    raise
+  except Exception as error:
+    problem = f"{name} of log.writers cannot start ({_describe(error)})"
+    if is_new:
+      raise errors.InputError(
+        f"{problem}. {_REMEDIES[name]}, or take it out of log.writers."
+      ) from error
+    print(
+      f"warning: {problem}; the run continues without it, and its next start "
+      "sends what is missing."
+    )
+    entry = record.Entry(start.run_id, sent, is_open=False)
+    record.note(start.workdir, name, entry)
+    return None
+  if writer.replaces:
+    sent = min(sent, start.first_step)
+  record.note(start.workdir, name, record.Entry(writer.run_id, sent))
+  return _Sink(writer, skip_to=sent, sent=sent, flushed=sent)
+
+
+def _sent_for_good(sink: _Sink, step: int | None) -> int:
+  """Returns the last step whose rows need not be sent again.
+
+  Args:
+    sink: its writer has failed.
+    step: of the row that was written then; None: it was none.
+  """
+  if sink.writer.replaces:
+    return sink.flushed
+  # Other rows of that step may have been sent: they are sent twice then.
+  return sink.sent if step is None else min(sink.sent, step - 1)
+
+
+def _sent_before(
+  entry: record.Entry | None, rows: Sequence[Mapping[str, Any]]
+) -> int:
   """Returns the last step of which a writer has the rows; -1: none.
 
   Args:
     entry: what is noted about it.
-    last: step of the last row of metrics.jsonl.
+    rows: of metrics.jsonl.
   """
   if entry is None:
     return -1
   # A process that was killed noted nothing; its rows went to metrics.jsonl
   # first.
-  return max(entry.sent, last) if entry.is_open else entry.sent
+  return max(entry.sent, _last_step(rows)) if entry.is_open else entry.sent
+
+
+def _last_step(rows: Sequence[Mapping[str, Any]]) -> int:
+  return max((row["step"] for row in rows), default=0)
 
 
 def _write_row(

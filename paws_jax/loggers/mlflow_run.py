@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import time
 from collections.abc import Mapping
 
@@ -79,6 +80,9 @@ class MlflowRun:
     image = Image.open(io.BytesIO(png))
     self._client.log_image(self.run_id, image, f"{name}.png")
 
+  def flush(self) -> None:
+    """Does nothing: what was written is there."""
+
   def close(self, outcome: interface.Outcome) -> None:
     """Marks the run as finished, killed or failed."""
     self._client.set_terminated(self.run_id, _STATUS[outcome])
@@ -102,4 +106,13 @@ def _own_store(start: interface.Start) -> tuple[str, str]:
       "of a server or a file."
     )
   directory = directory.resolve()
+  special = re.search(r"\?|%[0-9A-Fa-f]{2}", str(directory))
+  if special:
+    # Versions of its library differ in whether these can be escaped.
+    raise errors.InputError(
+      f"log.writers has mlflow, whose database cannot be in {directory}: "
+      f"{special[0]!r} means something else in its address. Choose another "
+      "--workdir, or set MLFLOW_TRACKING_URI to the address of a server or a "
+      "file."
+    )
   return f"sqlite:///{directory}/mlflow.db", (directory / "mlflow").as_uri()

@@ -23,11 +23,13 @@ class Entry:
     sent: the last step of which rows were sent; -1: none.
     is_open: whether a process has not noted its end: it is writing, or was
       killed.
+    is_complete: whether a finished run was sent to its end.
   """
 
   run_id: str
   sent: int
   is_open: bool = True
+  is_complete: bool = False
 
 
 def read(workdir: epath.Path) -> dict[str, Entry]:
@@ -44,8 +46,17 @@ def read(workdir: epath.Path) -> dict[str, Entry]:
     print(f"warning: {path} is damaged: loggers start new runs")
     return {}
   return {
-    name: Entry(**entry) for name, entry in stored.items() if _is_entry(entry)
+    # Version 0.2.0 does not say whether a run is complete.
+    name: Entry(**{"is_complete": not entry["is_open"]} | entry)
+    for name, entry in stored.items()
+    if _is_entry(entry)
   }
+
+
+def clear(workdir: epath.Path) -> None:
+  """Removes all entries: a run that starts again has nothing to continue."""
+  if read(workdir):
+    files.replace_text(workdir / RECORD, "{}\n")
 
 
 def note(workdir: epath.Path, name: str, entry: Entry) -> None:
@@ -58,9 +69,8 @@ def note(workdir: epath.Path, name: str, entry: Entry) -> None:
 
 
 def _is_entry(value: Any) -> bool:
-  kinds = {"run_id": str, "sent": int, "is_open": bool}
-  return (
-    isinstance(value, dict)
-    and value.keys() == kinds.keys()
-    and all(type(value[name]) is kind for name, kind in kinds.items())
+  kinds = {"run_id": str, "sent": int, "is_open": bool, "is_complete": bool}
+  return isinstance(value, dict) and all(
+    type(({"is_complete": False} | value).get(name)) is kind
+    for name, kind in kinds.items()
   )

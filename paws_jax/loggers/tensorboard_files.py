@@ -20,7 +20,7 @@ class TensorBoardFile:
   replaces = True
 
   def __init__(self, start: interface.Start):
-    """Opens a file; TensorBoard drops what others have after `first_step`."""
+    """Opens a file; TensorBoard drops what others have after its start."""
     from tensorboard.compat.proto import event_pb2
     from tensorboard.compat.proto import summary_pb2
     from tensorboard.summary.writer import record_writer
@@ -33,8 +33,8 @@ class TensorBoardFile:
     # TensorBoard sorts files by name, and reads what starts a file first.
     self._append(file_version="brain.Event:2")
     log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-    self._append(start.first_step + 1, session_log=log)
-    if not start.run_id and start.first_step == 0:
+    self._append(min(start.sent, start.first_step) + 1, session_log=log)
+    if start.sent < 0:
       lines = [
         f"    {name} = {value!r}" for name, value in start.recipe.items()
       ]
@@ -62,6 +62,10 @@ class TensorBoardFile:
       height=height, width=width, colorspace=3, encoded_image_string=png
     )
     self._write(step, [{"tag": name, "image": image}])
+
+  def flush(self) -> None:
+    """Writes the file, also to a bucket."""
+    growing_file.write_out(self._file)
 
   def close(self, outcome: interface.Outcome) -> None:
     """Closes the file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from paws_jax.loggers import interface
 
@@ -38,19 +39,26 @@ class WandbRun:
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
     """Writes numbers."""
-    self._run.log(dict(scalars), step=step)
+    self._log(step, dict(scalars))
 
   def write_text(self, step: int, name: str, text: str) -> None:
     """Writes a text into the history of the run."""
-    self._run.log({name: text}, step=step)
+    self._log(step, {name: text})
 
   def write_image(self, step: int, name: str, png: bytes) -> None:
     """Writes an image."""
     from PIL import Image
 
     image = self._wandb.Image(Image.open(io.BytesIO(png)))
-    self._run.log({name: image}, step=step)
+    self._log(step, {name: image})
+
+  def flush(self) -> None:
+    """Does nothing: its own process sends what was written."""
 
   def close(self, outcome: interface.Outcome) -> None:
     """Waits until all is sent, and marks the run as finished or failed."""
     self._run.finish(exit_code=int(outcome == "failed"))
+
+  def _log(self, step: int, values: dict[str, Any]) -> None:
+    # A run that was continued refuses the last step that it has.
+    self._run.log(values, step=max(step, self._run.step))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import signal
 from collections.abc import Mapping
@@ -44,6 +45,7 @@ from paws_jax.training import longer_run
 from paws_jax.training import measure
 from paws_jax.training import no_labels
 from paws_jax.training import run as run_lib
+from paws_jax.training import run_log
 from paws_jax.training import time_budget
 
 # Fields of a result that its table shows.
@@ -195,6 +197,15 @@ def train(prepared: run_lib.PretrainInputs) -> Outcome:
       print(f"this run is finished ({total} steps); its result:")
       if not drawn or prepared.reference is not None:
         process.draw()
+      agree.on_main(
+        functools.partial(
+          run_log.send_finished,
+          prepared.recipe,
+          prepared.workdir,
+          step=process.step,
+          row=row,
+        )
+      )
       if not (prepared.workdir / workdir_lib.CLASSIFIER).exists():
         process.save_classifier()
     elif process.step >= total:

@@ -11,6 +11,7 @@ from paws_jax import config as config_lib
 from paws_jax.config import upgrade
 from paws_jax.loggers import interface
 from paws_jax.loggers import loggers as loggers_lib
+from paws_jax.loggers import record
 from paws_jax.plots import training_figure
 from paws_jax.runs import metrics
 
@@ -32,6 +33,8 @@ class RunLog:
       errors.UserError: as `loggers.open_loggers` and `metrics.read`.
     """
     self._path = workdir / metrics.METRICS
+    if first_step == 0:
+      record.clear(workdir)
     self._loggers = loggers_lib.open_loggers(
       recipe.log.loggers,
       workdir,
@@ -57,13 +60,12 @@ class RunLog:
 
   def result(self, step: int, row: Mapping[str, Any]) -> None:
     """Sends a row of results.json and the figure, to the loggers alone."""
-    figure = self._path.with_name(training_figure.TRAINING)
-    self._loggers.write_result(step, row)
-    self._loggers.write_image(step, figure.stem, figure)
+    _send_result(self._loggers, self._path.parent, step, row)
 
   def flush(self) -> None:
-    """Writes all rows of metrics.jsonl, also those a bucket does not have."""
+    """Writes all rows, also those that a bucket does not have."""
     self._file.flush()
+    self._loggers.flush()
 
   def close(self, *, failed: bool, done: bool) -> None:
     """Closes all.
@@ -75,3 +77,48 @@ class RunLog:
     self._file.close()
     outcome: interface.Outcome = "finished" if done else "stopped"
     self._loggers.close("failed" if failed else outcome)
+
+
+def send_finished(
+  recipe: config_lib.Recipe,
+  workdir: epath.Path,
+  *,
+  step: int,
+  row: Mapping[str, Any],
+) -> None:
+  """Sends a finished run to the loggers that lack a part of it; in process 0.
+
+  Args:
+    recipe: of the run.
+    workdir: with metrics.jsonl and the figure.
+    step: the last step.
+    row: of results.json.
+
+  Raises:
+    errors.UserError: as `loggers.open_loggers` and `metrics.read`.
+  """
+  rows = metrics.read(workdir / metrics.METRICS)
+  names = loggers_lib.incomplete(recipe.log.loggers, workdir, rows)
+  if not names:
+    return
+  print(f"sending this run to {', '.join(names)} ...")
+  loggers = loggers_lib.open_loggers(
+    names,
+    workdir,
+    recipe=upgrade.flatten(recipe.to_dict()),
+    rows=rows,
+    first_step=step,
+  )
+  _send_result(loggers, workdir, step, row)
+  loggers.close("finished")
+
+
+def _send_result(
+  loggers: loggers_lib.Loggers,
+  workdir: epath.Path,
+  step: int,
+  row: Mapping[str, Any],
+) -> None:
+  figure = workdir / training_figure.TRAINING
+  loggers.write_result(step, row)
+  loggers.write_image(step, figure.stem, figure)

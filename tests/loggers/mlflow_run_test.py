@@ -8,14 +8,13 @@ from paws_jax.loggers import interface
 from paws_jax.loggers import mlflow_run
 from tests.loggers import loggers_test
 
-mlflow = pytest.importorskip("mlflow")
-
 # Its own use of its database.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def write_twice(tmp_path):
   """Writes a run that stops and is resumed."""
+  pytest.importorskip("mlflow")
   log = loggers_test.open_log(tmp_path, "mlflow")
   loggers_test.write(log, range(1, 5))
   log.note(4, {"finding": "collapse", "sentence": "all the same."})
@@ -28,6 +27,8 @@ def write_twice(tmp_path):
 
 
 def check(uri):
+  import mlflow
+
   client = mlflow.MlflowClient(tracking_uri=uri)
   (experiment,) = client.search_experiments(filter_string="name = 'paws_jax'")
   (run,) = client.search_runs([experiment.experiment_id])
@@ -61,9 +62,24 @@ def test_the_tracking_uri_of_the_environment_is_used(tmp_path, monkeypatch):
   assert not (tmp_path / "run" / "mlflow.db").exists()
 
 
-def test_a_bucket_cannot_hold_a_database(monkeypatch):
-  monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def test_a_bucket_cannot_hold_a_database():
   bucket = loggers_test.loggers.epath.Path("gs://bucket/run")
-  start = interface.Start(bucket, 0, "", {})
+  start = interface.Start(bucket, 0, -1, "", {})
   with pytest.raises(errors.InputError, match="set MLFLOW_TRACKING_URI"):
-    mlflow_run.MlflowRun(start)
+    mlflow_run._own_store(start)
+
+
+@pytest.mark.parametrize("name", ["which?", "100%20"])
+def test_a_path_that_its_address_cannot_have_is_refused(tmp_path, name):
+  start = interface.Start(tmp_path / name, 0, -1, "", {})
+  with pytest.raises(errors.InputError, match="another --workdir") as caught:
+    mlflow_run._own_store(start)
+  assert repr("?" if "?" in name else "%20") in str(caught.value)
+
+
+def test_other_paths_are_those_of_the_database(tmp_path):
+  directory = (tmp_path / "50% a#b, ü").resolve()
+  start = interface.Start(directory, 0, -1, "", {})
+  uri, files = mlflow_run._own_store(start)
+  assert uri == f"sqlite:///{directory}/mlflow.db"
+  assert files == (directory / "mlflow").as_uri()

@@ -7,31 +7,34 @@ import sys
 import pytest
 from PIL import Image
 
+from paws_jax.runs import growing_file
 from tests.loggers import loggers_test
 
 pytest.importorskip("tensorboard")
 
-# Reads a directory with TensorBoard's own reader, which prefers TensorFlow.
+# Reads a directory as TensorBoard's pages do; it prefers TensorFlow.
 READ = """
 import json, sys, types
 sys.modules["tensorboard.compat.notf"] = types.ModuleType("notf")
-from tensorboard.backend.event_processing import event_accumulator
-events = event_accumulator.EventAccumulator(sys.argv[1])
+from tensorboard.backend.event_processing import plugin_event_accumulator
+from tensorboard.util import tensor_util
+events = plugin_event_accumulator.EventAccumulator(sys.argv[1])
 events.Reload()
-scalars = {
-  tag: [(e.step, e.value) for e in events.Scalars(tag)]
-  for tag in events.Tags()["scalars"]
-}
-texts = {
-  tag: [(e.step, e.tensor_proto.string_val[0].decode())
-        for e in events.Tensors(tag)]
-  for tag in events.Tags()["tensors"]
-}
-images = {
-  tag: [(e.step, e.width, e.height) for e in events.Images(tag)]
-  for tag in events.Tags()["images"]
-}
-print(json.dumps([scalars, texts, images]))
+found = {"scalars": {}, "text": {}, "images": {}}
+for plugin in found.keys() & set(events.ActivePlugins()):
+  tags = found[plugin]
+  for tag in events.PluginTagToContent(plugin):
+    tags[tag] = []
+    for event in events.Tensors(tag):
+      value = tensor_util.make_ndarray(event.tensor_proto)
+      if plugin == "scalars":
+        row = [value.item()]
+      elif plugin == "text":
+        row = [value.ravel()[0].decode()]
+      else:
+        row = [int(side) for side in value[:2]]
+      tags[tag].append([event.step, *row])
+print(json.dumps(list(found.values())))
 """
 
 
@@ -51,7 +54,8 @@ def test_writing_loads_no_tensorflow(tmp_path):
     "import pathlib, sys\n"
     "sys.modules['tensorflow'] = sys.modules['clu'] = None\n"
     "from paws_jax.loggers import interface, tensorboard_files\n"
-    "start = interface.Start(pathlib.Path(sys.argv[1]), 0, '', {'seed': 0})\n"
+    "path = pathlib.Path(sys.argv[1])\n"
+    "start = interface.Start(path, 0, -1, '', {'seed': 0})\n"
     "writer = tensorboard_files.TensorBoardFile(start)\n"
     "writer.write_scalars(1, {'loss': 0.5})\n"
     "writer.close('finished')\n"
@@ -84,3 +88,55 @@ def test_a_resumed_run_has_each_step_once(tmp_path):
   assert step == 0
   assert "    train.batch_size = 256\n" in recipe
   assert images == {"training": [[7, 20, 10]]}
+
+
+def test_a_file_that_is_added_later_has_the_recipe_too(tmp_path):
+  log = loggers_test.open_log(tmp_path)
+  loggers_test.write(log, (1, 2, 3))
+  log.close(failed=False, done=False)
+  log = loggers_test.open_log(tmp_path, "tensorboard", first_step=2)
+  loggers_test.write(log, (3, 4))
+  # Killed, and started again from the beginning.
+  log = loggers_test.open_log(tmp_path, "tensorboard")
+  loggers_test.write(log, (1, 2))
+  log = loggers_test.open_log(tmp_path, "tensorboard", first_step=2)
+  loggers_test.write(log, (3,))
+  scalars, texts, _ = read(tmp_path)
+  assert [step for step, _ in scalars["loss"]] == [1, 2, 3]
+  assert [step for step, _ in texts["recipe"]] == [0]
+
+
+def test_rows_that_a_failed_file_has_are_there_once(tmp_path, monkeypatch):
+  log = loggers_test.open_log(tmp_path, "tensorboard")
+  loggers_test.write(log, (1, 2))
+  log.flush()
+  loggers_test.write(log, (3,))
+
+  def fail(content):
+    raise OSError("No space left on device")
+
+  (sink,) = log._loggers._sinks.values()
+  monkeypatch.setattr(sink.writer._records, "write", fail)
+  loggers_test.write(log, (4, 5, 6))
+  log.close(failed=False, done=False)
+  loggers_test.write(
+    loggers_test.open_log(tmp_path, "tensorboard", first_step=5), (6, 7)
+  )
+  scalars, _, _ = read(tmp_path)
+  assert [step for step, _ in scalars["loss"]] == [*range(1, 8)]
+
+
+def test_a_bucket_has_all_rows_after_flush(tmp_path, monkeypatch):
+  monkeypatch.setattr(
+    growing_file,
+    "open_file",
+    lambda path, content=b"": growing_file._Object(path, content),
+  )
+  log = loggers_test.open_log(tmp_path, "tensorboard")
+  log.write(1, {"cross_entropy": 0.5})
+  # As before a checkpoint; the process is killed after it.
+  log.flush()
+  log.write(2, {"never_there": 0.5})
+  (events,) = tmp_path.glob("events.out.tfevents.*")
+  assert b"cross_entropy" in events.read_bytes()
+  assert b"never_there" not in events.read_bytes()

@@ -2,13 +2,13 @@
 
 import json
 import struct
+import types
 
 import pytest
 from PIL import Image
 
+from paws_jax.loggers import wandb_run
 from tests.loggers import loggers_test
-
-wandb_internal_pb2 = pytest.importorskip("wandb.proto.wandb_internal_pb2")
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +38,8 @@ def records(path):
 
 def history(path):
   """Id of the run, its rows, and its recipe."""
+  from wandb.proto import wandb_internal_pb2
+
   run_id, rows, recipe = "", [], {}
   for content in records(path):
     entry = wandb_internal_pb2.Record.FromString(content)
@@ -55,6 +57,7 @@ def history(path):
 
 @pytest.mark.slow
 def test_a_resumed_run_continues_the_same_run(tmp_path):
+  pytest.importorskip("wandb")
   log = loggers_test.open_log(tmp_path, "wandb")
   loggers_test.write(log, range(1, 5))
   log.note(4, {"finding": "collapse", "sentence": "all the same."})
@@ -75,3 +78,19 @@ def test_a_resumed_run_continues_the_same_run(tmp_path):
   assert rows[3]["collapse"] == "all the same."
   assert found[5]["result/top1"] == 0.25
   assert found[5]["training/width"] == 20
+
+
+@pytest.mark.parametrize(("step", "logged"), [(5, 7), (7, 7), (8, 8)])
+def test_what_a_continued_run_lacks_is_not_dropped(step, logged):
+  # The program drops values of steps before the next one.
+  rows = []
+  writer = wandb_run.WandbRun.__new__(wandb_run.WandbRun)
+  writer._run = types.SimpleNamespace(
+    step=7, log=lambda values, *, step: rows.append((step, values))
+  )
+  writer.write_scalars(step, {"result/top1": 0.5})
+  writer.write_text(step, "collapse", "all the same.")
+  assert rows == [
+    (logged, {"result/top1": 0.5}),
+    (logged, {"collapse": "all the same."}),
+  ]

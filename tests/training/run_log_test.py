@@ -55,9 +55,15 @@ def test_training_does_not_end_with_a_logger(
   assert (step, name) == (5, "training")
   assert png == (tmp_path / "training.png").read_bytes()
   assert services["wandb"].outcomes == ["finished"]
-  # A finished run that is started again writes nothing.
-  assert pretrain.run(pretrain.prepare(config, str(tmp_path))) == 0
-  assert len(services["wandb"].starts) == 1
+  # A finished run that is started again sends what is missing.
+  services["mlflow"].write_scalars = write
+  for _ in range(2):
+    assert pretrain.run(pretrain.prepare(config, str(tmp_path))) == 0
+    assert services["mlflow"].rows == services["wandb"].rows
+    assert services["mlflow"].images == services["wandb"].images
+    assert len(services["wandb"].starts) == 1
+    assert len(services["mlflow"].starts) == 2
+  assert metrics.read(tmp_path / metrics.METRICS) == rows
 
 
 @pytest.mark.slow
