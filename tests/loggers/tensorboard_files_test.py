@@ -96,6 +96,8 @@ def test_a_file_that_is_added_later_has_the_recipe_too(tmp_path):
   log.close(failed=False, done=False)
   log = loggers_test.open_log(tmp_path, "tensorboard", first_step=2)
   loggers_test.write(log, (3, 4))
+  _, texts, _ = read(tmp_path)
+  assert [step for step, _ in texts["recipe"]] == [0]
   # Killed, and started again from the beginning.
   log = loggers_test.open_log(tmp_path, "tensorboard")
   loggers_test.write(log, (1, 2))
@@ -106,32 +108,45 @@ def test_a_file_that_is_added_later_has_the_recipe_too(tmp_path):
   assert [step for step, _ in texts["recipe"]] == [0]
 
 
-def test_rows_that_a_failed_file_has_are_there_once(tmp_path, monkeypatch):
-  log = loggers_test.open_log(tmp_path, "tensorboard")
-  loggers_test.write(log, (1, 2))
-  log.flush()
-  loggers_test.write(log, (3,))
-
-  def fail(content):
-    raise OSError("No space left on device")
-
-  (sink,) = log._loggers._sinks.values()
-  monkeypatch.setattr(sink.writer._records, "write", fail)
-  loggers_test.write(log, (4, 5, 6))
-  log.close(failed=False, done=False)
-  loggers_test.write(
-    loggers_test.open_log(tmp_path, "tensorboard", first_step=5), (6, 7)
-  )
-  scalars, _, _ = read(tmp_path)
-  assert [step for step, _ in scalars["loss"]] == [*range(1, 8)]
-
-
-def test_a_bucket_has_all_rows_after_flush(tmp_path, monkeypatch):
+@pytest.fixture
+def bucket(monkeypatch):
+  """Writes files as in a bucket."""
   monkeypatch.setattr(
     growing_file,
     "open_file",
     lambda path, content=b"": growing_file._Object(path, content),
   )
+
+
+@pytest.mark.parametrize("where", ["disk", "bucket"])
+def test_rows_are_there_once_after_a_failure(
+  tmp_path, monkeypatch, request, where
+):
+  if where == "bucket":
+    request.getfixturevalue("bucket")
+  log = loggers_test.open_log(tmp_path, "tensorboard")
+  loggers_test.write(log, (1, 2))
+  log.flush()
+  loggers_test.write(log, (3,))
+
+  def fail(*_):
+    raise OSError("No space left on device")
+
+  (sink,) = log._loggers._sinks.values()
+  monkeypatch.setattr(sink.writer._records, "write", fail)
+  # A bucket does not get what was not flushed.
+  monkeypatch.setattr(sink.writer, "close", fail)
+  loggers_test.write(log, (4, 5, 6))
+  log.close(failed=False, done=False)
+  log = loggers_test.open_log(tmp_path, "tensorboard", first_step=5)
+  loggers_test.write(log, (6, 7))
+  log.close(failed=False, done=False)
+  scalars, _, _ = read(tmp_path)
+  assert [step for step, _ in scalars["loss"]] == [*range(1, 8)]
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_bucket_has_all_rows_after_flush(tmp_path):
   log = loggers_test.open_log(tmp_path, "tensorboard")
   log.write(1, {"cross_entropy": 0.5})
   # As before a checkpoint; the process is killed after it.
