@@ -27,7 +27,9 @@ from paws_jax import errors
 from paws_jax import text as text_lib
 from paws_jax.data.sources import listed_files
 from paws_jax.interchange import label_studio_export
+from paws_jax.interchange import places
 from paws_jax.interchange import tables
+from paws_jax.predict import find_images
 from paws_jax.runs import files
 from paws_jax.runs import provenance
 
@@ -63,7 +65,7 @@ def write_tasks(
   table: str | os.PathLike[str],
   output: str | os.PathLike[str],
   *,
-  document_root: str | os.PathLike[str],
+  document_root: str | os.PathLike[str] | None = None,
   images_dir: str | os.PathLike[str] | None = None,
   url_prefix: str = label_studio_export.LOCAL_FILES,
 ) -> int:
@@ -77,7 +79,8 @@ def write_tasks(
     output: the JSON file to import into a project; one that somebody has
       changed is kept under another name.
     document_root: directory that holds all images: that of Label Studio's
-      local files (LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT).
+      local files (LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT); None, with
+      `url_prefix`: that which the paths in the table are relative to.
     images_dir: directory that the paths in the table are relative to; None:
       that of the images predicted. For label_next.csv give `data.dir` of the
       run.
@@ -89,13 +92,20 @@ def write_tasks(
 
   Raises:
     MissingFileError: the table or images do not exist.
-    InputError: it is no such table, or images are outside of `document_root`.
+    InputError: it is no such table, images are outside of `document_root`, or
+      `output` is the table.
   """
+  if document_root is None and url_prefix == label_studio_export.LOCAL_FILES:
+    raise errors.InputError(
+      "document_root is missing: give the directory that Label Studio serves, "
+      "or url_prefix for images in a bucket or on a server."
+    )
+  tables.check_output(output, table=table)
   rows = tables.read(table, images_dir=images_dir)
-  tasks = [_task(row, document_root, url_prefix) for row in rows]
-  target = files.resolve(output)
-  files.check_writable(target, "name another file")
-  files.replace_output(target, json.dumps(tasks, indent=2) + "\n")
+  root = document_root or images_dir
+  root = root or find_images.table_root(str(files.resolve(table)))
+  tasks = [_task(row, root, url_prefix) for row in rows]
+  tables.write(output, json.dumps(tasks, indent=2) + "\n")
   return len(tasks)
 
 
@@ -151,7 +161,8 @@ def write_manifest(
     document_root: as of `write_tasks`.
     class_names: those that an answer may have; None: any.
     manifest: another one, whose rows and columns are kept: answers fill in its
-      labels, and other images follow.
+      labels, and other images follow. Its paths are relative to
+      `document_root`, or absolute.
     correct: whether answers replace labels of `manifest` that differ.
     control: as of `read_export`.
     url_prefix: as of `read_export`.
@@ -160,9 +171,11 @@ def write_manifest(
     The answers.
 
   Raises:
-    UserError: as `read_export`; also for a manifest that cannot be read, and
-      for labels of it that differ from the answers, without `correct`.
+    UserError: as `read_export`; also for a manifest that cannot be read, for
+      labels of it that differ from the answers, without `correct`, and where
+      `output` is the export or `manifest`.
   """
+  tables.check_output(output, export=export, manifest=manifest)
   answers = label_studio_export.read_export(
     export,
     document_root=document_root,
@@ -174,17 +187,13 @@ def write_manifest(
   rows: list[list[str]] = []
   if manifest is not None:
     header, rows = _manifest_rows(manifest)
-  rows = _filled_in(header, rows, answers.labels, manifest, correct=correct)
-  target = files.resolve(output)
-  files.check_writable(target, "name another file")
+  found = places.Places(document_root)
+  rows = _filled_in(
+    header, rows, answers.labels, found, manifest, correct=correct
+  )
   content = io.StringIO()
   csv.writer(content, lineterminator="\n").writerows([header, *rows])
-  try:
-    files.replace_output(target, content.getvalue())
-  except UnicodeEncodeError as error:
-    raise errors.InputError(
-      f"a manifest is UTF-8, and a file name is not ({error}): rename the file."
-    ) from None
+  tables.write(output, content.getvalue())
   return answers
 
 
@@ -218,6 +227,7 @@ def _filled_in(
   header: list[str],
   rows: list[list[str]],
   labels: Mapping[str, str],
+  found: places.Places,
   manifest: str | os.PathLike[str] | None,
   *,
   correct: bool,
@@ -226,8 +236,9 @@ def _filled_in(
   path, label = header.index("path"), header.index("label")
   filled, differ, left = [], [], dict(labels)
   for row in rows:
-    name = os.path.normpath(row[path].strip())
-    answer = left.pop(name, "")
+    name = found.name(row[path])
+    answer = labels.get(name, "")
+    left.pop(name, None)
     row = list(row)
     if answer and row[label].strip() not in ("", answer) and not correct:
       differ.append(f"{name!r}: {row[label]!r} and {answer!r}")
@@ -241,6 +252,6 @@ def _filled_in(
     )
   for name, answer in left.items():
     row = [""] * len(header)
-    row[path], row[label] = name, answer
+    row[path], row[label] = text_lib.escape(name), answer
     filled.append(row)
   return filled

@@ -12,8 +12,8 @@ from typing import Any
 from paws_jax import errors
 from paws_jax import json_text
 from paws_jax import text
+from paws_jax.interchange import places
 from paws_jax.interchange import tables
-from paws_jax.predict import find_images
 from paws_jax.runs import files
 
 # Of images in the directory that Label Studio serves itself.
@@ -68,12 +68,13 @@ def read_export(
   """
   path = files.resolve(export)
   tasks = _tasks(path)
+  found = places.Places(document_root)
   labels: dict[str, str] = {}
   skipped, problems = [], []
   for number, task in enumerate(tasks, 1):
     where = f"task {_id(task, number)}"
     try:
-      name = _path(task, os.fspath(document_root), url_prefix)
+      name = _path(task, found, os.fspath(document_root), url_prefix)
       label, was_skipped = _answer(task, control)
     except errors.InputError as error:
       problems.append(f"{where}: {error}")
@@ -129,29 +130,30 @@ def _id(task: Mapping[str, Any], number: int) -> str:
   return text.printable(task.get("id", number), most=40)
 
 
-def _path(task: Mapping[str, Any], root: str, url_prefix: str) -> str:
+def _path(
+  task: Mapping[str, Any], found: places.Places, root: str, url_prefix: str
+) -> str:
   """The path of a task's image, relative to the document root."""
   data = task["data"]
   given = data.get("path")
   if isinstance(given, str) and given:
-    name = find_images.listed_name(root, given)
+    name = found.name(given)
   else:
     url = next(
       (
         value
         for value in data.values()
-        if isinstance(value, str) and value.startswith(url_prefix)
+        if isinstance(value, str) and url_prefix in value
       ),
       None,
     )
     if url is None:
       raise errors.InputError(
-        f"none of its data is a path or an address that begins with "
-        f"{url_prefix!r} (images uploaded in the browser lose their names)"
+        f"none of its data is a path or an address with {url_prefix!r} "
+        "(images uploaded in the browser lose their names)"
       )
-    quoted = url.removeprefix(url_prefix)
-    name = os.fsdecode(urllib.parse.unquote_to_bytes(quoted))
-  name = os.path.normpath(name)
+    quoted = url.partition(url_prefix)[2]
+    name = found.name(os.fsdecode(urllib.parse.unquote_to_bytes(quoted)))
   if os.path.isabs(name) or name.split(os.sep)[0] in (os.pardir, os.curdir):
     raise errors.InputError(f"the path {name!r} is not below {root!r}")
   return name

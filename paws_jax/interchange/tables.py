@@ -104,6 +104,47 @@ def check_files(
     )
 
 
+def check_output(
+  output: str | os.PathLike[str], **inputs: str | os.PathLike[str] | None
+) -> None:
+  """Refuses to write over what is read.
+
+  Args:
+    output: the file to write.
+    **inputs: files that are read, by the names of their arguments.
+
+  Raises:
+    InputError: names the argument.
+  """
+  target = files.resolve(output)
+  for name, given in inputs.items():
+    if given is None or not target.exists():
+      continue
+    source = files.resolve(given)
+    if source.exists() and os.path.samefile(source, target):
+      raise errors.InputError(
+        f"output is {target}, which is also read ({name}): name another file."
+      )
+
+
+def write(output: str | os.PathLike[str], content: str) -> None:
+  """Writes a file, and makes its directory; a changed one is kept.
+
+  Raises:
+    WorkdirError: it cannot be written.
+    InputError: a text in it is half of a character.
+  """
+  target = files.resolve(output)
+  files.check_writable(target, "name another file")
+  target.parent.mkdir(parents=True, exist_ok=True)
+  try:
+    files.replace_output(target, content)
+  except UnicodeEncodeError as error:
+    raise errors.InputError(
+      f"{target} is UTF-8, and a label for it is not ({error}): correct it."
+    ) from None
+
+
 def relative(file: str, root: str | os.PathLike[str]) -> str:
   """The path of a file relative to a directory, with "/".
 

@@ -7,7 +7,11 @@ annotations" and "Import pre-annotated data"): no other project's file is in it.
 
 import csv
 import json
+import os
 import pathlib
+import sys
+import unicodedata
+import urllib.parse
 import xml.etree.ElementTree
 
 import numpy as np
@@ -15,7 +19,9 @@ import pytest
 
 from paws_jax import errors
 from paws_jax.data import load_dataset
+from paws_jax.interchange import fiftyone
 from paws_jax.interchange import label_studio
+from paws_jax.interchange import places
 from paws_jax.tasks import predict
 from paws_jax.tasks import pretrain
 from tests import own_data_runs
@@ -318,14 +324,137 @@ def test_labels_that_differ_are_named(root):
   before = "path,label\nnew/4#.png,cat\n"
   manifest.write_text(before)
   flags = {"document_root": root, "manifest": manifest}
+  output = root.parent / "out.csv"
   with pytest.raises(
     errors.InputError, match=r"1 labels .*'cat' and 'dog'\. Give c"
   ):
-    label_studio.write_manifest(RECORDED, manifest, **flags)
+    label_studio.write_manifest(RECORDED, output, **flags)
+  assert not output.exists()
+  label_studio.write_manifest(RECORDED, output, **flags, correct=True)
+  assert read_rows(output)[1] == ["new/4#.png", "dog"]
   assert manifest.read_text() == before
-  label_studio.write_manifest(RECORDED, manifest, **flags, correct=True)
-  assert read_rows(manifest)[1] == ["new/4#.png", "dog"]
-  assert (root.parent / "manifest.old.csv").read_text() == before
+
+
+@pytest.mark.parametrize(
+  "write",
+  [
+    lambda root, path: label_studio.write_tasks(
+      root.parent / "label_next.csv", path, document_root=root, images_dir=root
+    ),
+    lambda root, path: label_studio.write_manifest(
+      RECORDED, path, document_root=root
+    ),
+    lambda root, path: fiftyone.write_dataset(
+      root.parent / "label_next.csv", path.parent, images_dir=root
+    ),
+  ],
+)
+def test_the_folder_of_an_output_is_made(root, write):
+  table(root)
+  write(root, root.parent / "new folder" / "deep" / "labels.json")
+  assert (root.parent / "new folder" / "deep" / "labels.json").is_file()
+  with pytest.raises(
+    errors.WorkdirError, match=r"cannot be written .*name anoth"
+  ):
+    write(root, root.parent / "label_next.csv" / "labels.json")
+
+
+def test_what_is_read_is_not_written_over(root):
+  manifest, link = root.parent / "manifest.csv", root.parent / "link"
+  manifest.write_text("path,label\nnew/4#.png,dog\n")
+  link.symlink_to(manifest)
+  export = change(root, lambda tasks: None)
+  flags = {"document_root": root}
+  before = {p: p.read_bytes() for p in (export, manifest, table(root))}
+  for output, name in (
+    (manifest, "manifest"),
+    (link, "manifest"),
+    (export, "e"),
+  ):
+    with pytest.raises(errors.InputError, match=rf"also read \({name}"):
+      label_studio.write_manifest(export, output, manifest=manifest, **flags)
+  with pytest.raises(errors.InputError, match=r"also read \(table\)"):
+    label_studio.write_tasks(table(root), table(root), images_dir=root, **flags)
+  assert {p: p.read_bytes() for p in before} == before
+
+
+def odd_ways(root):
+  """Ways of writing the path of one image."""
+  name = "new/caf\u00e9 & co.png"
+  (root / name).touch()
+  return [
+    name,
+    f" ./new/../{name} ",
+    unicodedata.normalize("NFD", name),
+    urllib.parse.quote(name),
+    str(root / name),
+    urllib.parse.quote(str(root / name)),
+  ]
+
+
+@pytest.mark.parametrize("way", range(6))
+def test_an_image_is_found_however_its_path_is_written(root, way):
+  name, *_ = ways = odd_ways(root)
+  written = ways[way]
+  manifest, output = root.parent / "m.csv", root.parent / "out.csv"
+  manifest.write_text(f'path,label\n"{written}",\n', encoding="utf-8")
+  for data in (
+    {"path": name},
+    {"path": written},
+    {"image": f"/data/local-files/?d={written}"},
+    {"image": f"http://host:8080/data/local-files/?d={written}"},
+  ):
+    task = {"data": data, "annotations": [{"result": [choose("cat")]}]}
+    export = change(root, lambda tasks, task=task: [task])
+    answers = label_studio.write_manifest(
+      export, output, document_root=root, manifest=manifest
+    )
+    assert answers.labels == {name: "cat"}
+    assert read_rows(output)[1:] == [[written, "cat"]]
+
+
+def test_a_name_that_looks_quoted_is_one(root):
+  (root / "a%20b.png").touch()
+  (root / "a b.png").touch()
+  found = places.Places(root)
+  assert found.name("a%20b.png") == "a%20b.png"
+  assert found.name("a%2520b.png") == "a%20b.png"
+  assert found.name("c%20d.png") == "c%20d.png"
+  assert found.name("../x.png") == "../x.png"
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its names are UTF-8")
+def test_names_that_are_not_utf_8_come_back(root):
+  name = os.fsdecode(b"new/caf\xe9.png")
+  (root / name).touch()
+  path = root.parent / "label_next.csv"
+  path.write_text(f"{HEADER}\nnew/caf\\xe9.png,cat,0.75,0.5,0.25,x\n")
+  tasks = write_tasks(root)
+  export = root.parent / "export.json"
+  export.write_text(json.dumps(exported(tasks, lambda task: "cat")))
+  output = root.parent / "out.csv"
+  for manifest in (None, root.parent / "first.csv"):
+    answers = label_studio.write_manifest(
+      export, output, document_root=root, manifest=manifest
+    )
+    assert answers.labels == {name: "cat"}
+    assert read_rows(output)[1:] == [["new/caf\\xe9.png", "cat"]]
+    output.rename(root.parent / "first.csv")
+
+
+def test_images_on_a_server_need_no_document_root(root):
+  table(root)
+  tasks = write_tasks(root, document_root=None, url_prefix="https://host/")
+  assert tasks[1]["data"]["image"] == "https://host/new/3.png"
+  # As docs/interchange.md has it, with nothing else.
+  beside, output = root / "predictions.csv", root.parent / "tasks.json"
+  table(root).rename(beside)
+  label_studio.write_tasks(beside, output, url_prefix="https://host/")
+  assert json.loads(output.read_text()) == tasks
+  with pytest.raises(
+    errors.InputError, match=r"document_root is missing: .* or url_prefix"
+  ):
+    label_studio.write_tasks(beside, output)
 
 
 @pytest.mark.parametrize(
