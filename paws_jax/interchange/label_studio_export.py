@@ -68,8 +68,7 @@ def read_export(
   """
   path = files.resolve(export)
   tasks = _tasks(path)
-  found = places.Places(document_root)
-  labels: dict[str, str] = {}
+  found, labels = places.Places(document_root), dict[str, str]()
   skipped, problems = [], []
   for number, task in enumerate(tasks, 1):
     where = f"task {_id(task, number)}"
