@@ -6,6 +6,7 @@ import pathlib
 import pprint
 import re
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from paws_jax.classifier import classifier as classifier_lib
@@ -33,22 +34,64 @@ def _kind(name: str) -> str:
 
 def _settings(classifier: classifier_lib.Classifier) -> dict[str, Any]:
   """Sizes of the layers, as the weights have them."""
-  params = classifier.variables["params"]
-  trunk, projection = params["trunk"], params["projection"]
-  head = classifier.head is not None
+  params, model = classifier.variables["params"], classifier.model
+  projection, prediction = params["projection"], params.get("prediction", {})
   features, hidden = projection["fc1"]["kernel"].shape
+  head, classes = classifier.head is not None, len(classifier.class_names)
+  if head:
+    # The first layer, and a classifier in place of the others.
+    names = ["fc1", *(["bn1"] if "bn1" in projection else []), "relu"]
+    layers = [*_layers(projection, names), ("fc2", hidden, classes, True)]
+  else:
+    layers = _layers(projection, _order(model, "projection"))
   return {
-    "model": classifier.model["name"],
-    **_trunk(trunk, classifier.model),
-    "width": classifier.model["width"],
+    "model": model["name"],
+    **_trunk(params["trunk"], model),
+    "width": model["width"],
     "features": features,
-    "hidden": hidden,
-    "outputs": projection["fc3"]["kernel"].shape[-1],
-    "prediction": "prediction" in params and not head,
+    # Linear: inputs, outputs, bias. BatchNorm: width, scale and bias.
+    "projection": layers,
+    "prediction": []
+    if head or not prediction
+    else _layers(prediction, _order(model, "prediction")),
     "head": head,
-    "classes": len(classifier.class_names),
+    "classes": classes,
     "temperature": float(classifier.temperature),
   }
+
+
+def _order(model: Mapping[str, Any], part: str) -> list[str]:
+  """Names of a head's layers in their order, as `models.heads` applies them."""
+  if part == "prediction" and not model.get("prediction_hidden_dim", 0):
+    return ["bn1", "fc1", "bn2", "relu", "fc2"]
+  names, last, norm, final_norm = [], 2, True, False
+  if part == "projection":
+    last = model.get("projection_layers", 3)
+    norm = model.get("projection_norm", True)
+    final_norm = model.get("projection_final_norm", False)
+  for number in range(1, last):
+    names += [f"fc{number}", *([f"bn{number}"] if norm else []), "relu"]
+  return [*names, f"fc{last}", *([f"bn{last}"] if final_norm else [])]
+
+
+def _layers(
+  params: Mapping[str, Any], names: Sequence[str]
+) -> list[tuple[Any, ...]]:
+  """Returns each layer with its sizes."""
+  layers: list[tuple[Any, ...]] = []
+  width = 0
+  for name in names:
+    if name.startswith("fc"):
+      inputs, width = params[name]["kernel"].shape
+      layers.append((name, inputs, width, "bias" in params[name]))
+    elif name.startswith("bn"):
+      leaves = params.get(name, {})
+      # That of PAWS's prediction head stands before the first layer.
+      size = leaves["scale"].size if leaves else width
+      layers.append((name, size, bool(leaves)))
+    else:
+      layers.append((name,))
+  return layers
 
 
 def _trunk(

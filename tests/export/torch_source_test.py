@@ -18,6 +18,29 @@ from paws_jax.export import torch_source
 from tests import random_classifier
 
 # (model.name, fields of the model); images are 8 x 8 and grey.
+# Heads as in MoCo, BYOL, SimSiam, and MSF.
+HEADS = {
+  "moco": {"projection_layers": 2, "projection_norm": False},
+  "byol": {
+    "projection_layers": 2,
+    "projection_bias": "hidden",
+    "prediction_head": True,
+    "prediction_hidden_dim": 5,
+    "prediction_bias": "hidden",
+  },
+  "simsiam": {
+    "projection_bias": "none",
+    "projection_final_norm": True,
+    "prediction_head": True,
+    "prediction_hidden_dim": 5,
+    "prediction_bias": "last",
+  },
+  "msf": {
+    "projection_layers": 2,
+    "prediction_head": True,
+    "prediction_hidden_dim": 5,
+  },
+}
 NETWORKS = [
   ("small_resnet", {}),
   ("small_resnet", {"prediction_head": True, "output_dim": 8}),
@@ -28,6 +51,7 @@ NETWORKS = [
   ("wide_resnet10", {"width": 2}),
   ("wide_resnet16", {}),
   ("efficientnet_lite0", {}),
+  *(("small_resnet", fields) for fields in HEADS.values()),
 ]
 _IDS = [f"{name}-{'-'.join(fields)}" for name, fields in NETWORKS]
 
@@ -45,7 +69,7 @@ def make(name, head=False, **fields):
   variables = jax.tree.map(
     lambda leaf: random_classifier._weights(random, leaf), dict(shapes)
   )
-  hidden = variables["params"]["projection"]["fc1"]["bias"].size
+  hidden = variables["params"]["projection"]["fc1"]["kernel"].shape[1]
   dim = hidden if head else section["output_dim"]
   labels = made.support_bank.labels
   bank = support_bank.SupportBank(
@@ -109,6 +133,9 @@ def test_outputs_are_ours(tmp_path, name, fields, head):
     ("resnet_tiny", {}, False),
     ("wide_resnet16", {}, False),
     ("efficientnet_lite0", {}, False),
+    *(("small_resnet", fields, False) for fields in HEADS.values()),
+    ("small_resnet", HEADS["moco"], True),
+    ("small_resnet", HEADS["simsiam"], True),
   ],
 )
 def test_every_network_has_a_class(name, fields, head):
@@ -125,8 +152,20 @@ def test_every_network_has_a_class(name, fields, head):
   assert settings.channels == 1
   assert settings.classes == 3
   has_prediction = fields.get("prediction_head", False)
-  assert settings.prediction == (has_prediction and not head)
-  assert settings.outputs == fields.get("output_dim", 6)
+  assert bool(settings.prediction) == (has_prediction and not head)
+  # Every array of the heads has a layer, of the same sizes.
+  for part in ("projection", "prediction"):
+    layers = {n: s for n, *s in getattr(settings, part) if n != "relu"}
+    arrays = classifier.variables["params"].get(part, {})
+    if head:
+      continue
+    assert {n for n in layers if n in arrays or n.startswith("fc")} == set(
+      arrays
+    )
+    for layer, leaves in arrays.items():
+      if "kernel" in leaves:
+        sizes = [*leaves["kernel"].shape, "bias" in leaves]
+        assert layers[layer] == sizes
   trunk = classifier.variables["params"]["trunk"]
   blocks = [key for key in trunk if key.startswith(("layer", "block"))]
   lite = getattr(settings, "blocks", [])

@@ -104,9 +104,12 @@ def test_unlabelled_images_keep_their_names_when_labels_come(home):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", ["folders", "empty list"])
-def test_a_run_without_labels_from_end_to_end(layout, home, capsys):
-  recipe = _recipe(layout, "simclr")
+@pytest.mark.parametrize(
+  ("layout", "method"),
+  [("folders", "simclr"), ("empty list", "simclr"), ("folders", "msf")],
+)
+def test_a_run_without_labels_from_end_to_end(layout, method, home, capsys):
+  recipe = _recipe(layout, method)
   prepared = pretrain.prepare(recipe, "run")
   assert pretrain.run(prepared) == 0
   text = capsys.readouterr().out
