@@ -2,6 +2,7 @@
 
   python -m paws_jax.main --config=configs/simsiam.py           # ImageNet
   python -m paws_jax.main --config=configs/simsiam.py:200ep
+  python -m paws_jax.main --config=configs/simsiam.py:cifar10
   python -m paws_jax.main --config=configs/simsiam.py:cpu       # digits
 
 Chen and He, Exploring Simple Siamese Representation Learning, 2021 (arXiv
@@ -16,11 +17,17 @@ Published, linear classification of features: 68.1 % (100 epochs), 70.0 % (200),
 What differs: the rate falls along a cosine every step, not every epoch; the
 projection head has no frozen bias, which its BatchNorm would cancel.
 
-Variants: `100ep` (the default), `200ep`, `400ep`, `800ep`, and `cpu`, the
-quickstart's digits. Not one of them has been run to the end by us, and settings
-of `cpu` are untuned. Forecast, not measured: two views forward and backward a
-step are about 25 TFLOP, so 100 epochs are 6.3 exaFLOP, about 18 hours at a
-sustained 100 TFLOP/s.
+`cifar10` is the paper's on CIFAR-10: ResNet-18 for images of 32 pixels, a
+projection head of two layers, 512 images a step, SGD 0.06 with weight decay
+5e-4, no blur, 800 epochs, linear classification of features: 91.8 %. Its crops
+are those of `configs/moco.py:cifar10`, and widths of heads those of ImageNet.
+
+Variants: `100ep` (the default), `200ep`, `400ep`, `800ep`, `cifar10`, and
+`cpu`, the quickstart's digits. Not one of them has been run to the end by us,
+and settings of `cpu` are untuned. Forecast, not measured: two views forward and
+backward a step are about 25 TFLOP, so 100 epochs are 6.3 exaFLOP, about 18
+hours at a sustained 100 TFLOP/s; `cifar10` is 270 PFLOP, 45 minutes at that
+rate.
 """
 
 from paws_jax import config as config_lib
@@ -32,7 +39,9 @@ _STEPS_PER_EPOCH = 2502
 def get_config(variant: str = "100ep"):
   if variant == "cpu":
     return _cpu()
-  config_lib.check_variant(__file__, variant, (*_EPOCHS, "cpu"))
+  if variant == "cifar10":
+    return _cifar10()
+  config_lib.check_variant(__file__, variant, (*_EPOCHS, "cifar10", "cpu"))
   config = _imagenet()
   config.train.epochs = _EPOCHS[variant]
   return config
@@ -63,6 +72,18 @@ def _imagenet():
 
   config.train.batch_size = 512
   config_lib.set_intervals(config, _STEPS_PER_EPOCH)
+  return config
+
+
+def _cifar10():
+  config = config_lib.beside(__file__, "moco", "cifar10")
+  config.method = config_lib.method_section("simsiam")
+  config.model.projection_norm = True
+  _heads(config, 2048, 512)
+  config.model.projection_layers = 2
+  config.model.zero_init_residual = True
+  config.train.bn_groups = 1
+  config.train.epochs = 800
   return config
 
 

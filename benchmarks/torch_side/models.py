@@ -134,9 +134,16 @@ class _ResNet(_Trunk):
 
 
 class _SmallResNet(_Trunk):
-  def __init__(self, channels: int, stem: int, num_stages: int):
-    stages = [(stem * 2**i, 1) for i in range(1, num_stages + 1)]
-    super().__init__(_BasicBlock, stem, stages)
+  def __init__(
+    self,
+    channels: int,
+    stem: int,
+    stages: Sequence[tuple[int, int]],
+    *,
+    first_stride: int = 2,
+  ):
+    stages = [(stem * factor, count) for factor, count in stages]
+    super().__init__(_BasicBlock, stem, stages, first_stride=first_stride)
     self.conv1 = _conv(channels, stem, 3)
     self.bn1 = nn.BatchNorm2d(stem)
 
@@ -166,8 +173,13 @@ _TRUNKS: dict[str, Callable[[int, int], _Trunk]] = {
   "resnet101": lambda c, w: _ResNet(c, 64 * w, (3, 4, 23, 3)),
   "resnet200": lambda c, w: _ResNet(c, 64 * w, (3, 24, 36, 3)),
   "resnet_tiny": lambda c, w: _ResNet(c, 4 * w, (1, 1, 1, 1)),
-  "small_resnet": lambda c, w: _SmallResNet(c, 16 * w, 2),
-  "small_resnet3": lambda c, w: _SmallResNet(c, 16 * w, 3),
+  "small_resnet": lambda c, w: _SmallResNet(c, 16 * w, ((2, 1), (4, 1))),
+  "small_resnet3": lambda c, w: _SmallResNet(
+    c, 16 * w, ((2, 1), (4, 1), (8, 1))
+  ),
+  "resnet18_cifar": lambda c, w: _SmallResNet(
+    c, 64 * w, ((1, 2), (2, 2), (4, 2), (8, 2)), first_stride=1
+  ),
   "wide_resnet10": lambda c, w: _WideResNet(c, w, 10),
   "wide_resnet16": lambda c, w: _WideResNet(c, w, 16),
   "wide_resnet28": lambda c, w: _WideResNet(c, w, 28),

@@ -29,7 +29,8 @@ def text(classifier: classifier_lib.Classifier) -> str:
 
 def _kind(name: str) -> str:
   """Returns the section of the trunk of a `model.name`."""
-  return "resnet" if name == "resnet_tiny" else name.rstrip("0123456789")
+  kinds = {"resnet_tiny": "resnet", "resnet18_cifar": "small_resnet"}
+  return kinds.get(name, name.rstrip("0123456789"))
 
 
 def _settings(classifier: classifier_lib.Classifier) -> dict[str, Any]:

@@ -46,15 +46,18 @@ def _resnet(*stage_sizes: int, stem_width: int = 64) -> _Trunk:
   return build
 
 
-def _small_resnet(num_stages: int) -> _Trunk:
+def _small_resnet(
+  num_stages: int, *, stem_width: int = 16, **options: Any
+) -> _Trunk:
   def build(
     config: config_lib.Model, settings: batch_norm.LayerSettings
   ) -> nn.Module:
     return small_resnet.SmallResNet(
-      stem_width=16 * config.width,
+      stem_width=stem_width * config.width,
       num_stages=num_stages,
       zero_init_residual=config.zero_init_residual,
       settings=settings,
+      **options,
     )
 
   return build
@@ -95,6 +98,8 @@ ENCODERS: Mapping[str, _Trunk] = {
   # For images of 8 to 32 pixels on a CPU; 16 channels at the stem.
   "small_resnet": _small_resnet(2),
   "small_resnet3": _small_resnet(3),
+  # ResNet-18 with a 3x3 stem, for images of 32 pixels.
+  "resnet18_cifar": _small_resnet(4, stem_width=64, blocks=2, keep_first=True),
   "wide_resnet10": _wide_resnet(10),
   "wide_resnet16": _wide_resnet(16),
   "wide_resnet28": _wide_resnet(28),

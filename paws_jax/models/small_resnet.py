@@ -1,4 +1,4 @@
-"""A small residual network for small images on a laptop CPU.
+"""Residual networks for small images: for a laptop CPU, and that of CIFAR-10.
 
 Basic blocks of He et al., "Deep Residual Learning for Image Recognition", 2016,
 with the stride in the first convolution, which saves computation at full
@@ -53,24 +53,29 @@ class BasicBlock(nn.Module):
 
 
 class SmallResNet(nn.Module):
-  """A trunk of a 3x3 stem and one block of stride 2 per stage.
+  """A trunk of a 3x3 stem and stages of blocks, without max-pooling.
 
   Attributes:
-    stem_width: channels of the stem, doubled at each stage.
-    num_stages: number of blocks.
+    stem_width: channels of the stem.
+    num_stages: number of stages.
     zero_init_residual: see `BasicBlock`.
     settings: settings of all layers.
+    blocks: blocks of each stage.
+    keep_first: whether the first stage keeps width and resolution of the stem,
+      as that of a ResNet-18; each other one doubles and halves them.
   """
 
   stem_width: int
   num_stages: int
   zero_init_residual: bool
   settings: batch_norm.LayerSettings
+  blocks: int = 1
+  keep_first: bool = False
 
   @property
   def num_features(self) -> int:
     """Size d of the pooled features."""
-    return self.stem_width * 2**self.num_stages
+    return self.stem_width * 2 ** (self.num_stages - self.keep_first)
 
   @nn.compact
   def __call__(
@@ -81,11 +86,13 @@ class SmallResNet(nn.Module):
     x = resnet.conv(settings, self.stem_width, 3, name="conv1")(x)
     x = layers.relu(settings.batch_norm("bn1")(x, train=train, mask=mask))
     for stage in range(self.num_stages):
-      x = BasicBlock(
-        width=self.stem_width * 2 ** (stage + 1),
-        stride=2,
-        zero_init_residual=self.zero_init_residual,
-        settings=settings,
-        name=f"layer{stage + 1}_0",
-      )(x, train=train, mask=mask)
+      halvings = stage + 1 - self.keep_first
+      for block in range(self.blocks):
+        x = BasicBlock(
+          width=self.stem_width * 2**halvings,
+          stride=2 if halvings and block == 0 else 1,
+          zero_init_residual=self.zero_init_residual,
+          settings=settings,
+          name=f"layer{stage + 1}_{block}",
+        )(x, train=train, mask=mask)
     return jnp.mean(x, axis=(1, 2), dtype=settings.output_dtype)

@@ -11,6 +11,7 @@ from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax import models
 from paws_jax.config import methods
+from paws_jax.plan import abstract_step
 from paws_jax.runs import metrics
 from paws_jax.runs import results
 from paws_jax.tasks import pretrain
@@ -134,17 +135,19 @@ def test_the_labels_of_the_data_make_the_prior(tmp_path):
 # --- Variants ----------------------------------------------------------------
 
 VARIANTS = {
-  "moco": ["200ep", "800ep", "cpu"],
+  "moco": ["200ep", "800ep", "cifar10", "cpu"],
   "byol": ["100ep", "300ep", "1000ep", "cpu"],
-  "simsiam": ["100ep", "200ep", "400ep", "800ep", "cpu"],
+  "simsiam": ["100ep", "200ep", "400ep", "800ep", "cifar10", "cpu"],
   "swav": ["100ep", "200ep,small_batch", "small_batch", "800ep", "cpu"],
   "swav_suncet": ["1pct", "10pct", "cpu"],
-  "msf": ["200ep", "100ep", "cpu"],
+  "msf": ["200ep", "100ep", "cifar10", "cpu"],
   "cmsf": [
     "kmeans",
     "second_query",
     "labels",
     "pseudo_labels",
+    "cifar10",
+    "cifar10_pseudo_labels",
     "cpu",
     "cpu_pseudo_labels",
   ],
@@ -197,6 +200,33 @@ def test_the_heads_of_the_imagenet_recipes(name):
   count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
   count += getattr(recipe.method, "num_prototypes", 0) * recipe.model.output_dim
   assert count == HEADS[name]
+
+
+CIFAR10 = {
+  "moco:cifar10": (97, 200, 512, 128),
+  "simsiam:cifar10": (97, 800, 512, 2048),
+  "msf:cifar10": (195, 200, 256, 128),
+  "cmsf:cifar10": (195, 200, 256, 128),
+  "cmsf:cifar10_pseudo_labels": (195, 200, 256, 128),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", sorted(CIFAR10))
+def test_variants_of_cifar10_can_be_trained(recipe):
+  """Also how many steps there are, and whether calls divide them."""
+  config = config_lib.resolve(_recipe(*recipe.split(":")))
+  step = abstract_step.create(config, jax.devices()[:1])
+  trainer, steps = step.trainer, step.pipeline.steps_per_epoch
+  width = jax.tree.leaves(step.state.params["projection"]["fc2"])[-1].shape[-1]
+  found = steps, config.train.epochs, config.train.batch_size, width
+  assert found == CIFAR10[recipe]
+  assert trainer.facts.total_steps == steps * config.train.epochs
+  per_call = config.train.steps_per_call
+  within = trainer.method.steps_within_epoch(steps)
+  assert not [n for n in (*within, steps) if n % per_call]
+  assert config.eval.every_steps == 10 * steps
+  assert step.state.params["trunk"]["conv1"]["kernel"].shape == (3, 3, 3, 64)
 
 
 def test_the_rates_of_the_byol_recipe():

@@ -30,6 +30,7 @@ SMALL = [
 LARGE = [
   ("resnet50", False, {"prediction_head": True}),
   ("resnet101", False, {}),
+  ("resnet18_cifar", False, {}),
   ("wide_resnet28", False, {"width": 2}),
   ("wide_resnet40", True, {}),
   ("efficientnet_lite0", False, {}),

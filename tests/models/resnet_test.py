@@ -103,6 +103,33 @@ def test_deeper_trunks(name, stages, millions):
   assert count / 1e6 == pytest.approx(millions, abs=5e-3)
 
 
+def test_the_resnet18_of_small_images():
+  """11,689,512 of torchvision's, less a stem of 7x7 and 1,000 classes."""
+  trunk = models.create(
+    {"name": "resnet18_cifar", "output_dim": 8, "prediction_head": False}
+  ).trunk
+  params = _shapes(trunk)["params"]
+  count = 11_689_512 - (512 + 1) * 1000 - 3 * 64 * (7 * 7 - 3 * 3)
+  assert _count(params) == count == 11_168_832
+  assert trunk.num_features == 512
+  assert params["conv1"]["kernel"].shape == (3, 3, 3, 64)
+  assert "downsample_conv" not in params["layer1_0"]
+  # 32 pixels in the first stage, 4 in the last.
+  variables = _shapes(trunk)
+  _, states = jax.eval_shape(
+    lambda variables: trunk.apply(
+      variables,
+      jnp.zeros((1, 32, 32, 3)),
+      train=False,
+      capture_intermediates=True,
+    ),
+    variables,
+  )
+  layers = states["intermediates"]
+  sides = [layers[f"layer{n}_1"]["__call__"][0].shape[1] for n in (1, 2, 3, 4)]
+  assert sides == [32, 16, 8, 4]
+
+
 @pytest.mark.parametrize("side", [64, 63, 40])
 def test_features_of_any_side_with_the_stated_size(side):
   trunk = _trunk()
