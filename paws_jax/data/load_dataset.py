@@ -334,7 +334,10 @@ def _check_images(
   if len(views.mean) != channels or len(views.std) != channels:
     raise errors.InputError(
       f"views.mean and views.std have {len(views.mean)} and {len(views.std)} "
-      f"values but {name} has {channels} channels: give one per channel."
+      f"values but {name} has {channels} channels"
+      + (" (grey files are read in color, too)" if channels == 3 else "")
+      + f": give one per channel, e.g. views.mean={(0.5,) * channels} and "
+      f"views.std={(0.25,) * channels}."
     )
   short = views.eval_resize or min(height, width)
   name, size = views.evaluation_size

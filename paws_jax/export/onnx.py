@@ -43,7 +43,7 @@ Apply = Callable[[Mapping[str, Any], jax.Array], dict[str, jax.Array]]
 def missing() -> str:
   """Reason why ONNX cannot be written here, and remedy; "": it can."""
   if not packages.is_installed("onnx"):
-    return "it needs onnx, which is not installed: pip install onnx onnxruntime"
+    return "it needs onnx, which is not installed: pip install 'paws_jax[onnx]'"
   return ""
 
 

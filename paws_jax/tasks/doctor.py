@@ -27,6 +27,7 @@ from paws_jax.doctor import balance
 from paws_jax.doctor import check_cache
 from paws_jax.doctor import crop_sizes
 from paws_jax.doctor import duration
+from paws_jax.doctor import existing_run
 from paws_jax.doctor import files
 from paws_jax.doctor import findings
 from paws_jax.doctor import initial_weights
@@ -41,7 +42,6 @@ from paws_jax.runs import files as files_lib
 from paws_jax.runs import requirements
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import experiment as experiment_lib
-from paws_jax.training import longer_run
 
 # Errors of reading data and building an experiment that a user can fix.
 _USER_ERRORS = (
@@ -153,7 +153,8 @@ def _check_training(
   sizes.memory(report, experiment)
   # A bucket may hold no run yet, and asking it takes credentials.
   if "://" not in workdir:
-    _compare_with_run(report, recipe, experiment, workdir)
+    with _report_errors(report):
+      existing_run.compare(report, recipe, experiment, workdir)
   if not time_steps:
     duration.hint(report)
   elif not report.num_problems:
@@ -163,23 +164,6 @@ def _check_training(
     report.block("Initial weights")
     with _report_errors(report):
       initial_weights.check(report, recipe, experiment)
-
-
-def _compare_with_run(
-  report: findings.Report,
-  recipe: config_lib.Recipe,
-  experiment: experiment_lib.Experiment,
-  workdir: str,
-) -> None:
-  """Warns of what the recipe does to a run that the directory holds."""
-  with _report_errors(report):
-    longer = longer_run.notice(
-      files_lib.resolve(workdir),
-      recipe,
-      steps_per_epoch=experiment.pipeline.steps_per_epoch,
-    )
-    if longer:
-      report.warning(longer)
 
 
 def _draw_views(

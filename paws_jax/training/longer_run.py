@@ -54,8 +54,8 @@ def notice(
     f"{recipe.train.epochs} it continues at {now:.3g}{times} and falls to "
     f"{recipe.optim.final_lr:.3g} until step "
     f"{recipe.train.epochs * steps_per_epoch:,}: the accuracy may drop before "
-    "it rises. To keep the run as it is, stop now (Ctrl-C), and continue to "
-    f"use it with train.epochs={earlier}. To train its weights further "
-    "beside it, start another run: --workdir=ANOTHER "
+    "it rises. To keep the run as it is, do not start, or stop now (Ctrl-C), "
+    f"and continue to use it with train.epochs={earlier}. To train its weights "
+    "further beside it, start another run: --workdir=ANOTHER "
     f"--config.model.init_from={shlex.quote(str(workdir))}"
   )

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from paws_jax import config as config_lib
+from paws_jax import errors
 from paws_jax.cli import flags
 from paws_jax.doctor import findings
 from paws_jax.doctor import inspect
@@ -20,6 +21,7 @@ from paws_jax.doctor import view_sheet
 from paws_jax.plan import memory
 from paws_jax.runs import files
 from paws_jax.tasks import doctor
+from paws_jax.tasks import pretrain
 from paws_jax.training import experiment
 from tests import odd_files
 from tests import random_classifier
@@ -722,6 +724,47 @@ def test_the_task_on_the_command_line(tmp_path):
     )
     assert result.returncode == status, result.stdout + result.stderr
   assert "PROBLEM: data.split_seed is -1" in result.stdout
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+  ("changes", "step", "status", "words"),
+  [
+    ({}, 1, 0, "holds this run at step 1: it is continued"),
+    ({}, 8, 0, "holds this run, which is finished: training only shows"),
+    ({"log.every_steps": 9}, 8, 0, "which is finished"),
+    ({"train.epochs": 3}, 8, 1, r"another recipe: .*train\.epochs: 4 there, 3"),
+    (
+      {"optim.peak_lr": 0.5},
+      1,
+      1,
+      r"another recipe: .*peak_lr: 0\.15 there, 0",
+    ),
+    ({"seed": 3}, 1, 1, "another recipe: .*seed: 0 there, 3"),
+    (None, 1, 1, "the labelled images or the data have changed"),
+  ],
+)
+def test_a_run_that_is_there_is_compared(
+  root, examine, tmp_path, changes, step, status, words
+):
+  work = tmp_path / "work"
+  pretrain.prepare(_recipe(root), str(work))
+  # Without a checkpoint there is no run.
+  assert "this run" not in examine(root)[1]
+  (work / "checkpoints" / str(step)).mkdir(parents=True)
+  if changes is None:
+    _write(root, "dog/9.png", first_seed=900)
+  found, text = examine(root, changes)
+  assert found == status, text
+  line = re.search(rf"({words}).*", text)
+  assert line, text
+  assert (f"PROBLEM: {work}" in text) == ("another recipe" in words)
+  assert text.count("PROBLEM: ") == status
+  # Training says the same.
+  if status:
+    with pytest.raises(errors.WorkdirError) as refusal:
+      pretrain.prepare(_recipe(root, changes), str(work))
+    assert " ".join(str(refusal.value).splitlines()) in text
 
 
 def _near_copy(path, to):
