@@ -15,6 +15,9 @@ import numpy as np
 import paws_jax
 from paws_jax import errors
 
+# Bytes of a request; a larger one is not read.
+MOST_BYTES = 32 * 2**20
+
 
 def create() -> fastapi.FastAPI:
   """Makes the service of the classifier in the directory CLASSIFIER."""
@@ -23,6 +26,15 @@ def create() -> fastapi.FastAPI:
   classifier.predict(np.zeros((1, *classifier.preprocessing.shape), np.uint8))
   one_at_a_time = threading.Lock()
   app = fastapi.FastAPI(title="Image classifier")
+
+  @app.middleware("http")
+  async def limit(request: fastapi.Request, answer: Any) -> fastapi.Response:
+    size = request.headers.get("content-length")
+    if size is None and "transfer-encoding" in request.headers:
+      return fastapi.Response("Content-Length is missing", 411)
+    if int(size or 0) > MOST_BYTES:
+      return fastapi.Response(f"more than {MOST_BYTES:,} bytes", 413)
+    return await answer(request)
 
   @app.post("/predict")
   def predict(image: fastapi.UploadFile) -> dict[str, Any]:

@@ -118,8 +118,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     message = str(error)
     if "Traceback" in message:
       # An error in the recipe, such as an unknown variant.
-      reason = message.splitlines()[-1].removeprefix("ValueError: ")
-      message = f"--config={recipe}: {reason}"
+      message = f"--config={recipe}: {_reason(message)}"
     elif isinstance(error.__context__, errors.UserError):
       message = str(error.__context__)
     for start, wanted in _NOT_A_NUMBER.items():
@@ -136,6 +135,14 @@ def parse(argv: Sequence[str]) -> list[str]:
   if notice:
     print(notice, file=sys.stderr)
   return rest
+
+
+def _reason(traceback: str) -> str:
+  """The last line of a traceback of a recipe, as a message."""
+  line = traceback.splitlines()[-1]
+  if re.search(r"get_config\(\) takes 0 positional arguments", line):
+    return recipe_files.NO_VARIANTS
+  return re.sub(r"^(ValueError|paws_jax\.errors\.\w+): ", "", line)
 
 
 def _check_found(recipe: str) -> None:

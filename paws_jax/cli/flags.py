@@ -147,11 +147,11 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
   warnings, unless --verbosity asks for more.
   """
   argv = _with_task(argv)
-  shown = help_lib.answer(argv)
-  if shown is not None:
-    print(shown)
-    sys.exit(0)
   try:
+    shown = help_lib.answer(argv)
+    if shown is not None:
+      print(shown)
+      sys.exit(0)
     rest = config_flag.parse(_with_stored_recipe(_with_new_names(argv)))
   except errors.UserError as error:
     sys.exit(fail(error, 2))
@@ -279,12 +279,17 @@ def unknown_arguments(arguments: Sequence[str]) -> str:
   """Says why arguments that are no flags are refused."""
   message = f"unknown arguments: {' '.join(arguments)}"
   first = arguments[0]
+  if TASK.present:
+    return (
+      f"{message}: after the task, give flags, as --NAME=VALUE; "
+      f"`paws-jax {TASK.value} --help` shows them"
+    )
   if first in commands.TASKS:
     return f"{message}: the task comes first, as in paws-jax {first} --config=X"
   similar = difflib.get_close_matches(first, commands.TASKS, n=1)
   if similar:
     return f"{message}: did you mean the task {similar[0]}?"
-  return message
+  return f"{message}: {first} is no task; tasks are {', '.join(commands.TASKS)}"
 
 
 def train_command(argv: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import textwrap
 from collections.abc import Sequence
@@ -9,24 +10,42 @@ from collections.abc import Sequence
 from absl import flags
 
 import paws_jax
+from paws_jax import errors
 from paws_jax.cli import commands
 from paws_jax.cli import config_flag
 from paws_jax.config import recipe_files
 
 _WIDTH = 80
+_HELP = ("-help", "-h", "-?")
 
 
 def answer(argv: Sequence[str]) -> str | None:
-  """The text that a command line asks for; None: it asks for a task."""
+  """The text that a command line asks for; None: it asks for a task.
+
+  Raises:
+    InputError: there is an argument more, which is no flag.
+  """
   arguments = {argument.replace("--", "-", 1) for argument in argv[1:]}
-  if "-version" in arguments:
+  asked = arguments & {"-version", "-list", *_HELP}
+  if not asked:
+    return None
+  name = config_flag.flag_value(argv, "task")
+  for before, argument in itertools.pairwise(argv):
+    # After another flag it may be its value.
+    flag = before.startswith("-") and "=" not in before
+    if flag and before.replace("--", "-", 1) not in asked:
+      continue
+    if argument in commands.TASKS:
+      name = argument
+    elif not argument.startswith("-"):
+      raise errors.InputError(
+        f"unknown arguments: {argument}: leave it out, or see paws-jax --help"
+      )
+  if "-version" in asked:
     return f"paws_jax {paws_jax.__version__}"
-  if "-list" in arguments:
+  if "-list" in asked:
     return recipes()
-  if arguments & {"-help", "-h", "-?"}:
-    name = config_flag.flag_value(argv, "task")
-    return task(name) if name in commands.TASKS else overview()
-  return None
+  return task(name) if name in commands.TASKS else overview()
 
 
 def recipes() -> str:

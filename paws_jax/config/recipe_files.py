@@ -14,6 +14,7 @@ import ml_collections
 
 from paws_jax import errors
 
+NO_VARIANTS = "this recipe has no variants: leave out the colon and the rest"
 _PACKAGE = pathlib.Path(__file__).parents[1]
 
 
@@ -80,7 +81,7 @@ def load(recipe: str, *, flag: str = "--config=") -> ml_collections.ConfigDict:
   path, colon, variants = locate(recipe, flag=flag).partition(":")
   module = _run(path)
   if colon and not inspect.signature(module.get_config).parameters:
-    raise errors.InputError(f"{flag}{recipe}: this recipe has no variants")
+    raise errors.InputError(f"{flag}{recipe}: {NO_VARIANTS}")
   try:
     return module.get_config(*([variants] if colon else []))
   except ValueError as error:

@@ -1,4 +1,7 @@
-"""Former names of tasks and flags."""
+"""Former names of tasks and flags, and arguments that are none."""
+
+import re
+import types
 
 import pytest
 
@@ -35,3 +38,27 @@ def test_former_names_still_work(former, now, notice, capsys):
   captured = capsys.readouterr()
   assert captured.err == notice
   assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+  ("task", "arguments", "words"),
+  [
+    (
+      None,
+      ["foo", "bar"],
+      r": foo bar: foo is no task; tasks are pretrain, ev",
+    ),
+    (None, ["predct"], r": predct: did you mean the task predict\?"),
+    (None, ["predict"], r": predict: the task comes first, as in paws-jax pr"),
+    (
+      "embed",
+      ["extra"],
+      r": extra: after the task, .* `paws-jax embed --help`",
+    ),
+    ("embed", ["predict"], r"after the task, give flags, as --NAME=VALUE"),
+  ],
+)
+def test_unknown_arguments(monkeypatch, task, arguments, words):
+  given = types.SimpleNamespace(present=task is not None, value=task)
+  monkeypatch.setattr(flags, "TASK", given)
+  assert re.search(words, flags.unknown_arguments(arguments))

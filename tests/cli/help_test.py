@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import paws_jax
+from paws_jax import errors
 from paws_jax.cli import commands
 from paws_jax.cli import flags as flags_lib
 from paws_jax.cli import help as help_lib
@@ -41,6 +42,34 @@ def test_help_of_a_task_names_its_flags_and_an_example(name):
   assert f"paws-jax {name} {entry.example}" in text
   for flag in ("config", "workdir", *entry.flags):
     assert f"\n  --{flag} " in text
+
+
+@pytest.mark.parametrize(
+  "arguments",
+  [
+    ["--list", "foo"],
+    ["foo", "--list"],
+    ["--version", "foo"],
+    ["--help", "foo"],
+    ["--task=predict", "foo", "--help"],
+    ["--config=quickstart", "foo", "-h"],
+  ],
+)
+def test_arguments_more_are_refused(arguments):
+  with pytest.raises(
+    errors.InputError, match=r"^unknown arguments: foo: leave"
+  ):
+    help_lib.answer(["p", *arguments])
+
+
+def test_values_of_flags_and_tasks_are_no_arguments_more():
+  for arguments in (
+    ["--config", "quickstart", "--help"],
+    ["--help", "--workdir", "foo"],
+  ):
+    assert help_lib.answer(["p", *arguments]) == help_lib.overview()
+  for arguments in (["--help", "predict"], ["--task", "predict", "--help"]):
+    assert help_lib.answer(["p", *arguments]) == help_lib.task("predict")
 
 
 def test_a_flag_that_may_be_repeated_says_so():

@@ -83,6 +83,21 @@ def test_an_image_gets_its_class_and_probabilities(directory, monkeypatch):
   assert client.get("/predict").status_code == 405
 
 
+def test_large_requests_are_refused_unread(directory, monkeypatch):
+  pytest.importorskip("httpx")
+  testclient = pytest.importorskip("fastapi.testclient")
+  client = testclient.TestClient(_app(directory, monkeypatch))
+  files = {"image": ("a.png", _png()[1])}
+  for size, status in ((2**25, 200), (2**25 + 1, 413)):
+    # The rest of the body is not waited for.
+    length = {"content-length": str(size)}
+    reply = client.post("/predict", files=files, headers=length)
+    assert reply.status_code == status, reply.text
+  # Without a length, in pieces.
+  assert client.post("/predict", content=iter([b"x"])).status_code == 411
+  assert client.get("/docs").status_code == 200
+
+
 def test_without_a_classifier_nothing_is_served(tmp_path, monkeypatch):
   with pytest.raises(errors.ClassifierError, match="missing"):
     _app(tmp_path / "missing", monkeypatch)
