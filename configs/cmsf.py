@@ -24,9 +24,9 @@ others. Before the first clusters and in the first epoch of second queries it is
 MSF. The head of pseudo-labels is trained by its rounds alone.
 
 Variants: these; `cifar10` and `cifar10_pseudo_labels` (4,000 labels), without a
-published counterpart, on configs/msf.py:cifar10 with 2,000 clusters; `cpu` and
-`cpu_pseudo_labels`, the digits of the quickstart, which alone have been run by
-us. Forecast, not measured, from the arithmetic:
+published counterpart, on configs/msf.py:cifar10 with 2,000 clusters; `cpu`,
+`cpu_labels` and `cpu_pseudo_labels`, the digits of the quickstart, which alone
+have been run by us. Forecast, not measured, from the arithmetic:
 that of MSF, 24 hours at a sustained 100 TFLOP/s, and 3 % for k-means.
 """
 
@@ -34,7 +34,11 @@ from paws_jax import config as config_lib
 
 _K = {"kmeans": 5, "second_query": 5, "labels": 10, "pseudo_labels": 10}
 _CIFAR10 = {"cifar10": "kmeans", "cifar10_pseudo_labels": "pseudo_labels"}
-_CPU = {"cpu": "kmeans", "cpu_pseudo_labels": "pseudo_labels"}
+_CPU = {
+  "cpu": "kmeans",
+  "cpu_labels": "labels",
+  "cpu_pseudo_labels": "pseudo_labels",
+}
 
 
 def get_config(variant: str = "kmeans"):

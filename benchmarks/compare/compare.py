@@ -4,29 +4,37 @@
   python -m benchmarks.compare.compare --labels=1,2,4,10 --output=runs/x.jsonl
   python -m benchmarks.compare.compare --unknown_classes=5
 
-Trains supervised-only, SimCLR + fine-tune, SimCLR + SuNCEt + fine-tune, PAWS
-and RoPAWS for each number of labels a class and each seed, and prints top-1
-accuracy of soft nearest neighbors on the test images, mean and standard
-deviation over seeds, with what each method has cost.
+Trains the methods of benchmarks/compare/recipes.py for each number of labels a
+class and each seed, and prints accuracy on the test images, mean and standard
+deviation over seeds, with what each method has cost: of the frozen encoder the
+nearest labelled image and a linear probe on the features of the trunk, and soft
+nearest neighbors on the output of the heads; then the latter once more, after
+fine-tuning.
 
-The budget, --views, is the number of crops that pass through the encoder
-forwards and backwards while training, of unlabelled and labelled images alike;
-fine-tuning comes out of it, too (--finetune_share). Each method takes as many
-whole epochs as fit. Evaluation does not count. FLOPs are those of convolutions
-and matrix products; they differ between methods although views do not, by what
-a loss computes. The default takes less than an hour on two CPU cores
-(benchmarks/RESULTS.md).
+Methods share split, trunk, batch, optimizer and augmentation. Those with a
+recipe on digits of their own have its settings of the method and its heads.
 
-A seed draws the labelled images and the initial weights. SimCLR's pre-training
-sees no labels: it runs once for each seed, and its cost is that of each cell.
+The budget, --views, is the number of crops that pass through the trained
+encoder forwards and backwards, of unlabelled and labelled images alike; of all
+methods the same part of it is for fine-tuning (--finetune_share). The passes of
+an average network, which have no gradient, do not count, but their FLOPs do:
+with them MoCo, BYOL and mean shift take a third more FLOPs a view. Each method
+takes as many whole epochs as fit. Evaluation does not count. FLOPs are those of
+convolutions and matrix products, without what a method computes between epochs;
+they differ between methods although views do not. benchmarks/RESULTS.md says
+how long it takes.
+
+A seed draws the labelled images and the initial weights. Methods that use no
+labels are pre-trained once for each seed, and their cost is that of each cell.
 Fine-tuning is the protocol "suncet" on all labelled images with one learning
 rate: with one label a class there is nothing to choose it on. The default was
-chosen on label draw 10, which is not among the default seeds.
+chosen with SimCLR on label draw 10, which is not among the default seeds.
 
 With --unknown_classes=5, labels are of the first classes only while unlabelled
 images are of all: accuracy on test images of the known classes, and the AUROC
 with which the in-domain probability (a function of the largest cosine to a
-labelled image, as novelty is) tells them from the others.
+labelled image, as novelty is) tells them from the others. Nothing is fine-tuned
+then, unless --finetune_share is given.
 
 Every finished cell is a line of --output; a second start goes on, and prints
 the tables at once when nothing is missing. Tables and figure lie beside it.
@@ -78,7 +86,10 @@ _LABELS = flags.DEFINE_list("labels", "1,4", "Labelled images of each class.")
 _SEEDS = flags.DEFINE_list("seeds", "0,1,2", "Of label draws and weights.")
 _VIEWS = flags.DEFINE_integer("views", 150_000, "Budget of a cell.")
 _SHARE = flags.DEFINE_float(
-  "finetune_share", 0.1, "Of the budget, for methods that are fine-tuned."
+  "finetune_share",
+  None,
+  "Of the budget; 0: nothing is fine-tuned. Default: 0.1, or with unknown "
+  "classes 0.",
 )
 _RATE = flags.DEFINE_float("finetune_lr", 1.0, "Learning rate of fine-tuning.")
 _UNKNOWN = flags.DEFINE_integer(
@@ -125,7 +136,11 @@ def _run(config: ml_collections.ConfigDict) -> int:
   plan = _plan(config)
   rows = _finished(plan)
   data = comparison_data.load(config, unknown_classes=_UNKNOWN.value)
-  budget = comparison_recipes.Budget(_VIEWS.value, _SHARE.value, _RATE.value)
+  budget = comparison_recipes.Budget(
+    plan.settings["views"],
+    plan.settings["finetune_share"],
+    plan.settings["finetune_lr"],
+  )
   # What does not fit is refused before anything is trained.
   recipes = [
     comparison_recipes.recipe(
@@ -154,8 +169,8 @@ def _run(config: ml_collections.ConfigDict) -> int:
     rows.append(row | {"settings": plan.settings})
     _store(plan.path, rows)
     print(
-      f"top-1 {row['top1']:.1%}; {(time.perf_counter() - start) / 60:.1f} "
-      "minutes so far",
+      f"{comparison_page.summary(row)}; "
+      f"{(time.perf_counter() - start) / 60:.1f} minutes so far",
       flush=True,
     )
   _show(plan, rows)
@@ -180,17 +195,24 @@ def _plan(config: ml_collections.ConfigDict) -> Plan:
   seeds = _numbers("seeds", _SEEDS.value, 0, None)
   if not methods:
     raise ValueError("--methods is empty: name at least one.")
-  _check_budget(config)
+  share = _SHARE.value
+  if share is None:
+    share = 0.0 if _UNKNOWN.value else 0.1
+  _check_budget(config, share)
   cells = tuple(
     comparison_runs.Cell(method, count, seed)
     for seed in seeds
     for count in labels
     for method in dict.fromkeys(methods)
   )
-  text = config.to_json(sort_keys=True)
+  own = {
+    name: comparison_recipes.own_settings(method)
+    for name, method in known.items()
+  }
+  text = config.to_json(sort_keys=True) + json.dumps(own, sort_keys=True)
   settings = {
     "views": _VIEWS.value,
-    "finetune_share": _SHARE.value,
+    "finetune_share": share,
     "finetune_lr": _RATE.value,
     "unknown_classes": _UNKNOWN.value,
     "recipe": hashlib.sha256(text.encode()).hexdigest()[:16],
@@ -207,15 +229,15 @@ def _plan(config: ml_collections.ConfigDict) -> Plan:
   return Plan(cells, settings, path)
 
 
-def _check_budget(config: ml_collections.ConfigDict) -> None:
+def _check_budget(config: ml_collections.ConfigDict, share: float) -> None:
   for name, flag, lowest in (
     ("views", _VIEWS, 1),
     ("unknown_classes", _UNKNOWN, 0),
   ):
     if flag.value < lowest:
       raise ValueError(f"--{name} is {flag.value}: at least {lowest}.")
-  if not 0 < _SHARE.value < 1:
-    raise ValueError(f"--finetune_share is {_SHARE.value:g}: between 0 and 1.")
+  if not 0 <= share < 1:
+    raise ValueError(f"--finetune_share is {share:g}: at least 0, and below 1.")
   if not 0 < _RATE.value < float("inf"):
     raise ValueError(f"--finetune_lr is {_RATE.value:g}: greater than 0.")
   if config.model.init_from:
@@ -264,6 +286,11 @@ def _finished(plan: Plan) -> list[dict[str, Any]]:
         "repair it, or give another --output."
       ) from None
   for row in rows:
+    if "top1" in row:
+      raise ValueError(
+        f"{plan.path} was written before all methods were fine-tuned: give "
+        "another --output."
+      )
     for name, value in plan.settings.items():
       found = row["settings"].get(name)
       if found != value:
@@ -284,14 +311,15 @@ def _store(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _described(settings: dict[str, Any]) -> str:
-  told = (
-    f"budget: {settings['views']:,} views a cell, of which fine-tuning has "
-    f"{settings['finetune_share']:.0%} at learning rate "
-    f"{settings['finetune_lr']:g}"
-  )
+  text = f"budget: {settings['views']:,} views a cell"
+  if settings["finetune_share"]:
+    text += (
+      f", of which fine-tuning has {settings['finetune_share']:.0%} at "
+      f"learning rate {settings['finetune_lr']:g}"
+    )
   if settings["unknown_classes"]:
-    told += f"; {settings['unknown_classes']} classes are never labelled"
-  return told
+    text += f"; {settings['unknown_classes']} classes are never labelled"
+  return text
 
 
 def _show(plan: Plan, rows: list[dict[str, Any]]) -> None:
@@ -300,10 +328,11 @@ def _show(plan: Plan, rows: list[dict[str, Any]]) -> None:
   shown = comparison_page.tables(rows, names)
   print(f"\n{comparison_page.as_text(shown)}")
   page = plan.path.with_suffix(".md")
-  told = f"{rows[0]['dataset']}; {_described(plan.settings)}"
-  files.replace_text(page, f"{told}\n\n{comparison_page.as_markdown(shown)}")
+  title = f"{rows[0]['dataset']}; {_described(plan.settings)}"
+  text = comparison_page.as_markdown(shown)
+  files.replace_text(page, f"{title}\n\n{text}\n{comparison_page.NOTES}\n")
   figure = plan.path.with_suffix(".png")
-  comparison_page.draw(figure, rows, names, told)
+  comparison_page.draw(figure, rows, names, title)
   for path in (plan.path, page, figure):
     print(path)
 

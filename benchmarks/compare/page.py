@@ -6,21 +6,42 @@ import dataclasses
 import io
 import pathlib
 import statistics
+import textwrap
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
 _Rows = Sequence[Mapping[str, Any]]
-# Told apart by those who see colours differently (Okabe and Ito, 2008), and by
-# their marks.
+# Distinguished by those who see colors differently (Okabe and Ito, 2008), and
+# by their marks.
 _STYLES = (
-  ("#000000", "o"),
+  ("#0072B2", "o"),
   ("#E69F00", "s"),
-  ("#56B4E9", "^"),
-  ("#009E73", "D"),
-  ("#CC79A7", "v"),
+  ("#009E73", "^"),
+  ("#CC79A7", "D"),
+  ("#000000", "v"),
 )
-_SCORES = {"top1": "accuracy", "auroc": "AUROC, known against unknown"}
+# Fields of a cell and what they are called.
+SCORES = {
+  "knn": "1-NN",
+  "linear": "linear probe",
+  "soft_nn": "soft NN",
+  "fine_tuned": "fine-tuned",
+  "auroc": "AUROC",
+}
+
+
+# How the tables are to be read.
+NOTES = """\
+All methods have the same split, trunk, batch, optimizer and augmentation. Those
+with a recipe on digits of their own (configs/NAME.py:cpu) have its heads and
+its settings of the method. Views are crops that pass through the trained
+encoder, with a gradient; passes of an average network, which has none, count in
+TFLOP alone, and so MoCo, BYOL and mean shift compute about a third more for a
+view. MoCo and mean shift train on one crop of an image and take twice as many
+steps. 1-NN and the linear probe stand on the features of the trunk, soft NN on
+the output of the heads; fine-tuning is of all weights. Methods without labels
+are pre-trained once for each seed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,40 +54,50 @@ class Table:
 
 
 def tables(rows: _Rows, names: Mapping[str, str]) -> list[Table]:
-  """Accuracies, where there are any AUROCs, and costs.
+  """Scores for each number of labels, and costs.
 
   Args:
     rows: finished cells.
     names: of methods, by their key; in the order that they are shown in.
   """
-  shown = [_scores(rows, names, "top1", "top-1 % on test images")]
-  if any("auroc" in row for row in rows):
-    title = "AUROC % of the in-domain probability, known against unknown"
-    shown.append(_scores(rows, names, "auroc", title))
+  columns = sorted({row["labels"] for row in rows})
+  shown = [_scores(rows, names, labels) for labels in columns]
   return [*shown, _costs(rows, names)]
 
 
-def _scores(
-  rows: _Rows, names: Mapping[str, str], field: str, title: str
-) -> Table:
-  """A line for each method, a column for each number of labels."""
-  columns = sorted({row["labels"] for row in rows})
+def summary(row: Mapping[str, Any]) -> str:
+  """Returns the scores of a cell in a line."""
+  return ", ".join(
+    f"{SCORES[field]} {row[field]:.1%}" for field in _there([row])
+  )
+
+
+def _there(rows: _Rows) -> list[str]:
+  """Returns the scores that some of the cells have."""
+  return [field for field in SCORES if any(field in row for row in rows)]
+
+
+def _scores(rows: _Rows, names: Mapping[str, str], labels: int) -> Table:
+  """A line for each method, a column for each score."""
+  fields = _there(rows)
   seeds = len({row["seed"] for row in rows})
   lines = []
   for method, name in names.items():
-    mine = [row for row in rows if row["method"] == method]
-    fields = {field: name}
-    if field == "top1":
-      fields["top1_before"] = "  before fine-tuning"
-    for each, label in fields.items():
-      if any(row.get(each) is not None for row in mine):
-        cells = [
-          _cell([100 * r[each] for r in mine if r["labels"] == labels], seeds)
-          for labels in columns
-        ]
-        lines.append((label, *cells))
-  header = ("method", *(f"{n} a class" for n in columns))
-  title = f"{title}; mean ± sd over {seeds} label draws (fewer: in brackets)"
+    mine = [
+      row for row in rows if row["method"] == method and row["labels"] == labels
+    ]
+    if mine:
+      cells = [
+        _cell([100 * row[field] for row in mine if field in row], seeds)
+        for field in fields
+      ]
+      lines.append((name, *cells))
+  images = "image" if labels == 1 else "images"
+  title = (
+    f"{labels} labelled {images} of each class, % on test images; mean ± sd "
+    f"over {seeds} label draws (fewer: in brackets)"
+  )
+  header = ("method", *(SCORES[field] for field in fields))
   return Table(title, header, tuple(lines))
 
 
@@ -142,7 +173,9 @@ def as_markdown(shown: Sequence[Table]) -> str:
 def draw(
   path: pathlib.Path, rows: _Rows, names: Mapping[str, str], title: str
 ) -> None:
-  """Draws scores against labels: means, sd, and each draw as a faint mark.
+  """Draws a panel for each score, a line for each method.
+
+  Means, sd, and each draw as a faint mark, by the number of labels.
 
   Args:
     path: the PNG to write.
@@ -153,21 +186,27 @@ def draw(
   from matplotlib.backends import backend_agg
   from matplotlib.figure import Figure
 
-  fields = [f for f in _SCORES if any(f in row for row in rows)]
-  figure = Figure(figsize=(6.4 * len(fields), 4.6), layout="constrained")
+  fields = _there(rows)
+  shown = [m for m in names if any(row["method"] == m for row in rows)]
+  size = (1.6 + 2.4 * len(fields), 1.6 + 0.36 * len(shown))
+  figure = Figure(figsize=size, layout="constrained")
   backend_agg.FigureCanvasAgg(figure)
-  figure.suptitle(title, fontsize=10)
-  for axes, field in zip(
-    figure.subplots(1, len(fields), squeeze=False)[0], fields, strict=True
-  ):
-    _draw_score(axes, rows, names, field)
-  handles, labels = axes.get_legend_handles_labels()
+  figure.suptitle(
+    "\n".join(textwrap.wrap(title, round(13 * size[0]))), fontsize=9
+  )
+  panels = figure.subplots(1, len(fields), squeeze=False, sharey=True)[0]
+  for axes, field in zip(panels, fields, strict=True):
+    _draw_score(axes, rows, shown, field)
+  # The first method is at the top.
+  panels[0].set_yticks(range(len(shown)), [names[m] for m in shown])
+  panels[0].set_ylim(len(shown) - 0.5, -0.5)
+  handles, labels = panels[0].get_legend_handles_labels()
   # Inside a panel it would hide some of the points.
   figure.legend(
     handles,
     labels,
     loc="outside lower center",
-    ncols=3 * len(fields),
+    ncols=len(labels),
     frameon=False,
     fontsize=9,
   )
@@ -177,41 +216,41 @@ def draw(
 
 
 def _draw_score(
-  axes: Any, rows: _Rows, names: Mapping[str, str], field: str
+  axes: Any, rows: _Rows, methods: Sequence[str], field: str
 ) -> None:
-  """One panel; methods stand beside each other at a number of labels."""
-  columns = sorted({row["labels"] for row in rows})
-  shown = [m for m in names if any(row["method"] == m for row in rows)]
-  for place, method in enumerate(shown):
-    colour, mark = _STYLES[list(names).index(method) % len(_STYLES)]
-    offset = 0.09 * (place - (len(shown) - 1) / 2)
+  """One panel; numbers of labels stand below each other at a method."""
+  counts = sorted({row["labels"] for row in rows})
+  for place, labels in enumerate(counts):
+    color, mark = _STYLES[place % len(_STYLES)]
+    offset = 0.5 * ((place + 0.5) / len(counts) - 0.5)
     points = []
-    for at, labels in enumerate(columns):
+    for at, method in enumerate(methods):
       values = [
         100 * row[field]
         for row in rows
-        if row["method"] == method and row["labels"] == labels
+        if (row["method"], row["labels"]) == (method, labels) and field in row
       ]
       if values:
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        points.append((at + offset, statistics.mean(values), spread))
+        points.append((statistics.mean(values), at + offset, spread))
         where = [at + offset] * len(values)
-        axes.scatter(where, values, s=12, color=colour, alpha=0.35, lw=0)
+        axes.scatter(values, where, s=10, color=color, alpha=0.35, lw=0)
+    if not points:
+      continue
     x, y, error = zip(*points, strict=True)
     axes.errorbar(
       x,
       y,
-      yerr=error,
-      color=colour,
+      xerr=error,
+      color=color,
       marker=mark,
-      markersize=6,
+      markersize=5,
+      ls="none",
       lw=1.2,
-      capsize=3,
-      label=names[method],
+      capsize=2,
+      label=f"{labels} a class",
     )
-  axes.set_xticks(range(len(columns)), [str(n) for n in columns])
-  axes.set_xlim(-0.5, len(columns) - 0.5)
-  axes.set_xlabel("labelled images of each class")
-  axes.set_ylabel(f"{_SCORES[field]}, %")
-  axes.grid(axis="y", alpha=0.3)
+  axes.set_title(SCORES[field], fontsize=10)
+  axes.set_xlabel("%")
+  axes.grid(alpha=0.3)
   axes.spines[["top", "right"]].set_visible(False)

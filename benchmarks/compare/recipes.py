@@ -1,18 +1,25 @@
 """Recipes of the methods that are compared, and what a step of them costs.
 
-All share one recipe: data, crops, supports, encoder, optimiser. A method
+All share one recipe: data, views, supports, trunk, optimizer, batch. A method
 changes section `method` and the number of epochs: as many as the budget allows.
+A method with a recipe on digits of its own also has the heads of that one, and
+what else belongs to the method (`own_settings`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import pathlib
+from typing import Any
 
 import ml_collections
 
 from benchmarks.compare import data as comparison_data
 from paws_jax import config as config_lib
+from paws_jax import methods
 from paws_jax.training import experiment
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,24 +29,45 @@ class Method:
   Attributes:
     label: for readers.
     name: `method.name`.
-    takes_unlabelled: whether a step encodes unlabelled images.
-    takes_labelled: whether it encodes labelled ones.
-    is_fine_tuned: whether a part of the budget goes to fine-tuning.
+    recipe: on digits, whose settings of method and heads it has: a file of
+      configs/ and its variant; "": those of the recipe that all share.
+    uses_labels: whether training does; otherwise it is the same for any labels.
+    trained_crops: of an unlabelled image, those that the trained encoder sees;
+      -1: all crops of the recipe.
   """
 
   label: str
   name: str
-  takes_unlabelled: bool = True
-  takes_labelled: bool = True
-  is_fine_tuned: bool = False
+  recipe: str = ""
+  uses_labels: bool = True
+  trained_crops: int = -1
+
+
+def _own(label: str, recipe: str, **settings: Any) -> Method:
+  """A method with a recipe of its own, without labels unless it says so."""
+  name, _, _ = recipe.partition(":")
+  return Method(label, name, recipe, **{"uses_labels": False} | settings)
 
 
 METHODS = {
-  "supervised": Method("supervised only", "supervised", takes_unlabelled=False),
-  "simclr": Method(
-    "SimCLR + fine-tune", "simclr", takes_labelled=False, is_fine_tuned=True
+  "supervised": Method("supervised only", "supervised", trained_crops=0),
+  "simclr": _own("SimCLR", "simclr:cpu"),
+  "suncet": _own("SimCLR + SuNCEt", "suncet:cpu", uses_labels=True),
+  "moco": _own("MoCo v2", "moco:cpu", trained_crops=1),
+  "byol": _own("BYOL", "byol:cpu"),
+  "simsiam": _own("SimSiam", "simsiam:cpu"),
+  "swav": _own("SwAV", "swav:cpu"),
+  "swav_suncet": _own("SwAV + SuNCEt", "swav_suncet:cpu", uses_labels=True),
+  "msf": _own("MSF", "msf:cpu", trained_crops=1),
+  "cmsf_labels": _own(
+    "CMSF, labels", "cmsf:cpu_labels", uses_labels=True, trained_crops=1
   ),
-  "suncet": Method("SimCLR + SuNCEt + fine-tune", "suncet", is_fine_tuned=True),
+  "cmsf_pseudo_labels": _own(
+    "CMSF, pseudo-labels",
+    "cmsf:cpu_pseudo_labels",
+    uses_labels=True,
+    trained_crops=1,
+  ),
   "paws": Method("PAWS", "paws"),
   "ropaws": Method("RoPAWS", "ropaws"),
 }
@@ -50,8 +78,8 @@ class Budget:
   """What every cell may cost.
 
   Attributes:
-    views: crops that pass through the encoder, forwards and backwards.
-    finetune_share: of them, for methods that are fine-tuned.
+    views: crops that pass through the trained encoder, forwards and backwards.
+    finetune_share: of them, for fine-tuning; 0: nothing is fine-tuned.
     finetune_lr: learning rate of fine-tuning; there are too few labels to
       choose it on.
   """
@@ -59,6 +87,37 @@ class Budget:
   views: int
   finetune_share: float
   finetune_lr: float
+
+
+def own_settings(method: Method) -> dict[str, Any]:
+  """Collects the fields that a method has of its own recipe.
+
+  Returns:
+    Values by field: those of section `method` that are not its defaults, and
+    those of section `model` (the heads), groups of BatchNorm and smoothing of
+    labels that differ from the quickstart's, on which these recipes are built.
+  """
+  if not method.recipe:
+    return {}
+  file = str(CONFIGS / "recipe.py")
+  own = config_lib.beside(file, *method.recipe.split(":"))
+  default = config_lib.beside(file, "quickstart")
+  default.method = config_lib.method_section(method.name)
+  own, default = (_flat(config) for config in (own, default))
+  return {name: value for name, value in own.items() if value != default[name]}
+
+
+def _flat(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Returns the fields that belong to a method, by name."""
+  fields = {
+    f"{section}.{name}": value
+    for section in ("method", "model")
+    for name, value in config[section].items()
+  }
+  return fields | {
+    "train.bn_groups": config.train.bn_groups,
+    "support.label_smoothing": config.support.label_smoothing,
+  }
 
 
 def recipe(
@@ -74,8 +133,7 @@ def recipe(
   """
   config = base.copy_and_resolve_references()
   config.method = config_lib.method_section(method.name, config.method)
-  if method.name == "suncet":
-    config.support.label_smoothing = 0.0
+  config.update_from_flattened_dict(own_settings(method))
   # They train nothing, and cost time.
   if "health_metrics" in config.method:
     config.method.health_metrics = False
@@ -86,18 +144,17 @@ def recipe(
   config.eval.every_steps = 0
   config.checkpoint.every_steps = 0
   config.checkpoint.keep_every_steps = 0
-  share = budget.finetune_share if method.is_fine_tuned else 0.0
+  views = budget.views * (1 - budget.finetune_share)
   per_epoch = views_per_step(config, method) * (
     data.num_images // config.train.batch_size
   )
-  config.train.epochs = int(budget.views * (1 - share) / max(per_epoch, 1))
+  config.train.epochs = int(views / max(per_epoch, 1))
   if not config.train.epochs:
     raise ValueError(
-      f"--views is {budget.views}, of which {method.label} has "
-      f"{budget.views * (1 - share):.0f} to pre-train, but one epoch takes "
-      f"{per_epoch}: raise --views."
+      f"--views is {budget.views}, of which {method.label} has {views:.0f} to "
+      f"pre-train, but one epoch takes {per_epoch}: raise --views."
     )
-  if method.is_fine_tuned:
+  if budget.finetune_share:
     _check_fine_tuning(config, budget)
   warmup = min(config.optim.warmup_epochs, config.train.epochs)
   config.optim.warmup_epochs = warmup
@@ -141,22 +198,25 @@ def check_views(config: ml_collections.ConfigDict, dataset_name: str) -> None:
 
 def images_per_step(config: ml_collections.ConfigDict, method: Method) -> int:
   """Images that a step takes, unlabelled and labelled ones."""
-  support = config.support
-  labelled = support.classes_per_step * support.images_per_class
-  return (
-    method.takes_unlabelled * config.train.batch_size
-    + method.takes_labelled * labelled
-  )
+  unlabelled = config.train.batch_size if method.trained_crops else 0
+  return unlabelled + _supports(config, method)
 
 
 def views_per_step(config: ml_collections.ConfigDict, method: Method) -> int:
-  """Crops that a step passes through the encoder, those it learns from."""
-  crops = sum(
-    spec.count for spec in config_lib.build_views(config.views).crops.values()
-  )
-  support = config.support
-  labelled = support.classes_per_step * support.images_per_class
-  return (
-    method.takes_unlabelled * config.train.batch_size * crops
-    + method.takes_labelled * labelled * support.num_views
-  )
+  """Crops that a step passes through the trained encoder.
+
+  Passes through an average of it, which have no gradient, do not count.
+  """
+  crops = method.trained_crops
+  if crops < 0:
+    views = config_lib.build_views(config.views)
+    crops = sum(spec.count for spec in views.crops.values())
+  supports = _supports(config, method) * config.support.num_views
+  return config.train.batch_size * crops + supports
+
+
+def _supports(config: ml_collections.ConfigDict, method: Method) -> int:
+  """Labelled images of a step."""
+  if not methods.METHODS[method.name].needs_support:
+    return 0
+  return config.support.classes_per_step * config.support.images_per_class

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,6 +17,8 @@ from paws_jax.data import sampling
 from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.plan import traced_costs
 from paws_jax.runs import progress as progress_lib
+from paws_jax.training import epochs as epochs_lib
+from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import loop
 from paws_jax.training import state as state_lib
 from paws_jax.training import step as step_lib
@@ -27,9 +31,10 @@ class Spent:
   Attributes:
     steps: of the optimiser.
     images: taken into steps, unlabelled and labelled ones, repeats counted.
-    views: crops of them that passed through the encoder.
-    flops: of convolutions and matrix products, of all devices together.
-    seconds: without compiling.
+    views: crops of them that passed through the trained encoder.
+    flops: of convolutions and matrix products of the steps, those of an average
+      network among them, of all devices together.
+    seconds: without compiling the steps; with what is done between epochs.
     compile_seconds: 0 where the program was there already.
   """
 
@@ -69,16 +74,41 @@ class Padded:
     return inputs._replace(label_index=self._index)
 
 
+class Between(NamedTuple):
+  """What a method does between epochs, such as clustering; by default nothing.
+
+  Attributes:
+    steps: after how many; 0: never.
+    act: returns the state to continue with, of a state and its step.
+  """
+
+  steps: int = 0
+  act: Callable[[state_lib.TrainState, int], state_lib.TrainState] = (
+    lambda state, step: state
+  )
+
+
+_NOTHING = Between()
+
+
+def between_epochs(experiment: experiment_lib.Experiment) -> Between:
+  """Returns what the method of an experiment does between epochs."""
+  return Between(
+    experiment.epoch_steps,
+    lambda state, step: epochs_lib.end_epoch(experiment, state, step),
+  )
+
+
 class Programs:
-  """Compiled steps by key, with their FLOPs."""
+  """Compiled steps by name and shapes, with their FLOPs."""
 
   def __init__(self):
     """Starts with none."""
-    self._programs: dict[tuple[str, int], tuple[Any, int]] = {}
+    self._programs: dict[Any, tuple[Any, int]] = {}
 
   def train(
     self,
-    program_key: tuple[str, int],
+    name: str,
     trainer: state_lib.Trainer,
     pipeline: Padded,
     state: state_lib.TrainState,
@@ -86,32 +116,39 @@ class Programs:
     images: int,
     views: int,
     num_steps: int,
+    between: Between = _NOTHING,
   ) -> tuple[state_lib.TrainState, Spent]:
     """Takes all steps.
 
     Args:
-      program_key: of a program that is the same for all who give it.
+      name: of a step that is the same for all who give it, with as many steps
+        and a state of such shapes: tables of labelled images may differ.
       trainer: what a step needs.
       pipeline: its images.
       state: at step 0; it is given away.
       images: that a step takes.
       views: that a step encodes.
       num_steps: to take.
+      between: of the method.
 
     Raises:
       errors.NonFiniteError: training diverges.
     """
     compile_seconds = 0.0
-    if program_key not in self._programs:
+    shapes = tuple(leaf.shape for leaf in jax.tree.leaves(state))
+    key = (name, num_steps, shapes)
+    if key not in self._programs:
       start = time.perf_counter()
       call = step_lib.make_train_call(trainer, pipeline, 1)
       traced = call.trace(state, pipeline.inputs(0, 1))
       # Counted as one device does them.
       flops = traced_costs.flops(traced.jaxpr.jaxpr) * trainer.mesh.size
-      self._programs[program_key] = (traced.lower().compile(), flops)
+      self._programs[key] = (traced.lower().compile(), flops)
       compile_seconds = time.perf_counter() - start
-      print(f"compiled {program_key[0]} in {compile_seconds:.0f} s", flush=True)
-    call, flops = self._programs[program_key]
+      print(
+        f"compiled {name.split()[0]} in {compile_seconds:.0f} s", flush=True
+      )
+    call, flops = self._programs[key]
     start = time.perf_counter()
     state = _loop(
       call,
@@ -120,6 +157,7 @@ class Programs:
       images=images,
       num_steps=num_steps,
       losses=trainer.method.shown_losses,
+      between=between,
     )
     return state, Spent(
       steps=num_steps,
@@ -139,8 +177,9 @@ def _loop(
   images: int,
   num_steps: int,
   losses: Sequence[str],
+  between: Between,
 ) -> state_lib.TrainState:
-  """Trains; nothing is looked at or saved on the way."""
+  """Trains; nothing is evaluated or saved on the way."""
   progress = progress_lib.Progress(
     total_steps=num_steps,
     first_step=0,
@@ -162,7 +201,7 @@ def _loop(
       pipeline,
       first_step=0,
       total_steps=num_steps,
-      every=loop.Intervals(),
+      every=loop.Intervals(epoch=between.steps),
       hooks=loop.Hooks(
         log=log,
         evaluate=nothing,
@@ -170,7 +209,9 @@ def _loop(
         stopping=lambda: False,
         rescue=nothing,
         not_finite=nothing,
+        epoch_end=between.act,
       ),
+      epoch_due=True,
     )
   finally:
     progress.end()

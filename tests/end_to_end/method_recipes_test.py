@@ -149,6 +149,7 @@ VARIANTS = {
     "cifar10",
     "cifar10_pseudo_labels",
     "cpu",
+    "cpu_labels",
     "cpu_pseudo_labels",
   ],
   "simclr": ["100ep", "500ep,1pct", "10pct", "cpu"],

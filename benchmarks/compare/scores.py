@@ -1,0 +1,154 @@
+"""What the encoder of a cell is worth, judged by the labelled images.
+
+Soft nearest neighbors compare the output of the heads, as evaluation and saved
+classifiers do; the nearest neighbor and the linear probe stand on the features
+of the trunk, which methods with a head of their own are meant for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.compare import data as comparison_data
+from paws_jax import config as config_lib
+from paws_jax import losses
+from paws_jax import models
+from paws_jax.evaluation import embed
+from paws_jax.evaluation import linear_probe
+from paws_jax.evaluation import neighbors
+from paws_jax.evaluation import soft_nn
+from paws_jax.tasks import evaluate
+from paws_jax.training import experiment as experiment_lib
+
+# Where a method has none of its own: any will do, the order stays the same.
+_TEMPERATURE = 3.0
+# Of (params, batch_stats, images): features of the trunk, and of the heads.
+Embedder = Callable[[Any, Any, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def embedder(
+  recipe: config_lib.Recipe, built: experiment_lib.Experiment
+) -> Embedder:
+  """Compiles the way from images to both embeddings."""
+  encoder = models.create(recipe.model)
+  dataset, width = built.dataset, encoder.projection.output_dim
+  heads = 1 if encoder.prediction is None else 2
+  layers = embed.make_embedder(
+    encoder,
+    view=dataset.eval_view,
+    batch_size=recipe.eval.batch_size,
+    mesh=built.trainer.mesh,
+    resize=dataset.resize,
+    layers=evaluate.all_layers,
+  )
+
+  def both(
+    params: Any, batch_stats: Any, images: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    rows = layers(params, batch_stats, images)
+    return rows[:, : -heads * width], rows[:, -width:]
+
+  return both
+
+
+def frozen(
+  embed_images: Embedder,
+  variables: dict[str, Any],
+  built: experiment_lib.Experiment,
+) -> dict[str, float]:
+  """Judges the test images by an encoder that is not trained any further.
+
+  Args:
+    embed_images: of `embedder`.
+    variables: {"params", "batch_stats"} of the encoder.
+    built: its data.
+
+  Returns:
+    Fractions that are right: "knn", by the nearest labelled image; "linear", by
+    the linear probe; "soft_nn", by the vote.
+  """
+  dataset = built.dataset
+  labels, truth = dataset.labelled.labels, dataset.test.labels
+  (queries, _), (supports, _) = (
+    embed_images(**variables, images=part.images)
+    for part in (dataset.test, dataset.labelled)
+  )
+  _, numbers = neighbors.nearest(queries, supports, 1)
+  probe = linear_probe.fit(
+    supports,
+    labels,
+    num_classes=dataset.num_classes,
+    seed=0,
+    copies=dataset.labelled.copies,
+  )
+  linear = probe.probabilities(queries).argmax(axis=-1)
+  return {
+    "knn": float((labels[numbers[:, 0]] == truth).mean()),
+    "linear": float((linear == truth).mean()),
+    "soft_nn": vote(embed_images, variables, built),
+  }
+
+
+def vote(
+  embed_images: Embedder,
+  variables: dict[str, Any],
+  built: experiment_lib.Experiment,
+) -> float:
+  """Judges the test images by soft nearest neighbors; arguments of `frozen`."""
+  dataset = built.dataset
+  (_, queries), (_, supports) = (
+    embed_images(**variables, images=part.images)
+    for part in (dataset.test, dataset.labelled)
+  )
+  accuracy = soft_nn.soft_nn_accuracy(
+    queries,
+    dataset.test.labels,
+    supports,
+    dataset.labelled.labels,
+    num_classes=dataset.num_classes,
+    temperature=built.temperature,
+  )
+  return accuracy["top1"]
+
+
+def unknown(
+  embed_images: Embedder,
+  variables: dict[str, Any],
+  built: experiment_lib.Experiment,
+  images: np.ndarray,
+  *,
+  temperature: float | None,
+) -> dict[str, float]:
+  """Tells test images from those of unknown classes by their similarity.
+
+  Args:
+    embed_images: of `embedder`.
+    variables: as of `frozen`.
+    built: as of `frozen`.
+    images: of unknown classes.
+    temperature: of the in-domain probability; None: the method has none.
+  """
+  dataset = built.dataset
+  supports, *queries = (
+    embed_images(**variables, images=part)[1]
+    for part in (dataset.labelled.images, dataset.test.images, images)
+  )
+  temperature = temperature or _TEMPERATURE
+  scores = [_in_domain(rows, supports, temperature) for rows in queries]
+  return {
+    "auroc": comparison_data.auroc(*scores),
+    "num_unknown": len(images),
+  }
+
+
+def _in_domain(
+  queries: np.ndarray, supports: np.ndarray, temperature: float
+) -> np.ndarray:
+  """Probability [n] of being of a known class; falls as novelty rises."""
+  similarities, _ = neighbors.nearest(queries, supports, 1)
+  return np.asarray(
+    losses.in_domain_probability(similarities[:, 0], temperature=temperature)
+  )
