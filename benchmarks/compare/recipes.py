@@ -145,9 +145,8 @@ def recipe(
   config.checkpoint.every_steps = 0
   config.checkpoint.keep_every_steps = 0
   views = budget.views * (1 - budget.finetune_share)
-  per_epoch = views_per_step(config, method) * (
-    data.num_images // config.train.batch_size
-  )
+  steps = data.num_images // config.train.batch_size
+  per_epoch = views_per_step(config, method) * steps
   config.train.epochs = int(views / max(per_epoch, 1))
   if not config.train.epochs:
     raise ValueError(
@@ -158,7 +157,9 @@ def recipe(
     _check_fine_tuning(config, budget)
   warmup = min(config.optim.warmup_epochs, config.train.epochs)
   config.optim.warmup_epochs = warmup
-  config_lib.resolve(config)
+  config_lib.resolve(config).method.check_length(
+    steps_per_epoch=steps, total_steps=steps * config.train.epochs
+  )
   return config
 
 

@@ -19,6 +19,7 @@ from paws_jax.plan import traced_costs
 from paws_jax.runs import progress as progress_lib
 from paws_jax.training import epochs as epochs_lib
 from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import intervals
 from paws_jax.training import loop
 from paws_jax.training import state as state_lib
 from paws_jax.training import step as step_lib
@@ -78,11 +79,11 @@ class Between(NamedTuple):
   """What a method does between epochs, such as clustering; by default nothing.
 
   Attributes:
-    steps: after how many; 0: never.
+    every: when; by default never.
     act: returns the state to continue with, of a state and its step.
   """
 
-  steps: int = 0
+  every: loop.Intervals = loop.Intervals()
   act: Callable[[state_lib.TrainState, int], state_lib.TrainState] = (
     lambda state, step: state
   )
@@ -94,7 +95,7 @@ _NOTHING = Between()
 def between_epochs(experiment: experiment_lib.Experiment) -> Between:
   """Returns what the method of an experiment does between epochs."""
   return Between(
-    experiment.epoch_steps,
+    intervals.create(experiment),
     lambda state, step: epochs_lib.end_epoch(experiment, state, step),
   )
 
@@ -201,7 +202,7 @@ def _loop(
       pipeline,
       first_step=0,
       total_steps=num_steps,
-      every=loop.Intervals(epoch=between.steps),
+      every=between.every,
       hooks=loop.Hooks(
         log=log,
         evaluate=nothing,

@@ -19,10 +19,11 @@ from benchmarks.compare import recipes as comparison_recipes
 from benchmarks.compare import training as comparison_training
 from paws_jax import config as config_lib
 from paws_jax.data.sources import arrays
+from paws_jax.training import loop
 from paws_jax.training import step as step_lib
 
 _ROOT = pathlib.Path(__file__).parents[3]
-_VIEWS = 6000
+_VIEWS = 9000
 _TINY = (
   "--config.data.image_size=0",
   "--config.model.output_dim=8",
@@ -92,7 +93,7 @@ def test_methods_are_compared_at_one_budget_and_a_second_start_goes_on(
   # What sees no labels is trained once; a split is the same for all methods.
   assert shown.count("compiled simclr") == 1
   assert shown.count("compiled fine-tuning") == 1
-  assert shown.count("step 10/10") == 3
+  assert shown.count("step 15/15") == 3
   hashes = [row["split_hash"] for row in rows]
   assert hashes[0] == hashes[1] != hashes[2] == hashes[3]
 
@@ -111,14 +112,14 @@ def test_methods_are_compared_at_one_budget_and_a_second_start_goes_on(
   # Crops of an unlabelled image are two, of a labelled one it is one.
   assert by_method["supervised"]["images"] == by_method["supervised"]["views"]
   paws = by_method["paws"]
-  # Fine-tuning: 30 steps of 20 images.
-  assert (paws["steps"], paws["images"]) == (10 + 30, 10 * (256 + 20) + 600)
-  assert paws["views"] == 10 * (2 * 256 + 20) + 600
-  assert by_method["simclr"]["views"] == 10 * 512 + 600
+  # Fine-tuning: 45 steps of 20 images.
+  assert (paws["steps"], paws["images"]) == (15 + 45, 15 * (256 + 20) + 900)
+  assert paws["views"] == 15 * (2 * 256 + 20) + 900
+  assert by_method["simclr"]["views"] == 15 * 512 + 900
   # The trained encoder sees one of the two crops, so that steps are twice as
   # many.
   moco = by_method["moco"]
-  assert (moco["steps"], moco["views"]) == (20 + 30, 20 * 256 + 600)
+  assert (moco["steps"], moco["views"]) == (30 + 45, 30 * 256 + 900)
   assert 1.2 < moco["flops"] / by_method["simclr"]["flops"] < 1.45
   for name in ("supervised only", "SwAV + SuNCEt", "MoCo v2"):
     assert name in again
@@ -185,6 +186,11 @@ def test_the_recipe_of_each_method(name):
     assert config.model[field] == base.model[field]
   assert config.train.batch_size == base.train.batch_size
   built = data.experiment(config, labels=2, seed=3)
+  every = comparison_training.between_epochs(built).every
+  # Two rounds of a head in each epoch of 5 steps.
+  acts = (5, (2,)) if name == _BETWEEN else (0, ())
+  assert (every.epoch, every.within_epoch) == acts
+  assert (every.evaluate, every.save) == (0, 0)
   views = comparison_recipes.views_per_step(config, method)
   per_epoch = views * (data.num_images // config.train.batch_size)
   spent = views * built.total_steps
@@ -199,6 +205,13 @@ def test_a_budget_of_less_than_an_epoch_is_refused():
   budget = comparison_recipes.Budget(1000, 0.0, 1.0)
   method = comparison_recipes.METHODS["simclr"]
   with pytest.raises(ValueError, match=r"SimCLR has 1000 to .* takes 2560"):
+    comparison_recipes.recipe(_base(), method, budget, _digits())
+
+
+def test_a_budget_without_a_step_of_the_prototypes_is_refused():
+  budget = comparison_recipes.Budget(3000, 0.0, 1.0)
+  method = comparison_recipes.METHODS["swav"]
+  with pytest.raises(ValueError, match=r"freeze_steps is 12 .* has 5 steps"):
     comparison_recipes.recipe(_base(), method, budget, _digits())
 
 
@@ -264,7 +277,7 @@ def test_a_program_trains_on_any_number_of_labels():
       views=comparison_recipes.views_per_step(config, method),
       num_steps=1,
       between=comparison_training.Between(
-        1, lambda state, step: calls.append(step) or state
+        loop.Intervals(epoch=1), lambda state, step: calls.append(step) or state
       ),
     )
     assert trained.finite
