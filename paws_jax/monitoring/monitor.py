@@ -118,6 +118,8 @@ class Monitor:
       self._latest["improving"] = float(rising is not None)
     if "target_confidence" in row:
       self._latest.setdefault("first_step", row["step"])
+    if "feature_rank" in row:
+      self._latest.setdefault("first_rank", row["feature_rank"])
     events = []
     for rule in rules.RULES:
       if any(name in row for name in rule.metrics):

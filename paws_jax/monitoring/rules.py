@@ -16,6 +16,9 @@ from paws_jax.monitoring import remedies
 
 # Feature rank (RankMe) of embeddings that all point the same way is 1.
 _COLLAPSED_RANK = 1.5
+# The rank of a partial collapse, in units of that of the first line: sound runs
+# without labels fell to 0.30, runs without a stopped gradient to 0.12.
+_LOST_RANK = 0.2
 # Target confidence in units of 1 / classes, the confidence of a uniform label.
 _FLAT = 1.5
 # KL(mean prediction ‖ prior) in units of the log of the number of classes, its
@@ -131,6 +134,12 @@ def _collapse(now: Mapping[str, float], facts: Facts) -> str | None:
       "the embeddings of all images are nearly the same: their feature rank "
       f"is {rank:.2f}, and 1 means that all point in one direction."
     )
+  if _has_lost_rank(now, facts):
+    return (
+      "the embeddings of all images lie in a few directions: their feature "
+      f"rank is {rank:.1f}, and it was {now['first_rank']:.1f} when training "
+      "began."
+    )
   # Methods without these metrics need no classes.
   confidence = now.get("target_confidence")
   if confidence is not None and confidence < _FLAT / facts.num_classes:
@@ -147,6 +156,20 @@ def _collapse(now: Mapping[str, float], facts: Facts) -> str | None:
       "nats means one class for all."
     )
   return ""
+
+
+def _has_lost_rank(now: Mapping[str, float], facts: Facts) -> bool:
+  """Whether embeddings have collapsed to some directions, but not to one.
+
+  Only of methods that report "output_std": where predictions are classes, as in
+  PAWS, a rank of their number is no collapse. A method that uses labels without
+  such predictions may come down to a direction for each class, too.
+  """
+  if "output_std" not in now or "first_rank" not in now:
+    return False
+  rank = now["feature_rank"]
+  few = rank < facts.num_classes or not facts.num_classes
+  return few and rank < _LOST_RANK * now["first_rank"]
 
 
 def _is_sure(now: Mapping[str, float], facts: Facts) -> bool:
