@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from paws_jax import errors
 from paws_jax.config import overrides
 from paws_jax.runs import recipe as recipe_lib
+from paws_jax.runs import workdir as workdir_lib
 
 _FLAG = re.compile(r"--config\.([\w.]+)=('[^']*'|[^\s,;]*[^\s,;:.)])")
 _NUMBER_OR_NAME = re.compile(r"'.*'|[-+.\de]+|[A-Z]+")
@@ -29,6 +30,14 @@ def in_python(workdir: str | os.PathLike[str] | None) -> Iterator[None]:
   except errors.UserError as error:
     error.args = (rewritten(str(error), workdir),)
     raise
+  except workdir_lib.storage_errors() as error:
+    if isinstance(error, OSError):
+      raise
+    reason = str(error).partition("\n")[0]
+    raise errors.WorkdirError(
+      f"workdir={os.fspath(workdir or '')!r} cannot be used ({reason}): check "
+      "the bucket and your access to it, or give another directory."
+    ) from error
 
 
 def rewritten(message: str, workdir: str | os.PathLike[str] | None) -> str:

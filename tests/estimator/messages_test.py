@@ -65,3 +65,22 @@ def test_the_first_steps_on_few_images(fields, words):
   model = paws_jax.PawsClassifier(tiny_fit.RECIPE, **tiny_fit.FIELDS)
   with pytest.raises(errors.InputError, match=words):
     model.set_params(**fields).fit(tiny_fit.images(), tiny_fit.labels())
+
+
+def test_a_bucket_that_is_closed_is_named(monkeypatch):
+  class OpError(Exception):
+    """As TensorFlow's, which is none of OSError's."""
+
+  def refuse(*_):
+    raise OpError("403: no access\nand more")
+
+  kinds = (OSError, OpError)
+  monkeypatch.setattr(messages.workdir_lib, "storage_errors", lambda: kinds)
+  monkeypatch.setattr(paws_jax.estimator.training, "run", refuse)
+  model = paws_jax.PawsClassifier(
+    tiny_fit.RECIPE, workdir="gs://bucket/run", **tiny_fit.FIELDS
+  )
+  with pytest.raises(
+    errors.WorkdirError, match=r"'gs://bucket/run' cannot .*\(403: no access\)"
+  ):
+    model.fit(tiny_fit.images(), tiny_fit.labels())
