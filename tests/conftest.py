@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from paws_jax.parallel import cpu_devices
+from tests import quick_compile
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -23,7 +24,7 @@ if _CACHE not in os.environ:
   _OWN_CACHE = os.environ[_CACHE] = tempfile.mkdtemp(prefix="compiled-")
 jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
 _SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
-os.environ.setdefault(_SECONDS, "0.5")
+os.environ.setdefault(_SECONDS, "0")
 jax.config.update(_SECONDS.lower(), float(os.environ[_SECONDS]))
 
 # Nor does a test write to the user's cache.
@@ -42,9 +43,8 @@ def _optimizations(request):
     return
   # JAX finds compiled programs by what they compute, not by how.
   jax.clear_caches()
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
+  with quick_compile.quick_compile():
+    yield
   jax.clear_caches()
 
 

@@ -23,8 +23,6 @@ from tests import tiny_recipe
 NUM_IMAGES = 26
 NUM_CLASSES = 3
 BATCH_SIZE = 12
-# Most of the time of these tests is the compiler's.
-_QUICK = {"xla_backend_optimization_level": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +52,7 @@ class Setup:
     steps = self.steps_per_call
     call = step_lib.make_train_call(self.trainer, self.pipeline, steps)
     inputs = self.pipeline.inputs(0, steps)
-    lowered = call.lower(self._initial_state, inputs)
-    return lowered.compile(compiler_options=_QUICK)
+    return call.lower(self._initial_state, inputs).compile()
 
   def run(self, state, first_step, num_steps):
     """(state after the steps, metrics of each)."""

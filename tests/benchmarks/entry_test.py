@@ -22,6 +22,7 @@ from benchmarks.step import accounting
 from paws_jax.parallel import cpu_devices
 from paws_jax.plan import chips
 from tests import forked
+from tests import quick_compile
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _NUMBER = r"-?[0-9.]+(?:e[+-]?[0-9]+)?"
@@ -83,8 +84,7 @@ def _run(script, *arguments, num_devices=1):
       "JAX_PLATFORMS": "cpu",
       "JAX_NUM_CPU_DEVICES": str(num_devices),
       "PYTHONPATH": str(_ROOT),
-      # Compiled in half the time.
-      "XLA_FLAGS": "--xla_backend_optimization_level=0",
+      **quick_compile.ENVIRON,
     },
     capture_output=True,
     text=True,

@@ -12,6 +12,8 @@ from paws_jax.data import load_dataset
 from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.parallel import mesh
 
+pytestmark = pytest.mark.unoptimized
+
 NUM_TRAIN = 44
 
 

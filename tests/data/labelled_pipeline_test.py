@@ -14,6 +14,8 @@ from paws_jax.data.host import pipeline as pipeline_lib
 from paws_jax.data.host import row_plan
 from paws_jax.parallel import mesh as mesh_lib
 
+pytestmark = pytest.mark.unoptimized
+
 NUM_IMAGES = 60
 # Labels of all training images; those to train on have odd numbers.
 LABELS = np.arange(NUM_IMAGES, dtype=np.int32) * 7 % 5

@@ -14,6 +14,8 @@ from paws_jax.data import memory_pipeline
 from paws_jax.data import sampling as sampling_lib
 from paws_jax.parallel import mesh as mesh_lib
 
+pytestmark = pytest.mark.unoptimized
+
 NUM_IMAGES, BATCH, SEED = 45, 8, 5
 STEPS_PER_EPOCH = 5
 

@@ -12,6 +12,8 @@ import pytest
 from paws_jax.data import sampling
 from tests import golden_reference
 
+pytestmark = pytest.mark.unoptimized
+
 # Classes 0 ... 4 with 3, 5, 8, 4 and 6 labelled images among 60.
 COUNTS = (3, 5, 8, 4, 6)
 NAMES = ("ant", "bee", "cat", "dog", "elk")

@@ -19,6 +19,7 @@ from PIL import Image
 
 import paws_jax
 from paws_jax.config import recipe_files
+from tests import quick_compile
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -36,7 +37,7 @@ def run(*command, cwd, **environ):
   result = subprocess.run(
     command,
     cwd=cwd,
-    env=os.environ | {"JAX_PLATFORMS": "cpu"} | environ,
+    env=os.environ | {"JAX_PLATFORMS": "cpu"} | quick_compile.ENVIRON | environ,
     capture_output=True,
     text=True,
     timeout=600,

@@ -17,6 +17,7 @@ from PIL import Image
 
 from paws_jax.runs import results
 from tests import golden_run
+from tests import quick_compile
 from tests import random_classifier
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -198,7 +199,7 @@ def test_a_command(command, directory, request):
     request.getfixturevalue("finished")
   # What does not train is compiled in half the time.
   trains = "--task=" not in command or "--task=finetune" in command
-  more = {} if trains else {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+  more = {} if trains else quick_compile.ENVIRON
   out = _run(command, directory, **more)
   key = _key(command)
   if key in LEAVES:

@@ -10,6 +10,8 @@ from paws_jax.evaluation import chunked_vote
 from paws_jax.evaluation import neighbors
 from paws_jax.evaluation import soft_nn
 
+pytestmark = pytest.mark.unoptimized
+
 NUM_CLASSES = 5
 # Chunks of 1, some that do not divide the 37 supports, and one of all.
 CHUNKS = (1, 5, 36, 37, 4096)

@@ -7,6 +7,8 @@ from paws_jax.evaluation import neighbors
 from paws_jax.evaluation import soft_nn
 from tests.evaluation import chunked_vote_test
 
+pytestmark = pytest.mark.unoptimized
+
 CHUNKS = chunked_vote_test.CHUNKS
 _random = chunked_vote_test.random_arrays
 

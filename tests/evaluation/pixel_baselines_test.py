@@ -13,6 +13,8 @@ from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.evaluation import pixel_baselines
 from paws_jax.evaluation import soft_nn
 
+pytestmark = pytest.mark.unoptimized
+
 COLORS = {"blue": (30, 40, 200), "green": (40, 190, 60), "red": (210, 30, 30)}
 TITLES = ["soft NN", "1-NN", "logistic regression"]
 

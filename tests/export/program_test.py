@@ -12,6 +12,8 @@ from paws_jax.export import program as program_lib
 from paws_jax.export import stablehlo
 from tests import random_classifier
 
+pytestmark = pytest.mark.unoptimized
+
 
 @pytest.mark.parametrize(
   "changes",

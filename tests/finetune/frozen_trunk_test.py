@@ -16,6 +16,8 @@ from paws_jax.training import step as step_lib
 from tests import golden_ssl
 from tests import tiny_recipe
 
+pytestmark = pytest.mark.unoptimized
+
 NAMES = sorted(linear_protocols.PROTOCOLS)
 
 

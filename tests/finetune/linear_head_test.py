@@ -16,6 +16,8 @@ from paws_jax.training import state as state_lib
 from paws_jax.training import step as step_lib
 from tests import tiny_recipe
 
+pytestmark = pytest.mark.unoptimized
+
 NUM_CLASSES = 3
 
 

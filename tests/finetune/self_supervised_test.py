@@ -21,6 +21,8 @@ from paws_jax.training import state as state_lib
 from tests import golden_reference
 from tests import tiny_recipe
 
+pytestmark = pytest.mark.unoptimized
+
 # Heads as in the papers.
 METHODS = {
   "moco": {

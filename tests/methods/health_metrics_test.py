@@ -12,6 +12,8 @@ from paws_jax.methods import encoding
 from paws_jax.methods import health_metrics
 from tests import toy_method
 
+pytestmark = pytest.mark.unoptimized
+
 
 def _normal(seed, *shape):
   return np.random.default_rng(seed).normal(size=shape)

@@ -14,6 +14,8 @@ from paws_jax.training import optimizer_groups
 from tests import toy_method
 from tests import toy_training
 
+pytestmark = pytest.mark.unoptimized
+
 
 def _fields(axis_name=None):
   made = toy_method.create(name="simclr", axis_name=axis_name)

@@ -13,6 +13,8 @@ from paws_jax.losses import ropaws
 from paws_jax.parallel import mesh as mesh_lib
 from tests import toy_method
 
+pytestmark = pytest.mark.unoptimized
+
 CLASSES = 3
 
 

@@ -13,6 +13,8 @@ from paws_jax import methods
 from paws_jax.parallel import mesh
 from tests import toy_method
 
+pytestmark = pytest.mark.unoptimized
+
 # Keys that are gathered with a gradient, and without.
 VARIANTS = pytest.mark.parametrize(
   ("name", "detached"),

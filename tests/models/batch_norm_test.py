@@ -8,6 +8,8 @@ from jax.sharding import PartitionSpec as P
 
 from paws_jax.models import batch_norm
 
+pytestmark = pytest.mark.unoptimized
+
 CHANNELS = 5
 EPSILON = 1e-5
 

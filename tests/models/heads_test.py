@@ -13,6 +13,8 @@ from paws_jax.models import batch_norm
 from paws_jax.models import heads
 from tests import golden_reference
 
+pytestmark = pytest.mark.unoptimized
+
 SETTINGS = batch_norm.LayerSettings(
   momentum=0.9, dtype=jnp.float32, param_dtype=jnp.float32
 )

@@ -30,6 +30,7 @@ from paws_jax.training import health
 from paws_jax.training import measure
 from paws_jax.training import run as run_lib
 from paws_jax.training import step as step_lib
+from tests import quick_compile
 from tests import tiny_recipe
 
 FACTS = rules.Facts(
@@ -398,13 +399,9 @@ def _train(experiment):
     experiment.trainer, experiment.pipeline, count
   )
   inputs = experiment.pipeline.inputs(0, count, busy=lambda: False)
-  # Compiles in less than half the time to a program of the same values.
-  jax.config.update("jax_disable_most_optimizations", True)
-  try:
+  with quick_compile.quick_compile():
     state = experiment.initial_state()
     state, values = call(state, inputs)
-  finally:
-    jax.config.update("jax_disable_most_optimizations", False)
   assert state.finite
   values = jax.device_get(values)
   rows = [

@@ -17,6 +17,8 @@ from paws_jax import models
 from paws_jax import optim
 from tests import golden_reference
 
+pytestmark = pytest.mark.unoptimized
+
 SECTION = {
   "name": "lars",
   "start_lr": 0.1,

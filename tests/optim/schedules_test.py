@@ -14,6 +14,8 @@ import pytest
 from paws_jax import optim
 from tests import golden_reference
 
+pytestmark = pytest.mark.unoptimized
+
 SCHEDULES = json.loads(
   (golden_reference.DIRECTORY / "schedule.json").read_text()
 )

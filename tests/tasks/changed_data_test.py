@@ -22,6 +22,7 @@ from paws_jax.runs import workdir as workdir_lib
 from paws_jax.tasks import evaluate
 from paws_jax.tasks import pretrain
 from tests import own_data_runs
+from tests import quick_compile
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -204,8 +205,7 @@ def test_more_labels_by_the_recipe_get_the_command_too(home):
 def _run(command):
   done = subprocess.run(
     [sys.executable, *command[1:]],
-    env=os.environ
-    | {"PYTHONPATH": str(ROOT), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+    env=os.environ | {"PYTHONPATH": str(ROOT)} | quick_compile.ENVIRON,
     capture_output=True,
     text=True,
     check=False,

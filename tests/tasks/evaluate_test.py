@@ -33,6 +33,8 @@ from paws_jax.training import restore
 from tests import processes
 from tests import tiny_recipe
 
+pytestmark = pytest.mark.unoptimized
+
 WIDTH = 8
 
 

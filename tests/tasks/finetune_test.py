@@ -27,6 +27,8 @@ from paws_jax.training import restore
 from tests import random_classifier
 from tests import tiny_recipe
 
+pytestmark = pytest.mark.unoptimized
+
 # It leaves no finite number anywhere.
 TOO_HIGH = 1e30
 

@@ -24,6 +24,8 @@ from paws_jax.training import restore
 from tests import small_runs
 from tests import tiny_recipe
 
+pytestmark = pytest.mark.unoptimized
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_device():

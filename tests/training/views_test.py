@@ -11,6 +11,7 @@ import pytest
 from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax.training import views
+from tests import quick_compile
 
 PLAIN = config_lib.ViewSpec(
   size=8,
@@ -61,12 +62,8 @@ _make_views = functools.partial(
 @functools.cache
 def _views(unlabelled, support, slots, *, seed=0, step=0, views=VIEWS):
   batch = _batch(unlabelled, support, slots)
-  # The same values in a third of the time to compile.
-  jax.config.update("jax_disable_most_optimizations", True)
-  try:
+  with quick_compile.quick_compile():
     return jax.device_get(_make_views(batch, seed=seed, step=step, views=views))
-  finally:
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _crops(views):

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.step import start
 from tests import forked
+from tests import quick_compile
 
 _ROOT = pathlib.Path(__file__).parents[3]
 _RECIPE = (
@@ -38,8 +39,7 @@ def _run(*arguments):
       **os.environ,
       "JAX_PLATFORMS": "cpu",
       "PYTHONPATH": str(_ROOT),
-      # Compiled in half the time.
-      "XLA_FLAGS": "--xla_backend_optimization_level=0",
+      **quick_compile.ENVIRON,
     },
     capture_output=True,
     text=True,

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from tests import forked
+from tests import quick_compile
 
 _ROOT = pathlib.Path(__file__).parents[3]
 _QUICKSTART = "--config=configs/quickstart.py"
@@ -44,6 +45,7 @@ def _run(*arguments, num_devices=1):
       "JAX_PLATFORMS": "cpu",
       "JAX_NUM_CPU_DEVICES": str(num_devices),
       "PYTHONPATH": str(_ROOT),
+      **quick_compile.ENVIRON,
     },
     capture_output=True,
     text=True,

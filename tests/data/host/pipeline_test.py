@@ -31,6 +31,8 @@ from paws_jax.data.sources import catalog
 from paws_jax.parallel import mesh as mesh_lib
 from tests import odd_files
 
+pytestmark = pytest.mark.unoptimized
+
 NUM_IMAGES, BATCH, SEED, SIDE = 45, 8, 5, 8
 STEPS_PER_EPOCH = 5
 SUPPORT = config_lib.Support(
