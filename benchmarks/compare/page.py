@@ -40,8 +40,9 @@ encoder, with a gradient; passes of an average network, which has none, count in
 TFLOP alone, and so MoCo, BYOL and mean shift compute about a third more for a
 view. MoCo and mean shift train on one crop of an image and take twice as many
 steps. 1-NN and the linear probe stand on the features of the trunk, soft NN on
-the output of the heads; fine-tuning is of all weights. Methods without labels
-are pre-trained once for each seed."""
+the output of the heads; fine-tuning is of all weights, at one learning rate for
+all, which was chosen with SimCLR. Methods without labels are pre-trained once
+for each seed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +195,9 @@ def draw(
   figure.suptitle(
     "\n".join(textwrap.wrap(title, round(13 * size[0]))), fontsize=9
   )
-  panels = figure.subplots(1, len(fields), squeeze=False, sharey=True)[0]
+  panels = figure.subplots(
+    1, len(fields), squeeze=False, sharex=True, sharey=True
+  )[0]
   for axes, field in zip(panels, fields, strict=True):
     _draw_score(axes, rows, shown, field)
   # The first method is at the top.
