@@ -56,9 +56,6 @@ FIELDS = {
 FIELDS["swav_suncet"] = FIELDS["swav"]
 FIELDS["msf"] = {"bank_size": 30, "k": 3}
 FIELDS["cmsf"] = FIELDS["msf"] | {"constraint": "second_query", "k_previous": 4}
-# Measured: the rank is 1.22 after 48 steps (msf) and after 96 (cmsf), from 1.06
-# at the start; why it rises more slowly than that of others is not known.
-STEPS_TO_RANK = {"msf": 64, "cmsf": 128}
 pytestmark = pytest.mark.unoptimized
 
 
@@ -206,19 +203,25 @@ def test_gradients_are_finite_where_all_images_are_the_same(name, value):
 
 @each_method
 def test_it_does_not_collapse(name):
-  """The embeddings of different images stay different."""
+  """The embeddings of different images stay different.
+
+  Of methods without labels those before the prediction head, whose rank is 1.4
+  at first. It is a bottleneck of two units here: predictions of targets with a
+  rank of 2.2 had one of 1.2, which rises slowly.
+  """
   setup = _setup(name, 1)
+  before_prediction = not setup.trainer.method.needs_support
+  num_steps, least = (32, 2.0) if before_prediction else (16, 1.2)
   with jax.enable_x64(True):
-    num_steps = STEPS_TO_RANK.get(name, 16)
     state, _ = setup.run(setup.initial_state(), 0, num_steps)
     variables = setup.trainer.method.encoder_variables(state)
     images = toy_method.make_views().crops["large"][:, 0]
-    _, z = setup.trainer.method.encoder.clone().apply(
+    h, z = setup.trainer.method.encoder.clone().apply(
       variables, images, train=False
     )
-    rank = float(losses.effective_rank(z))
+    rank = float(losses.effective_rank(h if before_prediction else z))
   # Of 8 images in 8 dimensions; 1 is collapse.
-  assert rank > 1.2
+  assert rank > least
 
 
 @each_method
