@@ -38,12 +38,13 @@ _LONG = ("end_to_end", "benchmarks")
 @pytest.fixture(scope="module", autouse=True)
 def _optimizations(request):
   """Leaves XLA's expensive passes out of a module marked `unoptimized`."""
-  if request.node.get_closest_marker("unoptimized") is None:
+  marker = request.node.get_closest_marker("unoptimized")
+  if marker is None:
     yield
     return
   # JAX finds compiled programs by what they compute, not by how.
   jax.clear_caches()
-  with quick_compile.quick_compile():
+  with quick_compile.quick_compile(**marker.kwargs):
     yield
   jax.clear_caches()
 

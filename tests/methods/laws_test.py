@@ -56,7 +56,7 @@ FIELDS = {
 FIELDS["swav_suncet"] = FIELDS["swav"]
 FIELDS["msf"] = {"bank_size": 30, "k": 3}
 FIELDS["cmsf"] = FIELDS["msf"] | {"constraint": "second_query", "k_previous": 4}
-pytestmark = pytest.mark.unoptimized
+pytestmark = pytest.mark.unoptimized(exact=True)
 
 
 def _create(name, axis_name=None):
