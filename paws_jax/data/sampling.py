@@ -8,6 +8,7 @@ any number of devices agree. All functions run under `jax.jit`.
 from __future__ import annotations
 
 import math
+from typing import Any
 from typing import NamedTuple
 
 import jax
@@ -272,6 +273,20 @@ def uniform_indices(
   places = stream.orders.reshape(-1)[positions]
   slots = positions // num_images - first // num_images
   return stream.ids[places], stream.labels[places], slots
+
+
+def view_numbers(slots: Any, num_views: int) -> Any:
+  """Numbers the views of images that may be drawn several times.
+
+  Args:
+    slots: int32 [n], number of the draw of an image.
+    num_views: V, of a draw.
+
+  Returns:
+    int32 [n, V], of NumPy or JAX as `slots`.
+  """
+  places = np.arange(num_views, dtype=np.int32)
+  return slots[:, None] * np.int32(num_views) + places[None, :]
 
 
 def view_keys(

@@ -74,13 +74,14 @@ def relu6(x: jax.Array) -> jax.Array:
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
   """Filters each channel by itself, with padding as "SAME" of TensorFlow.
 
-  XLA's CPU backend takes about a hundred times as long for a convolution of as
-  many groups as channels as for the sum of k * k products of shifted images, so
-  a program for a CPU computes the sum.
+  XLA's CPU backend takes 8 to 11 times as long for a convolution of as many
+  groups as channels as for the sum of k * k products of shifted images (three
+  layers, 8 images of 160 pixels, two cores, JAX 0.10.2), so a program for a CPU
+  computes the sum.
 
   Args:
-    x: [n, h, w, c].
-    kernel: [k, k, 1, c].
+    x: [n, h, w, c] of any float dtype.
+    kernel: [k, k, 1, c] of the same dtype.
     stride: of both axes.
 
   Returns:

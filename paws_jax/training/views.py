@@ -90,11 +90,9 @@ def make_views(
   if batch.support is None:
     return made
   assert batch.support_slot is not None
-  numbers = batch.support_slot[:, None] * num_support_views
-  numbers += jnp.arange(num_support_views)[None, :]
   keys = sampling.view_keys(
     batch.support.id,
-    numbers,
+    sampling.view_numbers(batch.support_slot, num_support_views),
     seed=seed,
     stream=sampling.SUPPORT_VIEWS,
     step=step,

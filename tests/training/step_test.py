@@ -28,6 +28,7 @@ from paws_jax.training import loop
 from paws_jax.training import state as state_lib
 from paws_jax.training import step as step_lib
 from paws_jax.training import views as views_lib
+from tests import quick_compile
 
 BASE = config_lib.base()
 PLAIN = {
@@ -111,14 +112,7 @@ def _images():
   return images, labels.astype(np.int32)
 
 
-@contextlib.contextmanager
-def quick_compile():
-  """Compiles in less than half the time to a program of the same values."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  try:
-    yield
-  finally:
-    jax.config.update("jax_disable_most_optimizations", False)
+_QUICKLY = functools.partial(quick_compile.quick_compile, exact=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +132,7 @@ class Setup:
     """(compiled program, initial state on the host)."""
     call = step_lib.make_train_call(self.trainer, self.pipeline, num_steps)
     inputs = self.pipeline.inputs(0, num_steps)
-    with quick_compile() if self.quick else contextlib.nullcontext():
+    with _QUICKLY() if self.quick else contextlib.nullcontext():
       state = self.state()
       return call.lower(state, inputs).compile(), jax.device_get(state)
 
@@ -312,7 +306,7 @@ def _plain_steps(num_steps, *, dtype):
   _, state = setup.call()
   carried = state.params, state.batch_stats, state.opt_state
   losses = []
-  with quick_compile():
+  with _QUICKLY():
     for step in range(num_steps):
       inputs = pipeline.inputs(step, 1)
       views = views_of(inputs, jnp.int32(step))

@@ -287,7 +287,8 @@ class HostPipeline:
       )
     for stream in streams.values():
       # Compiles here rather than in a thread of the loader.
-      stream.plan(first_step), stream.draws(first_step)
+      stream.plan(first_step)
+      stream.draws(first_step)
     return streams
 
   def _drawing(self, name: str, rows: np.ndarray) -> dict[str, Any]:

@@ -111,12 +111,11 @@ class RowPlan:
       step: from 0.
       num_views: V, views of an image.
     """
-    places = np.arange(num_views, dtype=np.int32)
     if name == "unlabelled":
       ids = self.unlabelled(step)
-      return ids, np.tile(places, (len(ids), 1))
+      return ids, sampling.view_numbers(np.zeros_like(ids), num_views)
     drawn = self.supports(step)
-    return drawn.ids, drawn.slots[:, None] * np.int32(num_views) + places
+    return drawn.ids, sampling.view_numbers(drawn.slots, num_views)
 
   def _draw_supports(self, step: int) -> Supports:
     support = self._support
