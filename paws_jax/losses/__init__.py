@@ -11,15 +11,19 @@ from __future__ import annotations
 
 from paws_jax.losses import byol
 from paws_jax.losses import feature_rank
+from paws_jax.losses import fixmatch
 from paws_jax.losses import mean_shift
+from paws_jax.losses import mean_teacher
 from paws_jax.losses import moco
 from paws_jax.losses import paws
+from paws_jax.losses import pseudo_label
 from paws_jax.losses import ropaws
 from paws_jax.losses import simclr
 from paws_jax.losses import similarity
 from paws_jax.losses import simsiam
 from paws_jax.losses import suncet
 from paws_jax.losses import swav
+from paws_jax.losses import uda
 
 AxisName = similarity.AxisName
 MIN_NORM = similarity.MIN_NORM
@@ -53,6 +57,13 @@ sinkhorn = swav.sinkhorn
 swav_loss = swav.swav_loss
 nearest_members = mean_shift.nearest_members
 mean_shift_loss = mean_shift.mean_shift_loss
+
+fixmatch_loss = fixmatch.fixmatch_loss
+uda_loss = uda.uda_loss
+tsa_cross_entropy = uda.tsa_cross_entropy
+tsa_threshold = uda.tsa_threshold
+pseudo_label_loss = pseudo_label.pseudo_label_loss
+mean_teacher_loss = mean_teacher.mean_teacher_loss
 
 in_domain_probability = ropaws.in_domain_probability
 effective_rank = feature_rank.effective_rank
