@@ -115,7 +115,7 @@ def _cifar10():
 
   config.train.batch_size = 256
   config.train.bn_groups = 1
-  config.train.steps_per_call = config.log.every_steps = 39
+  config.train.steps_per_call = 39
   config_lib.set_intervals(config, 195)
   return config
 

@@ -30,7 +30,8 @@ def create() -> fastapi.FastAPI:
   @app.middleware("http")
   async def limit(request: fastapi.Request, answer: Any) -> fastapi.Response:
     size = request.headers.get("content-length")
-    if size is None and "transfer-encoding" in request.headers:
+    # In chunks, whose sum is not known before.
+    if "transfer-encoding" in request.headers:
       return fastapi.Response("Content-Length is missing", 411)
     if int(size or 0) > MOST_BYTES:
       return fastapi.Response(f"more than {MOST_BYTES:,} bytes", 413)

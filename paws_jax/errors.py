@@ -15,6 +15,10 @@ class UserError(Exception):
 
   status = 2
 
+  def __str__(self) -> str:
+    """Returns the message; an ImportError would return that of its making."""
+    return str(self.args[0]) if self.args else ""
+
 
 class InputError(UserError, ValueError):
   """A field of a recipe, a flag, a file or data that cannot be used."""

@@ -19,7 +19,7 @@ encoder forwards and backwards, of unlabelled and labelled images alike; of all
 methods the same part of it is for fine-tuning (--finetune_share). The passes of
 an average network, which have no gradient, do not count, but their FLOPs do:
 with them MoCo, BYOL and mean shift take a third more FLOPs a view. Each method
-takes as many whole epochs as fit. Evaluation does not count. FLOPs are those of
+takes as many complete epochs as fit. Evaluation does not count. FLOPs are those of
 convolutions and matrix products, without what a method computes between epochs;
 they differ between methods although views do not. benchmarks/RESULTS.md says
 how long it takes.
@@ -33,7 +33,7 @@ chosen with SimCLR on label draw 10, which is not among the default seeds.
 With --unknown_classes=5, labels are of the first classes only while unlabelled
 images are of all: accuracy on test images of the known classes, and the AUROC
 with which the in-domain probability (a function of the largest cosine to a
-labelled image, as novelty is) tells them from the others. Nothing is fine-tuned
+labelled image, as novelty is) distinguishes them. Nothing is fine-tuned
 then, unless --finetune_share is given.
 
 Every finished cell is a line of --output; a second start goes on, and prints
@@ -157,7 +157,7 @@ def _run(config: ml_collections.ConfigDict) -> int:
   known = {_cell(row) for row in rows}
   missing = [cell for cell in plan.cells if cell not in known]
   runner = comparison_runs.Runner(config, data, budget)
-  start = time.perf_counter()
+  start, status = time.perf_counter(), 0
   for number, cell in enumerate(missing, start=1):
     label = comparison_recipes.METHODS[cell.method].label
     print(
@@ -165,7 +165,12 @@ def _run(config: ml_collections.ConfigDict) -> int:
       f"{cell.labels} labels a class, seed {cell.seed}",
       flush=True,
     )
-    row = runner.run(cell)
+    try:
+      row = runner.run(cell)
+    except errors.NonFiniteError as error:
+      print(f"error: {label}: {error}; the cell stays empty", file=sys.stderr)
+      status = 1
+      continue
     rows.append(row | {"settings": plan.settings})
     _store(plan.path, rows)
     print(
@@ -174,7 +179,7 @@ def _run(config: ml_collections.ConfigDict) -> int:
       flush=True,
     )
   _show(plan, rows)
-  return 0
+  return status
 
 
 def _plan(config: ml_collections.ConfigDict) -> Plan:

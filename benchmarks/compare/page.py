@@ -1,4 +1,4 @@
-"""What a comparison shows: tables as text and markdown, and a figure."""
+"""Tables of a comparison as text and markdown, and its figure."""
 
 from __future__ import annotations
 

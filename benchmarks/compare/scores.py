@@ -1,4 +1,4 @@
-"""What the encoder of a cell is worth, judged by the labelled images.
+"""Scores of the encoder of a cell, by the labelled images.
 
 Soft nearest neighbors compare the output of the heads, as evaluation and saved
 classifiers do; the nearest neighbor and the linear probe stand on the features
@@ -122,7 +122,7 @@ def unknown(
   *,
   temperature: float | None,
 ) -> dict[str, float]:
-  """Tells test images from those of unknown classes by their similarity.
+  """Distinguishes test images from those of unknown classes by similarity.
 
   Args:
     embed_images: of `embedder`.

@@ -22,7 +22,7 @@ _ACCEPTED = (
   "give a uint8 array [n, height, width, channels], or a list of uint8 arrays "
   "[height, width, channels], Pillow images or paths"
 )
-_REMEDY = "Repair it, or leave it out: of a folder, by moving it elsewhere"
+_REMEDY = "Repair it, or leave it out (move it out of the folder)"
 # Of arrays that hold objects or texts, such as a column of paths.
 _LIST_KINDS = "OUST"
 # Batches that are decoded while one is embedded.

@@ -23,7 +23,7 @@ def answer(argv: Sequence[str]) -> str | None:
   """The text that a command line asks for; None: it asks for a task.
 
   Raises:
-    InputError: there is an argument more, which is no flag.
+    InputError: there is an extra argument that is not a flag.
   """
   arguments = {argument.replace("--", "-", 1) for argument in argv[1:]}
   asked = arguments & {"-version", "-list", *_HELP}

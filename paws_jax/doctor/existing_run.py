@@ -50,6 +50,6 @@ def compare(
     report.say(f"{path} holds this run at step {step:,}: it is continued")
   else:
     report.say(
-      f"{path} holds this run, which is finished: training only shows its "
-      "result; to train anew, choose another --workdir"
+      f"{path} holds this run, which has taken all its steps: training only "
+      "measures and shows its result; to train anew, choose another --workdir"
     )

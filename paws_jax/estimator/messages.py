@@ -1,7 +1,8 @@
-"""Errors of commands in the words of a program: keywords in place of flags."""
+"""Rewrites errors of commands for Python: keywords in place of flags."""
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 import re
@@ -12,15 +13,16 @@ from paws_jax.config import overrides
 from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import workdir as workdir_lib
 
-_FLAG = re.compile(r"--config\.([\w.]+)=('[^']*'|[^\s,;]*[^\s,;:.)])")
-_NUMBER_OR_NAME = re.compile(r"'.*'|[-+.\de]+|[A-Z]+")
+_FLAG = re.compile(r"--config\.([\w.]+)=('[^']*'|[^\s;]*[^\s,;:.)])")
+# In messages, for what the user puts there.
+_PLACEHOLDERS = ("DIR", "FILE", "RUN")
 _FIELD = re.compile(r"\b[a-z]\w*(?:\.\w+)+")
 _MOST_FIELDS = 4
 
 
 @contextlib.contextmanager
 def in_python(workdir: str | os.PathLike[str] | None) -> Iterator[None]:
-  """Rewrites messages for users that name flags and fields.
+  """Rewrites messages that name flags and fields.
 
   Args:
     workdir: of the fit.
@@ -41,7 +43,7 @@ def in_python(workdir: str | os.PathLike[str] | None) -> Iterator[None]:
 
 
 def rewritten(message: str, workdir: str | os.PathLike[str] | None) -> str:
-  """A message about a command, with what a program can do.
+  """Returns a message about a command with what a program can do.
 
   Args:
     message: of an error.
@@ -69,9 +71,12 @@ def rewritten(message: str, workdir: str | os.PathLike[str] | None) -> str:
 
 
 def _keyword(found: re.Match[str]) -> str:
-  value = found[2]
-  if not _NUMBER_OR_NAME.fullmatch(value):
-    value = repr(value)
+  value = found[2].strip("'")
+  try:
+    ast.literal_eval(value)
+  except (SyntaxError, ValueError):
+    if value not in _PLACEHOLDERS:
+      value = repr(value)
   return f"{_parameter(found[1])}={value}"
 
 

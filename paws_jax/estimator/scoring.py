@@ -76,16 +76,17 @@ def _weights(given: Any, labelled: np.ndarray) -> np.ndarray:
       f"sample_weight has the shape {list(weights.shape)} but X holds "
       f"{text.count(count, 'image')}: give one weight for each, [{count}]."
     )
+  weights = weights[labelled]
   if weights.dtype.kind not in "biuf" or not (
     np.isfinite(weights).all() and (weights >= 0).all()
   ):
     raise errors.InputError(
-      "sample_weight holds something else than finite numbers from 0: give "
-      "one for each image."
+      "sample_weight must hold finite numbers of at least 0, one for each "
+      "image."
     )
-  if not weights[labelled].any():
+  if not weights.any():
     raise errors.InputError(
       "sample_weight is 0 for all images that have a label: give some of them "
       "a weight."
     )
-  return weights[labelled].astype(np.float64)
+  return weights.astype(np.float64)

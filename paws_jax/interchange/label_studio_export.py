@@ -138,20 +138,16 @@ def _path(
   if isinstance(given, str) and given:
     name = found.name(given)
   else:
-    url = next(
-      (
-        value
-        for value in data.values()
-        if isinstance(value, str) and url_prefix in value
-      ),
-      None,
-    )
-    if url is None:
+    texts = [value for value in data.values() if isinstance(value, str)]
+    urls = [value for value in texts if value.startswith(url_prefix)]
+    # Or within the address of the server.
+    urls += [value for value in texts if url_prefix in value]
+    if not urls:
       raise errors.InputError(
         f"none of its data is a path or an address with {url_prefix!r} "
         "(images uploaded in the browser lose their names)"
       )
-    quoted = url.partition(url_prefix)[2]
+    quoted = urls[0][urls[0].index(url_prefix) + len(url_prefix) :]
     name = found.name(os.fsdecode(urllib.parse.unquote_to_bytes(quoted)))
   if os.path.isabs(name) or name.split(os.sep)[0] in (os.pardir, os.curdir):
     raise errors.InputError(f"the path {name!r} is not below {root!r}")

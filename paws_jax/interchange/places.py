@@ -15,7 +15,6 @@ class Places:
   def __init__(self, root: str | os.PathLike[str]):
     """Keeps the directory; reads nothing."""
     self._root = os.path.abspath(os.path.expanduser(os.fspath(root)))
-    self._real = os.path.realpath(self._root)
     self._forms = listed_files.NameForms()
 
   def name(self, written: str) -> str:
@@ -41,7 +40,4 @@ class Places:
   def _find(self, written: str) -> str:
     listed = find_images.listed_name(self._root, written)
     path = os.path.normpath(self._forms.find(self._root, listed))
-    for root in (self._root, self._real):
-      if path.startswith(os.path.join(root, "")):
-        return os.path.relpath(path, root)
-    return path
+    return os.path.normpath(listed_files.below(path, self._root))

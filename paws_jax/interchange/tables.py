@@ -121,7 +121,11 @@ def check_output(
     if given is None or not target.exists():
       continue
     source = files.resolve(given)
-    if source.exists() and os.path.samefile(source, target):
+    local = isinstance(source, pathlib.Path) and isinstance(
+      target, pathlib.Path
+    )
+    same = local and source.exists() and os.path.samefile(source, target)
+    if same or source == target:
       raise errors.InputError(
         f"output is {target}, which is also read ({name}): name another file."
       )

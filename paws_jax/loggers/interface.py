@@ -45,8 +45,8 @@ class LogWriter(Protocol):
 
   Attributes:
     run_id: by which a later process continues; "" where there is no such thing.
-    replaces: whether steps after `first_step` of an earlier process are
-      replaced, so that they have to be written again.
+    replaces: whether steps after min(sent, first_step) of an earlier process
+      are replaced, so that they have to be written again.
   """
 
   run_id: str

@@ -186,6 +186,8 @@ def open_loggers(
   for row in rows:
     if row["step"] <= first_step:
       opened.write(row["step"], {k: v for k, v in row.items() if k != "step"})
+  for name, sink in opened._sinks.items():
+    record.note(workdir, name, record.Entry(sink.writer.run_id, sink.sent))
   return opened
 
 
@@ -230,7 +232,9 @@ def _open(name: str, start: interface.Start, *, is_new: bool) -> _Sink | None:
     return None
   if writer.replaces:
     sent = min(sent, start.first_step)
-  record.note(start.workdir, name, record.Entry(writer.run_id, sent))
+  # Open only when the rows up to here are sent, see `_sent_before`.
+  entry = record.Entry(writer.run_id, sent, is_open=False)
+  record.note(start.workdir, name, entry)
   return _Sink(writer, skip_to=sent, sent=sent, flushed=sent)
 
 

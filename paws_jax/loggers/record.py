@@ -55,7 +55,7 @@ def read(workdir: epath.Path) -> dict[str, Entry]:
 
 def clear(workdir: epath.Path) -> None:
   """Removes all entries: a run that starts again has nothing to continue."""
-  if read(workdir):
+  if (workdir / RECORD).exists():
     files.replace_text(workdir / RECORD, "{}\n")
 
 
@@ -70,7 +70,11 @@ def note(workdir: epath.Path, name: str, entry: Entry) -> None:
 
 def _is_entry(value: Any) -> bool:
   kinds = {"run_id": str, "sent": int, "is_open": bool, "is_complete": bool}
-  return isinstance(value, dict) and all(
-    type(({"is_complete": False} | value).get(name)) is kind
-    for name, kind in kinds.items()
+  return (
+    isinstance(value, dict)
+    and value.keys() <= kinds.keys()
+    and all(
+      type(({"is_complete": False} | value).get(name)) is kind
+      for name, kind in kinds.items()
+    )
   )

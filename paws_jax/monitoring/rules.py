@@ -19,6 +19,8 @@ _COLLAPSED_RANK = 1.5
 # The rank of a partial collapse, in units of that of the first line: sound runs
 # without labels fell to 0.30, runs without a stopped gradient to 0.12.
 _LOST_RANK = 0.2
+# Of the rank that embeddings of classes need at most.
+_FEW = 0.75
 # Target confidence in units of 1 / classes, the confidence of a uniform label.
 _FLAT = 1.5
 # KL(mean prediction ‖ prior) in units of the log of the number of classes, its
@@ -55,6 +57,7 @@ class Facts:
     temperature: `method.temperature`.
     small_share: share of small crops among the crops of an image.
     label_smoothing: `support.label_smoothing`.
+    data_classes: classes of the data; 0: it has none.
     num_evaluated: images on which accuracy is measured; 0: unknown.
     recipe: the recipe, for remedies that are not in force yet.
   """
@@ -67,6 +70,7 @@ class Facts:
   temperature: float
   small_share: float = 0.0
   label_smoothing: float = 0.0
+  data_classes: int = 0
   num_evaluated: int = 0
   recipe: config_lib.Recipe = dataclasses.field(
     default_factory=config_lib.Recipe
@@ -168,7 +172,8 @@ def _has_lost_rank(now: Mapping[str, float], facts: Facts) -> bool:
   if "output_std" not in now or "first_rank" not in now:
     return False
   rank = now["feature_rank"]
-  few = rank < facts.num_classes or not facts.num_classes
+  # Ideal embeddings of classes have one dimension less than classes.
+  few = rank < _FEW * (facts.data_classes - 1) or not facts.data_classes
   return few and rank < _LOST_RANK * now["first_rank"]
 
 

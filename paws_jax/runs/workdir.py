@@ -172,8 +172,11 @@ def check_not_own(directory: str | os.PathLike[str], given: str) -> None:
   path = files.resolve(directory)
   if isinstance(path, pathlib.Path):
     path = path.resolve()
+  if path.name not in (CLASSIFIER, FINETUNED):
+    return
+  # Others, too, call a file config.json.
   of_run = (path.parent / recipe_lib.RECIPE).exists()
-  if path.name in (CLASSIFIER, FINETUNED) and of_run:
+  if of_run and newest_checkpoint.holds_run(path.parent):
     raise errors.ClassifierError(
       f"{given} is the place of the run's own classifier: choose another "
       "directory for this one."

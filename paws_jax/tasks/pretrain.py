@@ -20,6 +20,7 @@ import ml_collections
 from etils import epath
 
 from paws_jax import config as config_lib
+from paws_jax import errors
 from paws_jax.config import methods as config_methods
 from paws_jax.data.labels import split as split_lib
 from paws_jax.data.sources import arrays as arrays_lib
@@ -110,13 +111,16 @@ def prepare(
   if longer:
     print(f"warning: {longer}")
   _open_workdir(path, recipe, split)
-  if not newest_checkpoint.steps(path):
+  is_new = not newest_checkpoint.steps(path)
+  if is_new:
     experiment.check_init_from()
   if recipe.train.minutes:
     with out_of_memory.training(recipe):
       recipe, found = time_budget.lay_out(recipe, experiment)
     experiment = experiment_lib.create(recipe, like=experiment, devices=devices)
     _open_workdir(path, recipe, split, found=found)
+  if is_new:
+    experiment.check_length(recipe)
   return run_lib.PretrainInputs(
     recipe=recipe, workdir=path, experiment=experiment, reference=reference
   )
@@ -197,21 +201,27 @@ def train(prepared: run_lib.PretrainInputs) -> Outcome:
       print(f"this run is finished ({total} steps); its result:")
       if not drawn or prepared.reference is not None:
         process.draw()
-      agree.on_main(
-        functools.partial(
-          run_log.send_finished,
-          prepared.recipe,
-          prepared.workdir,
-          step=process.step,
-          row=row,
-        )
-      )
       if not (prepared.workdir / workdir_lib.CLASSIFIER).exists():
         process.save_classifier()
+      agree.on_main(
+        functools.partial(_send_finished, prepared, process.step, row)
+      )
     elif process.step >= total:
       row = process.report()
       process.save_classifier()
   return Outcome(row, process.step, signals.received)
+
+
+def _send_finished(
+  prepared: run_lib.PretrainInputs, step: int, row: Mapping[str, Any]
+) -> None:
+  """Sends a finished run to loggers that lack a part; its result is there."""
+  workdir = prepared.workdir
+  with workdir_lib.run_lock(workdir):
+    try:
+      run_log.send_finished(prepared.recipe, workdir, step=step, row=row)
+    except errors.InputError as error:
+      print(f"warning: {error}")
 
 
 def run(prepared: run_lib.PretrainInputs) -> int:

@@ -30,6 +30,7 @@ def facts(
     temperature=experiment.temperature,
     small_share=counts.get("small", 0) / max(sum(counts.values()), 1),
     label_smoothing=recipe.support.label_smoothing,
+    data_classes=num_classes,
     num_evaluated=len(
       getattr(experiment.dataset, experiment.dataset.monitored_part)
     ),

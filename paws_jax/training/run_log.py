@@ -109,7 +109,11 @@ def send_finished(
     rows=rows,
     first_step=step,
   )
-  _send_result(loggers, workdir, step, row)
+  try:
+    _send_result(loggers, workdir, step, row)
+  except BaseException:
+    loggers.close("stopped")
+    raise
   loggers.close("finished")
 
 

@@ -39,7 +39,9 @@ def save(made: classifier_lib.Classifier, directory: epath.Path) -> None:
     known = files_lib.is_recorded(settings)
     if not known:
       kept = files_lib.set_aside(directory)
-      what = "was not written by a task" if known is None else "was changed"
+      what = "was changed"
+      if known is None:
+        what = "is not recorded as written by a task"
       print(f"{settings} {what}: it is kept in {kept}")
   files.write(directory, files.pack(vars(made)))
   files_lib.record(settings)

@@ -261,7 +261,8 @@ def _sum_channels(arrays: dict[str, Any], template: Mapping[str, Any]) -> str:
   """Makes the first layer of weights for color images one for grey images.
 
   The sum of its filters over red, green and blue gives what the filters give of
-  an image whose three channels are the grey one.
+  an image whose three channels are the grey one; only nearly so where the
+  weights expect other means and deviations of each channel.
 
   Returns:
     The name of the layer; "" where nothing was to be done.

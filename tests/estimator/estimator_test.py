@@ -207,7 +207,7 @@ def test_an_image_that_cannot_be_read_is_named(fitted, tmp_path, call):
   Image.fromarray(tiny_fit.images(1)[0, ..., 0]).save(paths[0])
   paths[1].write_text("no image")
   with pytest.raises(
-    errors.BadImageError, match=r"b\.png: it is not .*leave it out: of a fold"
+    errors.BadImageError, match=r"b\.png: it is not .*leave it out \(move it"
   ):
     call(fitted, paths)
 

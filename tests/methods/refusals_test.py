@@ -41,11 +41,6 @@ def _recipe(name, **changes):
     ("msf", {"bank_size": 255}, r"bank_size is 255 but train\.batch_size"),
     ("cmsf", {"bank_size": 1}, r"bank_size is 1 but train\.batch_size"),
     ("msf", {"bank_size": 300, "k": 301}, r"k is 301 but method\.bank_size"),
-    (
-      "swav",
-      {"queue_size": 512, "queue_from_epochs": 2.0},
-      r"queue_from_epochs is 2 but train\.epochs is 2: .*queue_size to 0",
-    ),
   ],
 )
 def test_tables_that_cannot_serve_are_refused(name, fields, message):
@@ -60,9 +55,7 @@ def test_tables_that_cannot_serve_are_refused(name, fields, message):
   [
     ("moco", {"queue_size": 256}),
     ("msf", {"bank_size": 256, "k": 256}),
-    ("swav", {"queue_size": 256, "queue_from_epochs": 1.9}),
-    # Without a queue it does not matter when it would be filled.
-    ("swav", {"queue_from_epochs": 99.0}),
+    ("swav", {"queue_size": 256}),
     ("cmsf", {"constraint": "second_query", "k": 5, "k_previous": 5}),
   ],
 )
@@ -88,6 +81,12 @@ def test_the_smallest_that_serve_are_not(name, fields):
       r"constraint is 'second_query' .* after step 5 only",
     ),
     (
+      "swav",
+      {"queue_size": 8, "queue_from_epochs": 2.0, "freeze_steps": 0},
+      12,
+      r"queue_from_epochs is 2 and method\.queue_size 8, .* after step 12",
+    ),
+    (
       "cmsf",
       {"constraint": "pseudo_labels"},
       2,
@@ -104,10 +103,14 @@ def test_the_smallest_that_serve_are_not(name, fields):
 def test_what_a_run_is_too_short_for(name, fields, total_steps, message):
   section = sections.build({"name": name} | fields)
   with pytest.raises(errors.InputError, match=rf"^method\.{message}"):
-    section.check_length(steps_per_epoch=5, total_steps=total_steps)
+    section.check_length(
+      batch_size=4, steps_per_epoch=5, total_steps=total_steps
+    )
   # One step, or one round, more is enough.
   longer = sections.build({"name": name} | fields | _fewer_rounds(fields))
-  longer.check_length(steps_per_epoch=5, total_steps=total_steps + 14)
+  longer.check_length(
+    batch_size=4, steps_per_epoch=5, total_steps=total_steps + 14
+  )
 
 
 def _fewer_rounds(fields):
@@ -116,11 +119,13 @@ def _fewer_rounds(fields):
 
 def test_the_length_is_known_when_a_run_is_made():
   config = _recipe("swav", method__freeze_steps=10, method__num_prototypes=20)
+  recipe = config_lib.resolve(config)
   with pytest.raises(errors.InputError, match=r"freeze_steps is 10 but the"):
-    experiment.create(config_lib.resolve(config))
+    experiment.create(recipe).check_length(recipe)
   # Epochs that fit into minutes are not known yet.
   config.train.update(epochs=0, minutes=1.0)
-  experiment.create(config_lib.resolve(config))
+  recipe = config_lib.resolve(config)
+  experiment.create(recipe).check_length(recipe)
 
 
 def test_steps_of_a_call_divide_the_parts_of_an_epoch():

@@ -9,8 +9,12 @@ import pathlib
 
 import pytest
 
+from paws_jax import config as config_lib
 from paws_jax.monitoring import monitor
 from paws_jax.monitoring import rules
+from paws_jax.training import experiment
+from paws_jax.training import health
+from tests import tiny_recipe
 
 _CURVES = json.loads(
   pathlib.Path(__file__).with_name("rank_curves.json").read_text()
@@ -24,7 +28,9 @@ def _name(curve):
 
 def _facts(curve, **changes):
   fields = {
-    "num_classes": 10,
+    # What a step samples, which methods without labels do not read.
+    "num_classes": 2,
+    "data_classes": 10,
     "labels_per_class": 4,
     "images_per_step": 128,
     "total_steps": curve["total_steps"],
@@ -50,8 +56,8 @@ def _rows(curve):
 @pytest.mark.parametrize("curve", _CURVES, ids=_name)
 def test_recorded_runs_are_judged_rightly(curve):
   # Also of data without classes.
-  for num_classes in (10, 0):
-    facts = _facts(curve, num_classes=num_classes)
+  for data_classes in (10, 1000, 0):
+    facts = _facts(curve, data_classes=data_classes)
     found = monitor.findings(_rows(curve), facts=facts)
     names = ["collapse"] if curve["broken"] else []
     assert [finding.name for finding in found] == names
@@ -88,8 +94,8 @@ def test_the_finding_says_what_the_rank_was():
 
 
 def test_a_direction_for_each_class_is_no_collapse():
-  # With five classes a rank of 5 may be all there is to learn of the labels.
-  facts = _facts({"total_steps": 1000}, num_classes=5)
+  # With six classes a rank of 5 may be all there is to learn of the labels.
+  facts = _facts({"total_steps": 1000}, data_classes=6)
   assert monitor.findings(_fallen(output_std=0.9), facts=facts) == []
 
 
@@ -101,3 +107,10 @@ def test_methods_that_predict_classes_are_judged_by_them():
 def test_a_rank_that_has_just_begun_to_fall_is_no_finding():
   facts = _facts({"total_steps": 100_000})
   assert monitor.findings(_fallen(output_std=0.9), facts=facts) == []
+
+
+def test_the_classes_are_those_of_the_data():
+  recipe = config_lib.resolve(tiny_recipe.get_config())
+  assert recipe.support.classes_per_step == 5
+  facts = health.facts(recipe, experiment.create(recipe))
+  assert (facts.num_classes, facts.data_classes) == (5, 10)

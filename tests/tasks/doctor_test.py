@@ -731,8 +731,8 @@ def test_the_task_on_the_command_line(tmp_path):
   ("changes", "step", "status", "words"),
   [
     ({}, 1, 0, "holds this run at step 1: it is continued"),
-    ({}, 8, 0, "holds this run, which is finished: training only shows"),
-    ({"log.every_steps": 9}, 8, 0, "which is finished"),
+    ({}, 8, 0, "holds this run, which has taken all its steps: training only"),
+    ({"log.every_steps": 9}, 8, 0, "has taken all its steps"),
     ({"train.epochs": 3}, 8, 1, r"another recipe: .*train\.epochs: 4 there, 3"),
     (
       {"optim.peak_lr": 0.5},

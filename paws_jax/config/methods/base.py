@@ -57,8 +57,15 @@ class Method(fields.Section):
       InputError: naming the fields, their values, and what to change.
     """
 
-  def check_length(self, *, steps_per_epoch: int, total_steps: int) -> None:
-    """Checks the section against the length of the run, once it is known.
+  def check_length(
+    self, *, batch_size: int, steps_per_epoch: int, total_steps: int
+  ) -> None:
+    """Checks the section against the length of a new run, once it is known.
+
+    Args:
+      batch_size: unlabelled images of a step.
+      steps_per_epoch: steps of an epoch.
+      total_steps: of the run.
 
     Raises:
       InputError: naming the fields, their values, and what to change.

@@ -73,8 +73,11 @@ class Config(msf.Config):
         f"{self.bank_size}: there are not so many rows to choose from."
       )
 
-  def check_length(self, *, steps_per_epoch: int, total_steps: int) -> None:
+  def check_length(
+    self, *, batch_size: int, steps_per_epoch: int, total_steps: int
+  ) -> None:
     """Refuses a constraint that would be known after the last step only."""
+    del batch_size
     head = self.constraint == "pseudo_labels"
     if head and self.rounds_per_epoch > steps_per_epoch:
       raise errors.InputError(

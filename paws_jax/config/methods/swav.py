@@ -43,16 +43,20 @@ class Config(base.Method):
         f"{recipe.train.batch_size}: the queue must hold the embeddings of at "
         "least one step; 0 is no queue."
       )
-    epochs = recipe.train.epochs
-    if self.queue_size and 0 < epochs <= self.queue_from_epochs:
-      raise errors.InputError(
-        f"method.queue_from_epochs is {self.queue_from_epochs:g} but "
-        f"train.epochs is {epochs}: the queue would never be used; fill it "
-        "earlier, train longer, or set method.queue_size to 0."
-      )
 
-  def check_length(self, *, steps_per_epoch: int, total_steps: int) -> None:
-    """Refuses prototypes that would never change."""
+  def check_length(
+    self, *, batch_size: int, steps_per_epoch: int, total_steps: int
+  ) -> None:
+    """Refuses prototypes that never change, and a queue that is never full."""
+    filled = self.queue_size // batch_size
+    first = round(self.queue_from_epochs * steps_per_epoch) + filled
+    if self.queue_size and first >= total_steps:
+      raise errors.InputError(
+        f"method.queue_from_epochs is {self.queue_from_epochs:g} and "
+        f"method.queue_size {self.queue_size}, but the run has {total_steps} "
+        f"steps: the queue would be full after step {first}; fill it earlier, "
+        "train longer, or set method.queue_size to 0."
+      )
     if self.freeze_steps >= total_steps:
       raise errors.InputError(
         f"method.freeze_steps is {self.freeze_steps} but the run has "

@@ -136,7 +136,7 @@ def put(
     images: of `Canvases`, as `empty` makes them.
     place: of the image.
     pixels: uint8 [h, w, 3], not empty.
-    cutter: None: the image goes on a canvas.
+    cutter: None: the image is put on a canvas.
     draws: of the step, with a cutter.
   """
   if cutter is None or draws is None:
