@@ -158,7 +158,9 @@ def recipe(
   warmup = min(config.optim.warmup_epochs, config.train.epochs)
   config.optim.warmup_epochs = warmup
   config_lib.resolve(config).method.check_length(
-    steps_per_epoch=steps, total_steps=steps * config.train.epochs
+    batch_size=config.train.batch_size,
+    steps_per_epoch=steps,
+    total_steps=steps * config.train.epochs,
   )
   return config
 

@@ -12,6 +12,7 @@ from paws_jax.runs import newest_checkpoint
 from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import length
 from paws_jax.training import longer_run
 
 
@@ -34,6 +35,7 @@ def compare(
   """
   path = files.resolve(workdir)
   if not newest_checkpoint.holds_run(path):
+    length.check(config_lib.resolve(recipe), experiment)
     return
   recipe = paths.absolute(config_lib.resolve(recipe))
   recipe = recipe_lib.with_length(recipe, path)

@@ -55,7 +55,8 @@ def read(workdir: epath.Path) -> dict[str, Entry]:
 
 def clear(workdir: epath.Path) -> None:
   """Removes all entries: a run that starts again has nothing to continue."""
-  if (workdir / RECORD).exists():
+  # Reading names what is no file.
+  if (workdir / RECORD).exists() and read(workdir) is not None:
     files.replace_text(workdir / RECORD, "{}\n")
 
 

@@ -20,7 +20,7 @@ _COLLAPSED_RANK = 1.5
 # without labels fell to 0.30, runs without a stopped gradient to 0.12.
 _LOST_RANK = 0.2
 # Of the rank that embeddings of classes need at most.
-_FEW = 0.75
+_FEW = 0.95
 # Target confidence in units of 1 / classes, the confidence of a uniform label.
 _FLAT = 1.5
 # KL(mean prediction ‖ prior) in units of the log of the number of classes, its

@@ -175,8 +175,8 @@ def check_not_own(directory: str | os.PathLike[str], given: str) -> None:
   if path.name not in (CLASSIFIER, FINETUNED):
     return
   # Others, too, call a file config.json.
-  of_run = (path.parent / recipe_lib.RECIPE).exists()
-  if of_run and newest_checkpoint.holds_run(path.parent):
+  stored = files.read_object(path.parent / recipe_lib.RECIPE)
+  if stored is not None and {"method", "optim"} <= stored.keys():
     raise errors.ClassifierError(
       f"{given} is the place of the run's own classifier: choose another "
       "directory for this one."

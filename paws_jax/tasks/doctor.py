@@ -39,7 +39,6 @@ from paws_jax.doctor import sizes
 from paws_jax.doctor import values
 from paws_jax.doctor import view_sheet
 from paws_jax.runs import files as files_lib
-from paws_jax.runs import newest_checkpoint
 from paws_jax.runs import requirements
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import experiment as experiment_lib
@@ -134,8 +133,6 @@ def _check_training(
   experiment, message = None, ""
   try:
     experiment = experiment_lib.create(recipe)
-    if not newest_checkpoint.holds_run(files_lib.resolve(workdir)):
-      experiment.check_length(recipe)
   except _USER_ERRORS as error:
     message = _message(error)
   if inspection is not None:

@@ -42,6 +42,7 @@ from paws_jax.runs import results
 from paws_jax.runs import signals as signals_lib
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import length
 from paws_jax.training import longer_run
 from paws_jax.training import measure
 from paws_jax.training import no_labels
@@ -103,10 +104,9 @@ def prepare(
     **{name: str(v) for name, v in provenance.versions().items()},
   )
 
+  per_epoch = experiment.pipeline.steps_per_epoch
   longer = agree.on_main(
-    lambda: longer_run.notice(
-      path, recipe, steps_per_epoch=experiment.pipeline.steps_per_epoch
-    )
+    lambda: longer_run.notice(path, recipe, steps_per_epoch=per_epoch)
   )
   if longer:
     print(f"warning: {longer}")
@@ -120,7 +120,7 @@ def prepare(
     experiment = experiment_lib.create(recipe, like=experiment, devices=devices)
     _open_workdir(path, recipe, split, found=found)
   if is_new:
-    experiment.check_length(recipe)
+    length.check(recipe, experiment)
   return run_lib.PretrainInputs(
     recipe=recipe, workdir=path, experiment=experiment, reference=reference
   )

@@ -109,21 +109,6 @@ class Experiment:
     _, line = init_from.init_from(self.init_from, encoder)
     return line
 
-  def check_length(self, recipe: config_lib.Recipe) -> None:
-    """Checks the method of a new run's recipe against the run's length.
-
-    Of a run that is there the length was accepted once.
-
-    Raises:
-      errors.InputError: naming the fields, their values, and what to change.
-    """
-    if recipe.train.epochs:  # Else it is not known yet.
-      recipe.method.check_length(
-        batch_size=recipe.train.batch_size,
-        steps_per_epoch=self.pipeline.steps_per_epoch,
-        total_steps=self.total_steps,
-      )
-
   def _batch(self) -> Any:
     """Returns the shapes of a step's batch; never call this while tracing.
 

@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.config import fields
+
+
+def check(recipe: config_lib.Recipe, built: Any) -> None:
+  """Checks the method of a new run against the run's length.
+
+  Of a run that is there the length was accepted once.
+
+  Args:
+    recipe: of the run.
+    built: its `experiment.Experiment`.
+
+  Raises:
+    errors.InputError: naming the fields, their values, and what to change.
+  """
+  if recipe.train.epochs:  # Else it is not known yet.
+    recipe.method.check_length(
+      batch_size=recipe.train.batch_size,
+      steps_per_epoch=built.pipeline.steps_per_epoch,
+      total_steps=built.total_steps,
+    )
 
 
 def total_steps(recipe: config_lib.Recipe, *, steps_per_epoch: int) -> int:

@@ -267,7 +267,7 @@ def test_a_task_keeps_a_classifier_that_is_not_its_own(tmp_path, capsys):
   save_classifier.save(random_classifier.make(), place)
   kept = place.with_name("classifier.old")
   assert (
-    f"not written by a task: it is kept in {kept}" in capsys.readouterr().out
+    f"not recorded as written by a task: it is kept in {kept}" in capsys.readouterr().out
   )
   assert classifier_lib.Classifier.load(kept).digest == mine.digest
   # Its own one is replaced.

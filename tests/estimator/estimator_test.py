@@ -178,9 +178,9 @@ def test_scoring_needs_labels_of_the_same_kind(fitted):
     ([1, 2, 3], r"has the shape \[3\] but X holds 4 images"),
     (np.ones((4, 1)), r"has the shape \[4, 1\]"),
     (2.0, r"has the shape \[\]"),
-    (["a"] * 4, "holds something else than finite"),
-    ([1, 1, 1, np.nan], "holds something else than finite"),
-    ([1, 1, 1, -1], "holds something else than finite"),
+    (["a"] * 4, "must hold finite numbers"),
+    ([1, 1, np.nan, 1], "must hold finite numbers"),
+    ([1, -1, 1, 1], "must hold finite numbers"),
     ([0, 0, 0, 7], "is 0 for all images that have a label"),
   ],
 )
@@ -190,6 +190,17 @@ def test_weights_that_are_none_are_refused(weights, words):
     scoring.accuracy(
       predicted, ["a", "b", "b", None], classes=predicted, weights=weights
     )
+
+
+def test_the_weight_of_an_image_without_a_label_does_not_matter():
+  predicted = np.array(["a", "b", "a", "b"])
+  accuracy = scoring.accuracy(
+    predicted,
+    ["a", "b", "b", None],
+    classes=predicted,
+    weights=[1, 1, 2, np.nan],
+  )
+  assert accuracy == 0.5
 
 
 @pytest.mark.parametrize(

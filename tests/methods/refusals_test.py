@@ -11,6 +11,7 @@ from paws_jax.config import methods as sections
 from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.training import experiment
 from paws_jax.training import intervals
+from paws_jax.training import length
 from tests import tiny_recipe
 
 pytestmark = pytest.mark.unoptimized
@@ -121,11 +122,11 @@ def test_the_length_is_known_when_a_run_is_made():
   config = _recipe("swav", method__freeze_steps=10, method__num_prototypes=20)
   recipe = config_lib.resolve(config)
   with pytest.raises(errors.InputError, match=r"freeze_steps is 10 but the"):
-    experiment.create(recipe).check_length(recipe)
+    length.check(recipe, experiment.create(recipe))
   # Epochs that fit into minutes are not known yet.
   config.train.update(epochs=0, minutes=1.0)
   recipe = config_lib.resolve(config)
-  experiment.create(recipe).check_length(recipe)
+  length.check(recipe, experiment.create(recipe))
 
 
 def test_steps_of_a_call_divide_the_parts_of_an_epoch():
