@@ -19,10 +19,10 @@ encoder forwards and backwards, of unlabelled and labelled images alike; of all
 methods the same part of it is for fine-tuning (--finetune_share). The passes of
 an average network, which have no gradient, do not count, but their FLOPs do:
 with them MoCo, BYOL and mean shift take a third more FLOPs a view. Each method
-takes as many complete epochs as fit. Evaluation does not count. FLOPs are those of
-convolutions and matrix products, without what a method computes between epochs;
-they differ between methods although views do not. benchmarks/RESULTS.md says
-how long it takes.
+takes as many complete epochs as fit. Evaluation does not count. FLOPs are those
+of convolutions and matrix products, without what a method computes between
+epochs; they differ between methods although views do not. benchmarks/RESULTS.md
+says how long it takes.
 
 A seed draws the labelled images and the initial weights. Methods that use no
 labels are pre-trained once for each seed, and their cost is that of each cell.

@@ -110,17 +110,14 @@ def prepare(
   )
   if longer:
     print(f"warning: {longer}")
-  _open_workdir(path, recipe, split)
   is_new = not newest_checkpoint.steps(path)
+  if is_new:
+    length.check(recipe, experiment)
+  _open_workdir(path, recipe, split)
   if is_new:
     experiment.check_init_from()
   if recipe.train.minutes:
-    with out_of_memory.training(recipe):
-      recipe, found = time_budget.lay_out(recipe, experiment)
-    experiment = experiment_lib.create(recipe, like=experiment, devices=devices)
-    _open_workdir(path, recipe, split, found=found)
-  if is_new:
-    length.check(recipe, experiment)
+    recipe, experiment = _lay_out(recipe, experiment, path, devices)
   return run_lib.PretrainInputs(
     recipe=recipe, workdir=path, experiment=experiment, reference=reference
   )
@@ -132,6 +129,21 @@ def _build(
   """Builds the parts of a recipe; `parts` are given."""
   with out_of_memory.training(recipe):
     return experiment_lib.create(recipe, **parts)
+
+
+def _lay_out(
+  recipe: config_lib.Recipe,
+  experiment: experiment_lib.Experiment,
+  path: epath.Path,
+  devices: Sequence[jax.Device] | None,
+) -> tuple[config_lib.Recipe, experiment_lib.Experiment]:
+  """Finds the epochs of a new run with `train.minutes`, and notes them."""
+  with out_of_memory.training(recipe):
+    recipe, found = time_budget.lay_out(recipe, experiment)
+  experiment = experiment_lib.create(recipe, like=experiment, devices=devices)
+  length.check(recipe, experiment)
+  _open_workdir(path, recipe, experiment.dataset.split, found=found)
+  return recipe, experiment
 
 
 def _open_workdir(

@@ -266,9 +266,8 @@ def test_a_task_keeps_a_classifier_that_is_not_its_own(tmp_path, capsys):
   mine.save(place)
   save_classifier.save(random_classifier.make(), place)
   kept = place.with_name("classifier.old")
-  assert (
-    f"not recorded as written by a task: it is kept in {kept}" in capsys.readouterr().out
-  )
+  printed = capsys.readouterr().out
+  assert f"not recorded as written by a task: it is kept in {kept}" in printed
   assert classifier_lib.Classifier.load(kept).digest == mine.digest
   # Its own one is replaced.
   save_classifier.save(random_classifier.make(seed=2), place)
