@@ -22,9 +22,11 @@ import jax
 import jax.numpy as jnp
 
 from paws_jax import config
+from paws_jax.augment import affine
 from paws_jax.augment import color
 from paws_jax.augment import crop
 from paws_jax.augment import equalize
+from paws_jax.augment import rand_augment
 from paws_jax.augment import resample
 
 # Uniform numbers that a view draws, by operation. All are drawn in one call, as
@@ -40,6 +42,9 @@ _DRAWS = {
   "blur": 2,
   "solarize": 2,
   "equalize": 1,
+  "shift": 2,
+  "rand_augment": rand_augment.NUM_DRAWS,
+  "cutout": 2,
 }
 
 
@@ -55,9 +60,10 @@ def multi_views(
 ) -> jax.Array:
   """Draws V random views of each image from one copy of its canvas.
 
-  In this order: random resized crop, flip, rotation, color jitter, grayscale,
-  blur, solarize, equalize, normalization. An operation whose probability (or
-  strength) is zero in the spec is not part of the program.
+  In this order: random resized crop, flip, shift, rotation, color jitter,
+  grayscale, blur, solarize, equalize, RandAugment, Cutout, normalization. An
+  operation whose probability (or strength) is zero in the spec is not part of
+  the program.
 
   Args:
     keys: typed PRNG keys [n, V], one per view.
@@ -196,6 +202,12 @@ def _distort(
   precision: jax.lax.PrecisionLike,
 ) -> jax.Array:
   """Applies the operations after crop and flip to [m, size, size, C]."""
+  if spec.shift_pixels:
+    steps = jnp.floor((2 * spec.shift_pixels + 1) * draws["shift"])
+    down, right = jnp.unstack(
+      steps.astype(jnp.int32) - spec.shift_pixels, axis=1
+    )
+    views = affine.shift(views, down, right)
   if spec.rotation_degrees > 0:
     degrees = spec.rotation_degrees * (2 * draws["rotate"][:, 0] - 1)
     views = resample.rotate(views, degrees, precision=precision)
@@ -233,6 +245,11 @@ def _distort(
   if spec.equalize_probability > 0:
     equalized = draws["equalize"][:, 0] < spec.equalize_probability
     views = color.select(equalized, equalize.equalize(views), views)
+  if spec.rand_augment:
+    policy = rand_augment.POLICIES[spec.rand_augment]
+    views = rand_augment.augment(draws["rand_augment"], views, policy)
+  if spec.cutout_size:
+    views = rand_augment.cutout(draws["cutout"], views, spec.cutout_size)
   return views
 
 

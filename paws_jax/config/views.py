@@ -10,11 +10,13 @@ import ml_collections
 
 from paws_jax import errors
 from paws_jax.config import fields
+from paws_jax.config import rand_augment
 
-# Crops of the labelled images: the spec of this name, else that of _MAIN, else
-# the first by name.
+# Crops of the labelled images: the spec of this name, else the first there is
+# of _MAIN, else the first by name.
 _SUPPORT = "support"
-_MAIN = "large"
+_MAIN = ("large", "weak")
+_POLICY = fields.one_of(*rand_augment.POLICIES)
 
 
 def _is_level_range(levels: tuple[float, ...]) -> bool:
@@ -64,6 +66,15 @@ class ViewSpec(fields.Section):
   )
   # Of equalizing the histogram of each channel.
   equalize_probability: float = fields.field(0.0, fields.PROBABILITY)
+  # Moves the crop by up to so many pixels each way; its borders are mirrored.
+  # With scale and aspect_ratio (1, 1) this is the "weak" view of FixMatch.
+  shift_pixels: int = fields.field(0, fields.between(0, 2**14))
+  # A policy of RandAugment, by name, after all of the above; "": none.
+  rand_augment: str = fields.field(
+    "", ('"" or ' + _POLICY[0], lambda x: not x or _POLICY[1](x))
+  )
+  # Side in pixels of a gray square that is painted over last; 0: none.
+  cutout_size: int = fields.field(0, fields.SIDE_OR_0)
 
 
 def _default_specs() -> dict[str, ViewSpec]:
@@ -95,8 +106,8 @@ class Views(fields.Section):
   """Named crops, and what all of them share.
 
   A method says which crops it cuts from the unlabelled images. Labelled images
-  are cut by the spec "support" if there is one, else by "large", else by the
-  first by name.
+  are cut by the spec "support" if there is one, else by "large" or "weak", else
+  by the first by name.
   """
 
   # Subtracted from each channel, in units of the full range; as many values as
@@ -110,7 +121,7 @@ class Views(fields.Section):
   # images are in memory) ...
   eval_resize: int = fields.field(256, fields.SIDE_OR_0)
   # ... and the center square of this side is cut; 0: the size of the spec
-  # "large", or of the first by name where there is none.
+  # "large" or "weak", or of the first by name where there are none.
   eval_size: int = fields.field(0, fields.SIDE_OR_0)
   # Where crops of training images on disk are cut and resized: "host" sends
   # the crops to the devices, "device" the images.
@@ -156,7 +167,7 @@ class Views(fields.Section):
     return f"views.{name}.size", self.specs[name].size
 
   def check(self) -> None:
-    """Refuses small crops that are not small, and unequal channels."""
+    """Refuses sizes and numbers of channels that contradict each other."""
     if not self.specs:
       raise errors.InputError(
         "views has no crops: add some, such as views.large."
@@ -168,6 +179,12 @@ class Views(fields.Section):
         f"{small.size}, but large crops have {large.size} pixels "
         "(views.large.size): make small ones no larger."
       )
+    for name, spec in self.specs.items():
+      if spec.shift_pixels >= spec.size:
+        raise errors.InputError(
+          f"views.{name}.shift_pixels is {spec.shift_pixels} but views.{name}"
+          f".size is {spec.size}: a crop is moved by less than its side."
+        )
     if len(self.mean) != len(self.std):
       raise errors.InputError(
         f"views.mean has {len(self.mean)} values and views.std "
@@ -181,7 +198,7 @@ def support_name(specs: Mapping[str, Any]) -> str:
 
 
 def _main_name(specs: Mapping[str, Any]) -> str:
-  return _MAIN if _MAIN in specs else min(specs)
+  return next((name for name in _MAIN if name in specs), min(specs))
 
 
 # What fields were called before specs had names; this table does not change.

@@ -52,5 +52,8 @@ def views(recipe: config_lib.Recipe) -> config_lib.Views:
     blur_probability=0.0,
     solarize_probability=0.0,
     equalize_probability=0.0,
+    shift_pixels=0,
+    rand_augment="",
+    cutout_size=0,
   )
   return dataclasses.replace(recipe.views, specs={**specs, name: view})

@@ -479,6 +479,38 @@ def test_a_fixed_level_of_solarization_inverts_from_that_level_on():
   assert close.mean() > 0.99
 
 
+def test_a_weak_view_is_the_image_moved_and_a_strong_one_is_drawn_anew():
+  images = _photographs(40, 24)
+  plain = _PLAIN | {"size": 24, "scale": (1.0, 1.0), "aspect_ratio": (1.0, 1.0)}
+  num_images, sizes = len(images), _full(images)
+  weak = _random_views(
+    _keys(6, num_images),
+    images,
+    sizes,
+    **_views(**plain | {"shift_pixels": 2}),
+  )
+  expected = np.asarray(augment.normalize(images, **_NORMALIZATION))
+  padded = np.pad(expected, [(0, 0), (2, 2), (2, 2), (0, 0)], mode="reflect")
+  found = {}
+  for place, view in enumerate(np.asarray(weak)):
+    for top in range(5):
+      for left in range(5):
+        piece = padded[place, top : top + 24, left : left + 24]
+        if np.allclose(view, piece, atol=1e-4):
+          found[place] = (top, left)
+  assert len(found) == num_images
+  assert {top for top, _ in found.values()} == set(range(5))
+  assert {left for _, left in found.values()} == set(range(5))
+  strong = _random_views(
+    _keys(6, num_images),
+    images,
+    sizes,
+    **_views(**plain | {"rand_augment": "fixmatch"}),
+  )
+  # The square of Cutout; with it, no view is the image itself.
+  assert all(np.abs(strong - expected).max(axis=(1, 2, 3)) > 0.1)
+
+
 @pytest.mark.parametrize(
   "settings", [_views, _small_views, _cifar_views, _cifar_small_views]
 )
@@ -514,6 +546,9 @@ def test_operations_of_probability_zero_are_not_in_the_program():
     {"solarize_probability": 0.1},
     {"equalize_probability": 0.1},
     {"rotation_degrees": 5.0},
+    {"shift_pixels": 2},
+    {"rand_augment": "fixmatch"},
+    {"cutout_size": 4},
   ):
     assert num_operations(**(_PLAIN | changes)) > least + 5, changes
   no_strength = {"jitter_probability": 0.8, "jitter_strength": 0.0}
