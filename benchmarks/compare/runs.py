@@ -89,13 +89,12 @@ class Runner:
       "split_hash": built.dataset.split.hash,
       "num_test": len(built.dataset.test),
     }
-    row |= comparison_scores.frozen(embed, variables, built)
+    embeddings = comparison_scores.embed_parts(embed, variables, built)
+    row |= comparison_scores.frozen(embeddings, built)
     if (images := self._data.unknown_images) is not None:
       row |= comparison_scores.unknown(
-        embed,
-        variables,
-        built,
-        images,
+        embeddings,
+        embed(**variables, images=images)[1],
         temperature=recipe.method.in_domain_temperature,
       )
     if self._budget.finetune_share:
@@ -108,7 +107,8 @@ class Runner:
       )
       variables, more = self._fine_tune(done, config)
       spent += more
-      row["fine_tuned"] = comparison_scores.vote(embed, variables, built)
+      embeddings = comparison_scores.embed_parts(embed, variables, built)
+      row["fine_tuned"] = comparison_scores.vote(embeddings, built)
     return row | dataclasses.asdict(spent)
 
   def _embedder(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,13 @@ from paws_jax.training import experiment as experiment_lib
 _TEMPERATURE = 3.0
 # Of (params, batch_stats, images): features of the trunk, and of the heads.
 Embedder = Callable[[Any, Any, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class Embeddings(NamedTuple):
+  """Of the images of an experiment: features of the trunk, and of the heads."""
+
+  test: tuple[np.ndarray, np.ndarray]
+  labelled: tuple[np.ndarray, np.ndarray]
 
 
 def embedder(
@@ -54,17 +62,33 @@ def embedder(
   return both
 
 
-def frozen(
+def embed_parts(
   embed_images: Embedder,
   variables: dict[str, Any],
   built: experiment_lib.Experiment,
-) -> dict[str, float]:
-  """Judges the test images by an encoder that is not trained any further.
+) -> Embeddings:
+  """Embeds the images that scores are of.
 
   Args:
     embed_images: of `embedder`.
     variables: {"params", "batch_stats"} of the encoder.
     built: its data.
+  """
+  dataset = built.dataset
+  return Embeddings(
+    test=embed_images(**variables, images=dataset.test.images),
+    labelled=embed_images(**variables, images=dataset.labelled.images),
+  )
+
+
+def frozen(
+  embeddings: Embeddings, built: experiment_lib.Experiment
+) -> dict[str, float]:
+  """Judges the test images by an encoder that is not trained any further.
+
+  Args:
+    embeddings: of `embed_parts`.
+    built: the data.
 
   Returns:
     Fractions that are right: "knn", by the nearest labelled image; "linear", by
@@ -72,10 +96,7 @@ def frozen(
   """
   dataset = built.dataset
   labels, truth = dataset.labelled.labels, dataset.test.labels
-  (queries, _), (supports, _) = (
-    embed_images(**variables, images=part.images)
-    for part in (dataset.test, dataset.labelled)
-  )
+  (queries, _), (supports, _) = embeddings
   _, numbers = neighbors.nearest(queries, supports, 1)
   probe = linear_probe.fit(
     supports,
@@ -88,21 +109,14 @@ def frozen(
   return {
     "knn": float((labels[numbers[:, 0]] == truth).mean()),
     "linear": float((linear == truth).mean()),
-    "soft_nn": vote(embed_images, variables, built),
+    "soft_nn": vote(embeddings, built),
   }
 
 
-def vote(
-  embed_images: Embedder,
-  variables: dict[str, Any],
-  built: experiment_lib.Experiment,
-) -> float:
+def vote(embeddings: Embeddings, built: experiment_lib.Experiment) -> float:
   """Judges the test images by soft nearest neighbors; arguments of `frozen`."""
   dataset = built.dataset
-  (_, queries), (_, supports) = (
-    embed_images(**variables, images=part.images)
-    for part in (dataset.test, dataset.labelled)
-  )
+  (_, queries), (_, supports) = embeddings
   accuracy = soft_nn.soft_nn_accuracy(
     queries,
     dataset.test.labels,
@@ -115,32 +129,21 @@ def vote(
 
 
 def unknown(
-  embed_images: Embedder,
-  variables: dict[str, Any],
-  built: experiment_lib.Experiment,
-  images: np.ndarray,
-  *,
-  temperature: float | None,
+  embeddings: Embeddings, others: np.ndarray, *, temperature: float | None
 ) -> dict[str, float]:
   """Distinguishes test images from those of unknown classes by similarity.
 
   Args:
-    embed_images: of `embedder`.
-    variables: as of `frozen`.
-    built: as of `frozen`.
-    images: of unknown classes.
+    embeddings: of `embed_parts`.
+    others: those of images of unknown classes, of the heads.
     temperature: of the in-domain probability; None: the method has none.
   """
-  dataset = built.dataset
-  supports, *queries = (
-    embed_images(**variables, images=part)[1]
-    for part in (dataset.labelled.images, dataset.test.images, images)
-  )
+  (_, known), (_, supports) = embeddings
   temperature = temperature or _TEMPERATURE
-  scores = [_in_domain(rows, supports, temperature) for rows in queries]
+  scores = [_in_domain(rows, supports, temperature) for rows in (known, others)]
   return {
     "auroc": comparison_data.auroc(*scores),
-    "num_unknown": len(images),
+    "num_unknown": len(others),
   }
 
 

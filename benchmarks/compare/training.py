@@ -35,7 +35,8 @@ class Spent:
     views: crops of them that passed through the trained encoder.
     flops: of convolutions and matrix products of the steps, those of an average
       network among them, of all devices together.
-    seconds: without compiling the steps; with what is done between epochs.
+    seconds: without compiling the steps; with what is done between epochs, and
+      in the first cell of a method with compiling that.
     compile_seconds: 0 where the program was there already.
   """
 
