@@ -213,6 +213,13 @@ def _listed(
   workdir: str,
 ) -> config_lib.Recipe:
   """Writes paths and labels as a manifest, and names it in the recipe."""
+  place = files.resolve(workdir)
+  if not isinstance(place, pathlib.Path):
+    raise errors.WorkdirError(
+      f"workdir={workdir!r} is in a bucket, and a fit to files writes a table "
+      "there that is read from a disk: give a directory on a disk, and copy "
+      "it, or give the images as arrays."
+    )
   root = root_of(images)
   names = (*labels_lib.table_names(labels.names), "")
   count = len(images.paths)
@@ -228,13 +235,6 @@ def _listed(
       strict=True,
     )
   )
-  place = files.resolve(workdir)
-  if not isinstance(place, pathlib.Path):
-    raise errors.WorkdirError(
-      f"workdir={workdir!r} is in a bucket, and a fit to files writes a table "
-      "there that is read from a disk: give a directory on a disk, and copy "
-      "it, or give the images as arrays."
-    )
   path = os.path.join(workdir, TABLE)
   _write(path, stream.getvalue().encode(), workdir)
   section = dataclasses.replace(recipe.data, manifest=path, dir=root)

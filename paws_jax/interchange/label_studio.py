@@ -187,9 +187,9 @@ def write_manifest(
   rows: list[list[str]] = []
   if manifest is not None:
     header, rows = _manifest_rows(manifest)
-  found = places.Places(document_root)
+  images = places.Places(document_root)
   rows = _filled_in(
-    header, rows, answers.labels, found, manifest, correct=correct
+    header, rows, answers.labels, images, manifest, correct=correct
   )
   content = io.StringIO()
   csv.writer(content, lineterminator="\n").writerows([header, *rows])
@@ -227,7 +227,7 @@ def _filled_in(
   header: list[str],
   rows: list[list[str]],
   labels: Mapping[str, str],
-  found: places.Places,
+  images: places.Places,
   manifest: str | os.PathLike[str] | None,
   *,
   correct: bool,
@@ -236,7 +236,7 @@ def _filled_in(
   path, label = header.index("path"), header.index("label")
   filled, differ, left = [], [], dict(labels)
   for row in rows:
-    name = found.name(row[path])
+    name = images.name(row[path])
     answer = labels.get(name, "")
     left.pop(name, None)
     row = list(row)

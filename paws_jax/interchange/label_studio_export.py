@@ -68,12 +68,12 @@ def read_export(
   """
   path = files.resolve(export)
   tasks = _tasks(path)
-  found, labels = places.Places(document_root), dict[str, str]()
+  images, labels = places.Places(document_root), dict[str, str]()
   skipped, problems = [], []
   for number, task in enumerate(tasks, 1):
     where = f"task {_id(task, number)}"
     try:
-      name = _path(task, found, os.fspath(document_root), url_prefix)
+      name = _path(task, images, os.fspath(document_root), url_prefix)
       label, was_skipped = _answer(task, control)
     except errors.InputError as error:
       problems.append(f"{where}: {error}")
@@ -130,13 +130,13 @@ def _id(task: Mapping[str, Any], number: int) -> str:
 
 
 def _path(
-  task: Mapping[str, Any], found: places.Places, root: str, url_prefix: str
+  task: Mapping[str, Any], images: places.Places, root: str, url_prefix: str
 ) -> str:
   """The path of a task's image, relative to the document root."""
   data = task["data"]
   given = data.get("path")
   if isinstance(given, str) and given:
-    name = found.name(given)
+    name = images.name(given)
   else:
     texts = [value for value in data.values() if isinstance(value, str)]
     urls = [value for value in texts if value.startswith(url_prefix)]
@@ -148,7 +148,7 @@ def _path(
         "(images uploaded in the browser lose their names)"
       )
     quoted = urls[0][urls[0].index(url_prefix) + len(url_prefix) :]
-    name = found.name(os.fsdecode(urllib.parse.unquote_to_bytes(quoted)))
+    name = images.name(os.fsdecode(urllib.parse.unquote_to_bytes(quoted)))
   if os.path.isabs(name) or name.split(os.sep)[0] in (os.pardir, os.curdir):
     raise errors.InputError(f"the path {name!r} is not below {root!r}")
   return name

@@ -83,12 +83,10 @@ class Method:
     shown_losses: names of the metrics that are printed and plotted as the loss;
       each is at least 0, and 0 is best.
     needs_support: whether a step has labelled images.
-    moves_to_members: whether images move to rows of a bank, see `members`.
   """
 
   shown_losses: ClassVar[tuple[str, ...]] = ()
   needs_support: ClassVar[bool] = True
-  moves_to_members: ClassVar[bool] = False
 
   config: Any = None
   encoder: Any = None
@@ -275,11 +273,15 @@ class Method:
     del steps_per_epoch
     return ()
 
+  @property
+  def has_members(self) -> bool:
+    """Whether images move to rows of a bank: `members` is overridden."""
+    return type(self).members is not Method.members
+
   def members(self, extra: Any, *, step: jax.Array) -> memory_bank.Members:
     """Selects what the last step's images were moved to; inside `shard_map`.
 
-    Of methods with `moves_to_members`: `training.purity` compares true labels
-    with it while a run is monitored. No train step calls it.
+    For monitoring alone: `training.purity` compares true labels with it.
 
     Args:
       extra: the method's state; of arrays that are spread, this device's part.

@@ -122,12 +122,11 @@ class Cmsf(msf.Msf):
     if constraint == "none":
       return super().neighbours(extra, targets, ids, step)
     new = {"rows": targets, "index": ids}
-    self._describe(extra, new)
-    allowed, free = self._allowed(extra, new, step)
-    search, k = self.search(extra["bank"], new, step), self.config.k
-    if k == 0:
+    self._add_columns(extra, new)
+    search = self.search(extra["bank"], new, step)
+    if self.config.k == 0:
       return self._of_all_members(extra, new, step, search)
-    slots = search.nearest(k, allowed)
+    slots, free = self._slots(extra, new, search, step)
     means = {"constrained": search.means(slots)}
     chosen = jnp.sum(slots >= 0, axis=-1)
     metrics = {
@@ -136,7 +135,7 @@ class Cmsf(msf.Msf):
       "free": jnp.mean(free, dtype=jnp.float32),
     }
     if constraint in _WITHOUT_LABELS:
-      means["unconstrained"] = search.means(search.nearest(k))
+      means["unconstrained"] = search.means(search.nearest(self.config.k))
     return msf.Neighbours(means, new, metrics)
 
   def chosen(
@@ -149,10 +148,10 @@ class Cmsf(msf.Msf):
     """Selects rows within the constraint; see `Msf.chosen`."""
     if self.config.constraint == "none":
       return super().chosen(extra, new, search, step)
-    allowed, _ = self._allowed(extra, new, step)
     if self.config.k:
-      return search.mask(search.nearest(self.config.k, allowed))
-    free = memory_bank.of_all_devices(new["tag"] < 0, self.axis_name)
+      return search.mask(self._slots(extra, new, search, step)[0])
+    allowed, _ = self._allowed(extra, new, step)
+    free = memory_bank.gather(new["tag"] < 0, self.axis_name)
     own = search.mask(search.nearest(1))
     allowed = jnp.where(free[:, None], own, allowed)
     return allowed & search.valid[None, :]
@@ -229,7 +228,7 @@ class Cmsf(msf.Msf):
     """Computes the head's logits of unit targets."""
     return pseudo_label_head.logits(extra["head"], targets)
 
-  def _describe(self, extra: Any, new: dict[str, jax.Array]) -> None:
+  def _add_columns(self, extra: Any, new: dict[str, jax.Array]) -> None:
     """Adds to this step's rows what the bank holds of each beside it."""
     ids = new["index"]
     if self.config.constraint == "second_query":
@@ -241,6 +240,17 @@ class Cmsf(msf.Msf):
       new["tag"] = extra["labels"][ids]
     if "head" in extra:
       new["tag"] = self._with_pseudo_labels(extra, new["rows"], new["tag"])
+
+  def _slots(
+    self,
+    extra: Any,
+    new: dict[str, jax.Array],
+    search: memory_bank.Search,
+    step: jax.Array,
+  ) -> tuple[jax.Array, jax.Array]:
+    """Finds the k nearest within the constraint; which targets have none."""
+    allowed, free = self._allowed(extra, new, step)
+    return search.nearest(self.config.k, allowed), free
 
   def _allowed(
     self, extra: Any, new: dict[str, jax.Array], step: jax.Array

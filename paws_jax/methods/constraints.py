@@ -42,7 +42,7 @@ def near_before(
   )
   free = ~new["has_previous"]
   near = search.mask(search.nearest(k))
-  return near | memory_bank.of_all_devices(free, axis_name)[:, None], free
+  return near | memory_bank.gather(free, axis_name)[:, None], free
 
 
 def same_class(
@@ -56,5 +56,5 @@ def same_class(
     rows: [M] integers, of its rows of the bank; negative: none.
     axis_name: mesh axes, or None outside `shard_map`.
   """
-  every = memory_bank.of_all_devices(own, axis_name)[:, None]
+  every = memory_bank.gather(own, axis_name)[:, None]
   return (every == rows[None, :]) | (every < 0), own < 0

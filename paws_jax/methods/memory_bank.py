@@ -91,8 +91,8 @@ def last_batch(bank: Bank, step: jax.Array) -> dict[str, jax.Array]:
   return {name: array[batch] for name, array in bank.items()}
 
 
-def of_all_devices(values: jax.Array, axis_name: Any) -> jax.Array:
-  """Collects one number of each target: [b] -> [B]."""
+def gather(values: jax.Array, axis_name: Any) -> jax.Array:
+  """Collects one number of each target of all devices: [b] -> [B]."""
   if axis_name is None:
     return values
   return jax.lax.all_gather(values, axis_name, tiled=True)

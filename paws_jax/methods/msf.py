@@ -40,7 +40,6 @@ class Msf(target_network.WithTarget):
   """
 
   shown_losses = ("mean_shift",)
-  moves_to_members = True
 
   def init_extra(
     self, key: jax.Array, params: Any, batch_stats: Any, facts: base.Facts
@@ -119,7 +118,7 @@ class Msf(target_network.WithTarget):
     new = memory_bank.last_batch(bank, step)
     search = self.search(bank, new, last)
     return memory_bank.Members(
-      memory_bank.of_all_devices(new["index"], self.axis_name),
+      memory_bank.gather(new["index"], self.axis_name),
       bank["index"].reshape(-1),
       self.chosen(extra, new, search, last),
     )

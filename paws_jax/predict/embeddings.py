@@ -77,7 +77,7 @@ class Embeddings:
 class EmbeddingsFile(rows_file.RowsFile):
   """A file of embeddings that is added to; see `rows_file`."""
 
-  participle = "embedded"
+  outcome = "embedded"
 
   def __init__(
     self,

@@ -92,13 +92,13 @@ class RowsFile(abc.ABC):
   A subclass says how rows become a file that cannot grow.
 
   Attributes:
-    participle: what happens to an image: "predicted".
+    outcome: what happens to an image: "predicted".
     done: names of the images that have a row.
     unreadable: (name, reason) of images of this run that cannot be read.
     notice: what became of an earlier file, for the user; "": nothing to say.
   """
 
-  participle: str
+  outcome: str
 
   def __init__(
     self,
@@ -233,7 +233,7 @@ class RowsFile(abc.ABC):
       self.notice = (
         f"{self._rows.name} is not as this task writes it ({found.wrong}): it "
         f"is now {source.name}, and {len(found.names):,} of its rows are "
-        f"copied from there; other images are {self.participle} again"
+        f"copied from there; other images are {self.outcome} again"
       )
       self._copy(source, found)
     elif found.end:

@@ -20,7 +20,7 @@ _NUM_TOP = 5
 class PredictionsFile(rows_file.RowsFile):
   """A file of predictions; see `rows_file`."""
 
-  participle = "predicted"
+  outcome = "predicted"
 
   def _convert(self, source: pathlib.Path, target: pathlib.Path) -> None:
     parquet.from_csv(source, target, self._header)

@@ -92,7 +92,7 @@ def write(
   print(f"{noun:12} {file.path}")
   bad = len(file.unreadable)
   print(
-    f"{len(found) - bad} of {len(found)} images are {file.participle}"
+    f"{len(found) - bad} of {len(found)} images are {file.outcome}"
     + (f"; {bad} cannot be read, see {listed}" if bad else "")
   )
 

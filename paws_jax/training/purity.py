@@ -29,7 +29,7 @@ class Purity:
     self._method = trainer.method
     self._compiled: Any = None
     labels = experiment.dataset.true_labels
-    if not self._method.moves_to_members or (labels < 0).all():
+    if not self._method.has_members or (labels < 0).all():
       return
     self._labels = mesh_lib.replicate(labels.astype(np.int32), trainer.mesh)
     self._compiled = jax.jit(
@@ -49,6 +49,9 @@ class Purity:
     self, state: state_lib.TrainState, step: int
   ) -> dict[str, float]:
     """Measures the images of the last step.
+
+    Clusters that were replaced after that step count as they are now: those to
+    which the next steps limit the neighbours.
 
     Args:
       state: after `step` steps.

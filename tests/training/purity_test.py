@@ -132,9 +132,7 @@ def test_noise_hides_true_labels_from_training_alone():
 
 
 def test_methods_that_move_images_to_no_others_have_none():
-  kinds = {
-    name for name, kind in methods.METHODS.items() if kind.moves_to_members
-  }
+  kinds = {name for name, kind in methods.METHODS.items() if kind().has_members}
   assert kinds == {"msf", "cmsf"}
   experiment = types.SimpleNamespace(
     trainer=types.SimpleNamespace(method=base.Method(), mesh=None),

@@ -1,6 +1,6 @@
 """Reading and decoding of the rows of a data set, in parallel and in order.
 
-A plan gives the rows of each step, and a loader their canvases in that order,
+A plan gives the rows of each step, and a loader their images in that order,
 with any number of threads. An image that cannot be read does not end the stream
 or shift later images: a substitute takes its place, or the run stops.
 """
@@ -39,10 +39,10 @@ class Stream(NamedTuple):
     return None if self.draw is None else self.draw(step)
 
 
-class Canvases(NamedTuple):
+class Images(NamedTuple):
   """Decoded images of a step, or their crops, in the order of its rows."""
 
-  # uint8 [n, S, S, 3]; crops by name.
+  # uint8 [n, S, S, 3] canvases; crops by name.
   images: np.ndarray | dict[str, np.ndarray]
   # int32 [n, 2]; zeros for a bad image, which `replace_bad` replaces.
   sizes: np.ndarray
@@ -51,7 +51,7 @@ class Canvases(NamedTuple):
 
 
 class Loader(abc.ABC):
-  """A reader of streams of canvases.
+  """A reader of streams of images.
 
   Attributes:
     canvas_size: S, side of a canvas in pixels.
@@ -72,49 +72,49 @@ class Loader(abc.ABC):
   @abc.abstractmethod
   def steps(
     self, streams: Mapping[str, Stream], first_step: int
-  ) -> Iterator[dict[str, Canvases]]:
-    """Yields the canvases of all streams, step by step and indefinitely."""
+  ) -> Iterator[dict[str, Images]]:
+    """Yields the images of all streams, step by step and indefinitely."""
 
   def replace_bad(
     self,
-    canvases: Canvases,
+    loaded: Images,
     candidates: Callable[[int], Iterable[int]],
     *,
     stream: Stream,
     step: int,
-  ) -> Canvases:
+  ) -> Images:
     """Replaces bad images by substitutes.
 
     Args:
-      canvases: of a step.
+      loaded: images of a step.
       candidates: returns substitutes of a row, in the order of trial.
       stream: theirs.
       step: from 0.
 
     Returns:
-      Canvases; the same arrays if no image is bad.
+      Images; the same arrays if none is bad.
 
     Raises:
       BadImageError: as in `ImageReader.image_or_substitute`.
     """
-    bad = np.flatnonzero(canvases.sizes[:, 0] == 0)
+    bad = np.flatnonzero(loaded.sizes[:, 0] == 0)
     if not len(bad):
-      return canvases
+      return loaded
     draws = stream.draws(step)
-    images = jax.tree.map(np.copy, canvases.images)
-    sizes = canvases.sizes.copy()
+    images = jax.tree.map(np.copy, loaded.images)
+    sizes = loaded.sizes.copy()
     for place in map(int, bad):
-      row = int(canvases.rows[place])
+      row = int(loaded.rows[place])
       pixels = self._images.image_or_substitute(row, candidates(row))
       sizes[place] = pixels.shape[:2]
       put(images, place, pixels, stream.cutter, draws)
-    return Canvases(images, sizes, canvases.rows)
+    return Images(images, sizes, loaded.rows)
 
 
 def empty(
   num_rows: int, side: int, cutter: cut.Cutter | None
 ) -> np.ndarray | dict[str, np.ndarray]:
-  """Returns black canvases, or crops, as `Canvases` has them."""
+  """Returns black canvases, or crops, as `Images` has them."""
   if cutter is None:
     return np.zeros((num_rows, side, side, 3), np.uint8)
   return {
@@ -133,7 +133,7 @@ def put(
   """Puts an image, or its crops, into those of a step.
 
   Args:
-    images: of `Canvases`, as `empty` makes them.
+    images: of `Images`, as `empty` makes them.
     place: of the image.
     pixels: uint8 [h, w, 3], not empty.
     cutter: None: the image is put on a canvas.

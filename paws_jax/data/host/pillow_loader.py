@@ -16,8 +16,8 @@ from paws_jax.data.host import loader
 
 # Steps that are read ahead, so that no thread waits at the end of a step.
 _AHEAD = 2
-# Canvases of a step, and the tasks that fill them.
-_Started = tuple[loader.Canvases, list[concurrent.futures.Future[None]]]
+# Images of a step, and the tasks that read them.
+_Started = tuple[loader.Images, list[concurrent.futures.Future[None]]]
 
 
 class PillowLoader(loader.Loader):
@@ -28,8 +28,8 @@ class PillowLoader(loader.Loader):
 
   def steps(
     self, streams: Mapping[str, loader.Stream], first_step: int
-  ) -> Iterator[dict[str, loader.Canvases]]:
-    """Yields the canvases of all streams, step by step and indefinitely."""
+  ) -> Iterator[dict[str, loader.Images]]:
+    """Yields the images of all streams, step by step and indefinitely."""
     pool = concurrent.futures.ThreadPoolExecutor(self._num_threads)
     reading: collections.deque[dict[str, _Started]] = collections.deque()
     try:
@@ -53,7 +53,7 @@ class PillowLoader(loader.Loader):
     """Starts to read the rows of a step, each by a task of its own."""
     rows = stream.plan(step).astype(np.int32)
     draws = stream.draws(step)
-    canvases = loader.Canvases(
+    loaded = loader.Images(
       images=loader.empty(len(rows), self.canvas_size, stream.cutter),
       sizes=np.zeros((len(rows), 2), np.int32),
       rows=rows,
@@ -61,11 +61,11 @@ class PillowLoader(loader.Loader):
 
     def read(place: int) -> None:
       pixels = self._pixels(int(rows[place]), stream.cache)
-      canvases.sizes[place] = pixels.shape[:2]
+      loaded.sizes[place] = pixels.shape[:2]
       if pixels.size:
-        loader.put(canvases.images, place, pixels, stream.cutter, draws)
+        loader.put(loaded.images, place, pixels, stream.cutter, draws)
 
-    return canvases, [pool.submit(read, place) for place in range(len(rows))]
+    return loaded, [pool.submit(read, place) for place in range(len(rows))]
 
   def _pixels(self, row: int, cache: image_reader.Cache | None) -> np.ndarray:
     """Gives uint8 [h, w, 3] from cache or file; [0, 0, 3] for a bad image."""
@@ -81,8 +81,8 @@ class PillowLoader(loader.Loader):
 
 
 def _finished(
-  canvases: loader.Canvases, reads: list[concurrent.futures.Future[None]]
-) -> loader.Canvases:
+  loaded: loader.Images, reads: list[concurrent.futures.Future[None]]
+) -> loader.Images:
   for read in reads:
     read.result()
-  return canvases
+  return loaded

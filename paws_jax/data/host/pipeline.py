@@ -334,7 +334,7 @@ class HostPipeline:
     return jax.tree.map(put, rows)
 
 
-def _as_images(part: loader.Canvases) -> data.Canvases | data.Crops:
+def _as_images(part: loader.Images) -> data.Canvases | data.Crops:
   if isinstance(part.images, dict):
     return data.Crops(views=part.images, id=part.rows)
   return data.Canvases(image=part.images, size=part.sizes, id=part.rows)

@@ -35,8 +35,8 @@ class TensorFlowLoader(loader.Loader):
 
   def steps(
     self, streams: Mapping[str, loader.Stream], first_step: int
-  ) -> Iterator[dict[str, loader.Canvases]]:
-    """Yields the canvases of all streams, step by step and indefinitely."""
+  ) -> Iterator[dict[str, loader.Images]]:
+    """Yields the images of all streams, step by step and indefinitely."""
     tf = tf_runtime.load()
     parts = {
       name: self._stream(stream, first_step) for name, stream in streams.items()
@@ -45,7 +45,7 @@ class TensorFlowLoader(loader.Loader):
     for step in steps.with_options(self._options()):
       # Views of TensorFlow's memory, which they keep alive: nothing is copied.
       yield {
-        name: loader.Canvases(
+        name: loader.Images(
           *jax.tree.map(lambda x: np.asarray(memoryview(x)), step[name])
         )
         for name in streams
@@ -54,7 +54,7 @@ class TensorFlowLoader(loader.Loader):
   def _stream(
     self, stream: loader.Stream, first_step: int
   ) -> tensorflow.data.Dataset:
-    """Returns an infinite data set of the fields of `loader.Canvases`."""
+    """Returns an infinite data set of the fields of `loader.Images`."""
     tf = tf_runtime.load()
     cutter, num_rows = stream.cutter, stream.num_rows
     shapes: list[tuple[int, ...]] = [(), ()]
