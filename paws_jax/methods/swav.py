@@ -16,6 +16,7 @@ from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax import errors
 from paws_jax import losses
+from paws_jax.config import fields
 from paws_jax.losses import swav as swav_loss
 from paws_jax.methods import base
 from paws_jax.methods import collapse
@@ -222,7 +223,7 @@ class Swav(base.Method):
       # [steps, b, crops, D] -> [crops, steps · b, D].
       queue = jnp.moveaxis(extra["queue"], 2, 0)
       queue = queue.reshape(len(_ASSIGNED), -1, queue.shape[-1])
-      queue_is_full = step >= self._queue_from + extra["queue"].shape[0]
+      queue_is_full = step >= self._full_from(extra["queue"].shape[0])
     prototypes = params[PROTOTYPES]
     num_crops, _, width = embeddings.shape
     scores = swav_loss.crop_scores(
@@ -256,10 +257,11 @@ class Swav(base.Method):
     large = jax.lax.stop_gradient(embeddings[jnp.asarray(_ASSIGNED)])
     return means, losses.normalize(large).swapaxes(0, 1)
 
-  @property
-  def _queue_from(self) -> int:
-    """The step from which on the queue is filled."""
-    return round(self.config.queue_from_epochs * self.facts.steps_per_epoch)
+  def _full_from(self, num_steps: int) -> int:
+    """Returns the step from which on a queue of so many steps is full."""
+    first = self.config.queue_from_epochs * self.facts.steps_per_epoch
+    # Later ones do not exist, and steps are compared in 32 bits.
+    return min(round(first) + num_steps, fields.LARGEST_INTEGER)
 
 
 def finished(means: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

@@ -147,3 +147,17 @@ def test_the_shares_of_prototypes_become_the_share_that_is_used():
     {"loss": jnp.ones(()), "prototype_shares": jnp.array([0.5, 0.0, 0.5, 0.0])}
   )
   assert metrics == {"loss": 1, "prototypes_used": 0.5}
+
+
+@pytest.mark.parametrize(("epochs", "first"), [(0.25, 4), (1e30, 2**31 - 1)])
+def test_the_step_from_which_on_a_queue_is_full_has_32_bits(epochs, first):
+  method = ssl_trajectory.make(
+    "swav",
+    {"num_prototypes": 5, "queue_from_epochs": epochs},
+    None,
+    steps_per_epoch=8,
+    batch_size=4,
+  )
+  assert method._full_from(2) == first
+  # Comparing a step with a larger number is an error of JAX.
+  assert bool(jnp.int32(7) >= method._full_from(2)) is (first < 7)
