@@ -20,10 +20,13 @@ from paws_jax.config import recipe_files
 from paws_jax.config import views
 
 _METHOD = "config.method"
-# Python's messages about a text that is no number, and what is wanted.
-_NOT_A_NUMBER = {
+# Messages about a text of another kind than the field, and what is wanted.
+_WANTED = {
   r"invalid literal for int\(\)": "an integer",
   "could not convert string to float": "a number",
+  r"Failed to parse .* as a ConfigDict": (
+    "followed by a field of that section, as --config.train.epochs=3"
+  ),
 }
 # The end of the name of a recipe that a run has stored.
 _STORED = ".json"
@@ -121,7 +124,7 @@ def parse(argv: Sequence[str]) -> list[str]:
       message = f"--config={recipe}: {_reason(message)}"
     elif isinstance(error.__context__, errors.UserError):
       message = str(error.__context__)
-    for start, wanted in _NOT_A_NUMBER.items():
+    for start, wanted in _WANTED.items():
       message = re.sub(rf"{start}.*", f"it must be {wanted}", message)
     raise errors.InputError(message) from error
   except OSError as error:
