@@ -49,9 +49,12 @@ def get_config(variant: str = "gpu"):
     _gpu(config)
   elif variant == "laptop":
     _laptop(config)
+  elif variant == "pretrained":
+    _pretrained(config)
   else:
     raise ValueError(
-      f"variant {variant!r} of image_folder.py: known are gpu, laptop."
+      f"variant {variant!r} of image_folder.py: known are gpu, laptop, "
+      "pretrained."
     )
   return config
 
@@ -92,3 +95,41 @@ def _laptop(config):
 
   config.train.batch_size = 64
   config.train.epochs = 50
+
+
+def _pretrained(config):
+  config.data.canvas_size = 192
+
+  config.model.name = "efficientnet_lite0"
+  config.model.init_from = "efficientnet_lite0"
+  config.model.trunk = "frozen"
+  config.model.projection_layers = 2
+  config.model.projection_hidden_dim = 512
+  config.model.output_dim = 128
+  config.model.prediction_head = False
+
+  config.views.large.size = 160
+  config.views.large.scale = (0.4, 1.0)
+  config.views.small.count = 0
+  for view in (config.views.large, config.views.small):
+    view.jitter_strength = 0.3
+    view.grey_probability = 0.0
+    view.blur_probability = 0.0
+  # (level - 127) / 128, as the public weights have it.
+  config.views.mean = (127 / 255,) * 3
+  config.views.std = (128 / 255,) * 3
+  config.views.eval_resize = 176
+
+  config.support.images_per_class = 8
+
+  config.method.support_loss_weight = 1.0
+
+  config.optim.name = "adamw"
+  config.optim.start_lr = 1e-4
+  config.optim.peak_lr = 1e-3
+  config.optim.final_lr = 1e-5
+  config.optim.warmup_epochs = 5
+  config.optim.weight_decay = 1e-4
+
+  config.train.batch_size = 256
+  config.train.epochs = 60

@@ -40,6 +40,8 @@ def check_sections(recipe: recipe_lib.Recipe) -> None:
       "are on the devices: set views.crop_on to 'device', or read the images "
       "from disk (data.pipeline='host')."
     )
+  if model.trunk == "frozen":
+    _check_frozen(recipe)
   # The epochs that fit in train.minutes are compared when they are known.
   if recipe.optim.warmup_epochs > recipe.train.epochs > 0:
     raise errors.InputError(
@@ -54,3 +56,49 @@ def check_sections(recipe: recipe_lib.Recipe) -> None:
       "no running statistics worth keeping; name weights to start from, or set "
       "freeze_bn to False."
     )
+
+
+def _check_frozen(recipe: recipe_lib.Recipe) -> None:
+  """Checks what the features of a frozen trunk are computed from."""
+  views, support = recipe.views, recipe.support
+  if not recipe.model.init_from:
+    raise errors.InputError(
+      "model.trunk is 'frozen' but model.init_from is '': random weights have "
+      "no useful features; name weights to start from, or set model.trunk to "
+      "'train'."
+    )
+  for field, value, allowed, reason in (
+    (
+      "views.crop_on",
+      views.crop_on,
+      "device",
+      "crops are cut once, before training",
+    ),
+    (
+      "data.on_bad_image",
+      recipe.data.on_bad_image,
+      "error",
+      "no other image can stand in for one whose features are kept",
+    ),
+  ):
+    if value != allowed:
+      raise errors.InputError(
+        f"{field} is {value!r} but model.trunk is 'frozen', where {reason}: "
+        f"set it to {allowed!r}."
+      )
+  counts = {f"views.{n}.count": s.count for n, s in views.crops.items()}
+  for field, count, cached, there in (
+    *((f, n, "views.cached", views.cached) for f, n in counts.items()),
+    (
+      "support.num_views",
+      support.num_views,
+      "views.cached_support",
+      views.cached_support,
+    ),
+  ):
+    if count > there:
+      raise errors.InputError(
+        f"{field} is {count} but {cached} is {there}: a frozen trunk "
+        f"(model.trunk) has no more views of an image; raise {cached} to at "
+        f"least {count}."
+      )

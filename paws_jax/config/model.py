@@ -51,6 +51,9 @@ class Model(fields.Section):
   # Training too normalises with the running statistics, and leaves them as
   # they are: for few images, from weights that have good ones (init_from).
   freeze_bn: bool = fields.field(False)
+  # "frozen": the trunk keeps the weights of init_from, and only the heads
+  # learn, from features that are computed once (views.cached). "train": all.
+  trunk: str = fields.field("train", fields.one_of("train", "frozen"))
   # Activations: "float32", "bfloat16" or "auto" (bfloat16 on accelerators).
   dtype: str = fields.field(
     "auto", fields.one_of("auto", "float32", "bfloat16")

@@ -110,8 +110,7 @@ class Views(fields.Section):
   by the first by name.
   """
 
-  # Subtracted from each channel, in units of the full range; as many values as
-  # channels.
+  # Subtracted from each channel, in units of the full range.
   mean: tuple[float, ...] = fields.field(
     (0.485, 0.456, 0.406), ("one number per channel", lambda x: len(x) > 0)
   )
@@ -126,6 +125,10 @@ class Views(fields.Section):
   # Where crops of training images on disk are cut and resized: "host" sends
   # the crops to the devices, "device" the images.
   crop_on: str = fields.field("device", fields.one_of("device", "host"))
+  # Views of an image by each spec that a frozen trunk (model.trunk) encodes.
+  cached: int = fields.field(4, fields.between(1, 1000))
+  # The same of a labelled image as a support; steps draw from these views.
+  cached_support: int = fields.field(16, fields.between(1, 1000))
   # By name, beside the other fields of the section: views.large.size. Left
   # out of the hash, as a mapping cannot be hashed.
   specs: Mapping[str, ViewSpec] = dataclasses.field(

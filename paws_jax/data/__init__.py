@@ -3,8 +3,17 @@
 from paws_jax.data.batch import Array
 from paws_jax.data.batch import Canvases
 from paws_jax.data.batch import Crops
+from paws_jax.data.batch import Features
 from paws_jax.data.batch import HostBatch
 from paws_jax.data.batch import Views
 from paws_jax.data.batch import batch_specs
 
-__all__ = ["Array", "Canvases", "Crops", "HostBatch", "Views", "batch_specs"]
+__all__ = [
+  "Array",
+  "Canvases",
+  "Crops",
+  "Features",
+  "HostBatch",
+  "Views",
+  "batch_specs",
+]

@@ -42,17 +42,28 @@ class Crops(NamedTuple):
   id: Array
 
 
+class Features(NamedTuple):
+  """Features of views of images, from a frozen trunk, instead of images."""
+
+  # By the name of the view spec, that of the supports being "support":
+  # [n, V, d] float16.
+  views: Mapping[str, Array]
+  # [n] int32: rows of the training set, from which keys derive.
+  id: Array
+
+
 class HostBatch(NamedTuple):
   """The images of a step; first axes are sharded unless noted.
 
-  With `views.crop_on="host"` there are `Crops` in place of canvases.
+  With `views.crop_on="host"` there are `Crops` in place of canvases, and with
+  `model.trunk="frozen"` `Features`.
   """
 
   # B canvases; None for methods without unlabelled images.
-  unlabelled: Canvases | Crops | None
+  unlabelled: Canvases | Crops | Features | None
   # N canvases, padded to a multiple of the devices with repetitions; None, as
   # all that follows, for methods without labelled images.
-  support: Canvases | Crops | None
+  support: Canvases | Crops | Features | None
   # [N padded] int32: number of the draw of a support within its class; an image
   # drawn twice is augmented differently each time.
   support_slot: Array | None
@@ -67,8 +78,9 @@ class HostBatch(NamedTuple):
 class Views(NamedTuple):
   """Augmented, normalized crops of one step."""
 
-  # By the name of the view spec: [B, count, H, W, Ch] float32. Empty for
-  # methods without unlabelled images.
+  # By the name of the view spec: [B, count, H, W, Ch] float32; with features in
+  # place of images H = W = 1 and Ch = d. Empty for methods without unlabelled
+  # images.
   crops: dict[str, jax.Array]
   # [B] int32: rows of the training set of the crops.
   ids: jax.Array | None = None

@@ -93,6 +93,8 @@ class Dataset:
   true_labels: np.ndarray
   # Takes rows of the training set; see `labels.copies`.
   find_copies: Callable[[np.ndarray], np.ndarray]
+  # Takes rows of the training set; a hash of each, of 16 bytes.
+  digests: Callable[[np.ndarray], list[bytes]]
   hidden: LabelledImages | None = None
   notices: tuple[str, ...] = ()
 
@@ -100,6 +102,12 @@ class Dataset:
   def num_classes(self) -> int:
     """Number of classes, including any without an image."""
     return len(self.class_names)
+
+  @property
+  def crop_shape(self) -> tuple[int, int, int]:
+    """[H, W, Ch] of the crops that are embedded in evaluation."""
+    side = self.eval_view.eval_size
+    return side, side, self.train_images.shape[-1]
 
   @property
   def known_labels(self) -> np.ndarray:

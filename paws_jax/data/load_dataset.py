@@ -12,14 +12,12 @@ import numpy as np
 from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.data import dataset as dataset_lib
+from paws_jax.data import make_pipeline
 from paws_jax.data import memory_pipeline
-from paws_jax.data import sampling
 from paws_jax.data.host import evaluation_images
-from paws_jax.data.host import pipeline
 from paws_jax.data.labels import copies
 from paws_jax.data.labels import hidden as hidden_lib
 from paws_jax.data.labels import noise
-from paws_jax.data.labels import split as split_lib
 from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.data.sources import catalog
 from paws_jax.data.sources import folders
@@ -98,36 +96,12 @@ def _in_memory(
     train_images=arrays.train_images,
     true_labels=true_labels,
     find_copies=find_copies,
+    digests=functools.partial(copies.array_digests, images),
     eval_view=views.evaluation,
     resize=resize,
     make_pipeline=functools.partial(
-      _memory_pipeline, images, arrays, ids, config.include_labelled
+      make_pipeline.in_memory, images, arrays, ids, config.include_labelled
     ),
-  )
-
-
-def _memory_pipeline(
-  images: np.ndarray,
-  arrays: arrays_lib.Arrays,
-  all_labelled_ids: np.ndarray,
-  include_labelled: bool,
-  *,
-  support: config_lib.Support | None,
-  labelled_ids: np.ndarray | None = None,
-  pool: np.ndarray | None = None,
-  **options: Any,
-) -> memory_pipeline.InMemory:
-  """Makes the pipeline of a data set in memory; see `Dataset`."""
-  if labelled_ids is None:
-    labelled_ids = all_labelled_ids
-  if pool is None:
-    pool = _pool(len(images), all_labelled_ids, include_labelled)
-  return memory_pipeline.InMemory(
-    images,
-    _label_index(arrays, labelled_ids, support),
-    support=support,
-    pool=pool,
-    **options,
   )
 
 
@@ -178,10 +152,13 @@ def _on_disk(
     train_images=train_images(),
     true_labels=true_labels,
     find_copies=find_copies,
+    digests=functools.partial(copies.file_digests, listing.train.images),
     # They are already the squares to embed.
     eval_view=dataclasses.replace(views.evaluation, eval_resize=0),
     resize=lambda images: images,
-    make_pipeline=functools.partial(_disk_pipeline, listing, config, ids),
+    make_pipeline=functools.partial(
+      make_pipeline.on_disk, listing, config, ids
+    ),
     notices=_notices(listing),
   )
 
@@ -203,40 +180,6 @@ def _notices(listing: catalog.Catalog) -> tuple[str, ...]:
     *folders.notices(listing.other_files),
     *listing.notices,
     *(f"warning: {line}" for line in listing.warnings),
-  )
-
-
-def _disk_pipeline(
-  listing: catalog.Catalog,
-  config: config_lib.Data,
-  all_labelled_ids: np.ndarray,
-  *,
-  support: config_lib.Support | None,
-  labelled_ids: np.ndarray | None = None,
-  pool: np.ndarray | None = None,
-  **options: Any,
-) -> pipeline.HostPipeline:
-  """Makes the pipeline of a data set on disk; see `Dataset`."""
-  if labelled_ids is None:
-    labelled_ids = all_labelled_ids
-  # Labels go with a given pool: a substitute would have another label.
-  on_bad_image = config.on_bad_image if pool is None else "error"
-  if pool is None:
-    pool = _pool(
-      len(listing.train.labels), all_labelled_ids, config.include_labelled
-    )
-  return pipeline.HostPipeline(
-    listing.train.images,
-    _label_index(listing, labelled_ids, support),
-    support=support,
-    pool=pool,
-    canvas_size=config.canvas_size,
-    on_bad_image=on_bad_image,
-    max_pixels=config.max_pixels,
-    white_level=config.white_level,
-    support_cache_mb=config.support_cache_mb,
-    decoder=config.decoder,
-    **options,
   )
 
 
@@ -287,43 +230,6 @@ def _train_parts(
     "unlabelled": unlabelled if len(unlabelled) else None,
     "hidden": hidden if len(hidden) else None,
   }
-
-
-def _pool(
-  num_images: int, labelled_ids: np.ndarray, include_labelled: bool
-) -> np.ndarray:
-  """Rows of the training set that serve as unlabelled images, int32."""
-  rows = np.arange(num_images, dtype=np.int32)
-  return rows if include_labelled else np.delete(rows, labelled_ids)
-
-
-def _label_index(
-  dataset: split_lib.Dataset,
-  labelled_ids: np.ndarray,
-  support: config_lib.Support | None,
-) -> sampling.LabelIndex | None:
-  """Groups the labelled images by class; refuses too few for the supports."""
-  if support is None:
-    return None
-  names = dataset.class_names
-  index = sampling.label_index(
-    labelled_ids, dataset.train_labels, class_names=names
-  )
-  if support.sampling == "uniform":
-    sampling.check_uniform(
-      index,
-      batch_size=support.num_images,
-      with_replacement=support.with_replacement,
-    )
-    return index
-  sampling.check_support(
-    index,
-    class_names=names,
-    classes_per_step=support.classes_per_step,
-    images_per_class=support.images_per_class,
-    with_replacement=support.with_replacement,
-  )
-  return index
 
 
 def _check_images(

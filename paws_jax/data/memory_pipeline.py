@@ -55,7 +55,7 @@ class InMemory:
 
   def __init__(
     self,
-    images: np.ndarray,
+    images: Any,
     index: sampling.LabelIndex | None,
     *,
     support: config_lib.Support | None,
@@ -156,7 +156,7 @@ class InMemory:
     if self._labelled is not None:
       labelled = self._labelled.shapes(num_steps)
     return Inputs(
-      images=struct(self._images.shape, self._images.dtype),
+      images=jax.tree.map(lambda x: struct(x.shape, x.dtype), self._images),
       label_index=jax.tree.map(lambda x: struct(x.shape, x.dtype), self._index),
       labelled=jax.tree.map(lambda x: struct(x.shape, x.dtype), labelled),
       orders=struct(orders, np.int32),
@@ -191,7 +191,7 @@ class InMemory:
     places = np.minimum(places, ids.size - 1)
     return data.HostBatch(
       unlabelled=unlabelled,
-      support=self._canvases(inputs, ids[places]),
+      support=self._canvases(inputs.images, ids[places], of_supports=True),
       support_slot=self._spread(jnp.asarray(slots[places])),
       support_mask=mask,
       support_labels=labels,
@@ -238,13 +238,18 @@ class InMemory:
     ids = jax.lax.dynamic_slice(
       inputs.orders, (row, first), (1, self._batch_size)
     )
-    return self._canvases(inputs, ids[0])
+    return self._canvases(inputs.images, ids[0], of_supports=False)
 
-  def _canvases(self, inputs: Inputs, ids: jax.Array) -> data.Canvases:
+  def _canvases(self, images: Any, ids: jax.Array, *, of_supports: bool) -> Any:
     ids = mesh_lib.constrain(ids, mesh_lib.replicated(self._mesh))
-    size = jnp.asarray(inputs.images.shape[1:3], jnp.int32)
+    return self._gather(images, ids, of_supports=of_supports)
+
+  def _gather(self, images: Any, ids: jax.Array, *, of_supports: bool) -> Any:
+    """Gathers what stands for images in a `HostBatch`: rows, spread."""
+    del of_supports
+    size = jnp.asarray(images.shape[1:3], jnp.int32)
     return data.Canvases(
-      image=self._spread(inputs.images[ids]),
+      image=self._spread(images[ids]),
       size=self._spread(jnp.broadcast_to(size[None, :], (ids.size, 2))),
       id=self._spread(ids),
     )

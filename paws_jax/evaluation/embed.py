@@ -15,6 +15,7 @@ import numpy as np
 
 from paws_jax import augment
 from paws_jax import config as config_lib
+from paws_jax.models import encoder as encoder_lib
 from paws_jax.parallel import mesh as mesh_lib
 
 
@@ -22,6 +23,15 @@ def last_layer(encoder: Any, crops: jax.Array) -> jax.Array:
   """z, [n, D]: what soft nearest neighbors compare."""
   _, z = encoder(crops, train=False)
   return z
+
+
+def make_embedders(encoder: Any, **options: Any) -> dict[str, Any]:
+  """Makes `Experiment.embed` and `embed_trunk`; options of `make_embedder`."""
+  trunk = encoder_lib.trunk_features
+  return {
+    "embed": make_embedder(encoder, **options),
+    "embed_trunk": make_embedder(encoder, layers=trunk, **options),
+  }
 
 
 def make_embedder(

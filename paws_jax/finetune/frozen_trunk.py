@@ -23,7 +23,6 @@ from paws_jax import text
 from paws_jax.data import labelled_pipeline
 from paws_jax.data import sampling
 from paws_jax.distributed import agree
-from paws_jax.evaluation import embed
 from paws_jax.evaluation import protocols
 from paws_jax.finetune import labelled
 from paws_jax.finetune import linear_head
@@ -245,17 +244,7 @@ def _features(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Features [n, d] and labels [n] of a part's images that can be read."""
   built, images = trained.experiment, getattr(trained.experiment.dataset, part)
-  features = dataclasses.replace(
-    built,
-    embed=embed.make_embedder(
-      models.create(trained.recipe.model),
-      view=built.dataset.eval_view,
-      batch_size=built.eval.batch_size,
-      mesh=built.trainer.mesh,
-      resize=built.dataset.resize,
-      layers=encoder_lib.trunk_features,
-    ),
-  )
+  features = dataclasses.replace(built, embed=built.embed_trunk)
   print(f"embedding {len(images)} {part} images ...")
   variables = {"params": trained.params, "batch_stats": trained.batch_stats}
   rows = measure_lib.embed(features, variables, part, step=trained.step)

@@ -277,7 +277,7 @@ def _recipe(
   return change(
     recipe,
     method=supervised.Config(temperature=recipe.method.temperature),
-    model=change(recipe.model, **(model or {})),
+    model=change(recipe.model, trunk="train", **(model or {})),
     views=labelled.views(recipe),
     optim=change(
       recipe.optim,

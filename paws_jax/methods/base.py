@@ -239,7 +239,7 @@ class Method:
     return gradient_step(trainer, state, batch)
 
   def on_epoch_end(
-    self, state: Any, embed: Callable[[], np.ndarray], *, step: int
+    self, state: Any, embed: Callable[..., np.ndarray], *, step: int
   ) -> Any:
     """Changes the state between epochs: clustering, pseudo-label heads.
 
@@ -250,8 +250,8 @@ class Method:
 
     Args:
       state: `training.state.TrainState`.
-      embed: computes the embeddings [num_images, D] float32 of all training
-        images in the order of their ids, NaN for images that cannot be read.
+      embed: computes embeddings [n, D] float32 of all training images by their
+        ids, NaN for unreadable ones; with trunk=True features of the trunk.
       step: steps taken.
 
     Returns:

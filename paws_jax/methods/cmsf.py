@@ -203,7 +203,7 @@ class Cmsf(msf.Msf):
     return tuple(n * steps_per_epoch // rounds for n in range(1, rounds))
 
   def on_epoch_end(
-    self, state: Any, embed: Callable[[], np.ndarray], *, step: int
+    self, state: Any, embed: Callable[..., np.ndarray], *, step: int
   ) -> Any:
     """Clusters the table of embeddings, or trains the head."""
     del embed

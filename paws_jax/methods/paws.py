@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from paws_jax import config as config_lib
 from paws_jax import data
@@ -17,6 +19,7 @@ from paws_jax import errors
 from paws_jax import losses
 from paws_jax.config.methods import paws as paws_config
 from paws_jax.methods import base
+from paws_jax.methods import class_prior
 from paws_jax.methods import device_losses
 from paws_jax.methods import encoding
 from paws_jax.methods import health_metrics
@@ -93,12 +96,12 @@ class Paws(base.Method):
     Args:
       params: encoder parameters.
       batch_stats: batch statistics.
-      extra: unused; PAWS has no other state.
+      extra: of `init_extra`.
       batch: this device's views.
       step: unused; PAWS has no schedule of its own.
       key: unused; PAWS draws no random numbers.
     """
-    del extra, step, key
+    del step, key
     config = self.config
     encoded, batch_stats = self._encode(params, batch_stats, batch)
     rows = encoding.support_rows(batch, smoothing=self.label_smoothing)
@@ -110,7 +113,7 @@ class Paws(base.Method):
       probs,
       targets.probs,
       weights=targets.weights,
-      prior=self._step_prior(batch),
+      prior=self._step_prior(batch, extra),
       sharpen_temperature=config.sharpen_temperature,
       me_max=True,
       axis_name=self.axis_name,
@@ -160,12 +163,40 @@ class Paws(base.Method):
       sharpen_temperature=self.config.sharpen_temperature,
     )
 
-  def _step_prior(self, batch: data.Views) -> jax.Array | None:
+  def _step_prior(self, batch: data.Views, extra: Any) -> jax.Array | None:
     """Returns the prior [C] of the classes of this step; None: uniform."""
-    if self.prior is None:
+    given = extra["prior"] if self.acts_between_epochs else self.prior
+    if given is None:
       return None
-    prior = jnp.asarray(self.prior, float)[batch.class_ids]
+    prior = jnp.asarray(given, float)[batch.class_ids]
     return prior / jnp.sum(prior)
+
+  def init_extra(
+    self, key: jax.Array, params: Any, batch_stats: Any, facts: base.Facts
+  ) -> Any:
+    """Creates an estimated prior; other priors are no state."""
+    del key, params, batch_stats
+    return class_prior.initial(facts) if self.acts_between_epochs else {}
+
+  @property
+  def acts_between_epochs(self) -> bool:
+    """Whether the prior is estimated."""
+    return self.config.prior == "estimate"
+
+  def on_epoch_end(
+    self, state: Any, embed: Callable[..., np.ndarray], *, step: int
+  ) -> Any:
+    """Estimates the prior, at first from the labels alone."""
+    if not self.acts_between_epochs:
+      return state
+    extra = class_prior.estimate(
+      state.extra,
+      embed,
+      facts=self.facts,
+      temperature=self.config.temperature,
+      step=step,
+    )
+    return state.replace(extra=extra)
 
   def _means(
     self,
@@ -298,7 +329,7 @@ def _prior(
   if config.prior == "labels":
     # None where only shapes matter.
     parts = class_counts
-  if config.prior == "uniform" or parts is None:
+  if config.prior in ("uniform", "estimate") or parts is None:
     return None
   # The numbers of a recipe may be rounded.
   total = sum(parts)

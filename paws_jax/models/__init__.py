@@ -124,6 +124,7 @@ def create(
   group_axis_name: batch_norm.AxisName = None,
   num_groups: int = 1,
   dtype: Any = None,
+  features_of: tuple[int, int, int] | None = None,
 ) -> Encoder:
   """Builds an encoder from section `model` of a recipe.
 
@@ -135,6 +136,7 @@ def create(
     num_groups: BatchNorm groups of a device when training.
     dtype: dtype of activations instead of that of `section`. Parameters are
       float32, or float64 if this is.
+    features_of: see `Encoder`.
 
   Returns:
     The flax module.
@@ -169,6 +171,8 @@ def create(
     projection=_projection(config, settings, trunk.num_features),
     prediction=_prediction(config, settings),
     freeze_bn=config.freeze_bn,
+    freeze_trunk=config.trunk == "frozen",
+    features_of=features_of,
   )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from paws_jax.models import heads
@@ -34,12 +35,18 @@ class Encoder(nn.Module):
     prediction: h to z, [n, output_dim], or None.
     freeze_bn: whether BatchNorm always uses its running statistics and never
       updates them.
+    freeze_trunk: the same of the trunk alone, which gets no gradient either.
+    features_of: shape of the images [H, W, Ch] whose features are given in
+      their place, [n, 1, 1, d], as a training step with a frozen trunk does;
+      None: images are given.
   """
 
   trunk: nn.Module
   projection: heads.ProjectionHead
   prediction: heads.PredictionHead | heads.ProjectionHead | None = None
   freeze_bn: bool = False
+  freeze_trunk: bool = False
+  features_of: tuple[int, int, int] | None = None
 
   def __call__(
     self, images: jax.Array, *, train: bool, mask: jax.Array | None = None
@@ -100,9 +107,20 @@ class Encoder(nn.Module):
     if images.ndim != 4:
       raise ValueError(f"images must be [n, H, W, C], got {images.shape}")
     train = train and not self.freeze_bn
-    features = self.trunk(images, train=train, mask=mask)
+    features = self._trunk_features(images, train=train, mask=mask)
     if num_projection_layers == 0:
       return features
     return self.projection(
       features, train=train, mask=mask, num_hidden=num_projection_layers
     )
+
+  def _trunk_features(
+    self, images: jax.Array, *, train: bool, mask: jax.Array | None
+  ) -> jax.Array:
+    if self.features_of is not None:
+      if self.is_initializing():
+        self.trunk(jnp.zeros((1, *self.features_of), images.dtype), train=False)
+      return images.reshape(images.shape[0], -1)
+    if not self.freeze_trunk:
+      return self.trunk(images, train=train, mask=mask)
+    return jax.lax.stop_gradient(self.trunk(images, train=False))

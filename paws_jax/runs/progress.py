@@ -1,4 +1,4 @@
-"""The progress line of a training run."""
+"""Progress lines of a training run, and of the reading of images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TextIO
 
+from paws_jax import text as text_lib
 from paws_jax.runs import metrics as metrics_lib
+
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
@@ -141,3 +144,39 @@ def _duration(seconds: float) -> str:
   if hours:
     return f"{hours}:{minutes:02}:{seconds:02}"
   return f"{minutes}:{seconds:02}"
+
+
+class Images:
+  """A progress line with the number of images that were read, or encoded."""
+
+  def __init__(self, verb: str = "read") -> None:
+    """Starts the clock."""
+    self._verb = verb
+    self._start = self._shown = time.perf_counter()
+    self._in_place = sys.stdout.isatty()
+    self._width = 0
+
+  def __enter__(self) -> Images:
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    if self._width:
+      print(f"\r{' ' * self._width}\r", end="", flush=True)
+
+  def show(self, done: int, total: int) -> None:
+    """Prints the line if it is due; rewrites it on a terminal."""
+    now = time.perf_counter()
+    interval = 0.5 if self._in_place else _SECONDS_BETWEEN_LINES
+    if now - self._shown < interval:
+      return
+    self._shown = now
+    rate = done / (now - self._start)
+    line = (
+      f"  {self._verb} {done:,} of {total:,} images  "
+      f"{text_lib.rounded(rate)} img/s  ETA {(total - done) / rate:.0f} s"
+    )
+    if self._in_place:
+      print("\r" + line.ljust(self._width), end="", flush=True)
+      self._width = len(line)
+    else:
+      print(line, flush=True)

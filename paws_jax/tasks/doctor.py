@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
-import time
 from collections.abc import Iterator
 
 import jax
@@ -30,6 +28,7 @@ from paws_jax.doctor import duration
 from paws_jax.doctor import existing_run
 from paws_jax.doctor import files
 from paws_jax.doctor import findings
+from paws_jax.doctor import frozen as frozen_lib
 from paws_jax.doctor import initial_weights
 from paws_jax.doctor import inspect
 from paws_jax.doctor import labels
@@ -39,6 +38,7 @@ from paws_jax.doctor import sizes
 from paws_jax.doctor import values
 from paws_jax.doctor import view_sheet
 from paws_jax.runs import files as files_lib
+from paws_jax.runs import progress as progress_lib
 from paws_jax.runs import requirements
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.training import experiment as experiment_lib
@@ -52,7 +52,6 @@ _USER_ERRORS = (
   MemoryError,
   jax.errors.JaxRuntimeError,
 )
-_SECONDS_BETWEEN_LINES = 10.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,7 +149,12 @@ def _check_training(
     # Last, since it names only the first problem.
     report.error(message)
     return
-  sizes.memory(report, experiment)
+  frozen = recipe.model.trunk == "frozen"
+  if frozen:
+    with _report_errors(report):
+      frozen_lib.space(report, recipe, experiment, workdir)
+  else:
+    sizes.memory(report, experiment)
   # A bucket may hold no run yet, and asking it takes credentials.
   if "://" not in workdir:
     with _report_errors(report):
@@ -159,6 +163,8 @@ def _check_training(
     duration.hint(report)
   elif not report.num_problems:
     with _report_errors(report):
+      if frozen:
+        experiment = frozen_lib.time(report, recipe, experiment)
       duration.training_time(report, experiment)
   if recipe.model.init_from:
     report.block("Initial weights")
@@ -248,7 +254,7 @@ def _inspect(report: findings.Report, recipe: config_lib.Recipe) -> Inspection:
   groups = inspect.image_groups(listing, labelled_ids)
   report.block("Files")
   with (
-    FileProgress() as progress,
+    progress_lib.Images() as progress,
     check_cache.CheckCache(
       check_cache.default_path(),
       max_pixels=section.max_pixels,
@@ -293,37 +299,3 @@ def _choose_split(
     f"labels used in training: {len(split.labelled_ids):,} ({split.rule})"
   )
   return split.labelled_ids
-
-
-class FileProgress:
-  """A progress line with the number of images read."""
-
-  def __init__(self) -> None:
-    self._start = self._shown = time.perf_counter()
-    self._in_place = sys.stdout.isatty()
-    self._width = 0
-
-  def __enter__(self) -> FileProgress:
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    if self._width:
-      print(f"\r{' ' * self._width}\r", end="", flush=True)
-
-  def show(self, done: int, total: int) -> None:
-    """Prints the line if it is due; rewrites it on a terminal."""
-    now = time.perf_counter()
-    interval = 0.5 if self._in_place else _SECONDS_BETWEEN_LINES
-    if now - self._shown < interval:
-      return
-    self._shown = now
-    rate = done / (now - self._start)
-    line = (
-      f"  read {done:,} of {total:,} images  {text_lib.rounded(rate)} img/s  "
-      f"ETA {(total - done) / rate:.0f} s"
-    )
-    if self._in_place:
-      print("\r" + line.ljust(self._width), end="", flush=True)
-      self._width = len(line)
-    else:
-      print(line, flush=True)

@@ -61,6 +61,13 @@ def run(
       written.
   """
   recipe = config_lib.resolve(config)
+  if recipe.model.trunk == "frozen":
+    raise errors.InputError(
+      "model.trunk is 'frozen', whose steps read features in place of images "
+      "and fit almost anywhere: --task=doctor --time_steps says how long "
+      "training takes; to plan the training of the trunk, set model.trunk to "
+      "'train'."
+    )
   target = chips.parse(machine)
   step = abstract_step.create(recipe, _devices(target))
   roofline.print_sizes(step, target)

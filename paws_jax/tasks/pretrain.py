@@ -49,6 +49,7 @@ from paws_jax.training import no_labels
 from paws_jax.training import run as run_lib
 from paws_jax.training import run_log
 from paws_jax.training import time_budget
+from paws_jax.training import trunk_features
 
 # Fields of a result that its table shows.
 _SHOWN = (
@@ -116,6 +117,7 @@ def prepare(
   _open_workdir(path, recipe, split)
   if is_new:
     experiment.check_init_from()
+  experiment = trunk_features.create(recipe, experiment, path)
   if recipe.train.minutes:
     recipe, experiment = _lay_out(recipe, experiment, path, devices)
   return run_lib.PretrainInputs(
@@ -160,6 +162,7 @@ def _open_workdir(
     workdir_lib.write_split(path, *listed)
     return provenance.write_environment(path)
 
+  trunk_features.check(recipe, path)
   start = agree.gather(agree.on_main(write))[0]
   agree.on_all(lambda: provenance.check_shared(path, start))
 
@@ -252,10 +255,7 @@ def run(prepared: run_lib.PretrainInputs) -> int:
     return _stopped(outcome.step, total, outcome.stopped_by)
   print(f"\n{table(outcome.row)}")
   if not prepared.experiment.dataset.labelled:
-    print(
-      "\nno image is labelled: no accuracy is measured, and no classifier is "
-      f"saved. {no_labels.ADVICE}"
-    )
+    print(f"\n{no_labels.NO_RESULT} {no_labels.ADVICE}")
   next_command = prepared.experiment.log.next_command
   print(footer(prepared.workdir, next_command))
   return 0

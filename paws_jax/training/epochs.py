@@ -31,7 +31,7 @@ def end_epoch(
   """
   method = experiment.trainer.method
 
-  def embed() -> np.ndarray:
+  def embed(*, trunk: bool = False) -> np.ndarray:
     images = experiment.dataset.train_images
     rows = measure.embed_images(
       experiment,
@@ -39,6 +39,7 @@ def end_epoch(
       images,
       name="training",
       step=step,
+      trunk=trunk,
     )
     return _without_unreadable(rows, images)
 

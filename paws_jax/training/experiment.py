@@ -41,6 +41,8 @@ class Experiment:
   pipeline: Any
   trainer: state_lib.Trainer
   embed: Callable[[Any, Any, np.ndarray], np.ndarray]
+  # The same for the features of the trunk.
+  embed_trunk: Callable[[Any, Any, np.ndarray], np.ndarray]
   train: config_lib.Train
   eval: config_lib.Eval
   finetune: config_lib.Finetune
@@ -52,6 +54,9 @@ class Experiment:
   images_per_step: int
   # Path of the weights to start from; "": random weights.
   init_from: str
+  # Shape of the images whose features the pipeline serves in their place, see
+  # `training.trunk_features`; None: it serves images.
+  features_of: tuple[int, int, int] | None = None
 
   @property
   def epoch_steps(self) -> int:
@@ -131,7 +136,8 @@ def create(
     recipe: a recipe; one that is not resolved is resolved first.
     devices: default all.
     arrays: the data; default what section `data` names.
-    like: of a recipe with another number of epochs: its data are used.
+    like: of a recipe with another number of epochs: its data, pipeline and
+      embedders are used.
 
   Raises:
     errors.InputError: the data do not fit the recipe.
@@ -149,19 +155,13 @@ def create(
     num_classes=dataset.num_classes,
     class_counts=dataset.split.class_counts,
     num_devices=mesh.size,
+    features_of=like.features_of if like else None,
   )
   has_unlabelled = bool(method.views(recipe.views))
   pipeline = (
     like.pipeline
     if like
-    else dataset.make_pipeline(
-      support=support if method.needs_support else None,
-      batch_size=recipe.train.batch_size,
-      seed=recipe.seed,
-      mesh=mesh,
-      with_unlabelled=has_unlabelled,
-      **views_lib.host_crops(recipe, method, support),
-    )
+    else _make_pipeline(recipe, dataset, method, support, mesh)
   )
   trainer = create_trainer(
     recipe,
@@ -175,8 +175,27 @@ def create(
     labels=dataset.known_labels,
   )
   num_images = recipe.train.batch_size if has_unlabelled else support.num_images
-  return _assemble(
+  built = _assemble(
     recipe, dataset, pipeline, trainer, encoder, images_per_step=num_images
+  )
+  shared = ("embed", "embed_trunk", "features_of") if like else ()
+  return dataclasses.replace(built, **{n: getattr(like, n) for n in shared})
+
+
+def _make_pipeline(
+  recipe: config_lib.Recipe,
+  dataset: dataset_lib.Dataset,
+  method: Any,
+  support: config_lib.Support,
+  mesh: jax.sharding.Mesh,
+) -> Any:
+  return dataset.make_pipeline(
+    support=support if method.needs_support else None,
+    batch_size=recipe.train.batch_size,
+    seed=recipe.seed,
+    mesh=mesh,
+    with_unlabelled=bool(method.views(recipe.views)),
+    **views_lib.host_crops(recipe, method, support),
   )
 
 
@@ -197,12 +216,12 @@ def _assemble(
   *,
   images_per_step: int,
 ) -> Experiment:
-  """Joins the parts, and the embedder of the evaluation's encoder."""
+  """Joins the parts, and the embedders of the evaluation's encoder."""
   experiment = Experiment(
     dataset=dataset,
     pipeline=pipeline,
     trainer=trainer,
-    embed=embed.make_embedder(
+    **embed.make_embedders(
       encoder,
       view=dataset.eval_view,
       batch_size=recipe.eval.batch_size,
@@ -230,6 +249,7 @@ def create_method(
   num_classes: int,
   class_counts: Sequence[int] | None = None,
   num_devices: int | None = None,
+  features_of: tuple[int, int, int] | None = None,
 ) -> tuple[Any, models.Encoder, config_lib.Support]:
   """Builds method and encoders, which do not depend on the images.
 
@@ -239,6 +259,7 @@ def create_method(
     num_classes: of the data.
     class_counts: labelled images of each class; None where only shapes matter.
     num_devices: of the mesh; default all.
+    features_of: of the encoder for training, see `models.Encoder`.
 
   Returns:
     The method with its encoder for training, an encoder for evaluation, and
@@ -257,6 +278,7 @@ def create_method(
       **mesh_lib.batch_norm_axes(
         **recipe.train.bn_fields, num_devices=num_devices
       ),
+      features_of=features_of,
     ),
     label_smoothing=support.label_smoothing,
     remat=recipe.train.remat,

@@ -69,6 +69,7 @@ def embed_images(
   *,
   name: str,
   step: int,
+  trunk: bool = False,
 ) -> np.ndarray:
   """Embeds images; see `embed`.
 
@@ -78,8 +79,10 @@ def embed_images(
     images: uint8 [n, H, W, Ch], or what reads them on demand.
     name: of the images, for messages.
     step: steps that the encoder has been trained for, for messages.
+    trunk: whether to return the trunk's features [n, d] instead.
   """
-  rows = experiment.embed(variables["params"], variables["batch_stats"], images)
+  embed = experiment.embed_trunk if trunk else experiment.embed
+  rows = embed(variables["params"], variables["batch_stats"], images)
   if hasattr(images, "share_unreadable"):
     # Each process has read its own images only.
     images.share_unreadable(agree.gather)

@@ -7,6 +7,9 @@ from paws_jax import methods
 from paws_jax.data import dataset as dataset_lib
 
 _HOW = "a folder for each class in data.dir, or the column label of a table"
+NO_RESULT = (
+  "no image is labelled: no accuracy is measured, and no classifier is saved."
+)
 # What can be done with a run that has used no labels.
 ADVICE = (
   f"Label some images of each class ({_HOW}), and start from the weights of "

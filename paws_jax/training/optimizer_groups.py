@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
 import optax
 
 from paws_jax import config as config_lib
@@ -21,8 +20,16 @@ def create(
   """Gives each group of a method's `param_labels` its optimizer.
 
   A method without groups keeps the optimizer, and its checkpoints their tree.
+  The parameters of a frozen trunk do not change.
+
+  Args:
+    optimizer: of the recipe.
+    method: its method.
+    section: its section `optim`.
   """
-  if type(method).param_labels is base.Method.param_labels:
+  frozen = method.encoder is not None and method.encoder.freeze_trunk
+  has_groups = type(method).param_labels is not base.Method.param_labels
+  if not has_groups and not frozen:
     return optimizer
   peak = section.peak_lr
   constant, _ = optim.create(
@@ -42,7 +49,7 @@ def create(
   def labels(params: Any) -> Any:
     given = method.param_labels(params)
     if given is None:
-      return jax.tree.map(lambda _: "default", params)
-    return given
+      given = dict.fromkeys(params, "default")
+    return {**given, "trunk": "frozen"} if frozen else given
 
   return optax.partition(groups, labels)

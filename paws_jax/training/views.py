@@ -107,7 +107,7 @@ def make_views(
 
 
 def _crops(
-  canvases: data.Canvases | data.Crops,
+  canvases: data.Canvases | data.Crops | data.Features,
   views: StepViews,
   *,
   seed: int | jax.Array,
@@ -132,13 +132,15 @@ def _crops(
 
 
 def _cut(
-  canvases: data.Canvases | data.Crops,
+  canvases: data.Canvases | data.Crops | data.Features,
   keys: jax.Array,
   views: StepViews,
   name: str,
   spec: config_lib.ViewSpec,
 ) -> jax.Array:
   """Cuts the views of a spec, if the host has not, and distorts them."""
+  if isinstance(canvases, data.Features):
+    return _draw_features(keys, canvases.views[name])
   if isinstance(canvases, data.Crops):
     return augment.distort_views(
       keys, canvases.views[name], spec=spec, mean=views.mean, std=views.std
@@ -151,3 +153,22 @@ def _cut(
     mean=views.mean,
     std=views.std,
   )
+
+
+def _draw_features(keys: jax.Array, features: jax.Array) -> jax.Array:
+  """Draws different views.
+
+  Args:
+    keys: [n, count], of which the first of an image draws.
+    features: [n, V, d].
+
+  Returns:
+    [n, count, 1, 1, d] float32.
+  """
+  num_views, count = features.shape[1], keys.shape[1]
+
+  def draw(key: jax.Array, views: jax.Array) -> jax.Array:
+    return views[jax.random.permutation(key, num_views)[:count]]
+
+  drawn = jax.vmap(draw)(keys[:, 0], features)
+  return drawn[:, :, None, None].astype(jnp.float32)

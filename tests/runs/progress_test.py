@@ -212,3 +212,14 @@ def test_progress_before_the_first_step_divides_by_nothing(clock):
   progress = make_progress(io.StringIO(), first_step=3)
   progress.show(3, NUMBERS)
   assert progress.rate(3) == 0
+
+
+def test_progress_is_shown_from_time_to_time(capsys, monkeypatch):
+  now = iter([0.0, 1.0, 12.0, 13.0])
+  monkeypatch.setattr(progress_lib.time, "perf_counter", lambda: next(now))
+  with progress_lib.Images() as line:
+    for done in (1, 6, 7):
+      line.show(done, 10)
+  assert (
+    capsys.readouterr().out == "  read 6 of 10 images  0.5 img/s  ETA 8 s\n"
+  )

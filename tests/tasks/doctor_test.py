@@ -612,17 +612,6 @@ def test_names_that_are_not_text(root, examine):
   _only(examine(root), 1, "cat/1\\udcff.png")
 
 
-def test_progress_is_shown_from_time_to_time(capsys, monkeypatch):
-  now = iter([0.0, 1.0, 12.0, 13.0])
-  monkeypatch.setattr(doctor.time, "perf_counter", lambda: next(now))
-  with doctor.FileProgress() as progress:
-    for done in (1, 6, 7):
-      progress.show(done, 10)
-  assert (
-    capsys.readouterr().out == "  read 6 of 10 images  0.5 img/s  ETA 8 s\n"
-  )
-
-
 @pytest.mark.usefixtures("quick")
 def test_time_is_measured_on_request_if_training_can_work(
   root, examine, monkeypatch

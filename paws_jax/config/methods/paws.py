@@ -28,10 +28,12 @@ class Config(base.Method):
   # prior than the uniform one.
   me_max: bool = fields.field(True)
   # Share of each class among unlabelled images, to which me_max draws the mean
-  # prediction: "uniform", "labels" (as among the labelled images) or "given":
-  # prior_probs. Those of a step's classes are scaled to a sum of 1.
+  # prediction: "uniform", "labels" (as among the labelled images), "given"
+  # (prior_probs) or "estimate": as a classifier of the labels alone predicts
+  # them, and after each epoch the mean of that and of what the run itself
+  # predicts. Those of a step's classes are scaled to a sum of 1.
   prior: str = fields.field(
-    "uniform", fields.one_of("uniform", "labels", "given")
+    "uniform", fields.one_of("uniform", "labels", "given", "estimate")
   )
   # A number for each class of the data, in order, with prior = "given".
   prior_probs: tuple[float, ...] = fields.field(

@@ -54,6 +54,22 @@ def of_arrays(images: np.ndarray) -> np.ndarray:
   )
 
 
+def file_digests(images: catalog.Reader, rows: np.ndarray) -> list[bytes]:
+  """Hashes encoded images, 16 bytes each; empty: it cannot be read."""
+  numbers = [int(row) for row in rows]
+  with concurrent.futures.ThreadPoolExecutor(cpu_devices.num_cores()) as pool:
+    digests = pool.map(lambda row: _digest(images, row), numbers)
+    return [(digest or b"")[:16] for digest in digests]
+
+
+def array_digests(images: np.ndarray, rows: np.ndarray) -> list[bytes]:
+  """Hashes images [n, H, W, Ch], 16 bytes each."""
+  return [
+    hashlib.blake2b(np.ascontiguousarray(images[row]).data).digest()[:16]
+    for row in rows
+  ]
+
+
 def among(copies: np.ndarray, places: np.ndarray) -> np.ndarray:
   """Returns the copies among some of the images.
 

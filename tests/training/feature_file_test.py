@@ -1,0 +1,82 @@
+"""Features on disk: resumed, moved, damaged."""
+
+import numpy as np
+import pytest
+
+from paws_jax.training import feature_file
+
+DIGESTS = [bytes([number]) * 16 for number in range(1, 6)]
+
+
+def _open(directory, digests=DIGESTS, num_views=2, name="large"):
+  return feature_file.FeatureFile(
+    directory, name, digests, num_views=num_views, num_features=3
+  )
+
+
+def _values(*rows):
+  return np.stack([np.full((2, 3), row, np.float16) for row in rows])
+
+
+def test_features_are_there_after_they_are_written(tmp_path):
+  file = _open(tmp_path)
+  np.testing.assert_array_equal(file.missing, range(5))
+  file.write(np.array([3, 0]), _values(3, 0))
+  again = _open(tmp_path)
+  np.testing.assert_array_equal(again.missing, [1, 2, 4])
+  np.testing.assert_array_equal(again.features[[3, 0]], _values(3, 0))
+  again.write(np.array([1, 2, 4]), _values(1, 2, 4))
+  assert not len(_open(tmp_path).missing)
+  # Other views lie beside them.
+  assert len(_open(tmp_path, name="support").missing) == 5
+
+
+def test_images_that_have_moved_keep_their_features(tmp_path):
+  _open(tmp_path).write(np.arange(5), _values(*range(5)))
+  new = bytes([9]) * 16
+  file = _open(tmp_path, [DIGESTS[4], new, DIGESTS[1]])
+  np.testing.assert_array_equal(file.missing, [1])
+  np.testing.assert_array_equal(file.features[[0, 2]], _values(4, 1))
+
+
+def test_an_image_that_cannot_be_read_is_none_of_the_others(tmp_path):
+  file = _open(tmp_path, [b"", DIGESTS[0]])
+  file.write(np.arange(2), _values(0, 1))
+  np.testing.assert_array_equal(_open(tmp_path, [b"", b""]).missing, [0, 1])
+
+
+def test_damaged_features_are_missing(tmp_path):
+  _open(tmp_path).write(np.arange(5), _values(*range(5)))
+  path = tmp_path / "large.npy"
+  content = bytearray(path.read_bytes())
+  # The last bytes are those of the last image.
+  content[-1] ^= 1
+  path.write_bytes(content)
+  np.testing.assert_array_equal(_open(tmp_path).missing, [4])
+
+
+@pytest.mark.parametrize("kind", ["", ".digests", ".sums"])
+@pytest.mark.parametrize("damage", ["absent", "cut", "other"])
+def test_damaged_files_are_made_anew(tmp_path, kind, damage):
+  _open(tmp_path).write(np.arange(5), _values(*range(5)))
+  path = tmp_path / f"large{kind}.npy"
+  content = path.read_bytes()
+  if damage == "absent":
+    path.unlink()
+  elif damage == "cut":
+    path.write_bytes(content[: len(content) // 2])
+  else:
+    np.save(path, np.zeros(3))
+  np.testing.assert_array_equal(_open(tmp_path).missing, range(5))
+
+
+def test_other_views_are_computed_anew(tmp_path):
+  _open(tmp_path).write(np.arange(5), _values(*range(5)))
+  np.testing.assert_array_equal(_open(tmp_path, num_views=4).missing, range(5))
+
+
+def test_the_size_on_disk(tmp_path):
+  _open(tmp_path)
+  size = sum(path.stat().st_size for path in tmp_path.iterdir())
+  headers = 3 * 128
+  assert size == feature_file.num_bytes(5, 2, 3) + headers
