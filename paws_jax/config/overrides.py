@@ -79,6 +79,12 @@ def _check_known(name: str) -> None:
   if is_field(name):
     return
   known = _known()
+  inside = [other for other in known if name and other.startswith(f"{name}.")]
+  if inside:
+    one = f"{name}.name" if f"{name}.name" in known else inside[0]
+    raise errors.UnknownFieldError(
+      f"{name} is a section of a recipe: give its fields, such as {one}."
+    )
   last = name.rpartition(".")[2]
   same = [other for other in known if other.rpartition(".")[2] == last]
   nearest = [

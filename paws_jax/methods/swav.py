@@ -218,7 +218,8 @@ class Swav(base.Method):
       Values whose means over the devices are those of the batch, and the rows
       [b, crops, D] that enter the queue.
     """
-    config, queue, queue_is_full = self.config, None, True
+    config, queue = self.config, None
+    queue_is_full: jax.Array | bool = True
     if "queue" in extra:
       # [steps, b, crops, D] -> [crops, steps · b, D].
       queue = jnp.moveaxis(extra["queue"], 2, 0)

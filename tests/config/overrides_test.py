@@ -38,6 +38,8 @@ def test_a_field_has_a_name_with_dots_underscores_or_sections(fields):
     ("views.large.sizes", "did you mean .*views.large.size"),
     ("nonsense", "did you mean a field of checkpoint, data"),
     ("method.tau", "method.tau is no field of a recipe"),
+    ("method", "method is a section .* give its fields, such as method.name"),
+    ("views__large", "views.large is a section of a recipe: give its fields"),
   ],
 )
 def test_an_unknown_field_is_refused_with_the_nearest(name, words):
