@@ -17,6 +17,7 @@ from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax import methods
 from paws_jax import models
+from paws_jax.config import methods as config_methods
 from paws_jax.methods import base
 from paws_jax.models import batch_norm
 from paws_jax.models import heads
@@ -51,7 +52,7 @@ class _Trunk(nn.Module):
     return nn.relu(x).mean((1, 2))
 
 
-def _encoder(*, prediction, axis_name):
+def _encoder(*, prediction, axis_name, projection=True):
   settings = batch_norm.LayerSettings(
     momentum=0.9,
     dtype=jnp.float64,
@@ -60,8 +61,10 @@ def _encoder(*, prediction, axis_name):
   )
   return models.Encoder(
     trunk=_Trunk(settings),
-    projection=heads.ProjectionHead(8, 8, settings),
-    prediction=heads.PredictionHead(8, settings) if prediction else None,
+    projection=heads.ProjectionHead(8, 8, settings) if projection else None,
+    prediction=heads.PredictionHead(8, settings)
+    if prediction and projection
+    else None,
   )
 
 
@@ -71,9 +74,14 @@ def create(
   """A method by the fields of its section."""
   smoothing = fields.pop("label_smoothing", SMOOTHING)
   section = config_lib.method_section(fields.get("name", "paws"), _FIELDS)
+  kind = config_methods.config_class(section.name)
   return methods.create(
     section.to_dict() | fields,
-    encoder=_encoder(prediction=prediction, axis_name=axis_name),
+    encoder=_encoder(
+      prediction=prediction,
+      projection=not kind.class_head,
+      axis_name=axis_name,
+    ),
     label_smoothing=smoothing,
     remat=remat,
     axis_name=axis_name,
@@ -97,6 +105,36 @@ def make_views(*, num_large=2, num_small=1, num_supports=6, seed=0):
     support_mask=None,
     support_labels=np.arange(num_supports) % NUM_CLASSES + 5,
     class_ids=np.arange(NUM_CLASSES) + 5,
+  )
+
+
+def section_of(method, section):
+  """Section `views` with the names of the views that a method has.
+
+  Those of a method with a class head are weak and strong ones, as "large".
+  """
+  if not method.config.class_head:
+    return section
+  specs = {
+    name: dataclasses.replace(section.specs["large"], count=count)
+    for name, count in method.view_counts.items()
+  }
+  return dataclasses.replace(section, specs=specs)
+
+
+def views_of(method, views):
+  """Views with the names that a method has, and labels from 0."""
+  if not method.config.class_head:
+    return views
+  large, crops, first = views.crops["large"], {}, 0
+  for name, count in method.view_counts.items():
+    crops[name] = large[:, first : first + count]
+    first += count
+  return views._replace(
+    crops=crops,
+    ids=views.ids if crops else None,
+    support_labels=views.support_labels - 5,
+    class_ids=views.class_ids - 5,
   )
 
 
@@ -125,6 +163,7 @@ def init(method, views):
     type(method).init,
     type(encoder.trunk),
     encoder.prediction is not None,
+    encoder.projection is not None,
     getattr(method.config, "num_prototypes", None),
   )
   if kind not in _WEIGHTS:

@@ -19,6 +19,7 @@ from paws_jax.training import state as state_lib
 from paws_jax.training import step as step_lib
 from paws_jax.training import views as views_lib
 from tests import tiny_recipe
+from tests import toy_method
 
 NUM_IMAGES = 26
 NUM_CLASSES = 3
@@ -125,7 +126,7 @@ def make(
   index = sampling.label_index(
     np.arange(15), labels[:15], class_names=tuple("abc")
   )
-  views = _views()
+  views = toy_method.section_of(method, _views())
   schedule = optim.warmup_cosine(
     start_lr=learning_rate / 4,
     peak_lr=learning_rate,

@@ -342,7 +342,7 @@ def check_new_class(
     )
   if has_head:
     raise errors.InputError(
-      f"class {name!r} cannot be added to a fine-tuned head, which knows the "
-      "classes it was trained on only: use the classifier of the pre-trained "
-      "run."
+      f"class {name!r} cannot be added to a fine-tuned head or a class head, "
+      "which knows the classes it was trained on only: use a classifier whose "
+      "labelled images vote."
     )

@@ -12,6 +12,14 @@ from paws_jax import text
 _LONGEST_NAME = 40
 
 
+def head_words(classifier: Any) -> str:
+  """Says what head decides: one of pre-training, or a fine-tuned one."""
+  trained = classifier.model.get("projection_layers") == 0
+  if trained and not classifier.origin.get("finetuned"):
+    return "a class head"
+  return "a fine-tuned head"
+
+
 def summarize(classifier: Any) -> str:
   """Describes a `Classifier`: classes, vote, supports, encoder, origin."""
   names = text.first_few(
@@ -19,7 +27,7 @@ def summarize(classifier: Any) -> str:
   )
   decides = "a vote of the supports"
   if classifier.head is not None:
-    decides = "a fine-tuned head"
+    decides = head_words(classifier)
   leaves = jax.tree.leaves(classifier.variables.get("params", {}))
   parameters = sum(np.size(leaf) for leaf in leaves)
   size = " x ".join(map(str, classifier.preprocessing.shape))

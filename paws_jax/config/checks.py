@@ -22,6 +22,17 @@ def check_sections(recipe: recipe_lib.Recipe) -> None:
   recipe.method.check_support(recipe.support)
   recipe.method.check_recipe(recipe)
   view, model = recipe.views.evaluation, recipe.model
+  if recipe.method.class_head and model.projection_layers:
+    raise errors.InputError(
+      f"model.projection_layers is {model.projection_layers} but method.name "
+      f"is {recipe.method.name!r}, which trains a classifier on the trunk: set "
+      "it to 0, and model.prediction_head to False."
+    )
+  if not recipe.method.class_head and not model.projection_layers:
+    raise errors.InputError(
+      f"model.projection_layers is 0 but method.name is {recipe.method.name!r},"
+      " which compares outputs of the projection head: set it to at least 2."
+    )
   if recipe.data.pipeline == "host" and not view.eval_resize:
     raise errors.InputError(
       "views.eval_resize is 0 but data.pipeline is 'host', where images differ "

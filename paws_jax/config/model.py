@@ -25,8 +25,11 @@ class Model(fields.Section):
   projection_hidden_dim: int = fields.field(0, fields.between(0, 2**20))
   # Dimension D of the embeddings.
   output_dim: int = fields.field(2048, fields.between(1, 2**20))
-  # Dense layers of the projection head, the last one included.
-  projection_layers: int = fields.field(3, fields.between(2, 16))
+  # Dense layers of the projection head, the last one included; 0: there is no
+  # such head, for methods that train a classifier on the trunk.
+  projection_layers: int = fields.field(
+    3, ("0, or at least 2 and at most 16", lambda x: x == 0 or 2 <= x <= 16)
+  )
   # Whether BatchNorm follows its hidden layers.
   projection_norm: bool = fields.field(True)
   # Whether a BatchNorm without scale and bias follows the last one.
@@ -65,7 +68,12 @@ class Model(fields.Section):
   init_from: str = fields.field("")
 
   def check(self) -> None:
-    """Refuses a prediction head without hidden units."""
+    """Refuses a prediction head without hidden units, or without input."""
+    if self.prediction_head and not self.projection_layers:
+      raise errors.InputError(
+        "model.prediction_head is True but model.projection_layers is 0: it "
+        "follows a projection head; set it to False."
+      )
     quarter = self.prediction_head and not self.prediction_hidden_dim
     if quarter and self.output_dim < 4:
       raise errors.InputError(

@@ -19,6 +19,12 @@ class Optim(fields.Section):
   peak_lr: float = fields.field(6.4, fields.POSITIVE)
   # Learning rate at the last step, to which a cosine falls.
   final_lr: float = fields.field(0.064, fields.NOT_NEGATIVE)
+  # After the warm-up: "cosine", half a period down to final_lr; "cosine_7_16",
+  # peak_lr times the cosine of 7/16 of a half turn (FixMatch), and "constant",
+  # neither of which reads final_lr.
+  schedule: str = fields.field(
+    "cosine", fields.one_of("cosine", "cosine_7_16", "constant")
+  )
   # Epochs in which the learning rate rises from start_lr to peak_lr.
   warmup_epochs: float = fields.field(10.0, fields.NOT_NEGATIVE)
   # Acts on the parameters that `decayed` names.

@@ -29,8 +29,7 @@ class EmbeddedImages:
 
   Attributes:
     layers: float32 [n, ·] each: "trunk", the features before the heads; "h",
-      after the projection head; "z", after the prediction head, or h where
-      there is none.
+      after the projection head, if there is one; "z", after the last head.
     labels: int [n].
     copies: int [n], place of the first image with the same contents; None:
       there are no copies.
@@ -118,6 +117,8 @@ def held_out(
   )
   yield from knn(part, queries, supports, num_classes=num_classes)
   for layer in PROBED:
+    if layer not in queries.layers:
+      continue
     yield _linear_probe(
       part, layer, queries, supports, num_classes=num_classes, seed=seed
     )

@@ -21,6 +21,7 @@ from paws_jax import models
 from paws_jax.augment import resample
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import preprocessing as preprocessing_lib
+from paws_jax.classifier import summary
 from paws_jax.runs import provenance
 
 # What every artifact is made for, whatever machine it is made on.
@@ -228,7 +229,7 @@ def _describe(
     "decides": (
       f"a vote of {len(classifier.support_bank)} labelled images"
       if votes
-      else "a fine-tuned head"
+      else summary.head_words(classifier)
     ),
     "temperature": float(classifier.temperature) if votes else None,
     "num_parameters": sum(w.size for w in params),

@@ -36,14 +36,21 @@ def _kind(name: str) -> str:
 def _settings(classifier: classifier_lib.Classifier) -> dict[str, Any]:
   """Sizes of the layers, as the weights have them."""
   params, model = classifier.variables["params"], classifier.model
-  projection, prediction = params["projection"], params.get("prediction", {})
-  features, hidden = projection["fc1"]["kernel"].shape
+  projection = params.get("projection", {})
+  prediction = params.get("prediction", {})
   head, classes = classifier.head is not None, len(classifier.class_names)
+  layers: list[tuple[Any, ...]] = []
+  if not projection:
+    # Embeddings and the rows under a head are the features.
+    hidden = features = classifier.support_bank.embeddings.shape[-1]
+  else:
+    features, hidden = projection["fc1"]["kernel"].shape
   if head:
     # The first layer, and a classifier in place of the others.
     names = ["fc1", *(["bn1"] if "bn1" in projection else []), "relu"]
-    layers = [*_layers(projection, names), ("fc2", hidden, classes, True)]
-  else:
+    layers = _layers(projection, names) if projection else []
+    layers.append(("fc2", hidden, classes, True))
+  elif projection:
     layers = _layers(projection, _order(model, "projection"))
   return {
     "model": model["name"],

@@ -25,19 +25,24 @@ from paws_jax.training import state as state_lib
 _DROP, _DROPS, _OF_EPOCHS = 0.2, (12, 16), 20
 
 
-def add_head(params: Any, num_classes: int) -> dict[str, Any]:
+def add_head(
+  params: Any, num_classes: int, *, num_features: int = 0
+) -> dict[str, Any]:
   """Puts a linear layer of zeros beside an encoder's parameters.
 
   Args:
     params: of `models.Encoder`.
     num_classes: K.
+    num_features: d, of the trunk, where there is no projection head.
 
   Returns:
     {"encoder": params, "head": {"kernel" [d, K], "bias" [K]}}: what
     `LinearHead` trains.
   """
-  layer = params["projection"][f"fc{encoder_lib.NUM_PROJECTION_LAYERS}"]
-  size = layer["kernel"].shape[-1]
+  size = num_features
+  if "projection" in params:
+    layer = params["projection"][f"fc{encoder_lib.NUM_PROJECTION_LAYERS}"]
+    size = layer["kernel"].shape[-1]
   head = {
     "kernel": jnp.zeros((size, num_classes), jnp.float32),
     "bias": jnp.zeros((num_classes,), jnp.float32),

@@ -124,7 +124,10 @@ class LinearHead:
   def initial_params(self) -> Any:
     """Parameters at step 0."""
     num_classes = self.trained.experiment.dataset.num_classes
-    return linear_head.add_head(self.trained.params, num_classes)
+    trunk = models.create(self.trained.recipe.model).trunk
+    return linear_head.add_head(
+      self.trained.params, num_classes, num_features=trunk.num_features
+    )
 
   def encoder_params(self, params: Any) -> Any:
     """Those of the encoder."""
@@ -283,6 +286,7 @@ def _recipe(
       recipe.optim,
       start_lr=1.0,
       peak_lr=1.0,
+      schedule="cosine",
       warmup_epochs=0.0,
       weight_decay=0.0,
       momentum=0.9,

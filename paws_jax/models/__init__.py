@@ -180,8 +180,10 @@ def _projection(
   config: config_lib.Model,
   settings: batch_norm.LayerSettings,
   num_features: int,
-) -> heads.ProjectionHead:
-  """Builds the projection head of a recipe."""
+) -> heads.ProjectionHead | None:
+  """Builds the projection head of a recipe, if it has one."""
+  if not config.projection_layers:
+    return None
   return heads.ProjectionHead(
     hidden_dim=config.projection_hidden_dim or num_features,
     output_dim=config.output_dim,

@@ -15,7 +15,11 @@ NUM_PROJECTION_LAYERS = 1
 
 
 def head_features(encoder: Any, crops: jax.Array) -> jax.Array:
-  """Computes the features [n, d] under a linear classifier."""
+  """Computes the features [n, d] under a linear classifier.
+
+  After the first layer of the projection head, or the trunk where there is
+  none.
+  """
   return encoder.features(
     crops, train=False, num_projection_layers=NUM_PROJECTION_LAYERS
   )
@@ -31,7 +35,7 @@ class Encoder(nn.Module):
 
   Attributes:
     trunk: images [n, H, W, C] to features [n, d].
-    projection: features to h, [n, output_dim].
+    projection: features to h, [n, output_dim]; None: h is the features.
     prediction: h to z, [n, output_dim], or None.
     freeze_bn: whether BatchNorm always uses its running statistics and never
       updates them.
@@ -42,7 +46,7 @@ class Encoder(nn.Module):
   """
 
   trunk: nn.Module
-  projection: heads.ProjectionHead
+  projection: heads.ProjectionHead | None = None
   prediction: heads.PredictionHead | heads.ProjectionHead | None = None
   freeze_bn: bool = False
   freeze_trunk: bool = False
@@ -76,7 +80,9 @@ class Encoder(nn.Module):
   ) -> tuple[jax.Array, jax.Array]:
     """Embeds features [n, d] of the trunk; otherwise as `__call__`."""
     train = train and not self.freeze_bn
-    h = self.projection(features, train=train, mask=mask)
+    h = features
+    if self.projection is not None:
+      h = self.projection(features, train=train, mask=mask)
     if self.prediction is None:
       return h, h
     return h, self.prediction(h, train=train, mask=mask)
@@ -99,7 +105,7 @@ class Encoder(nn.Module):
       mask: as in `__call__`.
       num_projection_layers: number of Dense-BatchNorm-ReLU layers of the
         projection head after the trunk: 0, 1 (as in the paper's fine-tuning)
-        or 2.
+        or 2; without a projection head there are none.
 
     Returns:
       [n, d] or [n, hidden_dim] float32 (float64 if activations are).
@@ -108,7 +114,7 @@ class Encoder(nn.Module):
       raise ValueError(f"images must be [n, H, W, C], got {images.shape}")
     train = train and not self.freeze_bn
     features = self._trunk_features(images, train=train, mask=mask)
-    if num_projection_layers == 0:
+    if num_projection_layers == 0 or self.projection is None:
       return features
     return self.projection(
       features, train=train, mask=mask, num_hidden=num_projection_layers

@@ -27,6 +27,7 @@ sgd = optimizers.sgd
 start_at = optimizers.start_at
 trust_ratios = optimizers.trust_ratios
 warmup_cosine = schedules.warmup_cosine
+warmup_part_of_cosine = schedules.warmup_part_of_cosine
 
 
 def create(
@@ -50,10 +51,8 @@ def create(
     InputError: for an unknown optimizer.
   """
   config = fields.build(config_lib.Optim, section, "optim")
-  schedule = schedules.warmup_cosine(
-    start_lr=config.start_lr,
-    peak_lr=config.peak_lr,
-    final_lr=config.final_lr,
+  schedule = _schedule(
+    config,
     warmup_steps=round(config.warmup_epochs * steps_per_epoch),
     total_steps=total_steps,
   )
@@ -89,6 +88,22 @@ def create(
       f"optim.name is {config.name!r}; known are {', '.join(OPTIMIZERS)}."
     )
   return optimizer, schedule
+
+
+def _schedule(
+  config: config_lib.Optim, *, warmup_steps: int, total_steps: int
+) -> optax.Schedule:
+  """Builds the schedule that `optim.schedule` names."""
+  shared: dict[str, Any] = {
+    "start_lr": config.start_lr,
+    "peak_lr": config.peak_lr,
+    "warmup_steps": warmup_steps,
+    "total_steps": total_steps,
+  }
+  if config.schedule == "cosine":
+    return schedules.warmup_cosine(**shared, final_lr=config.final_lr)
+  share = 7 / 16 if config.schedule == "cosine_7_16" else 0.0
+  return schedules.warmup_part_of_cosine(**shared, share=share)
 
 
 def observer(

@@ -38,11 +38,7 @@ def warmup_cosine(
   Raises:
     InputError: the warm-up is negative or longer than the total.
   """
-  if not 0 <= warmup_steps <= total_steps:
-    raise errors.InputError(
-      f"warmup_steps = {warmup_steps} must lie in [0, total_steps = "
-      f"{total_steps}]: lower the warm-up or train longer."
-    )
+  _check_warmup(warmup_steps, total_steps)
 
   def schedule(step: jax.Array | int) -> jax.Array:
     step = jnp.asarray(step, dtype=float)
@@ -55,6 +51,54 @@ def warmup_cosine(
     return jnp.where(step < warmup_steps, warmup, cosine)
 
   return schedule
+
+
+def warmup_part_of_cosine(
+  *,
+  start_lr: float,
+  peak_lr: float,
+  share: float,
+  warmup_steps: int,
+  total_steps: int,
+) -> optax.Schedule:
+  """Linear warm-up, then the first part of a cosine.
+
+  lr(t) = peak_lr · cos(share · π · t / total_steps) where there is no warm-up
+  (FixMatch, 2020, with a share of 7/16).
+
+  Args:
+    start_lr: learning rate of the first step of the warm-up.
+    peak_lr: learning rate after the warm-up.
+    share: of a half turn, that the cosine has done at the end; 0: constant.
+    warmup_steps: length of the warm-up in steps.
+    total_steps: length of warm-up and cosine together, in steps.
+
+  Returns:
+    A function from the step (integer, from 0) to the learning rate.
+
+  Raises:
+    InputError: the warm-up is negative or longer than the total.
+  """
+  _check_warmup(warmup_steps, total_steps)
+
+  def schedule(step: jax.Array | int) -> jax.Array:
+    step = jnp.asarray(step, dtype=float)
+    warmup = start_lr + (peak_lr - start_lr) * step / max(warmup_steps, 1)
+    rest = max(total_steps - warmup_steps, 1)
+    progress = jnp.clip((step - warmup_steps) / rest, 0, 1)
+    cosine = peak_lr * jnp.cos(share * math.pi * progress)
+    return jnp.where(step < warmup_steps, warmup, cosine)
+
+  return schedule
+
+
+def _check_warmup(warmup_steps: int, total_steps: int) -> None:
+  """Refuses a warm-up that is negative or longer than the total."""
+  if not 0 <= warmup_steps <= total_steps:
+    raise errors.InputError(
+      f"warmup_steps = {warmup_steps} must lie in [0, total_steps = "
+      f"{total_steps}]: lower the warm-up or train longer."
+    )
 
 
 def epoch_drops(

@@ -24,8 +24,10 @@ _LOSSES = (
   ("simsiam", "1 + SimSiam", "-"),
   ("assignment_kl", "assignments: KL", "-"),
   ("mean_shift", "mean shift", "-"),
+  ("consistency", "consistency", "--"),
 )
 _ACCURACY = (
+  ("class_head_top1", "class head top-1", "s-"),
   ("soft_nn_top1", "soft-NN top-1", "o-"),
   ("pseudo_label_accuracy", "pseudo-labels", "s-"),
   ("target_confidence", "target confidence", "-"),
@@ -33,6 +35,7 @@ _ACCURACY = (
 _SHARES = (
   ("view_agreement", "views agree", "-"),
   ("classes_used", "classes used", "-"),
+  ("mask_rate", "images that count", "-"),
   ("max_similarity", "nearest support, cosine", "-"),
   ("in_domain", "in-domain probability", "-"),
   ("output_std", "spread of embeddings", "-"),

@@ -31,7 +31,10 @@ _WORDS = {
   "soft_nn": "soft nearest neighbors",
   "knn": "nearest neighbors",
   "leave_one_out": "leave-one-out",
+  "class_head": "class head",
 }
+# Of protocols that may stand in the headline, the first that there is.
+_DECIDING = ("class_head", "soft_nn", "leave_one_out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,20 +79,21 @@ def accuracies(rows: Sequence[Mapping[str, Any]]) -> list[Accuracy]:
 
 
 def best_known(found: Sequence[Accuracy]) -> Accuracy | None:
-  """What to put in the headline: the vote's accuracy on unseen images.
+  """What to put in the headline: the accuracy on unseen images.
 
-  Of the newest task that measured it; without test images on the validation
-  images, and without those on the labelled ones.
+  That of the vote, or of a class head that the run has trained. Of the newest
+  task that measured it; without test images on the validation images, and
+  without those on the labelled ones.
   """
   for part in ("test", "validation", "labelled"):
-    votes = [
-      accuracy
-      for accuracy in found
-      if accuracy.part == part
-      and accuracy.protocol in (_WORDS["soft_nn"], _WORDS["leave_one_out"])
-    ]
-    if votes:
-      return votes[-1]
+    for protocol in _DECIDING:
+      measured = [
+        accuracy
+        for accuracy in found
+        if accuracy.part == part and accuracy.protocol == _WORDS[protocol]
+      ]
+      if measured:
+        return measured[-1]
   return None
 
 
@@ -123,6 +127,6 @@ def _part(row: Mapping[str, Any], name: str, part: str) -> str:
 def _protocol(row: Mapping[str, Any]) -> str:
   """In words: a row's own title says more than the name of a protocol."""
   name = str(row.get("protocol", ""))
-  if name in ("soft_nn", "leave_one_out"):
+  if name in _DECIDING:
     return _WORDS[name]
   return str(row.get("title") or _WORDS.get(name, name))

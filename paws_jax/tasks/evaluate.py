@@ -20,6 +20,7 @@ from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.data.labels import copies
 from paws_jax.distributed import agree
+from paws_jax.evaluation import class_head
 from paws_jax.evaluation import embed as embed_lib
 from paws_jax.evaluation import linear_protocols
 from paws_jax.evaluation import pixel_baselines
@@ -148,9 +149,13 @@ def _measure(prepared: EvaluateInputs) -> Iterator[protocols.Outcome]:
   embed = _embedder(trained)
   supports = _supports(trained, embed("labelled"))
   if part:
-    seed = trained.recipe.seed
+    seed, queries = trained.recipe.seed, embed(part)
+    if trained.recipe.method.class_head:
+      assert trained.head is not None
+      own = class_head.outcome(part, trained.head, queries)
+      yield from _print_each(iter([own]))
     yield from _print_each(
-      protocols.held_out(part, embed(part), supports, seed=seed, **settings)
+      protocols.held_out(part, queries, supports, seed=seed, **settings)
     )
   else:
     print("no test or validation images: only leave-one-out is measured")
@@ -217,12 +222,13 @@ def _supports(
 
 
 def all_layers(encoder: Any, crops: jax.Array) -> jax.Array:
-  """Trunk features, h, and z where it is not h, side by side: [n, ·]."""
+  """Trunk features, and h and z where there are heads, side by side: [n, ·]."""
   features = encoder.features(crops, train=False)
-  h = encoder.projection(features, train=False)
-  layers = [features, h]
+  layers = [features]
+  if encoder.projection is not None:
+    layers.append(encoder.projection(features, train=False))
   if encoder.prediction is not None:
-    layers.append(encoder.prediction(h, train=False))
+    layers.append(encoder.prediction(layers[-1], train=False))
   return jnp.concatenate(layers, axis=1)
 
 
@@ -244,18 +250,22 @@ def _embedder(trained: restore.TrainedRun) -> Any:
       layers=all_layers,
     ),
   )
-  width = encoder.projection.output_dim
-  heads = 1 if encoder.prediction is None else 2
+  heads = [
+    recipe.model.output_dim
+    for head in (encoder.projection, encoder.prediction)
+    if head is not None
+  ]
 
   def embed(part: str) -> protocols.EmbeddedImages:
     labels = getattr(dataset, part).labels
     print(f"embedding {len(labels)} {part} images ...")
     variables = {"params": trained.params, "batch_stats": trained.batch_stats}
     rows = measure.embed(every_layer, variables, part, step=trained.step)
-    trunk, h, *z = np.split(
-      rows, [-heads * width, *([-width] if heads == 2 else [])], axis=1
-    )
-    layers = {"trunk": trunk, "h": h, "z": z[0] if z else h}
+    ends = np.cumsum([rows.shape[1] - sum(heads), *heads])
+    trunk, *outputs = np.split(rows, ends[:-1], axis=1)
+    layers = {"trunk": trunk, "z": outputs[-1] if outputs else trunk}
+    if outputs:
+      layers["h"] = outputs[0]
     return protocols.EmbeddedImages(layers, labels)
 
   return embed

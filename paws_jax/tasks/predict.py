@@ -24,6 +24,7 @@ from paws_jax import errors
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import files
 from paws_jax.classifier import image_list
+from paws_jax.classifier import summary
 from paws_jax.predict import find_images
 from paws_jax.predict import rows_file
 from paws_jax.predict import source as source_lib
@@ -122,6 +123,8 @@ def run(prepared: PredictInputs) -> int:
   decides = "a vote of the supports"
   if classifier.head is not None:
     decides = "the head of the fine-tuned run"
+    if summary.head_words(classifier) == "a class head":
+      decides = "the class head of the run"
   print(
     f"{len(classifier.class_names)} classes, {len(classifier.support_bank)} "
     f"supports; {decides} decides"

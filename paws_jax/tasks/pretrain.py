@@ -296,11 +296,13 @@ def table(row: Mapping[str, Any]) -> str:
   """Formats the accuracies of a result row as a table."""
   labels, count = row["num_labels"], row["num_test"]
   kind = config_methods.config_class(row["method"])
-  name = kind.soft_nn_title or f"{row['method']}, soft NN"
+  decides = "class head" if row["protocol"] == "class_head" else "soft NN"
+  name = kind.soft_nn_title or f"{row['method']}, {decides}"
   images = f"{count} test images" if count else "no test images"
   lines = (
     (name, "", count),
     (f"{name}, validation", "validation_", row.get("num_validation", 0)),
+    ("soft NN of the trunk", "soft_nn_", count),
     *_pixel_lines(row),
     ("leave-one-out, labelled", "leave_one_out_", labels),
   )

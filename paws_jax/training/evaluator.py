@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from paws_jax.evaluation import class_head
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import measure
 from paws_jax.training import pseudo_labels
@@ -37,6 +38,24 @@ class Evaluator:
       return {}
     queries, supports = self._embed(state, step, part, "labelled")
     return measure.soft_nn(self._experiment, part, queries, supports)
+
+  def class_head_accuracy(
+    self, state: state_lib.TrainState, step: int
+  ) -> dict[str, float]:
+    """Returns the accuracy of a trained classifier on unseen images.
+
+    Returns:
+      {"class_head_top1", "class_head_top5"}; empty without such a layer, or
+      without validation and test images.
+    """
+    part = self._experiment.dataset.monitored_part
+    head = measure.class_head(self._experiment, state)
+    if head is None or part == "labelled":
+      return {}
+    (features,) = self._embed(state, step, part)
+    labels = getattr(self._experiment.dataset, part).labels
+    found = class_head.accuracies(head, features, labels)
+    return {f"class_head_{name}": value for name, value in found.items()}
 
   def pseudo_label_accuracy(
     self, state: state_lib.TrainState, step: int

@@ -13,6 +13,7 @@ from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.data.labels import copies
 from paws_jax.distributed import agree
+from paws_jax.evaluation import class_head as class_head_lib
 from paws_jax.evaluation import pixel_baselines
 from paws_jax.evaluation import result_rows
 from paws_jax.evaluation import soft_nn as soft_nn_lib
@@ -132,10 +133,19 @@ def soft_nn(
   )
 
 
+def class_head(
+  experiment: experiment_lib.Experiment, state: Any
+) -> Mapping[str, Any] | None:
+  """Returns the linear layer that a method trains on the trunk, if it does."""
+  method = experiment.trainer.method
+  return method.head(state) if method.config.class_head else None
+
+
 def measure(
   experiment: experiment_lib.Experiment,
   recipe: config_lib.Recipe,
   embeddings: Mapping[str, np.ndarray],
+  state: Any,
 ) -> dict[str, Any]:
   """Makes the result row of a run, without the times.
 
@@ -143,12 +153,14 @@ def measure(
     experiment: data, split and temperature.
     recipe: its recipe.
     embeddings: of "labelled" and other parts of the data by the final encoder.
+    state: the final one; where it has a `class_head` accuracies are its own,
+      and those of the vote of labelled images stand beside them.
 
   Returns:
     JSON-serializable: run, data and accuracies as fractions; None where a data
     set has no such images.
   """
-  dataset = experiment.dataset
+  dataset, head = experiment.dataset, class_head(experiment, state)
   supports = embeddings["labelled"]
   run = result_rows.describe_run(recipe, dataset) | {
     "num_labels": int(dataset.labelled.readable.sum()),
@@ -158,10 +170,13 @@ def measure(
   for part, prefix in (("test", ""), ("validation", "validation_")):
     if part == "validation" and dataset.validation is None:
       continue
-    measured |= _accuracy(experiment, part, prefix, embeddings[part], supports)
+    measured |= _accuracy(
+      experiment, part, prefix, embeddings[part], supports, head
+    )
   measured["leave_one_out_top1"] = _leave_one_out(experiment, supports)
   measured |= _raw_pixels(experiment, recipe.seed)
-  return result_rows.create(TASK, "soft_nn", run, measured)
+  protocol = "soft_nn" if head is None else "class_head"
+  return result_rows.create(TASK, protocol, run, measured)
 
 
 def _accuracy(
@@ -170,15 +185,23 @@ def _accuracy(
   prefix: str,
   queries: np.ndarray,
   supports: np.ndarray,
+  head: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
   """Returns accuracies with intervals, and the number of images."""
   count = len(queries)
   accuracy: Mapping[str, float | None] = dict.fromkeys(("top1", "top5"))
   if count and len(supports):
     accuracy = soft_nn(experiment, part, queries, supports)
+  if count and head is not None:
+    votes = {f"{prefix}soft_nn_{k}": value for k, value in accuracy.items()}
+    labels = getattr(experiment.dataset, part).labels
+    accuracy = class_head_lib.accuracies(head, queries, labels)
+  else:
+    votes = {}
   return {
     f"num_{part}": count,
     **result_rows.with_intervals(accuracy, count, prefix=prefix),
+    **votes,
   }
 
 

@@ -233,9 +233,11 @@ class TrainingRun:
   def _evaluate(self, state: state_lib.TrainState, step: int) -> None:
     with self._progress.paused():
       accuracy = self._evaluator.monitored_accuracy(state, step)
-      if accuracy:
-        self._progress.accuracy(accuracy["top1"], step)
-      scalars = {f"soft_nn_{k}": v for k, v in accuracy.items()}
+      scalars = self._evaluator.class_head_accuracy(state, step)
+      shown = scalars.get("class_head_top1", accuracy.get("top1"))
+      if shown is not None:
+        self._progress.accuracy(shown, step)
+      scalars |= {f"soft_nn_{k}": v for k, v in accuracy.items()}
       scalars |= self._evaluator.pseudo_label_accuracy(state, step)
       scalars |= self._evaluator.purity(state, step)
       if scalars:
@@ -296,7 +298,7 @@ class TrainingRun:
     """
     prepared, experiment = self._prepared, self._experiment
     embeddings = self._evaluator.embeddings(self._state, self.step)
-    row = measure.measure(experiment, prepared.recipe, embeddings)
+    row = measure.measure(experiment, prepared.recipe, embeddings, self._state)
     spent = self._spent()
     row["wall_seconds"] = spent.wall_seconds
     row["compile_seconds"] = spent.compile_seconds

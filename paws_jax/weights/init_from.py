@@ -117,6 +117,8 @@ def _read(path: str, template: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     keep = {"trunk", *state.heads}
     wanted = {name: _select(tree, keep) for name, tree in template.items()}
     left_out = state.classifier_names()
+    if "projection" not in template["params"]:
+      left_out += state.names("fc.") if state.layout == state_dict.PAWS else []
     if "prediction" not in template["params"]:
       left_out += state.names("pred.")
     arrays = {n: a for n, a in state.arrays.items() if n not in left_out}

@@ -35,7 +35,8 @@ def write_torch(
       width 1.
     head: kernel [d, K] and bias [K] of a fine-tuned classifier, as in
       `classifier.Classifier`. In "paws" it follows the first layer of the
-      projection head as "fc.fc2", and the later layers are omitted.
+      projection head as "fc.fc2", and the later layers are omitted; in "timm"
+      it is "fc", of an encoder without a projection head.
 
   Returns:
     The names in the file.
@@ -81,8 +82,9 @@ def torch_state(
   state = torch_names.to_torch(jax.device_get(variables))
   if head is not None:
     state = {n: a for n, a in state.items() if not _is_replaced(n)}
-    state["fc.fc2.weight"] = np.asarray(head["kernel"]).T
-    state["fc.fc2.bias"] = np.asarray(head["bias"])
+    name = "fc" if layout == "timm" else "fc.fc2"
+    state[f"{name}.weight"] = np.asarray(head["kernel"]).T
+    state[f"{name}.bias"] = np.asarray(head["bias"])
   # safetensors writes the memory of an array as it is, and kernels are
   # transposed views.
   return {name: np.ascontiguousarray(array) for name, array in state.items()}
@@ -111,7 +113,7 @@ def _trunk(
       f"layout 'timm' is for ResNets that start with {_TIMM_STEM} channels "
       f"(width 1), but this encoder starts with {stem}: use 'paws'."
     )
-  if head is not None:
+  if head is not None and "projection" in variables["params"]:
     raise errors.InputError(
       "layout 'timm' has the classifier on the trunk, but this one is on a "
       "layer of the projection head: use 'paws', or omit the classifier."

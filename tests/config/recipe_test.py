@@ -119,6 +119,7 @@ REFUSED = {
   "optim.start_lr": ([-0.1], "at least 0"),
   "optim.peak_lr": ([0.0, -0.1], "greater than 0"),
   "optim.final_lr": ([-0.1], "at least 0"),
+  "optim.schedule": (["linear"], "one of cosine, cosine_7_16, constant"),
   "optim.warmup_epochs": ([-1], "at least 0"),
   "optim.weight_decay": ([-1e-6], "at least 0"),
   "optim.momentum": ([-0.1, 1.0], "[0, 1)"),

@@ -16,6 +16,7 @@ from paws_jax import config as config_lib
 from paws_jax import losses
 from paws_jax import methods
 from paws_jax.classifier import classifier as classifier_lib
+from paws_jax.config import methods as config_methods
 from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.plan import hlo
 from paws_jax.plan import memory as memory_lib
@@ -25,6 +26,7 @@ from paws_jax.training import checkpoints
 from paws_jax.training import experiment
 from paws_jax.training import restore
 from paws_jax.training import save_classifier
+from tests import class_head_runs
 from tests import stateful_method
 from tests import tiny_recipe
 from tests import toy_method
@@ -56,6 +58,9 @@ FIELDS = {
 FIELDS["swav_suncet"] = FIELDS["swav"]
 FIELDS["msf"] = {"bank_size": 30, "k": 3}
 FIELDS["cmsf"] = FIELDS["msf"] | {"constraint": "second_query", "k_previous": 4}
+# So that unlabelled images count, of three classes.
+FIELDS["fixmatch"] = FIELDS["pseudo_label"] = {"threshold": 0.35}
+FIELDS["uda"] = {"threshold": 0.35, "tsa": "linear"}
 pytestmark = pytest.mark.unoptimized(exact=True)
 
 
@@ -160,11 +165,12 @@ def test_tasks_restore_only_the_encoder(name, tmp_path):
 
 def _views(name):
   """Views as the method asks for them: without small crops."""
-  views = toy_method.make_views(num_small=0)
+  views, method = toy_method.make_views(num_small=0), _create(name)
   section = config_lib.build_views(config_lib.base().views)
-  if not _create(name).views(toy_training.without_small(section)):
-    return toy_method.without_unlabelled(views)
-  return views
+  section = toy_training.without_small(section)
+  if not method.views(toy_method.section_of(method, section)):
+    views = toy_method.without_unlabelled(views)
+  return toy_method.views_of(method, views)
 
 
 @each_method
@@ -296,6 +302,8 @@ def _tiny_run(name, directory):
   config = tiny_recipe.get_config()
   config.method = config_lib.method_section(name)
   config.views.small.count = 0
+  if config_methods.config_class(name).class_head:
+    class_head_runs.change(config, name)
   # The run has ten steps.
   if "freeze_steps" in config.method:
     config.method.freeze_steps = 1

@@ -47,6 +47,28 @@ def test_schedule_equals_the_reference_up_to_its_end(name, x64):
   np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
 
 
+def test_fixmatch_s_cosine_ends_before_a_quarter_turn():
+  path = golden_reference.DIRECTORY / "semi" / "schedules.json"
+  case = json.loads(path.read_text(encoding="utf-8"))["fixmatch_cosine"]
+  schedule = optim.warmup_part_of_cosine(
+    start_lr=0.0,
+    peak_lr=case["base"],
+    share=7 / 16,
+    warmup_steps=0,
+    total_steps=case["total"],
+  )
+  steps = jnp.arange(case["total"] + 1)
+  np.testing.assert_allclose(schedule(steps), case["values"], rtol=1e-5)
+
+
+def test_a_constant_rate_follows_a_warm_up():
+  schedule = optim.warmup_part_of_cosine(
+    start_lr=0.1, peak_lr=0.5, share=0.0, warmup_steps=2, total_steps=9
+  )
+  actual = [float(schedule(step)) for step in range(5)]
+  np.testing.assert_allclose(actual, [0.1, 0.3, 0.5, 0.5, 0.5], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedule_is_that_of_optax_up_to_rounding(name):
   """docs/decisions.md says what differs."""

@@ -27,6 +27,10 @@ METHODS = {
   "swav_suncet": "paws_jax.methods.swav_suncet.SwavSuncet",
   "msf": "paws_jax.methods.msf.Msf",
   "cmsf": "paws_jax.methods.cmsf.Cmsf",
+  "fixmatch": "paws_jax.methods.fixmatch.Fixmatch",
+  "uda": "paws_jax.methods.uda.Uda",
+  "pseudo_label": "paws_jax.methods.pseudo_label.PseudoLabel",
+  "mean_teacher": "paws_jax.methods.mean_teacher.MeanTeacher",
 }
 DEFAULT = next(iter(METHODS))
 

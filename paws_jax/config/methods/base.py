@@ -25,10 +25,13 @@ class Method(fields.Section):
     allows_bn_groups: whether `train.bn_groups` may cut a step into groups: the
       rows of every BatchNorm batch are views of its unlabelled images, in
       their order.
+    class_head: whether a linear layer on the trunk is trained to classify, so
+      that there is no projection head.
   """
 
   soft_nn_title: ClassVar[str | None] = None
   allows_bn_groups: ClassVar[bool] = False
+  class_head: ClassVar[bool] = False
 
   # One of config.methods.METHODS (docs/methods.md says which when).
   name: str

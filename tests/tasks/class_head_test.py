@@ -1,0 +1,110 @@
+"""Every task on a run whose class head decides."""
+
+import json
+
+import numpy as np
+import pytest
+
+from paws_jax import config as config_lib
+from paws_jax import errors
+from paws_jax.classifier import classifier as classifier_lib
+from paws_jax.report import accuracy
+from paws_jax.tasks import evaluate
+from paws_jax.tasks import export
+from paws_jax.tasks import pretrain
+from tests import class_head_runs
+from tests import tiny_recipe
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+  """(recipe, workdir) of a run of FixMatch."""
+  config = tiny_recipe.get_config()
+  class_head_runs.change(config, "fixmatch")
+  config.train.epochs = 1
+  config.method.ema_decay = 0.5
+  workdir = tmp_path_factory.mktemp("class_head") / "run"
+  pretrain.run(pretrain.prepare(config, str(workdir)))
+  return config, workdir
+
+
+@pytest.mark.slow
+def test_the_head_s_accuracy_is_reported_and_the_vote_s_beside_it(run, capsys):
+  config, workdir = run
+  evaluate.run(evaluate.prepare(config, str(workdir)))
+  rows = json.loads((workdir / "results.json").read_text())
+  trained = rows[0]
+  assert trained["protocol"] == "class_head"
+  assert trained["top1"] != trained["soft_nn_top1"]
+  own = next(r for r in rows[1:] if r["protocol"] == "class_head")
+  vote = next(r for r in rows[1:] if r["protocol"] == "soft_nn")
+  assert own["top1"] == trained["top1"]
+  assert vote["top1"] == trained["soft_nn_top1"]
+  best = accuracy.best_known(accuracy.accuracies(rows))
+  assert (best.protocol, best.top1) == ("class head", own["top1"])
+  assert "class head" in capsys.readouterr().out
+  metrics = (workdir / "metrics.jsonl").read_text()
+  assert '"class_head_top1"' in metrics
+  assert '"mask_rate"' in metrics
+
+
+@pytest.mark.slow
+def test_a_saved_classifier_decides_by_the_head(run):
+  _, workdir = run
+  classifier = classifier_lib.Classifier.load(workdir / "classifier")
+  assert "a class head" in repr(classifier)
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (5, 8, 8, 1), dtype=np.uint8)
+  predicted = classifier.predict(images)
+  features = classifier.embed(images, layer="features")
+  logits = features @ classifier.head.kernel + classifier.head.bias
+  expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+  np.testing.assert_allclose(
+    predicted.probabilities, expected, rtol=1e-4, atol=1e-6
+  )
+  # The nearest labelled images explain it, by the features under the head.
+  assert predicted.support_indices.shape == (5, 3)
+  np.testing.assert_allclose(classifier.embed(images), features, rtol=1e-5)
+  with pytest.raises(errors.InputError, match="a class head"):
+    classifier.add_class("new", images)
+
+
+@pytest.mark.slow
+def test_it_is_exported(run, tmp_path):
+  _, workdir = run
+  prepared = export.prepare(
+    None,
+    "",
+    classifier=str(workdir / "classifier"),
+    output=str(tmp_path / "out"),
+    targets=("stablehlo", "torch"),
+  )
+  assert export.run(prepared) == 0
+  model = json.loads((tmp_path / "out/stablehlo/model.json").read_text())
+  assert model["decides"] == "a class head"
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"model.projection_layers": 3}, "trains a classifier on the trunk"),
+    ({"train.batch_size": 256}, "as a multiple of them"),
+    ({"method.threshold": 1.5}, "greater than 0 and at most 1"),
+    ({"method.threshold": 0.0}, "greater than 0 and at most 1"),
+    ({"views.strong.rand_augment": "autoaugment"}, "one of fixmatch, "),
+    ({"model.prediction_head": True}, "it follows a projection head"),
+  ],
+)
+def test_recipes_that_do_not_fit_are_refused(change, message):
+  config = tiny_recipe.get_config()
+  class_head_runs.change(config, "fixmatch")
+  config.update_from_flattened_dict(change)
+  with pytest.raises(errors.InputError, match=message):
+    config_lib.resolve(config)
+
+
+def test_a_method_that_compares_needs_a_projection_head():
+  config = tiny_recipe.get_config()
+  config.model.projection_layers = 0
+  with pytest.raises(errors.InputError, match="compares outputs of the proj"):
+    config_lib.resolve(config)
