@@ -7,6 +7,7 @@ from paws_jax import methods
 SURE = {
   "fixmatch": {"threshold": 0.3},
   "uda": {"threshold": 0.3, "tsa": "linear"},
+  "mpl": {"threshold": 0.3},
   "pseudo_label": {"threshold": 0.3},
 }
 

@@ -17,6 +17,7 @@ OTHER_THINGS = {
   "plots/curves.py": {"suncet", "byol", "simsiam"},
   "runs/metrics.py": {"suncet"},
   "methods/swav_suncet.py": {"suncet"},
+  "config/rand_augment.py": {"fixmatch", "uda", "mpl"},  # Policies.
 }
 
 

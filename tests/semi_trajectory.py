@@ -42,17 +42,28 @@ class Trunk(nn.Module):
     return nn.relu(x)
 
 
-def make(name, fields, config, x64, *, smoothing=0.0, total_steps=1):
+def make(
+  name,
+  fields,
+  config,
+  x64,
+  *,
+  smoothing=0.0,
+  total_steps=1,
+  axis_name=None,
+  norm=True,
+):
   """A method on this network."""
   dtype = jnp.float64 if x64 else jnp.float32
   settings = batch_norm.LayerSettings(
-    momentum=0.9, dtype=dtype, param_dtype=dtype
+    momentum=0.9, dtype=dtype, param_dtype=dtype, axis_name=axis_name
   )
   section = config_lib.method_section(name).to_dict()
   method = methods.create(
     section | fields,
-    encoder=models.Encoder(trunk=Trunk(config["H"], settings)),
+    encoder=models.Encoder(trunk=Trunk(config["H"], settings, norm)),
     label_smoothing=smoothing,
+    axis_name=axis_name,
   )
   facts = base.Facts(num_classes=config["K"], total_steps=total_steps)
   return dataclasses.replace(method, facts=facts)

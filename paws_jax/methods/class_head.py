@@ -226,19 +226,28 @@ class ClassHead(base.Method):
     own = labels[jnp.minimum(places, labels.shape[0] - 1)]
     return Labelled(jnp.where(inside, own, 0), inside)
 
-  def label_loss(self, logits: jax.Array, batch: data.Views) -> jax.Array:
+  def label_loss(
+    self,
+    logits: jax.Array,
+    batch: data.Views,
+    *,
+    smoothing: float | None = None,
+  ) -> jax.Array:
     """Computes this device's part of the mean cross-entropy of the labels.
 
     Args:
       logits: [n·V, K] of the supports, padding included.
       batch: the step's views.
+      smoothing: of the labels; None: the recipe's.
 
     Returns:
       Scalar; its mean over the devices is that of all supports.
     """
     own = self.labelled_rows(batch)
+    if smoothing is None:
+      smoothing = self.label_smoothing
     each = consistency.label_cross_entropy(
-      logits, own.labels, smoothing=self.label_smoothing
+      logits, own.labels, smoothing=smoothing
     )
     assert batch.support_labels is not None
     total = batch.support_labels.shape[0] * encoding.supports(batch).shape[1]

@@ -19,6 +19,7 @@ from paws_jax.optim import schedules
 LARS_EPSILON = optimizers.LARS_EPSILON
 OPTIMIZERS = ("lars", "sgd", "adamw")
 
+delayed_cosine = schedules.delayed_cosine
 epoch_drops = schedules.epoch_drops
 is_kernel = optimizers.is_kernel
 lars = optimizers.lars

@@ -92,6 +92,36 @@ def warmup_part_of_cosine(
   return schedule
 
 
+def delayed_cosine(
+  *, peak_lr: float, wait_steps: int, warmup_steps: int, total_steps: int
+) -> optax.Schedule:
+  """Zero for some steps, then a warm-up and half a cosine down to zero.
+
+  Args:
+    peak_lr: learning rate after the warm-up.
+    wait_steps: steps with a rate of 0.
+    warmup_steps: length of the warm-up, whose first rate is above 0.
+    total_steps: length of all together.
+
+  Returns:
+    A function from the step (integer, from 0) to the learning rate.
+
+  Raises:
+    InputError: waiting and warm-up are longer than the total.
+  """
+  _check_warmup(wait_steps + warmup_steps, total_steps)
+
+  def schedule(step: jax.Array | int) -> jax.Array:
+    since = jnp.asarray(step, dtype=float) - wait_steps
+    warmup = peak_lr * jnp.clip((since + 1) / max(warmup_steps, 1), 0, 1)
+    rest = max(total_steps - wait_steps - warmup_steps, 1)
+    progress = jnp.clip((since - warmup_steps) / rest, 0, 1)
+    cosine = peak_lr * 0.5 * (1 + jnp.cos(math.pi * progress))
+    return jnp.where(since < warmup_steps, warmup, cosine) * (since >= 0)
+
+  return schedule
+
+
 def _check_warmup(warmup_steps: int, total_steps: int) -> None:
   """Refuses a warm-up that is negative or longer than the total."""
   if not 0 <= warmup_steps <= total_steps:

@@ -60,6 +60,7 @@ FIELDS["msf"] = {"bank_size": 30, "k": 3}
 FIELDS["cmsf"] = FIELDS["msf"] | {"constraint": "second_query", "k_previous": 4}
 # So that unlabelled images count, of three classes.
 FIELDS["fixmatch"] = FIELDS["pseudo_label"] = {"threshold": 0.35}
+FIELDS["mpl"] = {"threshold": 0.35, "student_lr": 0.05}
 FIELDS["uda"] = {"threshold": 0.35, "tsa": "linear"}
 pytestmark = pytest.mark.unoptimized(exact=True)
 

@@ -1,0 +1,60 @@
+"""Section `method` of Meta Pseudo Labels."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from paws_jax import errors
+from paws_jax.config import fields
+from paws_jax.config.methods import class_head
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(class_head.Unlabelled):
+  """Fields of Meta Pseudo Labels (2021).
+
+  Section `optim` is that of the teacher, `support.label_smoothing` of both.
+  """
+
+  name: str = fields.field("mpl")
+  # Of the student, which is evaluated.
+  ema_decay: float = fields.field(0.995, fields.FRACTION)
+  ema_statistics: bool = fields.field(True)
+  # Of the teacher's UDA loss: its weight, the share of the run in which that
+  # rises, temperature, threshold.
+  unlabelled_weight: float = fields.field(8.0, fields.NOT_NEGATIVE)
+  ramp_share: float = fields.field(0.017, fields.PROBABILITY)
+  target_temperature: float = fields.field(0.7, fields.TEMPERATURE)
+  threshold: float = fields.field(0.6, class_head.THRESHOLD)
+  # The threshold is of probabilities with ("sharpened") or without the
+  # temperature ("raw").
+  mask_on: str = fields.field("sharpened", fields.one_of("raw", "sharpened"))
+  # What the teacher hears of the student: "difference": how far the loss of
+  # labelled images falls in the student's step; "dot": its first order, the
+  # product of the two gradients times the student's rate; "cosine" of the two;
+  # "off": nothing, as in the published code, where the term has no gradient.
+  feedback: str = fields.field(
+    "difference", fields.one_of("difference", "dot", "cosine", "off")
+  )
+  # Of "difference": the loss before the step is that of the labelled images
+  # "alone", as after it, or in one BatchNorm batch with the strong views
+  # ("joint"), as in public code.
+  old_loss_batch: str = fields.field("alone", fields.one_of("alone", "joint"))
+  # Weight of the old value in the mean of the feedback, which is subtracted.
+  baseline_decay: float = fields.field(0.99, fields.FRACTION)
+  # SGD with Nesterov momentum of the student; its rate is 0 in the first share
+  # of the run, rises in the next, and falls to 0 along a cosine.
+  student_lr: float = fields.field(0.05, fields.POSITIVE)
+  student_weight_decay: float = fields.field(5e-4, fields.NOT_NEGATIVE)
+  student_momentum: float = fields.field(0.9, fields.FRACTION)
+  student_wait_share: float = fields.field(0.01, fields.FRACTION)
+  student_warmup_share: float = fields.field(0.017, fields.FRACTION)
+
+  def check(self) -> None:
+    """Refuses a student that would never learn at its rate."""
+    if self.student_wait_share + self.student_warmup_share >= 1:
+      raise errors.InputError(
+        f"method.student_wait_share is {self.student_wait_share:g} and "
+        f"method.student_warmup_share is {self.student_warmup_share:g}: "
+        "together they must be less than 1."
+      )
