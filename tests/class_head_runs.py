@@ -20,6 +20,7 @@ def change(config, name):
   config.model.prediction_head = False
   large = config.views.large.to_dict()
   config.views.large.count = config.views.small.count = 0
+  config.views.support = config_lib.view_spec(**large)
   for view, count in methods.METHODS[name].view_counts.items():
     config.views[view] = config_lib.view_spec(**large | {"count": count})
     if view == "strong":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -17,8 +18,11 @@ import ml_collections
 from benchmarks.compare import data as comparison_data
 from paws_jax import config as config_lib
 from paws_jax import methods
+from paws_jax.config import methods as config_methods
 from paws_jax.training import experiment
 
+# Of the digits, for which recipes of configs/ are.
+_OWN_CLASSES = 10
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 
 
@@ -34,6 +38,8 @@ class Method:
     uses_labels: whether training does; otherwise it is the same for any labels.
     trained_crops: of an unlabelled image, those that the trained encoder sees;
       -1: all crops of the recipe.
+    labelled_passes: of a labelled image, through trained encoders.
+    changes: of the recipe, by field.
   """
 
   label: str
@@ -41,12 +47,26 @@ class Method:
   recipe: str = ""
   uses_labels: bool = True
   trained_crops: int = -1
+  labelled_passes: int = 1
+  changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def class_head(self) -> bool:
+    """Whether it trains a classifier, whose recipe it has but for the data."""
+    return config_methods.config_class(self.name).class_head
 
 
 def _own(label: str, recipe: str, **settings: Any) -> Method:
   """A method with a recipe of its own, without labels unless it says so."""
   name, _, _ = recipe.partition(":")
   return Method(label, name, recipe, **{"uses_labels": False} | settings)
+
+
+def _classifier(
+  label: str, name: str, recipe: str, trained_crops: int, **settings: Any
+) -> Method:
+  """A method with a class head, which has views and optimizer of its own."""
+  return Method(label, name, recipe, trained_crops=trained_crops, **settings)
 
 
 METHODS = {
@@ -70,6 +90,26 @@ METHODS = {
   ),
   "paws": Method("PAWS", "paws"),
   "ropaws": Method("RoPAWS", "ropaws"),
+  "strong_supervised": _classifier(
+    "supervised, strong", "strong_supervised", "supervised:cpu", 0
+  ),
+  "fixmatch": _classifier("FixMatch", "fixmatch", "fixmatch:cpu", 2),
+  "uda": _classifier("UDA", "uda", "uda:cpu", 2),
+  "mpl": _classifier("MPL", "mpl", "mpl:cpu", 3, labelled_passes=2),
+  "mpl_off": _classifier(
+    "MPL, no feedback",
+    "mpl",
+    "mpl:cpu",
+    3,
+    labelled_passes=2,
+    changes={"method.feedback": "off"},
+  ),
+  "mean_teacher": _classifier(
+    "Mean Teacher", "mean_teacher", "mean_teacher:cpu", 1
+  ),
+  "pseudo_label": _classifier(
+    "Pseudo-Label", "pseudo_label", "pseudo_label:cpu", 1
+  ),
 }
 
 
@@ -132,8 +172,12 @@ def recipe(
     ValueError: a budget of less than an epoch, or what `config.resolve` finds.
   """
   config = base.copy_and_resolve_references()
-  config.method = config_lib.method_section(method.name, config.method)
-  config.update_from_flattened_dict(own_settings(method))
+  if method.class_head:
+    config = _with_class_head(config, method)
+  else:
+    config.method = config_lib.method_section(method.name, config.method)
+    config.update_from_flattened_dict(own_settings(method))
+  config.update_from_flattened_dict(dict(method.changes))
   # They train nothing, and cost time.
   if "health_metrics" in config.method:
     config.method.health_metrics = False
@@ -163,6 +207,32 @@ def recipe(
     total_steps=steps * config.train.epochs,
   )
   return config
+
+
+def _with_class_head(
+  config: ml_collections.ConfigDict, method: Method
+) -> ml_collections.ConfigDict:
+  """The method's own recipe on the data, trunk and sizes of another one.
+
+  Labelled images are drawn class by class, so that a step has the same shapes
+  for any number of labels.
+  """
+  own = config_lib.beside(str(CONFIGS / "recipe.py"), *method.recipe.split(":"))
+  for section in ("data", "eval", "checkpoint", "finetune", "log"):
+    own[section] = config[section]
+  own.seed = config.seed
+  for name in ("name", "width", "init_from", "dtype"):
+    own.model[name] = config.model[name]
+  views = config_lib.build_views(config.views)
+  own.views.mean, own.views.std = views.mean, views.std
+  for name in config_lib.build_views(own.views).specs:
+    own.views[name].size = views.evaluation.eval_size
+  classes = config.support.classes_per_step
+  own.support.classes_per_step = classes
+  per_class = own.support.batch_size // (classes or _OWN_CLASSES)
+  own.support.images_per_class = max(1, per_class)
+  own.support.sampling, own.support.batch_size = "balanced", 0
+  return own
 
 
 def _check_fine_tuning(
@@ -215,6 +285,7 @@ def views_per_step(config: ml_collections.ConfigDict, method: Method) -> int:
     views = config_lib.build_views(config.views)
     crops = sum(spec.count for spec in views.crops.values())
   supports = _supports(config, method) * config.support.num_views
+  supports *= method.labelled_passes
   return config.train.batch_size * crops + supports
 
 

@@ -23,6 +23,7 @@ from paws_jax import config as config_lib
 from paws_jax.finetune import protocols
 from paws_jax.finetune import schedule
 from paws_jax.training import experiment as experiment_lib
+from paws_jax.training import measure
 from paws_jax.training import restore
 from paws_jax.training import step
 
@@ -83,7 +84,7 @@ class Runner:
     built = self._data.experiment(config, labels=cell.labels, seed=cell.seed)
     recipe = config_lib.build(config)
     embed = self._embedder(config, recipe, built)
-    variables, spent = self._pretrained(cell, config, built)
+    variables, head, spent = self._pretrained(cell, config, built)
     row = dataclasses.asdict(cell) | {
       "dataset": built.dataset.name,
       "split_hash": built.dataset.split.hash,
@@ -91,6 +92,7 @@ class Runner:
     }
     embeddings = comparison_scores.embed_parts(embed, variables, built)
     row |= comparison_scores.frozen(embeddings, built)
+    row |= comparison_scores.classify(embeddings, head, built)
     if (images := self._data.unknown_images) is not None:
       row |= comparison_scores.unknown(
         embeddings,
@@ -125,14 +127,15 @@ class Runner:
 
   def _pretrained(
     self, cell: Cell, config: Any, built: experiment_lib.Experiment
-  ) -> _Result:
-    """Weights and costs of the first phase."""
+  ) -> tuple[dict[str, Any], Any, comparison_training.Spent]:
+    """Weights, class head and costs of the first phase."""
     method = comparison_recipes.METHODS[cell.method]
     if self._unsupervised[0] != cell.seed:
       self._unsupervised = (cell.seed, {})
     kept = self._unsupervised[1]
     if cell.method in kept:
-      return kept[cell.method]
+      variables, spent = kept[cell.method]
+      return variables, None, spent
     pipeline = comparison_training.Padded(built.pipeline, built.trainer.mesh)
     shapes = jax.eval_shape(
       built.pipeline.batch, built.pipeline.input_shapes(1), jnp.int32(0)
@@ -152,7 +155,8 @@ class Runner:
     if not method.uses_labels:
       again = dataclasses.replace(spent, compile_seconds=0.0)
       kept[cell.method] = (variables, again)
-    return variables, spent
+    head = measure.class_head(built, state)
+    return variables, jax.device_get(head), spent
 
   def _fine_tune(
     self, done: restore.TrainedRun, config: ml_collections.ConfigDict

@@ -17,6 +17,7 @@ from benchmarks.compare import data as comparison_data
 from paws_jax import config as config_lib
 from paws_jax import losses
 from paws_jax import models
+from paws_jax.evaluation import class_head
 from paws_jax.evaluation import embed
 from paws_jax.evaluation import linear_probe
 from paws_jax.evaluation import neighbors
@@ -42,8 +43,9 @@ def embedder(
 ) -> Embedder:
   """Compiles the way from images to both embeddings."""
   encoder = models.create(recipe.model)
-  dataset, width = built.dataset, encoder.projection.output_dim
-  heads = 1 if encoder.prediction is None else 2
+  dataset, width = built.dataset, recipe.model.output_dim
+  parts = (encoder.projection, encoder.prediction)
+  heads = sum(part is not None for part in parts)
   layers = embed.make_embedder(
     encoder,
     view=dataset.eval_view,
@@ -57,6 +59,8 @@ def embedder(
     params: Any, batch_stats: Any, images: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
     rows = layers(params, batch_stats, images)
+    if not heads:
+      return rows, rows
     return rows[:, : -heads * width], rows[:, -width:]
 
   return both
@@ -111,6 +115,17 @@ def frozen(
     "linear": float((linear == truth).mean()),
     "soft_nn": vote(embeddings, built),
   }
+
+
+def classify(
+  embeddings: Embeddings, head: Any, built: experiment_lib.Experiment
+) -> dict[str, float]:
+  """Judges the test images by a class head: {"class_head"}; {} without."""
+  if head is None:
+    return {}
+  truth, (features, _) = built.dataset.test.labels, embeddings.test
+  found = class_head.accuracies(head, features, truth)
+  return {"class_head": found["top1"]}
 
 
 def vote(embeddings: Embeddings, built: experiment_lib.Experiment) -> float:

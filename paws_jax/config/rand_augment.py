@@ -137,9 +137,12 @@ POLICIES: Mapping[str, Policy] = {
   "fixmatch_imagenet": Policy(
     _IMAGENET, levels=(0, 10), fill=128.0, cutout=0.0
   ),
-  # All operations of an image are applied: for supervised training.
+  # Both operations of an image are applied: for supervised training.
   "strong": Policy(
-    _STRONGER, probability=(1.0, 1.0), levels=(9, 9), fill=128.0, cutout=0.0
+    {**_STRONGER, "posterize": Range(8, 4, integer=True)},
+    probability=(1.0, 1.0),
+    fill=128.0,
+    cutout=0.0,
   ),
   "digits": Policy(_DIGITS, cutout=0.375),
 }

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from paws_jax import config as config_lib
@@ -125,9 +126,13 @@ class LinearHead:
     """Parameters at step 0."""
     num_classes = self.trained.experiment.dataset.num_classes
     trunk = models.create(self.trained.recipe.model).trunk
-    return linear_head.add_head(
+    params = linear_head.add_head(
       self.trained.params, num_classes, num_features=trunk.num_features
     )
+    if self.trained.recipe.method.class_head:
+      # Trained with the encoder: fine-tuning goes on from it.
+      params["head"] = jax.tree.map(jnp.asarray, dict(self.trained.head or {}))
+    return params
 
   def encoder_params(self, params: Any) -> Any:
     """Those of the encoder."""

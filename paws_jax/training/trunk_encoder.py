@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import typing
 import zlib
 from collections.abc import Callable
 from collections.abc import Generator
@@ -77,11 +78,11 @@ class TrunkEncoder:
   def key(self, name: str, spec: config_lib.ViewSpec) -> str:
     """Names all that features of a spec depend on but the images."""
     model, data = self.recipe.model, self.recipe.data
-    views, dtype = self.recipe.views, self.encoder.projection.settings.dtype
+    views, trunk = self.recipe.views, typing.cast(Any, self.encoder.trunk)
     described = {
       "version": [_VERSION, provenance.version()],
       "weights": self.hash,
-      "network": [model.name, model.width, str(dtype)],
+      "network": [model.name, model.width, str(trunk.settings.dtype)],
       "seed": self.recipe.seed,
       "views": [name, dataclasses.asdict(spec), views.mean, views.std],
       "images": [

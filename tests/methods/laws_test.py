@@ -61,6 +61,8 @@ FIELDS["cmsf"] = FIELDS["msf"] | {"constraint": "second_query", "k_previous": 4}
 # So that unlabelled images count, of three classes.
 FIELDS["fixmatch"] = FIELDS["pseudo_label"] = {"threshold": 0.35}
 FIELDS["mpl"] = {"threshold": 0.35, "student_lr": 0.05}
+# A mixed image depends on the one that follows.
+FIELDS["strong_supervised"] = {"mixup": 0.0, "cutmix": 0.0}
 FIELDS["uda"] = {"threshold": 0.35, "tsa": "linear"}
 pytestmark = pytest.mark.unoptimized(exact=True)
 

@@ -30,6 +30,7 @@ METHODS = {
   "fixmatch": "paws_jax.methods.fixmatch.Fixmatch",
   "uda": "paws_jax.methods.uda.Uda",
   "pseudo_label": "paws_jax.methods.pseudo_label.PseudoLabel",
+  "strong_supervised": ("paws_jax.methods.strong_supervised.StrongSupervised"),
   "mpl": "paws_jax.methods.mpl.Mpl",
   "mean_teacher": "paws_jax.methods.mean_teacher.MeanTeacher",
 }
