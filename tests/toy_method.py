@@ -126,7 +126,7 @@ def views_of(method, views):
   """Views with the names that a method has, and labels from 0."""
   if not method.config.class_head:
     return views
-  large, crops, first = views.crops["large"], {}, 0
+  large, crops, first = views.crops.get("large"), {}, 0
   for name, count in method.view_counts.items():
     crops[name] = large[:, first : first + count]
     first += count

@@ -67,8 +67,10 @@ class StrongSupervised(class_head.ClassHead):
       The views, and [n·V], the share of each that is left of it.
     """
     own = encoding.fold_views(encoding.supports(batch))
-    (every,) = gather.gather([own], axis_name=self.axis_name)
+    flat = own.reshape(len(own), -1)
+    (every,) = gather.gather([flat], axis_name=self.axis_name)
     every = encoding.without_padding(every, batch)
+    every = every.reshape(-1, *own.shape[1:])
     places = self._places(len(own))
     following = every[(places + 1) % len(every)]
     assert key is not None
@@ -77,14 +79,14 @@ class StrongSupervised(class_head.ClassHead):
     )(places)
     height, width = own.shape[1:3]
     cut = _rectangles(draws["weight"], draws["center"], height, width)
-    left = 1 - jnp.mean(cut, axis=(1, 2))
+    left = 1 - jnp.mean(cut, axis=(1, 2), dtype=own.dtype)
     weight = draws["weight"].astype(own.dtype)
     blend = weight[:, None, None, None]
     blended = blend * own + (1 - blend) * following
-    pasted = jnp.where(cut[..., None] > 0, following, own)
+    pasted = jnp.where(cut[..., None], following, own)
     by_cut = draws["by_cut"]
     mixed = jnp.where(by_cut[:, None, None, None], pasted, blended)
-    shares = jnp.where(by_cut, left.astype(own.dtype), weight)
+    shares = jnp.where(by_cut, left, weight)
     support = mixed.reshape(encoding.supports(batch).shape)
     return batch._replace(support=support), shares
 
@@ -137,7 +139,7 @@ def _draw(key: jax.Array, config: Any) -> dict[str, jax.Array]:
 def _rectangles(
   weights: jax.Array, centers: jax.Array, height: int, width: int
 ) -> jax.Array:
-  """Marks the rectangles that are pasted: [n, H, W], 1 inside.
+  """Marks the rectangles that are pasted: bool [n, H, W].
 
   Args:
     weights: [n], shares of the area outside, but for what the border cuts off.
@@ -153,5 +155,4 @@ def _rectangles(
     return distance < (size * side / 2)[:, None]
 
   rows, columns = inside(centers[:, 0], height), inside(centers[:, 1], width)
-  both = rows[:, :, None] & columns[:, None, :]
-  return both.astype(jnp.float32)
+  return rows[:, :, None] & columns[:, None, :]

@@ -22,7 +22,10 @@ def _views():
   return toy_method.views_of(_create(), views)
 
 
-@pytest.mark.parametrize("fields", [{"mixup": 0.4}, {"mixup": 0.0}])
+@pytest.mark.parametrize(
+  "fields",
+  [pytest.param({"mixup": 0.4}, marks=pytest.mark.slow), {"mixup": 0.0}],
+)
 def test_mixed_images_are_the_same_on_any_number_of_devices(fields):
   expected = toy_method.evaluate(_create(**fields), _views())
   actual = toy_method.evaluate(
@@ -33,6 +36,7 @@ def test_mixed_images_are_the_same_on_any_number_of_devices(fields):
   toy_method.assert_same(actual, expected)
 
 
+@pytest.mark.slow
 def test_mixing_changes_the_loss():
   plain = toy_method.measure(_create(mixup=0.0, cutmix=0.0), _views())
   for fields in ({"cutmix": 0.0, "mixup": 1.0}, {"mixup": 0.0}):
