@@ -40,8 +40,8 @@ def get_config(variant: str = "4000"):
     config.method.ema_decay = 0.98
     config.method.ema_statistics = False
     config.method.student_lr = 0.03
-    # Ten steps each.
-    config.train.epochs = 103
+    # Eight steps each.
+    config.train.epochs = 114
     config.log.next_command = (
       "python -m paws_jax.main --config=configs/supervised.py:cpu"
     )

@@ -58,8 +58,7 @@ def _cpu(config):
   config.method.ema_decay = 0.98
   config.support.batch_size = 40
   config.optim.peak_lr = 0.03
-  config.train.batch_size = 140
-  # Ten steps each, as many images as in the quickstart after 12,000 steps.
+  # Eight steps each, 2,400 in all.
   config.train.epochs = 300
   config.eval.every_steps = config.checkpoint.every_steps = 300
   config.log.next_command = (

@@ -63,9 +63,13 @@ def base(method: str = methods.DEFAULT) -> ml_collections.ConfigDict:
   """Returns the defaults of every field, for a recipe to change.
 
   Args:
-    method: name of the method whose fields section `method` has.
+    method: name of the method whose fields section `method` has; with a class
+      head the encoder has no others.
   """
-  return editable(dataclasses.replace(Recipe(), method=methods.default(method)))
+  section, model = methods.default(method), Model()
+  if section.class_head:
+    model = Model(projection_layers=0, prediction_head=False)
+  return editable(dataclasses.replace(Recipe(), method=section, model=model))
 
 
 def editable(recipe: Recipe) -> ml_collections.ConfigDict:

@@ -10,6 +10,7 @@ from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax import methods
 from paws_jax import models
+from paws_jax.config import methods as config_methods
 from paws_jax.models import encoder as encoder_lib
 from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.tasks import plan
@@ -19,6 +20,7 @@ from paws_jax.training import step as step_lib
 from paws_jax.training import trunk_encoder
 from paws_jax.training import trunk_features
 from paws_jax.training import views as views_lib
+from tests import class_head_runs
 from tests import frozen_recipe
 
 pytestmark = pytest.mark.unoptimized
@@ -150,6 +152,11 @@ def test_every_method_has_a_step_on_features(name, tmp_path):
   config.views.small.count = 0
   config.support.classes_per_step = 10
   config.model.projection_layers = 2
+  if config_methods.config_class(name).class_head:
+    size = config.train.batch_size
+    class_head_runs.change(config, name)
+    config.train.batch_size, config.support.batch_size = size, 0
+    config.support.sampling = "balanced"
   recipe, full = _experiment(config)
   built = trunk_features.stand_in(recipe, full)
   trainer, pipeline = built.trainer, built.pipeline

@@ -40,11 +40,11 @@ class ClassHead(base.Method):
 
   def check_recipe(self, recipe: recipe_lib.Recipe) -> None:
     """Refuses a step whose labelled images do not divide the others."""
-    labelled = recipe.support.num_images
+    labelled = recipe.support.batch_size
     if self.per_labelled and labelled and recipe.train.batch_size % labelled:
       raise errors.InputError(
         f"train.batch_size is {recipe.train.batch_size} but a step has "
-        f"{labelled} labelled images (section support), and method "
+        f"{labelled} labelled images (support.batch_size), and method "
         f"{self.name!r} takes unlabelled images as a multiple of them: make it "
         "one."
       )

@@ -17,17 +17,21 @@ class Config(class_head.Unlabelled):
   """
 
   name: str = fields.field("mpl")
-  # Of the student, which is evaluated.
+  # Weight of the old value in the average of the student, which is evaluated.
   ema_decay: float = fields.field(0.995, fields.FRACTION)
+  # The student's running statistics are averaged, too, not copied.
   ema_statistics: bool = fields.field(True)
-  # Of the teacher's UDA loss: its weight, the share of the run in which that
-  # rises, temperature, threshold.
+  # Weight of the teacher's loss of unlabelled images, that of UDA.
   unlabelled_weight: float = fields.field(8.0, fields.NOT_NEGATIVE)
+  # Share of the run in which that weight rises from 0, linearly.
   ramp_share: float = fields.field(0.017, fields.PROBABILITY)
+  # Divides the teacher's logits of weak views in its targets.
   target_temperature: float = fields.field(0.7, fields.TEMPERATURE)
+  # An unlabelled image counts where a class of its weak view has at least this
+  # probability.
   threshold: float = fields.field(0.6, class_head.THRESHOLD)
-  # The threshold is of probabilities with ("sharpened") or without the
-  # temperature ("raw").
+  # That probability is taken with ("sharpened") or without ("raw") the
+  # temperature.
   mask_on: str = fields.field("sharpened", fields.one_of("raw", "sharpened"))
   # What the teacher hears of the student: "difference": how far the loss of
   # labelled images falls in the student's step; "dot": its first order, the
@@ -42,12 +46,16 @@ class Config(class_head.Unlabelled):
   old_loss_batch: str = fields.field("alone", fields.one_of("alone", "joint"))
   # Weight of the old value in the mean of the feedback, which is subtracted.
   baseline_decay: float = fields.field(0.99, fields.FRACTION)
-  # SGD with Nesterov momentum of the student; its rate is 0 in the first share
-  # of the run, rises in the next, and falls to 0 along a cosine.
+  # Learning rate of the student, by SGD with Nesterov momentum, after its
+  # warm-up; it falls to 0 along a cosine.
   student_lr: float = fields.field(0.05, fields.POSITIVE)
+  # Acts on the student's kernels.
   student_weight_decay: float = fields.field(5e-4, fields.NOT_NEGATIVE)
+  # Of the student.
   student_momentum: float = fields.field(0.9, fields.FRACTION)
+  # Share of the run in which the student does not learn.
   student_wait_share: float = fields.field(0.01, fields.FRACTION)
+  # Share of the run after that in which its rate rises.
   student_warmup_share: float = fields.field(0.017, fields.FRACTION)
 
   def check(self) -> None:

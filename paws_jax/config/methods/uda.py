@@ -13,7 +13,9 @@ class Config(class_head.Unlabelled):
   """Fields of UDA (2019)."""
 
   name: str = fields.field("uda")
+  # Weight of the old value in the average of the weights, which is evaluated.
   ema_decay: float = fields.field(0.9999, fields.FRACTION)
+  # The running statistics of BatchNorm are averaged, too, not copied.
   ema_statistics: bool = fields.field(True)
   # Divides the logits of weak views in the targets.
   target_temperature: float = fields.field(0.4, fields.TEMPERATURE)
