@@ -1,6 +1,7 @@
 """Strict settings for all tests, eight CPU devices, one compilation cache."""
 
 import collections
+import gc
 import os
 import shutil
 import tempfile
@@ -60,6 +61,12 @@ def pytest_collection_modifyitems(items):
       -slow[item.path],
     )
   )
+
+
+def pytest_collection_finish():
+  """Spares garbage collections what has been imported, which stays."""
+  gc.collect()
+  gc.freeze()
 
 
 def pytest_unconfigure():

@@ -22,62 +22,81 @@ _IMPORTS = (
   "paws_jax.training.experiment",
   "sklearn.datasets",
 )
-_DRIVER = f"""
+_DRIVER = """
 import importlib, json, os, runpy, sys, warnings
-module, directory, commands = sys.argv[1:]
-for name in {_IMPORTS}:
+module, directory, imports = sys.argv[1:]
+for name in json.loads(imports):
   importlib.import_module(name)
-for number, command in enumerate(json.loads(commands)):
+for number, line in enumerate(sys.stdin):
   with warnings.catch_warnings():
     # JAX warns of forks, but has no backend yet.
     warnings.simplefilter("ignore")
     child = os.fork()
   if not child:
-    for descriptor, name in ((1, "out"), (2, "err")):
-      path = os.path.join(directory, f"{{number}}.{{name}}")
-      os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
-    sys.argv = [module, *command]
+    streams = (0, os.devnull), (1, f"{number}.out"), (2, f"{number}.err")
+    for descriptor, name in streams:
+      mode = os.O_WRONLY | os.O_CREAT if descriptor else os.O_RDONLY
+      os.dup2(os.open(os.path.join(directory, name), mode), descriptor)
+    sys.argv = [module, *json.loads(line)]
+    sys.modules.pop(module, None)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     sys.exit()
   print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-def run(module, commands, **environ):
-  """Runs `python -m module` with each list of arguments.
+class Commands:
+  """Runs `python -m module` with one list of arguments after the other."""
 
-  Args:
-    module: a name.
-    commands: arguments of each.
-    **environ: more environment variables.
+  def __init__(self, module, imports=_IMPORTS, **environ):
+    """Starts the process that imports.
 
-  Returns:
-    A `subprocess.CompletedProcess` of each command.
-  """
-  commands = [list(map(str, command)) for command in commands]
-  with tempfile.TemporaryDirectory() as directory:
-    driver = subprocess.run(
-      [sys.executable, "-c", _DRIVER, module, directory, json.dumps(commands)],
+    Args:
+      module: a name.
+      imports: names of what is imported before the first command.
+      **environ: more environment variables.
+    """
+    self._directory = tempfile.TemporaryDirectory()
+    self._number = 0
+    self._driver = subprocess.Popen(
+      [
+        *(sys.executable, "-c", _DRIVER, module, self._directory.name),
+        json.dumps(imports),
+      ],
       cwd=_ROOT,
       env=os.environ
       | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(_ROOT)}
       | environ,
-      capture_output=True,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
       text=True,
-      check=False,
     )
-    assert driver.returncode == 0, driver.stderr
-    statuses = map(int, driver.stdout.split())
-    return [
-      subprocess.CompletedProcess(
-        command,
-        status,
-        *(
-          pathlib.Path(directory, f"{number}.{name}").read_text()
-          for name in ("out", "err")
-        ),
-      )
-      for number, (command, status) in enumerate(
-        zip(commands, statuses, strict=True)
-      )
-    ]
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self._driver.stdin.close()
+    self._driver.wait()
+    self._driver.stdout.close()
+    self._directory.cleanup()
+
+  def run(self, *command):
+    """Returns a `subprocess.CompletedProcess` of a command."""
+    command = list(map(str, command))
+    self._driver.stdin.write(json.dumps(command) + "\n")
+    self._driver.stdin.flush()
+    status = self._driver.stdout.readline()
+    assert status, "the process that imports has ended"
+    out, err = (
+      pathlib.Path(self._directory.name, f"{self._number}.{name}").read_text()
+      for name in ("out", "err")
+    )
+    self._number += 1
+    return subprocess.CompletedProcess(command, int(status), out, err)
+
+
+def run(module, commands, **environ):
+  """Returns a `subprocess.CompletedProcess` of each command."""
+  with Commands(module, **environ) as process:
+    return [process.run(*command) for command in commands]

@@ -102,7 +102,7 @@ class Trajectory:
   def start(self, extra=lambda extra: extra):
     """Sets the state at step 0; `extra` changes what the method has made."""
     method, key = self.method, jax.random.key(0)
-    params, stats = method.init(key, self.batch(0), method.facts)
+    params, stats = ssl_trajectory.initial(method, self.batch(0))
     target_stats = stats.pop("target")
     made = method.init_extra(key, params, stats, method.facts)
     # The target network starts as a copy.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from flax import linen as nn
 from flax import traverse_util
 
@@ -21,6 +22,13 @@ from paws_jax.models import heads
 from paws_jax.training import optimizer_groups
 from tests import golden_reference
 
+# A step takes a second or more to compile: that in float32, of which fewer
+# digits are right, is left to `make test`.
+each_dtype = pytest.mark.parametrize(
+  "x64",
+  [True, pytest.param(False, marks=pytest.mark.slow)],
+  ids=["x64", "float32"],
+)
 _LEAVES = {
   "kernel": "weight",
   "scale": "weight",
@@ -105,6 +113,14 @@ def to_torch(array, leaf):
   return array
 
 
+def initial(method, batch):
+  """(params, batch_stats) of zeros, in the place of which come others."""
+  shapes = jax.eval_shape(
+    lambda: method.init(jax.random.key(0), batch, method.facts)
+  )
+  return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+
+
 def formula(variables, prefixes):
   """The same tree, filled by the formula under the golden file's names."""
   flat = traverse_util.flatten_dict(variables)
@@ -165,7 +181,7 @@ class Run:
   def start(self, params, batch_stats, extra):
     """Sets the state at step 0."""
     self.params, self.batch_stats, self.extra = params, batch_stats, extra
-    self.opt_state = self.optimizer.init(params)
+    self.opt_state = jax.jit(self.optimizer.init)(params)
 
   def step(self, step, batch):
     """Takes a step; returns its loss and the gradients."""

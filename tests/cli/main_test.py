@@ -11,22 +11,18 @@ import pytest
 
 from paws_jax.runs import output as output_lib
 from paws_jax.runs import signals as signals_lib
+from tests import forked
 from tests import used_workdir
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECIPE = "tests/tiny_recipe.py"
 
 
-def run(*args, **options):
-  return subprocess.run(
-    [sys.executable, "-m", "paws_jax.main", *args],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    timeout=600,
-    check=False,
-    **options,
-  )
+@pytest.fixture(scope="module")
+def run():
+  """Runs a command line in a process that has imported nothing of JAX."""
+  with forked.Commands("paws_jax.main", ["paws_jax.main"]) as process:
+    yield process.run
 
 
 def assert_refused(result, *words):
@@ -65,7 +61,7 @@ def assert_refused(result, *words):
     (["--config", RECIPE, "--task=fly"], ["task", "pretrain"]),
   ],
 )
-def test_wrong_flags(args, words):
+def test_wrong_flags(run, args, words):
   assert_refused(run(*args), *words)
 
 
@@ -120,7 +116,7 @@ def test_the_recipe_of_a_run_with_changes(args, shown, tmp_path):
     (["--config=pyproject.toml.json"], ["there is no such file"]),
   ],
 )
-def test_changes_to_no_recipe(args, words):
+def test_changes_to_no_recipe(run, args, words):
   assert_refused(run(*args), *words)
 
 
@@ -140,12 +136,12 @@ def test_changes_to_no_recipe(args, words):
     ("train.epochs", ["Missing value", "train.epochs"]),
   ],
 )
-def test_wrong_fields(override, words):
+def test_wrong_fields(run, override, words):
   result = run(f"--config={RECIPE}", f"--config.{override}")
   assert_refused(result, *words)
 
 
-def test_a_recipe_with_a_mistake_of_its_own_shows_where(tmp_path):
+def test_a_recipe_with_a_mistake_of_its_own_shows_where(run, tmp_path):
   recipe = tmp_path / "recipe.py"
   recipe.write_text("import math\ndef get_config():\n  return math.nothing\n")
   result = run(f"--config={recipe}")
@@ -157,7 +153,7 @@ def test_a_recipe_with_a_mistake_of_its_own_shows_where(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["pretrain", "devices"])
-def test_a_field_that_a_recipe_invents_is_refused(task, tmp_path):
+def test_a_field_that_a_recipe_invents_is_refused(run, task, tmp_path):
   recipe = tmp_path / "recipe.py"
   recipe.write_text(
     "from tests import tiny_recipe\n"
@@ -173,7 +169,7 @@ def test_a_field_that_a_recipe_invents_is_refused(task, tmp_path):
   assert not (tmp_path / "w").exists()
 
 
-def test_help_answers_without_jax():
+def test_help_answers_without_jax(run):
   code = (
     "import sys; from paws_jax import main; "
     "print([m for m in ('jax', 'tensorflow', 'orbax') if m in sys.modules])"
@@ -195,7 +191,7 @@ def test_help_answers_without_jax():
     ("data.source=digit", ["data.source", "digit", "digits", "idx", "tfds"]),
   ],
 )
-def test_wrong_values(override, words, tmp_path):
+def test_wrong_values(run, override, words, tmp_path):
   result = run(
     f"--config={RECIPE}", f"--config.{override}", f"--workdir={tmp_path / 'w'}"
   )
@@ -300,7 +296,9 @@ def test_output_passes_other_errors_on():
     ),
   ],
 )
-def test_flags_that_do_not_belong_to_the_task_are_refused(arguments, words):
+def test_flags_that_do_not_belong_to_the_task_are_refused(
+  run, arguments, words
+):
   result = run(*arguments)
   assert result.returncode == 2, result.stderr
   for word in words:
@@ -309,7 +307,7 @@ def test_flags_that_do_not_belong_to_the_task_are_refused(arguments, words):
 
 
 @pytest.mark.slow
-def test_former_names_run_the_same_task():
+def test_former_names_run_the_same_task(run):
   former, now = (
     run("--config", RECIPE, f"--task={task}")
     for task in ("topology", "devices")
@@ -321,7 +319,7 @@ def test_former_names_run_the_same_task():
   )
 
 
-def test_a_machine_that_is_unknown_is_refused(tmp_path):
+def test_a_machine_that_is_unknown_is_refused(run, tmp_path):
   result = run(
     *("--config", RECIPE, "--task=plan", "--topology=v9:2x2"),
     f"--workdir={tmp_path / 'w'}",

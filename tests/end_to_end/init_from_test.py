@@ -10,6 +10,8 @@ from paws_jax.training import step
 from paws_jax.weights import write_torch
 from tests import tiny_recipe
 
+pytestmark = pytest.mark.unoptimized
+
 
 def _create(**model):
   config = tiny_recipe.get_config()

@@ -19,10 +19,14 @@ from tests.export import torch_source_test
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+pytestmark = pytest.mark.unoptimized
+
 # (model.name, a head instead of a vote, fields of the model).
 SMALL = [
   ("small_resnet", False, {"prediction_head": True, "output_dim": 8}),
   ("small_resnet3", True, {"width": 2}),
+]
+MEDIUM = [
   ("resnet_tiny", False, {}),
   ("wide_resnet10", False, {"width": 2}),
   ("wide_resnet16", True, {}),
@@ -82,7 +86,10 @@ def make(name, head, fields):
   return dataclasses.replace(made, head=weaker)
 
 
-@pytest.mark.parametrize(("name", "head", "fields"), SMALL)
+@pytest.mark.parametrize(
+  ("name", "head", "fields"),
+  [*SMALL, *(pytest.param(*each, marks=pytest.mark.slow) for each in MEDIUM)],
+)
 def test_a_file_answers_as_its_classifier(tmp_path, name, head, fields):
   check(make(name, head, fields), tmp_path)
 
@@ -95,7 +102,7 @@ def test_a_large_network(tmp_path, name, head, fields):
 
 
 def test_every_encoder_is_tried():
-  tried = {name for name, *_ in SMALL + LARGE}
+  tried = {name for name, *_ in SMALL + MEDIUM + LARGE}
   assert tried | NOT_TRIED == set(models.ENCODERS)
 
 
@@ -103,7 +110,7 @@ def test_every_encoder_is_tried():
   ("changes", "tolerance"),
   [
     # Cut on the host, in color.
-    (
+    pytest.param(
       {
         "on_disk": True,
         "shape": (8, 8, 3),
@@ -112,11 +119,16 @@ def test_every_encoder_is_tried():
         "std": (0.2, 0.3, 0.4),
       },
       1e-5,
+      id="on disk",
     ),
     # Squared first, with levels rounded: a half may become either neighbor.
-    ({"image_size": 10, "eval_resize": 0}, 1e-3),
+    pytest.param(
+      {"image_size": 10, "eval_resize": 0},
+      1e-3,
+      id="squared",
+      marks=pytest.mark.slow,
+    ),
   ],
-  ids=["on disk", "squared"],
 )
 def test_the_evaluation_view_is_inside(tmp_path, changes, tolerance):
   check(random_classifier.make(**changes), tmp_path, tolerance)

@@ -10,8 +10,6 @@ from tests import ssl_trajectory
 
 pytestmark = pytest.mark.unoptimized
 
-X64 = pytest.mark.parametrize("x64", [True, False], ids=["x64", "float32"])
-
 
 def _prefixes(network):
   return {
@@ -34,7 +32,7 @@ def _method(config, x64):
   )
 
 
-@X64
+@ssl_trajectory.each_dtype
 def test_five_steps_equal_those_of_the_reference(x64, monkeypatch):
   arrays, config = golden_ssl.load("ssl/trajectory_byol_tiny")
   online, target = _prefixes("online"), _prefixes("target")
@@ -44,7 +42,7 @@ def test_five_steps_equal_those_of_the_reference(x64, monkeypatch):
   with jax.enable_x64(x64):
     method = _method(config, x64)
     batch = ssl_trajectory.views(arrays, 0, x64)
-    params, stats = method.init(jax.random.key(0), batch, method.facts)
+    params, stats = ssl_trajectory.initial(method, batch)
     extra = method.init_extra(jax.random.key(0), params, stats, method.facts)
     target_stats = stats.pop("target")
     run = ssl_trajectory.Run(

@@ -26,7 +26,6 @@ from tests import toy_training
 
 pytestmark = pytest.mark.unoptimized
 
-X64 = pytest.mark.parametrize("x64", [True, False], ids=["x64", "float32"])
 CONSTRAINTS = {
   "msf": "none",
   "twoq": "second_query",
@@ -108,7 +107,7 @@ def _extra(method, arrays, x64):
   return extra
 
 
-@X64
+@ssl_trajectory.each_dtype
 @pytest.mark.parametrize("name", FILES)
 def test_loss_and_state_equal_the_reference(name, x64):
   arrays, config = golden_ssl.load(f"cmsf/{name}")
@@ -264,7 +263,7 @@ def test_the_table_of_labelled_images_equals_the_reference():
       )
 
 
-@X64
+@ssl_trajectory.each_dtype
 @pytest.mark.parametrize("name", ["kmeans", "kmeans_one", "kmeans_empty"])
 @pytest.mark.parametrize("chunk", [1024, 40])
 def test_clusters_equal_the_reference(name, chunk, x64, monkeypatch):
@@ -304,7 +303,7 @@ def _head(values, dtype):
   return variables
 
 
-@X64
+@ssl_trajectory.each_dtype
 @pytest.mark.parametrize("name", ["classifier", "classifier_unfilled"])
 def test_a_round_of_the_head_equals_the_reference(name, x64):
   arrays, config = golden_ssl.load(f"cmsf/{name}")
@@ -387,7 +386,7 @@ def _trajectory(monkeypatch, name, x64, constraint, *, labels=None, **fields):
   )
 
 
-@X64
+@ssl_trajectory.each_dtype
 def test_second_query_takes_the_steps_of_the_reference(x64, monkeypatch):
   with jax.enable_x64(x64):
     run = _trajectory(
@@ -409,7 +408,7 @@ def test_second_query_takes_the_steps_of_the_reference(x64, monkeypatch):
   )
 
 
-@X64
+@ssl_trajectory.each_dtype
 def test_kmeans_takes_the_steps_of_the_reference(x64, monkeypatch):
   with jax.enable_x64(x64):
     run = _trajectory(
@@ -450,7 +449,7 @@ def test_kmeans_takes_the_steps_of_the_reference(x64, monkeypatch):
   )
 
 
-@X64
+@ssl_trajectory.each_dtype
 def test_labels_take_the_steps_of_the_reference(x64, monkeypatch):
   with jax.enable_x64(x64):
     run = _trajectory(
@@ -464,7 +463,7 @@ def test_labels_take_the_steps_of_the_reference(x64, monkeypatch):
     run.assert_bank()
 
 
-@X64
+@ssl_trajectory.each_dtype
 def test_pseudo_labels_take_the_steps_of_the_reference(x64, monkeypatch):
   with jax.enable_x64(x64):
     config = golden_ssl.load("cmsf/trajectory_semi")[1]

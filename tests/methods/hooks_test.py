@@ -79,7 +79,7 @@ def test_a_method_can_replace_the_step():
   with jax.enable_x64(True):
     plain, twice = (
       toy_training.make(
-        lambda axis_name, kind=kind: kind(**_fields(axis_name)), 2
+        lambda axis_name, kind=kind: kind(**_fields(axis_name)), 1
       )
       for kind in (simclr.Simclr, TwoSteps)
     )

@@ -12,12 +12,11 @@ from tests import ssl_trajectory
 
 pytestmark = pytest.mark.unoptimized
 
-X64 = pytest.mark.parametrize("x64", [True, False], ids=["x64", "float32"])
 ONLINE = {"trunk": "encoder_q", "projection": "encoder_q.fc"}
 TARGET = {"trunk": "encoder_k", "projection": "encoder_k.fc"}
 
 
-@X64
+@ssl_trajectory.each_dtype
 def test_five_steps_equal_those_of_the_reference(x64, monkeypatch):
   arrays, config = golden_ssl.load("ssl/trajectory_moco_tiny")
   prefixes = [names | {"projection_stride": 2} for names in (ONLINE, TARGET)]
@@ -38,7 +37,7 @@ def test_five_steps_equal_those_of_the_reference(x64, monkeypatch):
     }
     method = ssl_trajectory.make("moco", fields, encoder)
     batch = ssl_trajectory.views(arrays, 0, x64)
-    params, stats = method.init(jax.random.key(0), batch, method.facts)
+    params, stats = ssl_trajectory.initial(method, batch)
     target_stats = stats.pop("target")
     params = ssl_trajectory.formula(params, prefixes[0])
     stats = ssl_trajectory.formula(stats, prefixes[0])

@@ -6,13 +6,12 @@ import pytest
 from paws_jax import config as config_lib
 from paws_jax import errors
 from tests import mean_shift_golden
+from tests import ssl_trajectory
 
 pytestmark = pytest.mark.unoptimized
 
-X64 = pytest.mark.parametrize("x64", [True, False], ids=["x64", "float32"])
 
-
-@X64
+@ssl_trajectory.each_dtype
 def test_five_steps_equal_those_of_the_reference(x64, monkeypatch):
   with jax.enable_x64(x64):
     run = mean_shift_golden.Trajectory(

@@ -8,7 +8,6 @@ from tests import ssl_trajectory
 
 pytestmark = pytest.mark.unoptimized
 
-X64 = pytest.mark.parametrize("x64", [True, False], ids=["x64", "float32"])
 PREFIXES = {
   "trunk": "encoder",
   "projection": "encoder.fc",
@@ -22,7 +21,7 @@ PREFIXES = {
 FLOAT32 = {"float32": 5e-3}
 
 
-@X64
+@ssl_trajectory.each_dtype
 def test_five_steps_equal_those_of_the_reference(x64, monkeypatch):
   arrays, config = golden_ssl.load("ssl/trajectory_simsiam_tiny")
   with jax.enable_x64(x64):
@@ -39,7 +38,7 @@ def test_five_steps_equal_those_of_the_reference(x64, monkeypatch):
     )
     method = ssl_trajectory.make("simsiam", {}, encoder)
     batch = ssl_trajectory.views(arrays, 0, x64)
-    params, stats = method.init(jax.random.key(0), batch, method.facts)
+    params, stats = ssl_trajectory.initial(method, batch)
     run = ssl_trajectory.Run(monkeypatch, method, arrays, config, name="sgd")
     run.start(
       ssl_trajectory.formula(params, PREFIXES),

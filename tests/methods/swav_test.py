@@ -14,7 +14,6 @@ from tests import ssl_trajectory
 
 pytestmark = pytest.mark.unoptimized
 
-X64 = pytest.mark.parametrize("x64", [True, False], ids=["x64", "float32"])
 PREFIXES = {"trunk": "", "projection": "projection_head"}
 # The gradient of a bias that a BatchNorm cancels is noise.
 NOISE = ("projection_head.0.bias",)
@@ -39,7 +38,7 @@ def _start(name, arrays, config, x64, monkeypatch, **fields):
     batch_size=config["B"],
   )
   batch = _batch(arrays, 0, x64)
-  params, stats = method.init(jax.random.key(0), batch, method.facts)
+  params, stats = ssl_trajectory.initial(method, batch)
   prototypes = golden_reference.fill(
     "prototypes.weight", params.pop("prototypes").shape
   )
@@ -94,7 +93,7 @@ def _assert_prototypes(run, arrays, x64):
   )
 
 
-@X64
+@ssl_trajectory.each_dtype
 def test_six_steps_equal_those_of_the_reference(x64, monkeypatch):
   arrays, config = golden_ssl.load("ssl/trajectory_swav_tiny")
   with jax.enable_x64(x64):
@@ -117,7 +116,7 @@ def test_six_steps_equal_those_of_the_reference(x64, monkeypatch):
   golden_ssl.assert_near({"final.queue": queue}, arrays, x64)
 
 
-@X64
+@ssl_trajectory.each_dtype
 def test_five_steps_with_labels_equal_the_composition(x64, monkeypatch):
   arrays, config = golden_ssl.load("ssl/trajectory_swav_suncet_tiny")
   # Their rows are rounded to float32.

@@ -30,6 +30,8 @@ from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import restore
 from tests.report import page_test as report_page_test
 
+pytestmark = pytest.mark.unoptimized
+
 RECIPE = pathlib.Path(__file__).parents[1] / "tiny_recipe.py"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # Names that would change the page if they were not escaped.

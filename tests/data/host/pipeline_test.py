@@ -59,8 +59,12 @@ _DECODER = {}
 
 @pytest.fixture(autouse=True, params=["tensorflow", "pillow"])
 def decoder(request, monkeypatch):
-  """Runs each test with both decoders."""
+  """Runs a test with both decoders, but for those of `any_decoder`."""
   monkeypatch.setitem(_DECODER, "decoder", request.param)
+
+
+# Before or after what is decoded.
+any_decoder = pytest.mark.parametrize("decoder", ["pillow"], indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -181,6 +185,7 @@ def test_batches_are_those_of_the_in_memory_pipeline(root, num_devices):
   assert (got.support_mask is None) == (num_devices == 1)
 
 
+@any_decoder
 def test_picking_a_step_moves_nothing_between_devices(root):
   pipeline = _pipeline(root, 4)
   shapes = pipeline.input_shapes(3)
@@ -210,6 +215,7 @@ def test_several_steps_a_call(root, num_devices):
   assert batch._cache_size() == 1
 
 
+@any_decoder
 def test_batches_are_spread_as_the_contract_says(root):
   with _pipeline(root, 4) as pipeline:
     (got,) = pipeline.inputs(0, 1).batches
@@ -220,6 +226,7 @@ def test_batches_are_spread_as_the_contract_says(root):
     assert a.committed
 
 
+@any_decoder
 def test_shapes_are_known_without_reading(root):
   reader = _Bytes(root)
   with _pipeline(reader, 4) as pipeline:
@@ -423,6 +430,7 @@ def test_a_process_reads_its_own_rows_only(root, monkeypatch):
   assert set(reader.read_rows) == {2, 3, 6, 7, 22, 23, 26, 27}
 
 
+@any_decoder
 def test_rows_of_all_processes_are_all_rows():
   devices = jax.devices()[:8]
   mesh = mesh_lib.make_mesh([devices[k] for k in (0, 4, 1, 5, 2, 6, 3, 7)])
@@ -539,6 +547,7 @@ def test_what_may_have_no_end_is_a_bad_image(root, kind):
     pipeline.inputs(0, 1)
 
 
+@any_decoder
 def test_rows_are_tried_in_turn():
   others = np.array([2, 5, 9])
   assert list(image_reader.rows_after(5, others)) == [9, 2]
@@ -546,6 +555,7 @@ def test_rows_are_tried_in_turn():
   assert list(image_reader.rows_after(3, others)) == [5, 9, 2]
 
 
+@any_decoder
 def test_the_first_substitute_costs_no_list_of_all_of_them():
   others = np.arange(10**6, dtype=np.int32)
   tracemalloc.start()
@@ -556,6 +566,7 @@ def test_the_first_substitute_costs_no_list_of_all_of_them():
     tracemalloc.stop()
 
 
+@any_decoder
 def test_other_modes_for_bad_images_are_refused(root):
   with pytest.raises(ValueError, match=r"on_bad_image is 'drop': .*'skip'"):
     _pipeline(root, on_bad_image="drop")
@@ -588,6 +599,7 @@ def test_what_pillow_decodes_is_read_once(root):
   assert [times[row] for row in taken.tolist()] == [1] * 4
 
 
+@any_decoder
 def test_the_cache_keeps_to_its_budget():
   cache = image_reader.Cache(1000)
   image = np.full((10, 11, 3), 7, np.uint8)
@@ -602,6 +614,7 @@ def test_the_cache_keeps_to_its_budget():
   assert cache.num_bytes == 999
 
 
+@any_decoder
 def test_a_bad_image_is_not_cached():
   cache = image_reader.Cache(1000)
   cache.put(0, image_reader.NO_IMAGE)
@@ -619,6 +632,7 @@ def test_a_small_cache_changes_no_batch(root):
 # Settings.
 
 
+@any_decoder
 @pytest.mark.parametrize(
   ("settings", "message"),
   [
@@ -636,6 +650,7 @@ def test_settings_that_do_not_fit_are_refused(root, settings, message):
 # The thread.
 
 
+@any_decoder
 def test_no_more_than_two_batches_wait_on_the_devices(root):
   pipeline = _pipeline(root)
   made = []
@@ -656,6 +671,7 @@ def test_no_more_than_two_batches_wait_on_the_devices(root):
       assert len(made) == taken + 2
 
 
+@any_decoder
 def test_waiting_is_counted(root):
   reader = _Bytes(root)
   with _pipeline(reader) as pipeline:
@@ -669,6 +685,7 @@ def test_waiting_is_counted(root):
     assert pipeline.stall_seconds < stalled + 0.5
 
 
+@any_decoder
 def test_while_the_devices_work_nothing_stalls(root):
   with _pipeline(_Bytes(root, most_seconds=0.1)) as pipeline:
     pipeline.inputs(0, 1, busy=lambda: True)
@@ -694,6 +711,7 @@ def test_close_ends_the_thread(root):
   assert _num_threads() == 0
 
 
+@any_decoder
 def test_an_error_in_the_thread_comes_out_as_it_was(root):
   with _pipeline(root) as pipeline:
     error = ZeroDivisionError("inside")
