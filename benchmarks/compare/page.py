@@ -42,10 +42,10 @@ TFLOP alone, and so MoCo, BYOL and mean shift compute about a third more for a
 view. MoCo and mean shift train on one crop of an image and take twice as many
 steps. 1-NN and the linear probe stand on the features of the trunk, soft NN on
 the output of the heads; fine-tuning is of all weights, at one learning rate for
-all, which was chosen with SimCLR. Methods with a class head have the views, the
-labelled images and the optimizer of their own recipes, but labelled images
-drawn class by class; passes of both networks of MPL count. Methods without
-labels are pre-trained once for each seed."""
+all, although methods differ in the best. Methods with a class head have the
+views, the labelled images and the optimizer of their own recipes, but labelled
+images drawn class by class; passes of both networks of MPL count. Methods
+without labels are pre-trained once for each seed."""
 
 
 @dataclasses.dataclass(frozen=True)
