@@ -119,6 +119,7 @@ def section_of(method, section):
     name: dataclasses.replace(section.specs["large"], count=count)
     for name, count in method.view_counts.items()
   }
+  specs = specs or {"support": section.specs["large"]}
   return dataclasses.replace(section, specs=specs)
 
 

@@ -45,6 +45,7 @@ from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax.augment import color
 from paws_jax.augment import equalize
+from paws_jax.augment import rand_augment
 from paws_jax.augment import resample
 from paws_jax.parallel import cpu_devices
 
@@ -221,6 +222,9 @@ def _alternatives(
   """Prints what was chosen between."""
   radii = jnp.asarray(rng.uniform(0.1, 2.0, len(views)), jnp.float32)
   levels = views.astype(jnp.int32)
+  policy = rand_augment.POLICIES["fixmatch"]
+  shape = (len(views), rand_augment.NUM_DRAWS)
+  draws = jnp.asarray(rng.uniform(size=shape), jnp.float32)
   for kind, alternatives in (
     (
       "blur",
@@ -234,6 +238,16 @@ def _alternatives(
       {
         "comparisons": (equalize.by_comparing, levels),
         "counting": (equalize.by_counting, levels),
+      },
+    ),
+    (
+      "RandAugment, two of 14 operations",
+      {
+        "all computed and selected": (
+          functools.partial(rand_augment.augment, policy=policy),
+          draws,
+          views,
+        ),
       },
     ),
   ):

@@ -296,7 +296,7 @@ def table(row: Mapping[str, Any]) -> str:
   """Formats the accuracies of a result row as a table."""
   labels, count = row["num_labels"], row["num_test"]
   kind = config_methods.config_class(row["method"])
-  decides = "class head" if row["protocol"] == "class_head" else "soft NN"
+  decides = "class head" if row.get("protocol") == "class_head" else "soft NN"
   name = kind.soft_nn_title or f"{row['method']}, {decides}"
   images = f"{count} test images" if count else "no test images"
   lines = (

@@ -126,7 +126,7 @@ def test_what_a_layout_has_no_place_for_is_refused():
   wide = {"params": {"trunk": _stem(128)}}
   with pytest.raises(ValueError, match=r"64 channels.*starts with 128: use"):
     write_torch.torch_state(wide, layout="timm")
-  narrow = {"params": {"trunk": _stem(64)}}
+  narrow = {"params": {"trunk": _stem(64), "projection": {}}}
   with pytest.raises(ValueError, match="is on a layer of the projection"):
     write_torch.torch_state(narrow, layout="timm", head=HEAD)
   other = {"params": {"trunk": {"layer1_0": {"conv2": {}}}}}
