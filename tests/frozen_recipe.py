@@ -39,6 +39,7 @@ def create(directory, pipeline):
     # Gentle, so that rounding stays rounding.
     **{n: v for n, v in small_runs.SMALL.items() if n.startswith("optim.")},
     "optim.weight_decay": 0.1,
+    "method.prior": "estimate",
     "views.cached": 3,
     "views.cached_support": 5,
   }

@@ -74,6 +74,13 @@ def _prior(method: Any) -> tuple[str, bool]:
       "more often than they occur, give their shares with method.prior=given",
       True,
     )
+  if method.prior == "estimate":
+    return (
+      "method.prior is 'estimate': me-max expects shares that are estimated "
+      "from the labels before the first step, and with the run's own "
+      "predictions after each epoch",
+      True,
+    )
   if method.prior == "given":
     shares = ", ".join(
       f"{100 * share:.3g} %" for share in method.prior_probs[:5]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,14 +16,53 @@ from paws_jax.methods import base
 # Of the share that each class would have if all were equally frequent: no class
 # is estimated to be rarer, as a prior of 0 could not be corrected.
 _FLOOR = 0.25
-# Labelled images that vote on others at once.
+# Images that are compared with the labelled ones at once.
 _ROWS = 4096
+# Parts of the labelled images that are held out in turn, where the features of
+# all times the number of classes are at most so many numbers.
+_FOLDS = 5
+_MOST_NUMBERS = 10**8
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Estimate:
+  """An estimated prior.
+
+  Attributes:
+    shares: float [K], with sum 1.
+    by_labels: the same as a classifier of the labels alone has it.
+    held_out_accuracy: of that classifier on labelled images that it has not
+      learned from, mean over classes; NaN: not measured.
+  """
+
+  shares: np.ndarray
+  by_labels: np.ndarray
+  held_out_accuracy: float
+
+  @property
+  def change(self) -> float:
+    """Share of the images that the run itself has moved to other classes."""
+    return float(np.abs(self.shares - self.by_labels).sum() / 2)
 
 
 def initial(facts: base.Facts) -> dict[str, Any]:
-  """Returns the state of an estimate, [K] float32 each: uniform."""
+  """Returns the state of an estimate: uniform, [K] float32."""
   uniform = jnp.full(facts.num_classes, 1 / max(facts.num_classes, 1))
-  return {"prior": uniform, "prior_by_labels": uniform}
+  return {
+    "prior": uniform,
+    "prior_by_labels": uniform,
+    "prior_held_out_accuracy": jnp.full((), jnp.nan, jnp.float32),
+  }
+
+
+def read(extra: Any) -> Estimate | None:
+  """Returns the estimate of a state's `extra`; None: it has none."""
+  if not isinstance(extra, Mapping) or "prior_by_labels" not in extra:
+    return None
+  shares, by_labels, accuracy = jax.device_get(
+    [extra[f"prior{n}"] for n in ("", "_by_labels", "_held_out_accuracy")]
+  )
+  return Estimate(shares, by_labels, float(accuracy))
 
 
 def estimate(
@@ -50,19 +91,21 @@ def estimate(
   labels, num_classes = facts.labels, facts.num_classes
   assert labels is not None
   if step == 0:
-    start = from_labels(embed(trunk=True), labels, num_classes=num_classes)
-    prior = start
+    features = embed(trunk=True)
+    start = from_labels(features, labels, num_classes=num_classes)
+    accuracy = held_out_accuracy(features, labels)
+    found = {
+      "prior": start,
+      "prior_by_labels": start,
+      "prior_held_out_accuracy": accuracy,
+    }
   else:
-    start = np.asarray(extra["prior_by_labels"])
     own = from_embeddings(
       embed(), labels, num_classes=num_classes, temperature=temperature
     )
-    prior = (start + own) / 2
-  return {
-    **extra,
-    "prior": jnp.asarray(prior, jnp.float32),
-    "prior_by_labels": jnp.asarray(start, jnp.float32),
-  }
+    found = {"prior": (np.asarray(extra["prior_by_labels"]) + own) / 2}
+  arrays = {name: jnp.asarray(x, jnp.float32) for name, x in found.items()}
+  return {**extra, **arrays}
 
 
 def from_labels(
@@ -79,18 +122,66 @@ def from_labels(
     Shares of the classes among all images, float64 [K], with sum 1; a labelled
     image counts as its label.
   """
-  from sklearn import linear_model
-
   features, labels = _readable(features, labels)
   known = labels >= 0
+  features = _scaled(features, known)
+  predicted = _predict(features[known], labels[known], features)
+  return _shares(predicted, labels, num_classes)
+
+
+def held_out_accuracy(features: np.ndarray, labels: np.ndarray) -> float:
+  """Measures the classifier of `from_labels` on labels that are left out.
+
+  Args:
+    features: as of `from_labels`.
+    labels: as of `from_labels`.
+
+  Returns:
+    The mean over classes with at least two labelled images; NaN: there is none,
+    or there are too many images for several fits.
+  """
+  features, labels = _readable(features, labels)
+  known = labels >= 0
+  features, labels = _scaled(features, known)[known], labels[known]
+  classes = np.unique(labels)
+  if features.size * len(classes) > _MOST_NUMBERS:
+    return float("nan")
+  # Of each class an image in each fold, as far as they reach.
+  folds = np.empty(len(labels), int)
+  for number in classes:
+    places = np.flatnonzero(labels == number)
+    folds[places] = np.arange(len(places)) % _FOLDS
+  right = np.zeros(len(labels), bool)
+  for fold in range(_FOLDS):
+    out = folds == fold
+    if out.any() and not out.all():
+      found = _predict(features[~out], labels[~out], features[out])
+      right[out] = found == labels[out]
+  repeated = [n for n in classes if (labels == n).sum() > 1]
+  if not repeated:
+    return float("nan")
+  return float(np.mean([right[labels == n].mean() for n in repeated]))
+
+
+def _scaled(features: np.ndarray, known: np.ndarray) -> np.ndarray:
+  """Scales features for the regression by those of labelled images."""
   # Of unit length, as all embeddings that are compared.
   norms = np.linalg.norm(features, axis=1, keepdims=True)
   features = features / np.maximum(norms, 1e-12)
   scale = np.std(features[known], axis=0).mean()
-  features = features / max(scale, 1e-12) / np.sqrt(features.shape[1])
+  return features / max(scale, 1e-12) / np.sqrt(features.shape[1])
+
+
+def _predict(
+  features: np.ndarray, labels: np.ndarray, queries: np.ndarray
+) -> np.ndarray:
+  """Predicts classes by a logistic regression."""
+  from sklearn import linear_model
+
+  if (labels == labels[0]).all():
+    return np.full(len(queries), labels[0])
   model = linear_model.LogisticRegression(C=10.0, max_iter=1000)
-  model.fit(features[known], labels[known])
-  return _shares(model.predict(features), labels, num_classes)
+  return model.fit(features, labels).predict(queries)
 
 
 def from_embeddings(

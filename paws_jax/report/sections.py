@@ -14,6 +14,7 @@ from paws_jax.report import figures
 from paws_jax.report import image_sections
 from paws_jax.report import page
 from paws_jax.report import similar_sections
+from paws_jax.training import estimated_prior
 
 # What a page shows at most.
 _MOST_CLASSES, _MOST_UNFOLDED = 200, 20
@@ -170,8 +171,9 @@ def classes(evidence: evidence_lib.Evidence) -> page.Section:
     won = np.bincount(evidence.unlabelled.classes, minlength=len(names))
     shares = won / len(evidence.unlabelled)
     columns["share of unlabelled images"] = list(map(page.percent, shares))
+  text += _add_prior(columns, evidence)
   if len(names) > _MOST_CLASSES:
-    text = (
+    text += (
       f"The {_MOST_CLASSES} of {len(names):,} classes with the most errors.",
     )
     order = order[:_MOST_CLASSES]
@@ -184,6 +186,26 @@ def classes(evidence: evidence_lib.Evidence) -> page.Section:
     text,
     table=page.Table(tuple(columns), tuple(rows[k] for k in order)),
     folded=len(order) > _MOST_UNFOLDED,
+  )
+
+
+def _add_prior(
+  columns: dict[str, Sequence[str]], evidence: evidence_lib.Evidence
+) -> tuple[str, ...]:
+  """Adds a column with the estimated prior; returns words about it."""
+  rows = [row for row in evidence.results if row.get("prior")]
+  if not rows:
+    return ()
+  shares = dict(rows[-1]["prior"])
+  columns["estimated prior"] = [
+    page.percent(shares[name]) if name in shares else ""
+    for name in evidence.class_names
+  ]
+  sure = estimated_prior.confidence(rows[-1].get("prior_held_out_accuracy"))
+  return (
+    "The estimated prior is the share of each class that training assumed "
+    f"among the unlabelled images (method.prior): {sure}, and training moved "
+    f"{page.percent(rows[-1]['prior_change'])} of them to other classes.",
   )
 
 

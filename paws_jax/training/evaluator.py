@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from paws_jax.evaluation import class_head
+from paws_jax.training import estimated_prior
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import measure
 from paws_jax.training import pseudo_labels
@@ -65,6 +66,17 @@ class Evaluator:
       return {}
     queries, supports = self._embed(state, step, "hidden", "labelled")
     return pseudo_labels.accuracy(self._experiment, queries, supports)
+
+  def monitored(
+    self, state: state_lib.TrainState, step: int
+  ) -> dict[str, float]:
+    """Returns metrics beside the soft-NN accuracy, those that the run has."""
+    return {
+      **self.class_head_accuracy(state, step),
+      **self.pseudo_label_accuracy(state, step),
+      **self.purity(state, step),
+      **estimated_prior.scalars(state),
+    }
 
   def embeddings(
     self, state: state_lib.TrainState, step: int

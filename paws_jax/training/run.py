@@ -30,6 +30,7 @@ from paws_jax.runs import signals as signals_lib
 from paws_jax.training import bad_images
 from paws_jax.training import checkpoints
 from paws_jax.training import epochs
+from paws_jax.training import estimated_prior
 from paws_jax.training import evaluator
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import failed_step
@@ -215,8 +216,7 @@ class TrainingRun:
     """Appends a line of metrics, and findings about the run's health."""
     if self._writer is None:
       return
-    # Metrics that are only monitored must not end a run: the rank of constant
-    # embeddings is not a number.
+    # Those that are only monitored end no run: a rank may be no number.
     scalars = {k: v for k, v in scalars.items() if np.isfinite(v)}
     self._writer.write(step, scalars)
     for finding in self._monitor.add({"step": step, **scalars}):
@@ -233,13 +233,11 @@ class TrainingRun:
   def _evaluate(self, state: state_lib.TrainState, step: int) -> None:
     with self._progress.paused():
       accuracy = self._evaluator.monitored_accuracy(state, step)
-      scalars = self._evaluator.class_head_accuracy(state, step)
+      scalars = self._evaluator.monitored(state, step)
       shown = scalars.get("class_head_top1", accuracy.get("top1"))
       if shown is not None:
         self._progress.accuracy(shown, step)
       scalars |= {f"soft_nn_{k}": v for k, v in accuracy.items()}
-      scalars |= self._evaluator.pseudo_label_accuracy(state, step)
-      scalars |= self._evaluator.purity(state, step)
       if scalars:
         self._write(step, scalars)
 
@@ -250,6 +248,7 @@ class TrainingRun:
     self._epoch_due = True
     with self._progress.paused():
       state = epochs.end_epoch(self._experiment, state, step)
+      estimated_prior.say_first(self._experiment, state, step)
     self._epoch_due = False
     return state
 
@@ -303,6 +302,7 @@ class TrainingRun:
     row["wall_seconds"] = spent.wall_seconds
     row["compile_seconds"] = spent.compile_seconds
     row["steps_per_second"] = experiment.total_steps / spent.train_seconds
+    row |= estimated_prior.result(experiment, self._state)
     # Before drawing: if that fails, the result is not lost.
     agree.on_main(
       functools.partial(results.append_result, prepared.workdir, row)

@@ -31,6 +31,9 @@ REFUSED = {
   "data.white_level": ([-1, 65536], "at most 65535"),
   "data.support_cache_mb": ([-1], "at least 0"),
   "data.split_seed": ([-1, 2**31], "[0, 2147483647]"),
+  "model.trunk": (["", "adapters"], "train, frozen"),
+  "views.cached": ([0, 1001], "at least 1 and at most 1000"),
+  "views.cached_support": ([0, 1001], "at least 1 and at most 1000"),
   "views.large.count": ([-1], "at least 0"),
   "views.large.size": ([0, 2**14 + 1], "at least 1 and at most 16384"),
   "views.large.scale": (

@@ -55,6 +55,7 @@ def test_a_class_without_a_label_counts_as_one(capsys):
   ("changes", "words"),
   [
     ({"method__prior": "labels"}, "as often as the labelled ones"),
+    ({"method__prior": "estimate"}, "shares that are estimated from the"),
     (
       {"method__prior": "given", "method__prior_probs": (0.9, 0.1)},
       "expects shares of 90 %, 10 % among",

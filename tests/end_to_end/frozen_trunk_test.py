@@ -77,9 +77,9 @@ def _saved(path):
   return classifier_files.read(path / workdir_lib.CLASSIFIER)["variables"]
 
 
-def _losses(path):
+def _logged(path, name):
   rows = metrics.read(path / metrics.METRICS)
-  return [(row["step"], row["loss"]) for row in rows if "loss" in row]
+  return [(row["step"], row[name]) for row in rows if name in row]
 
 
 def test_heads_learn_and_the_trunk_does_not(trained):
@@ -94,12 +94,44 @@ def test_heads_learn_and_the_trunk_does_not(trained):
   for kind, parts in trained.trunk.items():
     _equal(saved[kind]["trunk"], parts["trunk"])
   start = prepared.experiment.initial_state(warm=False)
-  for leaf, other in zip(
-    jax.tree.leaves(start.params["projection"]),
-    jax.tree.leaves(saved["params"]["projection"]),
-    strict=True,
-  ):
-    assert np.any(np.asarray(leaf) != other)
+  before, after = (
+    jax.tree.leaves(params["projection"])
+    for params in (start.params, saved["params"])
+  )
+  pairs = zip(before, after, strict=True)
+  assert any(np.any(np.asarray(leaf) != other) for leaf, other in pairs)
+
+
+def _last_prior(path):
+  # A copy has the row of the original, too.
+  *_, row = [r for r in results.read_results(path) if "prior" in r]
+  return row["prior"], row["prior_change"], row["prior_held_out_accuracy"]
+
+
+def test_the_prior_is_estimated(trained):
+  shares, change, accuracy = _last_prior(trained.path)
+  names = trained.prepared.experiment.dataset.class_names
+  assert [name for name, _ in shares] == list(names)
+  values = [share for _, share in shares]
+  assert sum(values) == pytest.approx(1, abs=0.01)
+  # Estimated, and no class is given up.
+  assert len(set(values)) > 1
+  assert min(values) > 0.2 / len(names)
+  assert 0 < change < 1
+  assert 0 <= accuracy <= 1
+  logged = _logged(trained.path, "prior_largest")
+  assert [step for step, _ in logged] == [
+    step for step, _ in _logged(trained.path, "soft_nn_top1")
+  ]
+
+
+def test_a_prior_is_estimated_from_images(trained, tmp_path, capsys):
+  config = trained.config.copy_and_resolve_references()
+  config.model.update(trunk="train", init_from="", name="small_resnet")
+  prepared = _prepare(config, tmp_path / "run")
+  assert pretrain.run(prepared) == 0
+  assert capsys.readouterr().out.count("estimated shares of the classes") == 2
+  assert _last_prior(tmp_path / "run")
 
 
 def test_a_longer_run_computes_no_features(trained, tmp_path, monkeypatch):
@@ -138,6 +170,9 @@ def test_a_stopped_run_is_the_uninterrupted_one(trained, tmp_path):
   assert not other.exists()
   assert pretrain.run(prepared) == 0
   _equal(_saved(path), _saved(trained.path))
+  for name in ("loss", "prior_largest", "prior_change"):
+    assert _logged(path, name) == _logged(trained.path, name)
+  assert _last_prior(path) == _last_prior(trained.path)
 
 
 def test_another_number_of_devices_gives_the_same(trained, tmp_path):
@@ -151,7 +186,7 @@ def test_another_number_of_devices_gives_the_same(trained, tmp_path):
   )
   assert pretrain.run(prepared) == 0
   np.testing.assert_allclose(
-    _losses(tmp_path / "run"), _losses(trained.path), rtol=5e-3
+    _logged(tmp_path / "run", "loss"), _logged(trained.path, "loss"), rtol=5e-3
   )
 
 
@@ -216,6 +251,9 @@ def test_tasks_that_read_the_run(trained, tmp_path):
   assert finetune.run(made) == 0
   rows = results.read_results(trained.path)
   assert {row["task"] for row in rows} >= {"pretrain", "evaluate", "finetune"}
+  text = " ".join(page.read_text().split())
+  assert "estimated prior" in text
+  assert "a classifier of the labels alone is right for" in text
 
 
 def test_fine_tuning_changes_the_trunk(trained):

