@@ -4,7 +4,7 @@
   python -m benchmarks.own_images.emoji --output=emoji *.tgz
 
 The classes are the groups of Unicode (people, flags, food, ...), without the
-five components. A tenth of the emoji, with the pictures of both artists, is for
+five components. A fifth of the emoji, with the pictures of both artists, is for
 tests, so that no test picture has a twin among the others. Pictures of 64
 pixels, on white; labels.csv is a manifest in which every picture has a label:
 --config.data.labels_per_class chooses those that training may use.
@@ -12,6 +12,7 @@ pixels, on white; labels.csv is a manifest in which every picture has a label:
 
 from __future__ import annotations
 
+import argparse
 import csv
 import hashlib
 import io
@@ -20,11 +21,8 @@ import pathlib
 import tarfile
 from collections.abc import Sequence
 
-from absl import app
-from absl import flags
 from PIL import Image
 
-_OUTPUT = flags.DEFINE_string("output", None, "Directory to make.")
 _SKIPPED = "Component"
 _TEST_SHARE = 0.2
 
@@ -85,12 +83,17 @@ def _read(archive: tarfile.TarFile, name: str, path: str) -> bytes:
   return file.read()
 
 
-def main(argv: Sequence[str]) -> None:
-  """Makes the data set that the flags name."""
-  rows = make(argv[1:], pathlib.Path(_OUTPUT.value))
-  print(f"{len(rows)} pictures in {_OUTPUT.value}")
+def main() -> None:
+  """Makes the data set that the arguments name."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--output", required=True, help="directory to make")
+  parser.add_argument("archives", nargs="+", help="of npm")
+  options = parser.parse_args()
+  rows = make(options.archives, pathlib.Path(options.output))
+  print(f"{len(rows)} pictures in {options.output}")
 
 
 if __name__ == "__main__":
-  flags.mark_flag_as_required("output")
-  app.run(main)
+  main()
