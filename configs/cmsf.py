@@ -25,9 +25,9 @@ MSF. The head of pseudo-labels is trained by its rounds alone.
 
 Variants: these; `cifar10` and `cifar10_pseudo_labels` (4,000 labels), without a
 published counterpart, on configs/msf.py:cifar10 with 2,000 clusters; `cpu`,
-`cpu_labels` and `cpu_pseudo_labels`, the digits of the quickstart, of which the
-first and the last have been run by us. Forecast from the arithmetic, not
-measured: 24 hours at a sustained 100 TFLOP/s as MSF, and 3 % for k-means.
+`cpu_labels` and `cpu_pseudo_labels`, the digits of the quickstart, all of which
+have been run by us. Forecast from the arithmetic, not measured: 24 hours at a
+sustained 100 TFLOP/s as MSF, and 3 % for k-means.
 """
 
 from paws_jax import config as config_lib
