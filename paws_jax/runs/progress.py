@@ -56,6 +56,7 @@ class Progress:
     self._ended: float | None = None
     self._last_shown = -float("inf")
     self._accuracy: tuple[float, int] | None = None
+    self._decides = ""
     self._width = 0
     self._unshown = ""
 
@@ -68,9 +69,10 @@ class Progress:
     finally:
       self._paused += time.perf_counter() - start
 
-  def accuracy(self, top1: float, step: int) -> None:
-    """Adds a soft-NN accuracy, a fraction, to the following lines."""
+  def accuracy(self, top1: float, step: int, *, of_head: bool = False) -> None:
+    """Adds an accuracy, a fraction, to the following lines."""
     self._accuracy = (top1, step)
+    self._decides = "class head" if of_head else "soft-NN"
 
   def seconds(self) -> float:
     """Returns the seconds from the start to now or the end, without pauses."""
@@ -123,7 +125,7 @@ class Progress:
       line += f"  input stall {metrics['input_stall']:.0%}"
     if self._accuracy is not None:
       top1, at = self._accuracy
-      line += f"  soft-NN {top1:.1%} @{at}"
+      line += f"  {self._decides} {top1:.1%} @{at}"
     return line
 
   def _write(self) -> None:

@@ -236,7 +236,7 @@ class TrainingRun:
       scalars = self._evaluator.monitored(state, step)
       shown = scalars.get("class_head_top1", accuracy.get("top1"))
       if shown is not None:
-        self._progress.accuracy(shown, step)
+        self._progress.accuracy(shown, step, of_head=bool(scalars))
       scalars |= {f"soft_nn_{k}": v for k, v in accuracy.items()}
       if scalars:
         self._write(step, scalars)
