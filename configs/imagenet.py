@@ -3,6 +3,7 @@
   python -m paws_jax.main --config=configs/imagenet.py                  # 10 %
   python -m paws_jax.main --config=configs/imagenet.py:1pct,200ep,width2
   python -m paws_jax.main --config=configs/imagenet.py:8gpu
+  python -m paws_jax.main --config=configs/imagenet.py:1gpu
 
 Source: Assran et al., 2021 (arXiv 2104.13963), section 5, and its public
 reference. ResNet-50 with a prediction head, 4,096 unlabelled images and
@@ -23,7 +24,10 @@ and fine-tuned (--task=finetune, docs/finetune.md):
 
 Variants, which combine: `1pct`, `10pct` (labels); `100ep`, `200ep`, `300ep`;
 `width2`, `width4`; `8gpu` (256 images and 560 × 3 supports a step, peak 1.2,
-without me-max, 100 epochs: the recipe for one machine of 8 GPUs).
+without me-max, 100 epochs: the recipe for one machine of 8 GPUs); `1gpu` (the
+entire step on one device, in 64 chunks of 64 images and 105 supports, each with
+BatchNorm statistics of its own, where the recipe shares them among all:
+docs/small_hardware.md).
 
 Data: imagenet2012 prepared by TensorFlow Datasets, or another copy, in a folder
 for every class, with --config.data.source=folder --config.data.tfds_name=
@@ -43,6 +47,7 @@ from paws_jax import config as config_lib
 _LABELS = {"1pct": "1percent.txt", "10pct": "10percent.txt"}
 _EPOCHS = {"100ep": 100, "200ep": 200, "300ep": 300}
 _WIDTHS = {"width2": 2, "width4": 4}
+_MACHINES = ("8gpu", "1gpu")
 _STEPS_PER_EPOCH = 312
 
 
@@ -60,7 +65,7 @@ def get_config(variants: str = "10pct"):
   config.log.every_steps = 8
 
   asked = variants.split(",")
-  for group in (_LABELS, _EPOCHS, _WIDTHS):
+  for group in (_LABELS, _EPOCHS, _WIDTHS, _MACHINES):
     rivals = [variant for variant in asked if variant in group]
     if len(rivals) > 1:
       raise ValueError(
@@ -76,8 +81,11 @@ def get_config(variants: str = "10pct"):
       config.model.width = _WIDTHS[variant]
     elif variant == "8gpu":
       _one_machine(config)
+    elif variant == "1gpu":
+      # What each of 64 accelerators has of a step.
+      config.train.chunks = 64
     else:
-      known = ", ".join((*_LABELS, *_EPOCHS, *_WIDTHS, "8gpu"))
+      known = ", ".join((*_LABELS, *_EPOCHS, *_WIDTHS, *_MACHINES))
       raise ValueError(
         f"variant {variant!r} of imagenet.py: known are {known}."
       )

@@ -19,7 +19,9 @@ from paws_jax import methods
 from paws_jax import models
 from paws_jax.config import methods as config_methods
 from paws_jax.methods import base
+from paws_jax.methods import chunks
 from paws_jax.models import batch_norm
+from paws_jax.models import encoder as encoder_lib
 from paws_jax.models import heads
 from paws_jax.parallel import mesh
 from paws_jax.training import state as state_lib
@@ -86,6 +88,27 @@ def create(
     remat=remat,
     axis_name=axis_name,
     class_counts=class_counts,
+  )
+
+
+def in_chunks(method, count, *, own_statistics=False):
+  """The method, encoding in chunks and, if asked to, without other devices.
+
+  Args:
+    method: of `create`.
+    count: chunks of a device.
+    own_statistics: whether BatchNorm statistics are those of a device.
+  """
+  method_encoder = method.encoder
+  if own_statistics:
+    method_encoder = encoder_lib.with_settings(
+      method_encoder,
+      axis_name=mesh.DATA_AXIS,
+      group_axis_name=mesh.GROUP_AXIS,
+    )
+  chunking = chunks.InScan(count) if count > 1 else None
+  return dataclasses.replace(
+    method, encoder=method_encoder.clone(chunking=chunking)
   )
 
 

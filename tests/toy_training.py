@@ -33,6 +33,7 @@ class Setup:
   trainer: state_lib.Trainer
   pipeline: memory_pipeline.InMemory
   steps_per_call: int = 1
+  one_program: bool = False
 
   @functools.cached_property
   def _initial_state(self):
@@ -51,7 +52,9 @@ class Setup:
   @functools.cached_property
   def compiled(self):
     steps = self.steps_per_call
-    call = step_lib.make_train_call(self.trainer, self.pipeline, steps)
+    call = step_lib.make_train_call(
+      self.trainer, self.pipeline, steps, one_program=self.one_program
+    )
     inputs = self.pipeline.inputs(0, steps)
     return call.lower(self._initial_state, inputs).compile()
 
@@ -106,6 +109,9 @@ def make(
   learning_rate=0.05,
   num_ids=NUM_IMAGES,
   steps_per_call=1,
+  chunks=1,
+  bn_group_size=0,
+  one_program=False,
 ):
   """Sets up a run on the first devices; call it in x64.
 
@@ -115,8 +121,13 @@ def make(
     learning_rate: of SGD.
     num_ids: images that a method believes there are.
     steps_per_call: steps of one compiled call.
+    chunks: of a device, for which the pipeline pads.
+    bn_group_size: of the mesh.
+    one_program: whether a step in chunks is one program.
   """
-  mesh = mesh_lib.make_mesh(jax.devices()[:num_devices])
+  mesh = mesh_lib.make_mesh(
+    jax.devices()[:num_devices], bn_group_size=bn_group_size
+  )
   method = make_method(mesh_lib.AXES)
   rng = np.random.default_rng(3)
   patterns = rng.uniform(40, 215, (NUM_CLASSES, 8, 8, 3))
@@ -147,6 +158,7 @@ def make(
   )
   return Setup(
     steps_per_call=steps_per_call,
+    one_program=one_program,
     trainer=state_lib.Trainer(
       method=dataclasses.replace(method, facts=facts),
       optimizer=optim.sgd(
@@ -168,5 +180,6 @@ def make(
       pool=np.arange(NUM_IMAGES),
       mesh=mesh,
       with_unlabelled=bool(method.views(views)),
+      chunks=chunks,
     ),
   )

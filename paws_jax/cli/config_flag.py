@@ -70,6 +70,10 @@ class RecipeParser(flags.ArgumentParser[Any]):
         raise errors.UnknownFieldError(methods.unknown_field(name, found[1]))
     with config.unlocked():
       config.method = methods.MethodDict(values)
+    if flag_value(argv, "config.train.chunks") == "auto":
+      # So that the flag takes a word.
+      with config.ignore_type():
+        config.train.chunks = "auto"
     given = {
       name: flag_value(argv, f"config.train.{name}")
       for name in overrides.LENGTHS

@@ -96,6 +96,13 @@ def _run_together(config: ml_collections.ConfigDict, workdir: str) -> int:
   return status
 
 
+def _rows_of_a_chunk(config: ml_collections.ConfigDict) -> int:
+  """Unlabelled images that the devices divide; values are not checked yet."""
+  batch_size, chunks = max(config.train.batch_size, 0), config.train.chunks
+  known = isinstance(chunks, int) and chunks > 0
+  return batch_size // chunks if known else batch_size
+
+
 def _join_processes(config: ml_collections.ConfigDict) -> None:
   """Connects this process with the others of its run, if there are any."""
   from paws_jax.distributed import agree
@@ -108,7 +115,7 @@ def _join_processes(config: ml_collections.ConfigDict) -> None:
     process_id=flags_lib.PROCESS_ID.value,
   )
   num_processes = launch.num_processes or 1 if launch else 1
-  cpu_devices.use_cpu_cores(max(config.train.batch_size, 0) // num_processes)
+  cpu_devices.use_cpu_cores(_rows_of_a_chunk(config) // num_processes)
   lifecycle.initialize(launch, timeout_seconds=flags_lib.TIMEOUT.value)
   agree.agree(task=flags_lib.TASK.value)
   if not lifecycle.is_main():
@@ -179,7 +186,7 @@ def _doctor(config: ml_collections.ConfigDict, workdir: str) -> int:
   from paws_jax.parallel import cpu_devices
   from paws_jax.tasks import doctor
 
-  cpu_devices.use_cpu_cores(config.train.batch_size)
+  cpu_devices.use_cpu_cores(_rows_of_a_chunk(config))
   return doctor.run(
     config,
     workdir,

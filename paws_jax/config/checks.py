@@ -45,6 +45,7 @@ def check_sections(recipe: recipe_lib.Recipe) -> None:
       f"{recipe.method.name!r}, whose labelled images cannot be cut into "
       "groups with the others: set it to 1, or train.bn_group_size instead."
     )
+  _check_chunks(recipe)
   if recipe.views.crop_on == "host" and recipe.data.pipeline == "memory":
     raise errors.InputError(
       "views.crop_on is 'host' but data.pipeline is 'memory', where all images "
@@ -69,6 +70,16 @@ def check_sections(recipe: recipe_lib.Recipe) -> None:
     )
 
 
+def _check_chunks(recipe: recipe_lib.Recipe) -> None:
+  """Refuses chunks of a method that has none."""
+  if recipe.train.chunks != 1 and not recipe.method.allows_chunks:
+    raise errors.InputError(
+      f"train.chunks is {recipe.train.chunks or 'auto'} but method.name is "
+      f"{recipe.method.name!r}, which encodes all images of a step at once: "
+      "set it to 1."
+    )
+
+
 def _check_frozen(recipe: recipe_lib.Recipe) -> None:
   """Checks what the features of a frozen trunk are computed from."""
   views, support = recipe.views, recipe.support
@@ -84,6 +95,12 @@ def _check_frozen(recipe: recipe_lib.Recipe) -> None:
       views.crop_on,
       "device",
       "crops are cut once, before training",
+    ),
+    (
+      "train.chunks",
+      recipe.train.chunks,
+      1,
+      "a step reads features, which take little memory",
     ),
     (
       "data.on_bad_image",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from paws_jax import errors
 from paws_jax.config import fields
@@ -35,6 +36,34 @@ class Train(fields.Section):
   # whatever the number of devices. 1: no groups.
   bn_groups: int = fields.field(1, fields.AT_LEAST_ONE)
 
+  # Runs of a device's supports and images that are encoded one by one, so that
+  # a step needs the memory of one; each has BatchNorm statistics of its own, as
+  # a device with train.bn_group_size=1. Costs a third more arithmetic. 0, or
+  # "auto" on the command line: the smallest number that fits the memory of the
+  # devices.
+  chunks: int = fields.field(1, ("at least 1, or 'auto'", lambda x: x >= 0))
+
+  def __post_init__(self) -> None:
+    """Takes the word for the number."""
+    super().__post_init__()
+    given: Any = self.chunks
+    if given == "auto":
+      object.__setattr__(self, "chunks", 0)
+
+  @property
+  def known_chunks(self) -> int:
+    """The number of chunks.
+
+    Raises:
+      InputError: it is yet to be found.
+    """
+    if not self.chunks:
+      raise errors.InputError(
+        "train.chunks is 'auto', which stands for a number that training and "
+        "--task=plan find: give one."
+      )
+    return self.chunks
+
   @property
   def bn_fields(self) -> dict[str, int]:
     """The fields that decide which images share BatchNorm statistics."""
@@ -52,6 +81,12 @@ class Train(fields.Section):
       raise errors.InputError(
         f"train.bn_groups is {self.bn_groups}, which does not divide "
         f"train.batch_size, {self.batch_size}."
+      )
+    if self.chunks and self.batch_size % self.chunks:
+      raise errors.InputError(
+        f"train.chunks is {self.chunks}, which does not divide "
+        f"train.batch_size, {self.batch_size}: unlabelled images cannot be "
+        "padded, only supports. Choose a divisor."
       )
     if self.epochs and self.minutes:
       raise errors.InputError(

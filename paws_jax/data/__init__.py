@@ -7,6 +7,7 @@ from paws_jax.data.batch import Features
 from paws_jax.data.batch import HostBatch
 from paws_jax.data.batch import Views
 from paws_jax.data.batch import batch_specs
+from paws_jax.data.uncut import Uncut
 
 __all__ = [
   "Array",
@@ -14,6 +15,7 @@ __all__ = [
   "Crops",
   "Features",
   "HostBatch",
+  "Uncut",
   "Views",
   "batch_specs",
 ]

@@ -64,6 +64,7 @@ class InMemory:
     mesh: jax.sharding.Mesh,
     pool: np.ndarray | None = None,
     with_unlabelled: bool = True,
+    chunks: int = 1,
   ):
     """Puts the images on the devices.
 
@@ -76,17 +77,18 @@ class InMemory:
       mesh: devices.
       pool: int32 [m], the images that serve as unlabelled ones; default all.
       with_unlabelled: False for methods that train on labelled images alone.
+      chunks: in which each device encodes its images, of equal size.
 
     Raises:
       errors.InputError: fewer images than a batch, or a batch that the
-        devices do not divide.
+        devices and their chunks do not divide.
     """
     pool = np.arange(len(images), dtype=np.int32) if pool is None else pool
-    check_batch(batch_size, num_images=len(pool), mesh=mesh)
+    check_batch(batch_size, num_images=len(pool), mesh=mesh, chunks=chunks)
     self._support = support
     self._batch_size = batch_size
     self._seed = seed
-    self._mesh = mesh
+    self._mesh, self._chunks = mesh, chunks
     self._with_unlabelled = with_unlabelled
     self._num_images = len(pool)
     self._images = mesh_lib.replicate(images, mesh)
@@ -183,7 +185,7 @@ class InMemory:
     ids, slots, labels, class_ids = self._supports(inputs, step)
     # Padding repeats the last support. jnp.pad would be distributed by XLA and
     # cost two collectives.
-    num_rows = mesh_lib.padded_size(ids.size, self._mesh)
+    num_rows = mesh_lib.padded_size(ids.size, self._mesh, self._chunks)
     places = np.arange(num_rows, dtype=np.int32)
     mask = None
     if num_rows > ids.size:
@@ -259,7 +261,11 @@ class InMemory:
 
 
 def batch_problems(
-  batch_size: int, *, num_images: int, mesh: jax.sharding.Mesh
+  batch_size: int,
+  *,
+  num_images: int,
+  mesh: jax.sharding.Mesh,
+  chunks: int = 1,
 ) -> list[str]:
   """Lists reasons why the images or devices do not fit a batch size."""
   problems = []
@@ -279,18 +285,31 @@ def batch_problems(
       f"train.batch_size is {batch_size}, which {mesh.size} devices do not "
       "divide: make it a multiple."
     )
+  elif batch_size % (mesh.size * chunks):
+    problems.append(
+      f"train.batch_size is {batch_size}, of which each of {mesh.size} devices "
+      f"has {batch_size // mesh.size}, but train.chunks is {chunks}, which "
+      "does not divide that: unlabelled images cannot be padded, only "
+      "supports. Choose a divisor."
+    )
   return problems
 
 
 def check_batch(
-  batch_size: int, *, num_images: int, mesh: jax.sharding.Mesh
+  batch_size: int,
+  *,
+  num_images: int,
+  mesh: jax.sharding.Mesh,
+  chunks: int = 1,
 ) -> None:
   """Refuses a batch that has `batch_problems`.
 
   Raises:
     errors.InputError: the first of them.
   """
-  for problem in batch_problems(batch_size, num_images=num_images, mesh=mesh):
+  for problem in batch_problems(
+    batch_size, num_images=num_images, mesh=mesh, chunks=chunks
+  ):
     raise errors.InputError(problem)
 
 

@@ -66,7 +66,7 @@ def steps(
       "measured when training starts"
     )
   for problem in memory_pipeline.batch_problems(
-    batch_size, num_images=pool, mesh=mesh
+    batch_size, num_images=pool, mesh=mesh, chunks=recipe.train.chunks or 1
   ):
     report.problem(problem)
   if crops:
@@ -194,7 +194,7 @@ def memory(
       f"an estimated {_bytes(needed.total)} per device exceeds the "
       f"{_bytes(available)} available: "
       "lower train.batch_size or support.images_per_class, set train.remat to "
-      "'dots', or use more devices"
+      "'dots' or train.chunks to 'auto', or use more devices"
     )
 
 

@@ -170,7 +170,7 @@ def run(
   config: Any = jax.config
   if config.jax_compilation_cache_dir is None:
     compilation_cache.enable()
-  devices = _devices(recipe.train.batch_size)
+  devices = _devices(recipe.train.batch_size // (recipe.train.chunks or 1))
   with cpu_devices.limit_blas_threads():
     prepared = pretrain.prepare(recipe, workdir, arrays=arrays, devices=devices)
     _check_classes(prepared.experiment.dataset)

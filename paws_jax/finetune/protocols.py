@@ -300,8 +300,8 @@ def _recipe(
     support=change(
       recipe.support, sampling="balanced", batch_size=0, **support
     ),
-    # Statistics of all images, also after a method with groups.
-    train=change(recipe.train, epochs=section.epochs, bn_groups=1),
+    # Statistics of all images, also after a method with groups or chunks.
+    train=change(recipe.train, epochs=section.epochs, bn_groups=1, chunks=1),
   )
 
 

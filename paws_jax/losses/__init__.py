@@ -9,6 +9,7 @@ mean.
 
 from __future__ import annotations
 
+from paws_jax.losses import blocks
 from paws_jax.losses import byol
 from paws_jax.losses import feature_rank
 from paws_jax.losses import fixmatch
@@ -29,6 +30,7 @@ AxisName = similarity.AxisName
 MIN_NORM = similarity.MIN_NORM
 TARGET_THRESHOLD = paws.TARGET_THRESHOLD
 
+in_blocks = blocks.in_blocks
 normalize = similarity.normalize
 # The former name.
 normalise = normalize

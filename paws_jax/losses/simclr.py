@@ -10,6 +10,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from paws_jax.losses import blocks
 from paws_jax.losses import similarity
 
 
@@ -65,6 +66,7 @@ def nt_xent_rows(
   *,
   first: int | jax.Array,
   temperature: float,
+  num_blocks: int = 1,
 ) -> jax.Array:
   """Computes the terms of `nt_xent_loss` from all embeddings.
 
@@ -73,15 +75,25 @@ def nt_xent_rows(
     keys: [2·B, D], queries of all devices.
     first: row of the first query in `keys`; the others follow it.
     temperature: τ > 0.
+    num_blocks: blocks of queries whose similarities are computed at a time.
 
   Returns:
     [2·b] values ≥ 0.
   """
-  num_rows = queries.shape[0]
-  logits = similarity.cosine_similarities(queries, keys) / temperature
-  itself = similarity.same_rows(first, num_rows, keys.shape[0])
+  places = jnp.arange(queries.shape[0])
   # The other view of an image is half the rows away, cyclically.
-  other = jnp.roll(itself, num_rows // 2, axis=0)
-  positive = jnp.sum(jnp.where(other, logits, 0), axis=-1)
-  everything = jnp.where(itself, -jnp.inf, logits)
-  return jax.nn.logsumexp(everything, axis=-1) - positive
+  others = jnp.roll(places, queries.shape[0] // 2)
+
+  def terms(rows: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+    queries, places, others = rows
+    logits = similarity.cosine_similarities(queries, keys) / temperature
+    itself, other = (
+      similarity.are_keys(first + rows, keys.shape[0])
+      for rows in (places, others)
+    )
+    positive = jnp.sum(jnp.where(other, logits, 0), axis=-1)
+    everything = jnp.where(itself, -jnp.inf, logits)
+    return jax.nn.logsumexp(everything, axis=-1) - positive
+
+  rows = queries, places, others
+  return blocks.in_blocks(terms, rows, num_blocks=num_blocks)

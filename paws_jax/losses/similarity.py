@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from paws_jax.losses import blocks
+
 # Smallest norm by which an embedding is divided.
 MIN_NORM = 1e-12
 
@@ -70,6 +72,7 @@ def soft_nearest_neighbours(
   support_labels: jax.Array,
   *,
   temperature: float,
+  num_blocks: int = 1,
 ) -> jax.Array:
   """Predicts classes by a vote of the supports, weighted by similarity.
 
@@ -81,6 +84,7 @@ def soft_nearest_neighbours(
     supports: [N, D] embeddings.
     support_labels: [N, C] label rows.
     temperature: τ > 0; small values make the nearest support decide.
+    num_blocks: blocks of queries whose similarities are computed at a time.
 
   Returns:
     [n, C] float32 or wider; rows sum to 1 where the label rows do.
@@ -99,13 +103,17 @@ def soft_nearest_neighbours(
     True
   """
   check_supports(queries, supports, support_labels)
-  similarities = cosine_similarities(queries, supports)
-  weights = vote_weights(similarities, temperature=temperature)
-  return jnp.matmul(
-    weights,
-    support_labels.astype(weights.dtype),
-    precision=jax.lax.Precision.HIGHEST,
-  )
+
+  def vote(queries: jax.Array) -> jax.Array:
+    similarities = cosine_similarities(queries, supports)
+    weights = vote_weights(similarities, temperature=temperature)
+    return jnp.matmul(
+      weights,
+      support_labels.astype(weights.dtype),
+      precision=jax.lax.Precision.HIGHEST,
+    )
+
+  return blocks.in_blocks(vote, queries, num_blocks=num_blocks)
 
 
 def vote_weights(similarities: jax.Array, *, temperature: float) -> jax.Array:
@@ -253,5 +261,9 @@ def same_rows(
   first: int | jax.Array, num_rows: int, num_keys: int
 ) -> jax.Array:
   """Returns bool [num_rows, num_keys], True where row `first` + i is key j."""
-  rows = first + jnp.arange(num_rows)
-  return rows[:, None] == jnp.arange(num_keys)[None, :]
+  return are_keys(first + jnp.arange(num_rows), num_keys)
+
+
+def are_keys(places: jax.Array, num_keys: int) -> jax.Array:
+  """Returns bool [n, num_keys], True where place i [n] is that of key j."""
+  return places[:, None] == jnp.arange(num_keys)[None, :]

@@ -22,6 +22,7 @@ def nt_xent(
   *,
   temperature: float,
   axis_name: Any,
+  num_blocks: int = 1,
 ) -> jax.Array:
   """Computes the mean NT-Xent loss of this device's views.
 
@@ -30,12 +31,17 @@ def nt_xent(
     everything: [devices · 2·b, D], the views of all devices.
     temperature: τ.
     axis_name: mesh axes, or None outside `shard_map`.
+    num_blocks: blocks of views whose similarities are computed at a time.
   """
   first: int | jax.Array = 0
   if axis_name is not None:
     first = jax.lax.axis_index(axis_name) * local.shape[0]
   each = losses.nt_xent_rows(
-    local, everything, first=first, temperature=temperature
+    local,
+    everything,
+    first=first,
+    temperature=temperature,
+    num_blocks=num_blocks,
   )
   return jnp.mean(each)
 
@@ -48,6 +54,7 @@ def support_loss(
   temperature: float,
   smoothing: float,
   axis_name: Any,
+  num_blocks: int = 1,
 ) -> jax.Array:
   """Computes this device's part of the SuNCEt loss of the supports.
 
@@ -58,6 +65,7 @@ def support_loss(
     temperature: τ.
     smoothing: of the label rows.
     axis_name: mesh axes, or None outside `shard_map`.
+    num_blocks: blocks of supports whose similarities are computed at a time.
 
   Returns:
     Scalar ≥ 0; its mean over the devices is `losses.suncet_loss`.
@@ -69,14 +77,19 @@ def support_loss(
     num_devices = jax.lax.psum(1, axis_name)
     first = jax.lax.axis_index(axis_name) * local.shape[0]
   places = first + jnp.arange(local.shape[0])
-  each = losses.suncet_rows(
-    local,
-    rows[jnp.minimum(places, rows.shape[0] - 1)],
-    everything,
-    rows,
-    first=first,
-    temperature=temperature,
-  )
+
+  def terms(block: tuple[jax.Array, jax.Array]) -> jax.Array:
+    local, places = block
+    return losses.suncet_rows(
+      local,
+      rows[jnp.minimum(places, rows.shape[0] - 1)],
+      everything,
+      rows,
+      first=places[0],
+      temperature=temperature,
+    )
+
+  each = losses.in_blocks(terms, (local, places), num_blocks=num_blocks)
   mine = jnp.where(places < rows.shape[0], each, 0)
   return jnp.sum(mine) * num_devices / rows.shape[0]
 

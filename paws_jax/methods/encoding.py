@@ -15,10 +15,13 @@ from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax import errors
 from paws_jax import losses
+from paws_jax.methods import chunks
 from paws_jax.parallel import gather
 
 Params = Any
 BatchStats = Any
+# Images [n, H, W, C], or several arrays of them.
+Rows = jax.Array | Sequence[jax.Array]
 
 _REMAT_POLICIES = {
   "dots": jax.checkpoint_policies.dots_saveable,
@@ -104,18 +107,19 @@ def encode(
   encoder: Any,
   params: Params,
   batch_stats: BatchStats,
-  images: jax.Array,
+  images: Rows,
   *,
   mask: jax.Array | None = None,
   remat: str = "none",
 ) -> tuple[jax.Array, jax.Array, BatchStats]:
-  """Encodes one BatchNorm batch in training mode.
+  """Encodes one BatchNorm batch in training mode; with chunks, one for each.
 
   Args:
     encoder: `models.Encoder`.
     params: its parameters.
     batch_stats: its batch statistics.
-    images: [n, H, W, Ch].
+    images: [n, H, W, Ch]; or several such arrays of different images, whose
+      rows are encoded together, those of the first one first.
     mask: [n] bool, rows that count in the batch statistics; None: all.
     remat: see config.base.
 
@@ -133,7 +137,7 @@ def apply_training(
   encoder: Any,
   params: Params,
   batch_stats: BatchStats,
-  images: jax.Array,
+  images: Rows,
   *,
   mask: jax.Array | None,
   remat: str,
@@ -145,7 +149,7 @@ def apply_training(
     encoder: `models.Encoder`.
     params: its parameters.
     batch_stats: its batch statistics.
-    images: [n, H, W, Ch].
+    images: as of `encode`; or features [n, d].
     mask: [n] bool or None.
     remat: see config.base.
     **options: of flax's `apply`, such as method="features", and of what it
@@ -154,23 +158,43 @@ def apply_training(
   Returns:
     The encoder's output, and the updated statistics.
   """
+  chunking = encoder.chunking
+  if chunking is not None and remat == "all":
+    # That is what chunks do.
+    remat = "none"
 
   def apply(
-    params: Params, batch_stats: BatchStats, images: jax.Array
+    encoder: Any,
+    batch_stats: BatchStats,
+    images: jax.Array,
+    mask: jax.Array | None,
   ) -> tuple[Any, BatchStats]:
-    result, updated = encoder.apply(
-      {"params": params, "batch_stats": batch_stats},
-      images,
-      train=True,
-      mask=mask,
-      mutable=["batch_stats"],
-      **options,
-    )
-    return result, updated.get("batch_stats", batch_stats)
+    def call(
+      params: Params, batch_stats: BatchStats, images: jax.Array
+    ) -> tuple[Any, BatchStats]:
+      result, updated = encoder.apply(
+        {"params": params, "batch_stats": batch_stats},
+        images,
+        train=True,
+        mask=mask,
+        mutable=["batch_stats"],
+        **options,
+      )
+      return result, updated.get("batch_stats", batch_stats)
 
-  if remat != "none":
-    apply = jax.checkpoint(apply, policy=_REMAT_POLICIES[remat])
-  return apply(params, batch_stats, images)
+    if remat != "none":
+      call = jax.checkpoint(call, policy=_REMAT_POLICIES[remat])
+    return call(params, batch_stats, images)
+
+  parts = tuple(images) if isinstance(images, (list, tuple)) else (images,)
+  each = chunks.Pass(encoder, batch_stats, parts, mask, apply)
+  return (chunking or chunks.at_once)(each)
+
+
+def num_blocks(encoder: Any) -> int:
+  """Blocks in which a loss compares its rows: as many as there are chunks."""
+  chunking = getattr(encoder, "chunking", None)
+  return 1 if chunking is None else chunking.count
 
 
 def fold_views(views: jax.Array) -> jax.Array:
@@ -178,6 +202,8 @@ def fold_views(views: jax.Array) -> jax.Array:
 
   This moves no data between devices.
   """
+  if isinstance(views, data.Uncut):
+    return views.fold()
   return views.reshape(-1, *views.shape[2:])
 
 
@@ -244,12 +270,12 @@ def encode_supports_and_large(
   large = fold_views(batch.crops["large"])
   mask = support_views_mask(batch)
   if mask is not None:
-    mask = jnp.concatenate([mask, jnp.ones_like(large[:, 0, 0, 0], bool)])
+    mask = jnp.concatenate([mask, jnp.ones(large.shape[0], bool)])
   h, z, batch_stats = encode(
     encoder,
     params,
     batch_stats,
-    jnp.concatenate([labelled, large]),
+    (labelled, large),
     mask=mask,
     remat=remat,
   )

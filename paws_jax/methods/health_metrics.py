@@ -32,6 +32,7 @@ def of_step(
   z_pairs: jax.Array,
   temperature: float,
   axis_name: Any,
+  num_blocks: int = 1,
 ) -> dict[str, jax.Array]:
   """Computes this device's part of the metrics.
 
@@ -43,6 +44,7 @@ def of_step(
     z_pairs: [devices · 2·b, D], first and second large views of all devices.
     temperature: τ.
     axis_name: mesh axes, or None outside `shard_map`.
+    num_blocks: of rows whose similarities are computed at a time.
 
   Returns:
     Values whose means over the devices `finished` takes.
@@ -52,28 +54,29 @@ def of_step(
   num_images = batch.crops["large"].shape[0]
   first, second = _preferred(probs[: 2 * num_images]).reshape(2, -1)
   used = jax.nn.one_hot(jnp.stack([first, second]), probs.shape[-1])
-  nearest = losses.cosine_similarities(local.z_large, z_support)
+  nearest = losses.in_blocks(
+    lambda z: jnp.max(losses.cosine_similarities(z, z_support), axis=-1),
+    local.z_large,
+    num_blocks=num_blocks,
+  )
+  options: dict[str, Any] = {
+    "temperature": temperature,
+    "axis_name": axis_name,
+    "num_blocks": num_blocks,
+  }
   metrics = {
     "nt_xent": device_losses.nt_xent(
-      local.z_large[: 2 * num_images],
-      z_pairs,
-      temperature=temperature,
-      axis_name=axis_name,
+      local.z_large[: 2 * num_images], z_pairs, **options
     ),
     "view_agreement": jnp.mean(first == second, dtype=probs.dtype),
-    "max_similarity": jnp.mean(jnp.max(nearest, axis=-1)),
+    "max_similarity": jnp.mean(nearest),
     "feature_rank": feature_rank(z_support),
     _CLASS_SHARES: jnp.mean(used.astype(probs.dtype), axis=(0, 1)),
   }
   if z_support.shape[0] >= 2 * probs.shape[-1]:
     # With one support per class, no other support votes for it.
     metrics["suncet"] = device_losses.support_loss(
-      local.z_support,
-      z_support,
-      batch,
-      temperature=temperature,
-      smoothing=0.0,
-      axis_name=axis_name,
+      local.z_support, z_support, batch, smoothing=0.0, **options
     )
   return metrics
 

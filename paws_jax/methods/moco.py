@@ -100,9 +100,11 @@ class Moco(target_network.WithTarget):
   ) -> jax.Array | None:
     """Draws the order in which keys are computed; None: that of the batch.
 
-    Without groups of BatchNorm, statistics do not depend on the order.
+    Without groups of BatchNorm, and without chunks, which are groups,
+    statistics do not depend on the order.
     """
-    if self.encoder.projection.settings.group_axis_name is None:
+    grouped = self.encoder.projection.settings.group_axis_name is not None
+    if not grouped and self.encoder.chunking is None:
       return None
     assert key is not None
     size = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
@@ -123,7 +125,9 @@ def _in_order(
     return rows
   num_local = rows.shape[0]
   if axis_name is None:
-    return rows[order]
+    return jax.tree.map(lambda x: x[order], rows)
   own = jax.lax.axis_index(axis_name) * num_local
   order = jax.lax.dynamic_slice_in_dim(order, own, num_local)
-  return jax.lax.all_gather(rows, axis_name, tiled=True)[order]
+  return jax.tree.map(
+    lambda x: jax.lax.all_gather(x, axis_name, tiled=True)[order], rows
+  )

@@ -106,7 +106,11 @@ class Paws(base.Method):
     encoded, batch_stats = self._encode(params, batch_stats, batch)
     rows = encoding.support_rows(batch, smoothing=self.label_smoothing)
     probs = losses.soft_nearest_neighbours(
-      encoded.z_views, encoded.z_support, rows, temperature=config.temperature
+      encoded.z_views,
+      encoded.z_support,
+      rows,
+      temperature=config.temperature,
+      num_blocks=encoding.num_blocks(self.encoder),
     )
     targets = self._targets(encoded, rows, batch)
     cross_entropy, regularizer = losses.paws_objective(
@@ -150,6 +154,7 @@ class Paws(base.Method):
       stop(encoded.h_support),
       rows,
       temperature=self.config.temperature,
+      num_blocks=encoding.num_blocks(self.encoder),
     )
     return Targets(self._targets_of(large, batch), None, {})
 
@@ -218,6 +223,7 @@ class Paws(base.Method):
         temperature=config.temperature,
         smoothing=self.label_smoothing,
         axis_name=self.axis_name,
+        num_blocks=encoding.num_blocks(self.encoder),
       )
     if config.entropy_loss_weight:
       means["entropy"] = -jnp.mean(losses.negative_entropy(probs))
@@ -231,6 +237,7 @@ class Paws(base.Method):
         z_pairs=encoded.z_pairs,
         temperature=config.temperature,
         axis_name=self.axis_name,
+        num_blocks=encoding.num_blocks(self.encoder),
       )
     return encoding.device_means(means, self.axis_name)
 

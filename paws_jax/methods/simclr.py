@@ -86,6 +86,7 @@ class Simclr(base.Method):
         everything,
         temperature=self.config.temperature,
         axis_name=self.axis_name,
+        num_blocks=encoding.num_blocks(self.encoder),
       )
     }
     if self.config.health_metrics:

@@ -58,6 +58,7 @@ class Suncet(simclr.Simclr):
       temperature=config.temperature,
       smoothing=self.label_smoothing,
       axis_name=self.axis_name,
+      num_blocks=encoding.num_blocks(self.encoder),
     )
     means = encoding.device_means(means, self.axis_name)
     weight = device_losses.label_weight(config, step)

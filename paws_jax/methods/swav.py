@@ -171,13 +171,13 @@ class Swav(base.Method):
     support_mask = encoding.support_views_mask(batch)
     features, masks = [], []
     for name, crops in batch.crops.items():
-      images = encoding.fold_views(crops)
+      images = [encoding.fold_views(crops)]
       mask = None
       if name == "large" and supports is not None:
-        images = jnp.concatenate([supports, images])
         if support_mask is not None:
-          every = jnp.ones(images.shape[0] - supports.shape[0], bool)
+          every = jnp.ones(images[0].shape[0], bool)
           mask = jnp.concatenate([support_mask, every])
+        images = [supports, *images]
       rows, batch_stats = encoding.apply_training(
         self.encoder,
         params,
@@ -187,13 +187,15 @@ class Swav(base.Method):
         remat=self.remat,
         method="features",
       )
-      features.append(rows)
+      # Each kind of rows is divided into chunks by itself.
+      ends = [images[0].shape[0]] if len(images) > 1 else []
+      features += jnp.split(rows, ends)
       masks.append(jnp.ones(rows.shape[0], bool) if mask is None else mask)
     (_, z), batch_stats = encoding.apply_training(
       self.encoder,
       params,
       batch_stats,
-      jnp.concatenate(features),
+      features,
       mask=None if support_mask is None else jnp.concatenate(masks),
       remat="none",
       method="project",

@@ -53,6 +53,7 @@ class SwavSuncet(swav.Swav):
       temperature=config.support_temperature,
       smoothing=self.label_smoothing,
       axis_name=self.axis_name,
+      num_blocks=encoding.num_blocks(self.encoder),
     )
     means = encoding.device_means(means, self.axis_name)
     weight = device_losses.label_weight(config, step)

@@ -123,6 +123,7 @@ def create(
   axis_name: batch_norm.AxisName = None,
   group_axis_name: batch_norm.AxisName = None,
   num_groups: int = 1,
+  chunking: Any = None,
   dtype: Any = None,
   features_of: tuple[int, int, int] | None = None,
 ) -> Encoder:
@@ -134,6 +135,7 @@ def create(
       inside `jax.shard_map`; None elsewhere, also under plain `jax.jit`.
     group_axis_name: further mesh axes that separate BatchNorm groups.
     num_groups: BatchNorm groups of a device when training.
+    chunking: of the encoder.
     dtype: dtype of activations instead of that of `section`. Parameters are
       float32, or float64 if this is.
     features_of: see `Encoder`.
@@ -173,6 +175,7 @@ def create(
     freeze_bn=config.freeze_bn,
     freeze_trunk=config.trunk == "frozen",
     features_of=features_of,
+    chunking=chunking,
   )
 
 

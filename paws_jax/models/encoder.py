@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -30,6 +31,21 @@ def trunk_features(encoder: Any, crops: jax.Array) -> jax.Array:
   return encoder.features(crops, train=False)
 
 
+def with_settings(encoder: Encoder, **changes: Any) -> Encoder:
+  """Returns an encoder of which all layers have other settings."""
+  parts = {
+    name: getattr(encoder, name)
+    for name in ("trunk", "projection", "prediction")
+  }
+  return encoder.clone(
+    **{
+      name: part.clone(settings=dataclasses.replace(part.settings, **changes))
+      for name, part in parts.items()
+      if part is not None
+    }
+  )
+
+
 class Encoder(nn.Module):
   """A network from images to the embeddings h and z.
 
@@ -43,6 +59,8 @@ class Encoder(nn.Module):
     features_of: shape of the images [H, W, Ch] whose features are given in
       their place, [n, 1, 1, d], as a training step with a frozen trunk does;
       None: images are given.
+    chunking: how a training step divides the rows that it encodes, see
+      `methods.chunks`; None: it encodes them at once.
   """
 
   trunk: nn.Module
@@ -51,6 +69,7 @@ class Encoder(nn.Module):
   freeze_bn: bool = False
   freeze_trunk: bool = False
   features_of: tuple[int, int, int] | None = None
+  chunking: Any = None
 
   def __call__(
     self, images: jax.Array, *, train: bool, mask: jax.Array | None = None

@@ -59,7 +59,11 @@ def make_mesh(
 
 
 def batch_norm_axes(
-  bn_group_size: int, *, bn_groups: int = 1, num_devices: int | None = None
+  bn_group_size: int,
+  *,
+  bn_groups: int = 1,
+  num_devices: int | None = None,
+  chunks: int = 1,
 ) -> dict[str, Any]:
   """Returns the axes over which BatchNorm shares statistics and of the groups.
 
@@ -67,12 +71,15 @@ def batch_norm_axes(
     bn_group_size: as for `make_mesh`.
     bn_groups: as for `make_mesh`.
     num_devices: of the mesh; None: all.
+    chunks: in which a device encodes its rows; groups of a device are divided
+      among them.
 
   Returns:
     Keyword arguments of `models.create`.
 
   Raises:
-    InputError: groups and devices do not divide each other.
+    InputError: groups and devices do not divide each other, or chunks do not
+      divide the groups of a device.
   """
   group_size, num_groups = _bn_layout(
     bn_group_size, bn_groups, num_devices or jax.device_count()
@@ -80,6 +87,16 @@ def batch_norm_axes(
   if group_size == 0:
     return {"axis_name": AXES, "group_axis_name": None}
   axes = {"axis_name": DATA_AXIS, "group_axis_name": GROUP_AXIS}
+  if bn_groups > 1:
+    if num_groups % chunks:
+      raise errors.InputError(
+        f"train.bn_groups is {bn_groups} and train.chunks is {chunks}, each of "
+        "which has BatchNorm statistics of its own: on "
+        f"{num_devices or jax.device_count()} devices the number of groups "
+        "must be a multiple of devices times chunks. Change one of them, or "
+        "set bn_groups to 1: then every chunk is a group."
+      )
+    num_groups //= chunks
   return axes | ({"num_groups": num_groups} if num_groups > 1 else {})
 
 
@@ -204,9 +221,10 @@ def varying(tree: Any) -> Any:
   return jax.tree.map(lambda x: jax.lax.pcast(x, AXES, to="varying"), tree)
 
 
-def padded_size(num_rows: int, mesh: jax.sharding.Mesh) -> int:
-  """Rounds `num_rows` up to a multiple of the number of devices."""
-  return -(-num_rows // mesh.size) * mesh.size
+def padded_size(num_rows: int, mesh: jax.sharding.Mesh, chunks: int = 1) -> int:
+  """Rounds `num_rows` up to a multiple of the devices, times their chunks."""
+  multiple = mesh.size * chunks
+  return -(-num_rows // multiple) * multiple
 
 
 def shard_map(

@@ -135,7 +135,9 @@ class Step:
     One step also where a call has several: each is the same, what a call keeps
     on the devices is among its inputs, and costs come out as those of a step.
     """
-    call = step_lib.make_train_call(self.trainer, self.pipeline, 1)
+    call = step_lib.make_train_call(
+      self.trainer, self.pipeline, 1, one_program=True
+    )
     return call.trace(self.state, self.inputs)
 
 
@@ -177,6 +179,7 @@ def create(
     batch_size=train_config.batch_size,
     seed=recipe.seed,
     with_unlabelled=with_unlabelled,
+    chunks=train_config.chunks,
     **views_lib.host_crops(recipe, method, support),
   )
   trainer = experiment.create_trainer(
@@ -207,7 +210,12 @@ def _make_pipeline(
   if not source.in_memory:
     return source.make_pipeline(mesh=mesh, batch_size=batch_size, **options)
   # Whether there are as many images is seen when it is made.
-  memory_pipeline.check_batch(batch_size, num_images=batch_size, mesh=mesh)
+  memory_pipeline.check_batch(
+    batch_size,
+    num_images=batch_size,
+    mesh=mesh,
+    chunks=options.get("chunks", 1),
+  )
   # It puts its images on devices when it is made, which descriptions cannot
   # take; `batch` and `input_shapes` only look at their shapes, and at the mesh.
   cpu = mesh_lib.make_mesh(jax.local_devices(backend="cpu")[:1])

@@ -7,9 +7,9 @@ bandwidth over its chips, which is what all links of a chip carry in one
 direction (v3: 340 TB/s over 1,024; v4: 1.1 PB/s over 4,096; v5e: 51.2 TB/s over
 256; v6e: 102.4 TB/s over 256); v5p: its 4,800 Gbit/s. Usable memory: what
 libtpu 0.0.42.1 calls available when a program needs more. GPUs: NVIDIA's data
-sheets of the SXM modules and of the L4, dense bf16, half of NVLink's (L4:
-PCIe's) two-way bandwidth; of their memory, 1/16 is left to the driver and to
-the libraries, an assumption.
+sheets of the SXM modules, the L4 and the GeForce RTX 4090, dense bf16, half of
+NVLink's (L4 and RTX 4090: PCIe's) two-way bandwidth; of their memory, 1/16 is
+left to the driver and to the libraries, an assumption.
 """
 
 from __future__ import annotations
@@ -151,6 +151,12 @@ CHIPS: Mapping[str, Chip] = {
     gigabytes=141,
     memory_bandwidth=4800e9,
     interconnect_bandwidth=450e9,
+  ),
+  "rtx4090": _gpu(
+    teraflops=165,
+    gigabytes=24,
+    memory_bandwidth=1008e9,
+    interconnect_bandwidth=32e9,
   ),
 }
 

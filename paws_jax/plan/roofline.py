@@ -21,6 +21,8 @@ _PREFETCHED = 2
 # Suggested sizes leave a little of the memory free.
 _FILLED = 0.95
 _GPUS_OF_A_MACHINE = 8
+# Share of the memory from which on images are worth advice.
+_LARGE = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +54,14 @@ def waiting_bytes(step: abstract_step.Step) -> int:
   """Bytes on a device of batches that wait for their step."""
   if step.dataset.in_memory:
     return 0
-  batch = memory.num_bytes(step.batch)
-  return _PREFETCHED * -(-batch // step.trainer.mesh.size)
+  return _PREFETCHED * _image_bytes(step)
+
+
+def _image_bytes(step: abstract_step.Step) -> int:
+  """Bytes of a step's images that the host sends to a device."""
+  if step.dataset.in_memory:
+    return 0
+  return -(-memory.num_bytes(step.batch) // step.trainer.mesh.size)
 
 
 def assess(
@@ -73,11 +81,13 @@ def assess(
     "batch_size": config.batch_size,
     "num_supports": step.num_supports,
     "remat": config.remat,
+    "chunks": config.chunks,
     "fits": fits,
     "peak_memory_bytes": costs.peak_bytes,
     "argument_bytes": costs.argument_bytes,
     "temporary_bytes": costs.temporary_bytes,
     "waiting_batches_bytes": waiting,
+    "image_bytes_from_host": _image_bytes(step),
     "usable_memory_bytes": chip.usable_bytes,
     "memory_bytes": chip.memory_bytes,
     "flops": costs.flops,
@@ -143,6 +153,19 @@ def _advice(
       "--config.train.remat=dots keeps about half of the activations, for "
       "little more arithmetic; 'all' keeps the least, for a third more"
     )
+  chunks = step.train.chunks
+  advice.append(
+    f"--config.train.chunks={2 * chunks} encodes half as many images at a time"
+    if chunks > 1
+    else "--config.train.chunks=auto encodes a step run by run, for a third "
+    "more arithmetic; each run is a BatchNorm batch of its own"
+  )
+  images = _image_bytes(step)
+  if images > _LARGE * room:
+    advice.append(
+      f"images take {_bytes(images)} on the device, several batches at a time: "
+      "a smaller data.canvas_size makes them smaller, and crops less sharp"
+    )
   general = (
     "lower train.batch_size or support.images_per_class, or use more chips"
   )
@@ -152,6 +175,9 @@ def _advice(
   ratio = room / (needed - fixed)
   devices = target.num_devices
   batch = int(step.train.batch_size * ratio) // devices * devices
+  if chunks > 1:
+    # Most of what they keep does not grow with the batch.
+    batch = 0
   if batch:
     advice.append(
       f"on {target.name}, about train.batch_size={batch:,} (now "
@@ -164,19 +190,26 @@ def _advice(
   )
   if larger:
     advice.append(f"the recipe as it is, on about --machine={larger}")
-  return advice or [general]
+  return advice if batch or larger else [*advice, general]
 
 
 def print_sizes(step: abstract_step.Step, target: chips.Machine) -> None:
   """Says what a step consists of."""
   devices = target.num_devices
-  padded = mesh.padded_size(step.num_supports, step.trainer.mesh)
+  chunks = step.train.chunks
+  padded = mesh.padded_size(step.num_supports, step.trainer.mesh, chunks)
   print(
     f"{target.name}: {target.num_chips:,} chips, {devices:,} devices\n"
     f"a step of {step.dataset.name}: "
     f"{step.train.batch_size:,} unlabelled images, each device "
     f"{step.train.batch_size / devices:g}; {step.num_supports:,} supports, "
-    f"each device {padded // devices:,}",
+    f"each device {padded // devices:,}"
+    + (
+      f", in {chunks:,} chunks of "
+      f"{step.train.batch_size // devices // chunks:,} + "
+      f"{padded // devices // chunks:,}, each a BatchNorm batch of its own"
+    )
+    * (chunks > 1),
     flush=True,
   )
 
@@ -241,6 +274,14 @@ def _speed_lines(plan: dict[str, Any]) -> list[str]:
     f"{kind}: {entry['count']:,}, in all {entry['bytes'] / 1e6:.3g} MB"
     for kind, entry in plan["collectives"].items()
   ]
+  sent = plan["image_bytes_from_host"]
+  if sent:
+    rate = sent / plan["step_seconds_bound"]
+    lines.append(
+      f"images from the host: {sent / 1e9:.3g} GB a step, up to "
+      f"{rate / 1e9:.3g} GB/s; benchmarks/input/input.py says whether a host "
+      "reads them"
+    )
   steps = plan["epochs"] * plan["steps_per_epoch"]
   length = f"{plan['epochs']:,} epochs of {plan['steps_per_epoch']:,} steps"
   length = f"{length} ({steps:,})"

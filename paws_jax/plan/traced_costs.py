@@ -18,6 +18,8 @@ from paws_jax.plan import memory as memory_lib
 # benchmarks/plan.md.
 _TRAFFIC_OF_ACTIVATIONS = 7
 _TRAFFIC_OF_STATE = 5
+# The forward pass is a third of a step, and chunks compute it twice.
+_TIMES_IN_CHUNKS = 4 / 3
 
 _COLLECTIVES = {
   "psum": "all-reduce",
@@ -51,10 +53,14 @@ def trace_costs(step: abstract_step.Step) -> TracedCosts:
   """Counts what a step needs; compiles and runs nothing."""
   jaxpr = step.trace().jaxpr.jaxpr
   memory = memory_lib.memory(step)
+  # Those of a chunk, of which each is computed twice.
+  activations: float = memory.activations * step.train.chunks
+  if step.train.chunks > 1:
+    activations *= _TIMES_IN_CHUNKS
   return TracedCosts(
     memory=memory,
     flops=flops(jaxpr),
-    bytes_accessed=_TRAFFIC_OF_ACTIVATIONS * memory.activations
+    bytes_accessed=_TRAFFIC_OF_ACTIVATIONS * activations
     + _TRAFFIC_OF_STATE * memory.state,
     collectives=list(collectives(jaxpr, step.trainer.mesh.size)),
   )
@@ -74,9 +80,17 @@ def flops(jaxpr: Any) -> int:
     elif name == "dot_general":
       total += _product(equation)
     else:
-      times = equation.params.get("length", 1) if name == "scan" else 1
-      total += times * sum(flops(inner) for inner in _inner(equation))
+      total += _times(equation) * sum(
+        flops(inner) for inner in _inner(equation)
+      )
   return total
+
+
+def _times(equation: Any) -> int:
+  """How often the programs in an operation run."""
+  if equation.primitive.name == "scan":
+    return equation.params["length"]
+  return 1
 
 
 def _convolution(equation: Any) -> int:
@@ -117,7 +131,8 @@ def collectives(jaxpr: Any, num_devices: int) -> Iterator[hlo.Collective]:
       )
     else:
       for inner in _inner(equation):
-        yield from collectives(inner, num_devices)
+        found = list(collectives(inner, num_devices))
+        yield from found * _times(equation)
 
 
 def _inner(equation: Any) -> Iterator[Any]:

@@ -17,8 +17,9 @@ def training(
   return advising(
     f"Lower train.batch_size (now {recipe.train.batch_size}) or "
     f"support.images_per_class (now {recipe.support.images_per_class}), "
-    f"{_remat(recipe)}, lower eval.batch_size (now {recipe.eval.batch_size}) "
-    "if it happened in an evaluation, or use more devices."
+    f"{_remat(recipe)}, raise train.chunks (now {recipe.train.chunks}), lower "
+    f"eval.batch_size (now {recipe.eval.batch_size}) if it happened in an "
+    "evaluation, or use more devices."
   )
 
 

@@ -101,20 +101,28 @@ def read(path: epath.Path) -> config_lib.Recipe | None:
 def with_length(
   recipe: config_lib.Recipe, workdir: epath.Path
 ) -> config_lib.Recipe:
-  """Gives a recipe of train.minutes the epochs that its run has found.
+  """Gives a recipe the epochs, or chunks, that its run has found.
+
+  Those of a recipe with train.minutes, or with train.chunks=auto.
 
   Args:
     recipe: a resolved recipe.
     workdir: absolute path of a directory that may hold a run.
 
   Returns:
-    The recipe itself where train.epochs decides, or no run has started.
+    The recipe itself where its fields decide, or no run has started.
 
   Raises:
     errors.WorkdirError: there is a run of another length.
   """
-  stored = stored_recipe(workdir) if recipe.train.minutes else None
+  auto = not recipe.train.chunks
+  stored = stored_recipe(workdir) if recipe.train.minutes or auto else None
   if stored is None or not newest_checkpoint.holds_run(workdir):
+    return recipe
+  if auto:
+    train = dataclasses.replace(recipe.train, chunks=stored.train.chunks)
+    recipe = dataclasses.replace(recipe, train=train)
+  if not recipe.train.minutes:
     return recipe
   found = laid_out(workdir)
   if found.get("minutes") != recipe.train.minutes:

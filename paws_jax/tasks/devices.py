@@ -88,7 +88,12 @@ def describe(recipe: config_lib.Recipe, mesh: jax.sharding.Mesh) -> str:
   crops = method.views(recipe.views)
   batch_size = recipe.train.batch_size
   # The number of images is known only from the data.
-  memory_pipeline.check_batch(batch_size, num_images=batch_size, mesh=mesh)
+  memory_pipeline.check_batch(
+    batch_size,
+    num_images=batch_size,
+    mesh=mesh,
+    chunks=recipe.train.chunks or 1,
+  )
   lines = ["Devices", *(f"  {line}" for line in _devices(mesh))]
   lines += ["", "A step", *_table(_shares(recipe, crops, mesh), mesh)]
   lines += [f"  {line}" for line in _notes(recipe, crops)]
@@ -132,7 +137,7 @@ def _shares(
     support.classes_per_step * support.images_per_class
   )
   if size:
-    padded = mesh_lib.padded_size(size, mesh)
+    padded = mesh_lib.padded_size(size, mesh, recipe.train.chunks or 1)
     shares += [
       Share("supports", padded, padded - size),
       Share(
@@ -187,6 +192,11 @@ def _notes(
       f"0), which --task=doctor counts; {of_each}, padded to a multiple of the "
       "devices"
     ]
+  if recipe.train.chunks != 1:
+    number = recipe.train.chunks or "as many as the memory asks for"
+    notes.append(
+      f"chunks of a device: {number}, each a BatchNorm batch of its own"
+    )
   if not crops:
     notes.append(
       f"unlabelled images: none, method.name is {recipe.method.name!r}"

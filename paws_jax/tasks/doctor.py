@@ -37,11 +37,11 @@ from paws_jax.doctor import near_duplicates
 from paws_jax.doctor import sizes
 from paws_jax.doctor import values
 from paws_jax.doctor import view_sheet
+from paws_jax.plan import auto_chunks
 from paws_jax.runs import files as files_lib
 from paws_jax.runs import progress as progress_lib
 from paws_jax.runs import requirements
 from paws_jax.runs import workdir as workdir_lib
-from paws_jax.training import experiment as experiment_lib
 
 # Errors of reading data and building an experiment that a user can fix.
 _USER_ERRORS = (
@@ -131,7 +131,7 @@ def _check_training(
     requirements.check_loggers(recipe.log)
   experiment, message = None, ""
   try:
-    experiment = experiment_lib.create(recipe)
+    recipe, experiment = auto_chunks.create(recipe)
   except _USER_ERRORS as error:
     message = _message(error)
   if inspection is not None:

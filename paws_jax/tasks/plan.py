@@ -23,8 +23,10 @@ from jax.experimental import topologies
 from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.plan import abstract_step
+from paws_jax.plan import auto_chunks
 from paws_jax.plan import chips
 from paws_jax.plan import hlo
+from paws_jax.plan import memory
 from paws_jax.plan import roofline
 from paws_jax.plan import traced_costs
 from paws_jax.runs import files
@@ -69,13 +71,35 @@ def run(
       "'train'."
     )
   target = chips.parse(machine)
-  step = abstract_step.create(recipe, _devices(target))
+  step = _create(recipe, _devices(target), target)
   roofline.print_sizes(step, target)
   costs = _compile(step) if target.chip.kind == "tpu" else _model(step)
   plan = roofline.assess(step, target, costs) | {"versions": _versions()}
   roofline.print_plan(plan, target)
   print(f"\nwritten: {_write(plan, workdir)}", flush=True)
   return 0 if plan["fits"] else 1
+
+
+def _create(
+  recipe: config_lib.Recipe,
+  devices: Sequence[jax.Device],
+  target: chips.Machine,
+) -> abstract_step.Step:
+  """Builds the step; with train.chunks=auto the smallest number that fits."""
+
+  def create(count: int) -> abstract_step.Step:
+    recipe_of = auto_chunks.with_chunks(recipe, count)
+    return abstract_step.create(recipe_of, devices)
+
+  if recipe.train.chunks:
+    return create(recipe.train.chunks)
+  count = auto_chunks.smallest(
+    lambda count: memory.memory(create(count)).total,
+    target.chip.usable_bytes,
+    num_rows=recipe.train.batch_size // target.num_devices,
+  )
+  print(f"train.chunks: {count}, by the model of memory")
+  return create(count)
 
 
 def _devices(target: chips.Machine) -> Sequence[jax.Device]:
@@ -156,13 +180,13 @@ def _compile(step: abstract_step.Step) -> roofline.StepCosts:
     except jax.errors.JaxRuntimeError as error:
       return _too_large(error, step, traced, method)
   print(f"compiled in {time.perf_counter() - start:.0f} s", flush=True)
-  memory = hlo.memory(compiled)
+  used = hlo.memory(compiled)
   analysis = compiled.cost_analysis()
   return roofline.StepCosts(
     method=method,
-    peak_bytes=memory.peak,
-    argument_bytes=memory.arguments,
-    temporary_bytes=memory.temporaries,
+    peak_bytes=used.peak,
+    argument_bytes=used.arguments,
+    temporary_bytes=used.temporaries,
     flops=analysis["flops"],
     bytes_accessed=analysis["bytes accessed"],
     collectives=hlo.collectives(compiled.as_text(), num_devices=num_devices),
@@ -191,13 +215,13 @@ def _too_large(
 def _model(step: abstract_step.Step) -> roofline.StepCosts:
   """Costs of a step that is only traced."""
   costs = traced_costs.trace_costs(step)
-  memory = costs.memory
+  needed = costs.memory
   return roofline.StepCosts(
     method=_MODEL,
     # Batches that wait are counted with all others, in roofline.assess.
-    peak_bytes=memory.total - roofline.waiting_bytes(step),
-    argument_bytes=memory.state + memory.images - roofline.waiting_bytes(step),
-    temporary_bytes=memory.gradients + memory.views + memory.activations,
+    peak_bytes=needed.total - roofline.waiting_bytes(step),
+    argument_bytes=needed.state + needed.images - roofline.waiting_bytes(step),
+    temporary_bytes=needed.gradients + needed.views + needed.activations,
     flops=costs.flops,
     bytes_accessed=costs.bytes_accessed,
     collectives=costs.collectives,

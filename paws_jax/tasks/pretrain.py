@@ -29,6 +29,7 @@ from paws_jax.distributed import agree
 from paws_jax.evaluation import pixel_baselines
 from paws_jax.evaluation import result_rows
 from paws_jax.monitoring import reference_curves
+from paws_jax.plan import auto_chunks
 from paws_jax.plots import training_figure
 from paws_jax.runs import checkpoint
 from paws_jax.runs import files
@@ -92,7 +93,7 @@ def prepare(
   reference = agree.on_all(
     lambda: reference_curves.find(compare_to) if compare_to else None
   )
-  experiment = agree.on_all(
+  recipe, experiment = agree.on_all(
     lambda: _build(recipe, arrays=arrays, devices=devices)
   )
   for notice in experiment.dataset.notices:
@@ -125,12 +126,10 @@ def prepare(
   )
 
 
-def _build(
-  recipe: config_lib.Recipe, **parts: Any
-) -> experiment_lib.Experiment:
-  """Builds the parts of a recipe; `parts` are given."""
+def _build(recipe: config_lib.Recipe, **parts: Any) -> Any:
+  """Builds the parts of a recipe; see `auto_chunks.create`."""
   with out_of_memory.training(recipe):
-    return experiment_lib.create(recipe, **parts)
+    return auto_chunks.create(recipe, **parts)
 
 
 def _lay_out(

@@ -21,6 +21,7 @@ from paws_jax.data import load_dataset
 from paws_jax.data.sources import arrays as arrays_lib
 from paws_jax.evaluation import embed
 from paws_jax.methods import base
+from paws_jax.methods import chunks
 from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.runs import requirements
 from paws_jax.training import intervals
@@ -136,11 +137,12 @@ def create(
     recipe: a recipe; one that is not resolved is resolved first.
     devices: default all.
     arrays: the data; default what section `data` names.
-    like: of a recipe with another number of epochs: its data, pipeline and
-      embedders are used.
+    like: of a recipe with another number of epochs or chunks: its data and
+      embedders are used, and its pipeline where the chunks are the same.
 
   Raises:
-    errors.InputError: the data do not fit the recipe.
+    errors.InputError: the data do not fit the recipe, or its number of chunks
+      is yet to be found (`plan.auto_chunks`).
     FileNotFoundError: the data do not exist.
     errors.MissingPackageError: as of `requirements.check`.
   """
@@ -160,7 +162,7 @@ def create(
   has_unlabelled = bool(method.views(recipe.views))
   pipeline = (
     like.pipeline
-    if like
+    if like and like.train.chunks == recipe.train.chunks
     else _make_pipeline(recipe, dataset, method, support, mesh)
   )
   trainer = create_trainer(
@@ -195,6 +197,7 @@ def _make_pipeline(
     seed=recipe.seed,
     mesh=mesh,
     with_unlabelled=bool(method.views(recipe.views)),
+    chunks=recipe.train.chunks,
     **views_lib.host_crops(recipe, method, support),
   )
 
@@ -271,12 +274,14 @@ def create_method(
   support = recipe.support
   if methods.METHODS[recipe.method.name].needs_support:
     support = support.for_classes(num_classes, dataset_name)
+  count = recipe.train.known_chunks
   method = methods.create(
     recipe.method,
     encoder=models.create(
       recipe.model,
+      chunking=chunks.InScan(count) if count > 1 else None,
       **mesh_lib.batch_norm_axes(
-        **recipe.train.bn_fields, num_devices=num_devices
+        **recipe.train.bn_fields, num_devices=num_devices, chunks=count
       ),
       features_of=features_of,
     ),

@@ -62,7 +62,7 @@ def load(recipe: config_lib.Recipe, workdir: str) -> TrainedRun:
   )
 
   def build() -> tuple[experiment_lib.Experiment, epath.Path]:
-    built = experiment_lib.create(recipe)
+    built = experiment_lib.create(_at_once(recipe))
     split = built.dataset.split.as_json()
     return built, workdir_lib.open_run(
       workdir, paths.absolute(recipe), split, built.dataset.split.list_images
@@ -105,3 +105,9 @@ def load(recipe: config_lib.Recipe, workdir: str) -> TrainedRun:
     step=step,
     head=trainer.method.head(state),
   )
+
+
+def _at_once(recipe: config_lib.Recipe) -> config_lib.Recipe:
+  """Returns a recipe without chunks: what trains no more needs none."""
+  train = dataclasses.replace(recipe.train, chunks=1)
+  return dataclasses.replace(recipe, train=train)

@@ -13,6 +13,7 @@ from paws_jax import data
 from paws_jax.data import sampling
 from paws_jax.methods import base
 from paws_jax.parallel import mesh
+from paws_jax.training import chunked_step
 from paws_jax.training import state as state_lib
 from paws_jax.training import views as views_lib
 
@@ -107,7 +108,9 @@ def train_step(
     the gradient or of the update is not finite the state is unchanged but for
     `finite`, in this and all later steps.
   """
-  views = make_views(trainer, batch, state.step)
+  views = make_views(
+    trainer, batch, state.step, uncut=_chunking(trainer) is not None
+  )
   return trainer.method.step(trainer, state, views, gradient_step)
 
 
@@ -117,15 +120,25 @@ def gradient_step(
   views: data.Views,
 ) -> tuple[state_lib.TrainState, dict[str, jax.Array]]:
   """Takes one gradient step on the method's loss; see `train_step`."""
-  (loss, output), grads = jax.value_and_grad(
+  (_, output), grads = jax.value_and_grad(
     functools.partial(_loss_and_output, trainer), has_aux=True
   )(state.params, state.batch_stats, state.extra, views, state.step)
+  return apply_gradients(trainer, state, grads, output)
+
+
+def apply_gradients(
+  trainer: state_lib.Trainer,
+  state: state_lib.TrainState,
+  grads: Any,
+  output: base.Output,
+) -> _Stepped:
+  """Updates the state by a gradient and what the loss has given beside it."""
   updates, opt_state = trainer.optimizer.update(
     grads, state.opt_state, state.params
   )
   grad_norm = optax.tree.norm(grads)
   update_norm = optax.tree.norm(updates)
-  finite = state.finite & jnp.isfinite(loss)
+  finite = state.finite & jnp.isfinite(output.loss)
   finite &= jnp.isfinite(grad_norm) & jnp.isfinite(update_norm)
   metrics = {
     **output.metrics,
@@ -184,10 +197,21 @@ def update_extra(
 
 
 def make_views(
-  trainer: state_lib.Trainer, batch: data.HostBatch, step: jax.Array
+  trainer: state_lib.Trainer,
+  batch: data.HostBatch,
+  step: jax.Array,
+  *,
+  uncut: bool = False,
 ) -> data.Views:
-  """Augments a global batch; every device augments its own rows."""
-  local = functools.partial(_local_views, trainer)
+  """Augments a global batch; every device augments its own rows.
+
+  Args:
+    trainer: views and mesh.
+    batch: the step's images, spread over the mesh.
+    step: steps taken before.
+    uncut: as of `views.make_views`.
+  """
+  local = functools.partial(_local_views, trainer, uncut=uncut)
   shapes = jax.eval_shape(local, batch, step)
   return mesh.shard_map(
     local,
@@ -252,8 +276,16 @@ def _loss_and_output(trainer: state_lib.Trainer, *arguments: Any) -> Any:
   return output.loss, output
 
 
+def _chunking(trainer: state_lib.Trainer) -> Any:
+  """How a step divides what it encodes; None: it does not."""
+  return getattr(trainer.method.encoder, "chunking", None)
+
+
 def _local_views(
-  trainer: state_lib.Trainer, batch: data.HostBatch, step: jax.Array
+  trainer: state_lib.Trainer,
+  batch: data.HostBatch,
+  step: jax.Array,
+  uncut: bool = False,
 ) -> data.Views:
   return views_lib.make_views(
     batch,
@@ -261,24 +293,40 @@ def _local_views(
     step=step,
     views=trainer.views,
     num_support_views=trainer.num_support_views,
+    uncut=uncut,
   )
 
 
 def make_train_call(
-  trainer: state_lib.Trainer, pipeline: Any, num_steps: int
-) -> jax.stages.Wrapped:
-  """Compiles several steps as one program.
+  trainer: state_lib.Trainer,
+  pipeline: Any,
+  num_steps: int,
+  *,
+  one_program: bool = False,
+) -> Any:
+  """Compiles several steps as one program; in chunks on a CPU, as several.
 
   Args:
     trainer: method, optimizer, views and mesh.
     pipeline: its `batch(inputs, step)` is traced into the program.
     num_steps: length of the `lax.scan`.
+    one_program: whether chunks on a CPU are one, too: to plan for other
+      devices.
 
   Returns:
     A jitted function of (state, pipeline.inputs(...)), which returns the state
     after `num_steps` steps and each metric as [num_steps]. Its first argument
     is donated.
   """
+  on_cpu = trainer.mesh.devices.flat[0].platform == "cpu"
+  if _chunking(trainer) is not None and on_cpu and not one_program:
+    return chunked_step.ChunkedCall(
+      trainer,
+      pipeline,
+      num_steps,
+      make_views=functools.partial(make_views, trainer, uncut=True),
+      apply_gradients=functools.partial(apply_gradients, trainer),
+    )
 
   def call(state: state_lib.TrainState, inputs: Any) -> _Stepped:
     def body(state: state_lib.TrainState, _: None) -> _Stepped:

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from paws_jax import augment
 from paws_jax import config as config_lib
 from paws_jax import data
 from paws_jax.data import sampling
@@ -64,6 +63,7 @@ def make_views(
   step: int | jax.Array,
   views: StepViews,
   num_support_views: int,
+  uncut: bool = False,
 ) -> data.Views:
   """Cuts and distorts the crops of one step.
 
@@ -77,6 +77,8 @@ def make_views(
     step: from 0.
     views: specifications of the views.
     num_support_views: V.
+    uncut: whether to return `data.Uncut` in place of each array of views, which
+      cuts them later.
 
   Returns:
     The views; contract in `paws_jax.data`.
@@ -84,7 +86,7 @@ def make_views(
   made = data.Views(crops={})
   if batch.unlabelled is not None:
     made = made._replace(
-      crops=_crops(batch.unlabelled, views, seed=seed, step=step),
+      crops=_crops(batch.unlabelled, views, seed=seed, step=step, uncut=uncut),
       ids=batch.unlabelled.id,
     )
   if batch.support is None:
@@ -98,7 +100,9 @@ def make_views(
     step=step,
   )
   return made._replace(
-    support=_cut(batch.support, keys, views, "support", views.support),
+    support=_cut(
+      batch.support, keys, views, "support", views.support, uncut=uncut
+    ),
     support_ids=batch.support.id,
     support_mask=batch.support_mask,
     support_labels=batch.support_labels,
@@ -112,6 +116,7 @@ def _crops(
   *,
   seed: int | jax.Array,
   step: int | jax.Array,
+  uncut: bool,
 ) -> dict[str, jax.Array]:
   """Cuts the crops of unlabelled images, by name."""
   numbers = jnp.arange(sum(spec.count for spec in views.crops.values()))
@@ -126,7 +131,9 @@ def _crops(
   crops, first = {}, 0
   for name, spec in views.crops.items():
     end = first + spec.count
-    crops[name] = _cut(canvases, keys[:, first:end], views, name, spec)
+    crops[name] = _cut(
+      canvases, keys[:, first:end], views, name, spec, uncut=uncut
+    )
     first = end
   return crops
 
@@ -137,22 +144,21 @@ def _cut(
   views: StepViews,
   name: str,
   spec: config_lib.ViewSpec,
-) -> jax.Array:
+  *,
+  uncut: bool,
+) -> Any:
   """Cuts the views of a spec, if the host has not, and distorts them."""
   if isinstance(canvases, data.Features):
     return _draw_features(keys, canvases.views[name])
-  if isinstance(canvases, data.Crops):
-    return augment.distort_views(
-      keys, canvases.views[name], spec=spec, mean=views.mean, std=views.std
-    )
-  return augment.multi_views(
-    keys,
-    canvases.image,
-    canvases.size,
-    spec=spec,
-    mean=views.mean,
-    std=views.std,
+  images, sizes = (
+    (canvases.views[name], None)
+    if isinstance(canvases, data.Crops)
+    else (canvases.image, canvases.size)
   )
+  made = data.Uncut(
+    images, sizes, jax.random.key_data(keys), spec, views.mean, views.std
+  )
+  return made if uncut else made.cut()
 
 
 def _draw_features(keys: jax.Array, features: jax.Array) -> jax.Array:

@@ -135,6 +135,7 @@ REFUSED = {
   "train.remat": (["some", ""], "none, dots, all"),
   "train.bn_group_size": ([-1], "at least 0"),
   "train.bn_groups": ([0], "at least 1"),
+  "train.chunks": ([-1], "at least 1, or 'auto'"),
   "eval.every_steps": ([-1], "at least 0"),
   "eval.batch_size": ([0], "at least 1"),
   "eval.linear_batch_size": ([-1, 2**21], "at least 0"),

@@ -15,6 +15,7 @@ _TARGET = chips.parse("v5e:2x2")
 
 def _train(**changes):
   fields = {"batch_size": 256, "epochs": 36, "minutes": 0.0, "remat": "none"}
+  fields |= {"chunks": 1}
   return types.SimpleNamespace(**(fields | changes))
 
 
@@ -100,14 +101,20 @@ def test_what_fits_needs_no_advice():
 def test_advice_has_numbers():
   plan = _assess(peak_bytes=30 * _GIB)
   assert not plan["fits"]
-  remat, smaller, larger = plan["advice"]
+  remat, chunks, smaller, larger = plan["advice"]
   assert "train.remat=dots" in remat
+  assert "train.chunks=auto" in chunks
   # About half of what there was fits, in fours.
   assert "train.batch_size=124 (now 256) with 209 supports (now 420" in smaller
   assert larger.endswith("--machine=v5e:4x4")
   computed = _train(remat="all")
-  (line,) = _assess(_step(train=computed), peak_bytes=2**40)["advice"]
+  _, line = _assess(_step(train=computed), peak_bytes=2**40)["advice"]
   assert line.startswith("lower train.batch_size or support.images_per_class")
+  # With chunks, the batch is not what takes the memory.
+  chunked = _step(train=_train(remat="all", chunks=8))
+  more, larger = _assess(chunked, peak_bytes=30 * _GIB)["advice"]
+  assert "train.chunks=16 encodes half as many" in more
+  assert "--machine=" in larger
 
 
 def test_a_state_that_does_not_fit_by_itself():

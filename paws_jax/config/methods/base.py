@@ -25,12 +25,14 @@ class Method(fields.Section):
     allows_bn_groups: whether `train.bn_groups` may cut a step into groups: the
       rows of every BatchNorm batch are views of its unlabelled images, in
       their order.
+    allows_chunks: whether `train.chunks` may encode them run by run.
     class_head: whether a linear layer on the trunk is trained to classify, so
       that there is no projection head.
   """
 
   soft_nn_title: ClassVar[str | None] = None
   allows_bn_groups: ClassVar[bool] = False
+  allows_chunks: ClassVar[bool] = True
   class_head: ClassVar[bool] = False
 
   # One of config.methods.METHODS (docs/methods.md says which when).

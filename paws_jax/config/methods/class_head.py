@@ -29,6 +29,8 @@ class ClassHead(base.Method):
   """
 
   class_head: ClassVar[bool] = True
+  # Of images that are mixed with each other, or read in several steps in one.
+  allows_chunks: ClassVar[bool] = False
   per_labelled: ClassVar[bool] = True
 
   # Weight of the old value in the average of the weights, which is evaluated.

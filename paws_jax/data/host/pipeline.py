@@ -79,13 +79,14 @@ class HostPipeline:
     with_unlabelled: bool = True,
     crops: cut.CropSpecs | None = None,
     num_threads: int | None = None,
+    chunks: int = 1,
     **decoding: Any,
   ):
     """Stores the settings; reading starts with the first `inputs`.
 
     Args:
       reader: n encoded training images.
-      index: labelled images per class, on the host; None without `support`.
+      index: labelled images per class; None without `support`.
       pool: int32 [u], distinct rows that serve as unlabelled images.
       support: the recipe's section; None: no labelled images.
       batch_size: B, unlabelled images a step.
@@ -97,8 +98,8 @@ class HostPipeline:
       with_unlabelled: False for methods that train on labelled images alone.
       crops: to be cut on the host; None: batches have canvases.
       num_threads: decoding threads; default one per core of this process.
-      **decoding: `on_bad_image`, `max_pixels` and `white_level` of
-        `image_reader.ImageReader`.
+      chunks: as of `memory_pipeline.InMemory`.
+      **decoding: of `image_reader.ImageReader`.
 
     Raises:
       errors.InputError: batch, images, pool and devices do not fit.
@@ -111,16 +112,15 @@ class HostPipeline:
       batch_size=batch_size,
       seed=seed,
       mesh=mesh,
+      chunks=chunks,
     )
     self._batch_size, self._mesh = batch_size, mesh
     self._with_supports = support is not None
     self._with_unlabelled = with_unlabelled
     self._images = image_reader.ImageReader(reader, fit=canvas_size, **decoding)
-    self._loader = choose_loader.loader_class(decoder)(
-      self._images,
-      canvas_size=canvas_size,
-      num_threads=num_threads or cpu_devices.num_cores(),
-    )
+    jobs = num_threads or cpu_devices.num_cores()
+    make = choose_loader.loader_class(decoder)
+    self._loader = make(self._images, canvas_size=canvas_size, num_threads=jobs)
     self._cache = image_reader.Cache(support_cache_mb * 2**20)
     self._cutters = cut.cutters(crops, seed=seed)
 

@@ -57,6 +57,7 @@ class RowPlan:
     batch_size: int,
     seed: int,
     mesh: jax.sharding.Mesh,
+    chunks: int = 1,
   ):
     """Keeps the settings, as `host.HostPipeline` takes them.
 
@@ -66,12 +67,12 @@ class RowPlan:
     """
     self._pool = np.asarray(pool, np.int32)
     memory_pipeline.check_batch(
-      batch_size, num_images=len(self._pool), mesh=mesh
+      batch_size, num_images=len(self._pool), mesh=mesh, chunks=chunks
     )
     _check_rows(self._pool, num_images)
     self._sorted_pool = np.sort(self._pool)
     self._batch_size = batch_size
-    self._mesh = mesh
+    self._mesh, self._chunks = mesh, chunks
     self.cpu = _own_cpu()
     self._seed = seed
     self._support = support
@@ -127,7 +128,7 @@ class RowPlan:
       ids, labels, class_ids = self._balanced(step, support)
       slots = np.arange(len(ids), dtype=np.int32)
       slots %= np.int32(support.images_per_class)
-    num_rows = mesh_lib.padded_size(len(ids), self._mesh)
+    num_rows = mesh_lib.padded_size(len(ids), self._mesh, self._chunks)
     places = np.arange(num_rows, dtype=np.int32)
     mask = places < len(ids) if num_rows > len(ids) else None
     # Padding repeats the last support.
