@@ -67,8 +67,6 @@ REFUSED = {
   "views.large.shift_pixels": ([-1], "at least 0"),
   "views.large.rand_augment": (["randaugment"], '"" or one of fixmatch, '),
   "views.large.cutout_size": ([-1], "at least 0"),
-  "views.cached": ([0, 1001], "at least 1 and at most 1000"),
-  "views.cached_support": ([0, 1001], "at least 1 and at most 1000"),
   "views.mean": ([()], "one number per channel"),
   "views.std": ([(), (0.2, 0.0, 0.2), (0.2, -0.1, 0.2)], "greater than 0"),
   "views.eval_resize": ([-1], "at least 0"),
