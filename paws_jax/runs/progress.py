@@ -15,6 +15,8 @@ from paws_jax import text as text_lib
 from paws_jax.runs import metrics as metrics_lib
 
 _SECONDS_BETWEEN_LINES = 10.0
+# Metrics of which the first that is there is shown, and their names.
+_ACCURACIES = {"class_head_top1": "class head", "soft_nn_top1": "soft-NN"}
 
 
 class Progress:
@@ -55,8 +57,7 @@ class Progress:
     self._paused = 0.0
     self._ended: float | None = None
     self._last_shown = -float("inf")
-    self._accuracy: tuple[float, int] | None = None
-    self._decides = ""
+    self._accuracy: tuple[str, float, int] | None = None
     self._width = 0
     self._unshown = ""
 
@@ -69,10 +70,12 @@ class Progress:
     finally:
       self._paused += time.perf_counter() - start
 
-  def accuracy(self, top1: float, step: int, *, of_head: bool = False) -> None:
-    """Adds an accuracy, a fraction, to the following lines."""
-    self._accuracy = (top1, step)
-    self._decides = "class head" if of_head else "soft-NN"
+  def accuracy(self, metrics: Mapping[str, float], step: int) -> None:
+    """Adds the accuracy that decides, if any, to the following lines."""
+    for name, decides in _ACCURACIES.items():
+      if name in metrics:
+        self._accuracy = (decides, metrics[name], step)
+        return
 
   def seconds(self) -> float:
     """Returns the seconds from the start to now or the end, without pauses."""
@@ -124,8 +127,8 @@ class Progress:
     if "input_stall" in metrics:
       line += f"  input stall {metrics['input_stall']:.0%}"
     if self._accuracy is not None:
-      top1, at = self._accuracy
-      line += f"  {self._decides} {top1:.1%} @{at}"
+      decides, top1, at = self._accuracy
+      line += f"  {decides} {top1:.1%} @{at}"
     return line
 
   def _write(self) -> None:

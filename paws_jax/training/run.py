@@ -234,10 +234,8 @@ class TrainingRun:
     with self._progress.paused():
       accuracy = self._evaluator.monitored_accuracy(state, step)
       scalars = self._evaluator.monitored(state, step)
-      shown = scalars.get("class_head_top1", accuracy.get("top1"))
-      if shown is not None:
-        self._progress.accuracy(shown, step, of_head=bool(scalars))
       scalars |= {f"soft_nn_{k}": v for k, v in accuracy.items()}
+      self._progress.accuracy(scalars, step)
       if scalars:
         self._write(step, scalars)
 

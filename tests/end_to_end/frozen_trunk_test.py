@@ -130,7 +130,11 @@ def test_a_prior_is_estimated_from_images(trained, tmp_path, capsys):
   config.model.update(trunk="train", init_from="", name="small_resnet")
   prepared = _prepare(config, tmp_path / "run")
   assert pretrain.run(prepared) == 0
-  assert capsys.readouterr().out.count("estimated shares of the classes") == 2
+  text = capsys.readouterr().out
+  assert text.count("estimated shares of the classes") == 2
+  # Metrics of the prior make no class head.
+  assert "soft-NN" in text
+  assert "class head" not in text
   assert _last_prior(tmp_path / "run")
 
 

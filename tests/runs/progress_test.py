@@ -131,13 +131,33 @@ def test_progress_fits_a_narrow_terminal(clock, monkeypatch):
 def test_progress_shows_accuracy_and_what_there_is(clock):
   stream = io.StringIO()
   progress = make_progress(stream)
-  progress.accuracy(0.8769, 55)
+  progress.accuracy({"soft_nn_top1": 0.8769}, 55)
+  # Nothing that could be shown.
+  progress.accuracy({"prior_change": 0.1}, 57)
   clock.now += 1
   progress.show(60, {"cross_entropy": 2.0})
   line = stream.getvalue()
   assert line.endswith("cross-entropy 2.000  soft-NN 87.7% @55\n")
   assert "me-max" not in line
   assert "confidence" not in line
+
+
+@pytest.mark.parametrize(
+  ("others", "expected"),
+  [
+    ({}, "soft-NN 87.7% @55"),
+    ({"prior_largest": 0.4}, "soft-NN 87.7% @55"),
+    ({"pseudo_label_accuracy": 0.9, "purity": 0.2}, "soft-NN 87.7% @55"),
+    ({"class_head_top1": 0.91, "class_head_top5": 1.0}, "class head 91.0% @55"),
+  ],
+)
+def test_progress_says_whose_accuracy_it_shows(clock, others, expected):
+  stream = io.StringIO()
+  progress = make_progress(stream)
+  progress.accuracy({**others, "soft_nn_top1": 0.8769}, 55)
+  clock.now += 1
+  progress.show(60, {})
+  assert stream.getvalue().endswith(f"{expected}\n")
 
 
 def test_progress_shows_the_losses_of_the_method(clock):
