@@ -8,6 +8,7 @@ import pytest
 from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax import methods
+from paws_jax.config import methods as config_methods
 from paws_jax.doctor import view_sheet
 from paws_jax.plan import memory
 from paws_jax.runs import results
@@ -19,6 +20,7 @@ from paws_jax.tasks import predict
 from paws_jax.tasks import pretrain
 from paws_jax.tasks import report
 from paws_jax.training import experiment
+from tests import class_head_runs
 from tests import own_data_runs
 
 pytestmark = pytest.mark.unoptimized
@@ -48,6 +50,8 @@ def _recipe(layout, method):
   recipe.support.classes_per_step = 0
   # Few methods cut them.
   recipe.views.small.count = 0
+  if config_methods.config_class(method).class_head:
+    class_head_runs.change(recipe, method)
   if layout == "folders":
     recipe.data.update({"dir": "", "test_dir": ""})
   elif layout == "table":
