@@ -19,8 +19,6 @@ from tests.export import torch_source_test
 pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-pytestmark = pytest.mark.unoptimized
-
 # (model.name, a head instead of a vote, fields of the model).
 SMALL = [
   ("small_resnet", False, {"prediction_head": True, "output_dim": 8}),
