@@ -25,6 +25,7 @@ class _Encoder(nn.Module):
   """The mean of the rows that count is a batch statistic; features are 2."""
 
   axis_name: object
+  chunking: object = None
 
   @nn.compact
   def features(self, images, *, train, mask=None, num_projection_layers):
