@@ -27,6 +27,8 @@ _OWN = {
   *("predict/embeddings.py", "predict/rows_file.py", "runs/files.py"),
   *("runs/metrics.py", "runs/output.py", "runs/workdir.py"),
   *("data/sources/record_index.py", "export/onnx.py"),
+  # Features of a frozen trunk, in a directory of their own.
+  "training/feature_file.py",
   # Appends to the records of a run.
   "runs/growing_file.py",
   # Sets aside a file of the same name, which a test of its own shows.

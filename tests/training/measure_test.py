@@ -55,6 +55,7 @@ def experiment(*, test=4, validation=0, labelled=2, embed=None):
     train_images=None,
     true_labels=np.full(3 * labelled, -1, np.int32),
     find_copies=lambda rows: np.arange(len(rows)),
+    digests=lambda rows: [b""] * len(rows),
   )
   return types.SimpleNamespace(
     dataset=dataset,
@@ -62,7 +63,10 @@ def experiment(*, test=4, validation=0, labelled=2, embed=None):
     total_steps=7,
     embed=embed or pixels,
     trainer=types.SimpleNamespace(
-      method=types.SimpleNamespace(shown_losses=("cross_entropy",))
+      method=types.SimpleNamespace(
+        shown_losses=("cross_entropy",),
+        config=types.SimpleNamespace(class_head=False),
+      )
     ),
   )
 
@@ -79,7 +83,7 @@ def embeddings(built):
 
 def measure(built):
   return measure_lib.measure(
-    built, config_lib.resolve(config_lib.base()), embeddings(built)
+    built, config_lib.resolve(config_lib.base()), embeddings(built), state=None
   )
 
 
