@@ -212,6 +212,46 @@ class ClassHead(base.Method):
     labelled, *rows = jnp.split(logits, ends[: len(views)])
     return Logits(labelled, rows, batch_stats)
 
+  def classify_weak_and_strong(
+    self, params: Any, batch_stats: Any, batch: data.Views
+  ) -> Logits:
+    """Classifies supports, weak views and strong views; see `classify`."""
+    views = [batch.crops[name][:, 0] for name in ("weak", "strong")]
+    return self.classify(params, batch_stats, views, batch)
+
+  def total(
+    self,
+    labelled: jax.Array,
+    unlabelled: jax.Array,
+    batch: data.Views,
+    *,
+    step: jax.Array,
+    others: Mapping[str, jax.Array],
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Computes the loss of a step, the same on all devices.
+
+    Args:
+      labelled: [n·V, K] logits of this device's supports.
+      unlabelled: scalar, this device's loss of unlabelled images.
+      batch: the step's views.
+      step: for the weight of the unlabelled images.
+      others: this device's part of other metrics.
+
+    Returns:
+      Scalar, and the means over the devices of the metrics and of both parts,
+      "cross_entropy" and "consistency", for `finished`.
+    """
+    means = encoding.device_means(
+      {
+        "cross_entropy": self.label_loss(labelled, batch),
+        "consistency": unlabelled,
+        **others,
+      },
+      self.axis_name,
+    )
+    weight = self.ramp(step)
+    return means["cross_entropy"] + weight * means["consistency"], means
+
   def labelled_rows(self, batch: data.Views) -> Labelled:
     """Selects the labels of this device's supports, one a view."""
     assert batch.support_labels is not None

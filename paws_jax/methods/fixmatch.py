@@ -11,7 +11,6 @@ from paws_jax import data
 from paws_jax import losses
 from paws_jax.methods import base
 from paws_jax.methods import class_head
-from paws_jax.methods import encoding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +34,7 @@ class Fixmatch(class_head.ClassHead):
     """Computes the losses of labelled and unlabelled images."""
     del extra, key
     config = self.config
-    logits = self.classify(
-      params,
-      batch_stats,
-      [batch.crops["weak"][:, 0], batch.crops["strong"][:, 0]],
-      batch,
-    )
+    logits = self.classify_weak_and_strong(params, batch_stats, batch)
     weak, strong = logits.views
     unlabelled, mask = losses.fixmatch_loss(
       weak,
@@ -49,14 +43,12 @@ class Fixmatch(class_head.ClassHead):
       temperature=config.target_temperature,
       hard=config.hard,
     )
-    means = encoding.device_means(
-      {
-        "cross_entropy": self.label_loss(logits.labelled, batch),
-        "consistency": unlabelled,
-        **class_head.pseudo_metrics(weak, mask),
-      },
-      self.axis_name,
+    loss, means = self.total(
+      logits.labelled,
+      unlabelled,
+      batch,
+      step=step,
+      others=class_head.pseudo_metrics(weak, mask),
     )
-    loss = means["cross_entropy"] + self.ramp(step) * means["consistency"]
     metrics = class_head.finished(means) | {"loss": loss}
     return base.Output(loss, metrics, logits.batch_stats)

@@ -14,7 +14,6 @@ from paws_jax import data
 from paws_jax import losses
 from paws_jax.methods import base
 from paws_jax.methods import class_head
-from paws_jax.methods import encoding
 
 # Key of the teacher's running statistics among those of the student.
 _TEACHER = "teacher"
@@ -75,16 +74,12 @@ class MeanTeacher(class_head.ClassHead):
       batch_stats[_TEACHER],
       [crops[:, 1]],
     )
-    means = encoding.device_means(
-      {
-        "cross_entropy": self.label_loss(student.labelled, batch),
-        "consistency": losses.mean_teacher_loss(
-          student.views[0], teacher.views[0], kind=self.config.consistency
-        ),
-      },
-      self.axis_name,
+    unlabelled = losses.mean_teacher_loss(
+      student.views[0], teacher.views[0], kind=self.config.consistency
     )
-    loss = means["cross_entropy"] + self.ramp(step) * means["consistency"]
+    loss, means = self.total(
+      student.labelled, unlabelled, batch, step=step, others={}
+    )
     stats = _with_teacher(student.batch_stats, teacher.batch_stats)
     return base.Output(loss, {"loss": loss} | means, stats)
 

@@ -199,12 +199,7 @@ class Mpl(class_head.ClassHead):
   ) -> tuple[tuple[jax.Array, jax.Array], _Teacher]:
     """Computes (loss, cross-entropy of the classes taught) of a teacher."""
     config = self.config
-    logits = self.classify(
-      params,
-      batch_stats,
-      [batch.crops["weak"][:, 0], batch.crops["strong"][:, 0]],
-      batch,
-    )
+    logits = self.classify_weak_and_strong(params, batch_stats, batch)
     weak, strong = logits.views
     unlabelled, mask = losses.uda_loss(
       weak,
@@ -216,17 +211,15 @@ class Mpl(class_head.ClassHead):
       form="ce",
     )
     taught = jnp.argmax(strong, axis=-1)
-    means = encoding.device_means(
-      {
-        "cross_entropy": self.label_loss(logits.labelled, batch),
-        "consistency": unlabelled,
-        "taught": jnp.mean(consistency.label_cross_entropy(strong, taught)),
-        **class_head.pseudo_metrics(weak, mask),
-      },
-      self.axis_name,
+    score = jnp.mean(consistency.label_cross_entropy(strong, taught))
+    loss, means = self.total(
+      logits.labelled,
+      unlabelled,
+      batch,
+      step=step,
+      others={"taught": score, **class_head.pseudo_metrics(weak, mask)},
     )
     score = means.pop("taught")
-    loss = means["cross_entropy"] + self.ramp(step) * means["consistency"]
     metrics = class_head.finished(means)
     return (loss, score), _Teacher(metrics, logits.batch_stats, taught)
 

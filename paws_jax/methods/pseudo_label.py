@@ -13,7 +13,6 @@ from paws_jax import data
 from paws_jax import losses
 from paws_jax.methods import base
 from paws_jax.methods import class_head
-from paws_jax.methods import encoding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +43,12 @@ class PseudoLabel(class_head.ClassHead):
     unlabelled, mask = losses.pseudo_label_loss(
       weak, threshold=self.config.threshold
     )
-    means = encoding.device_means(
-      {
-        "cross_entropy": self.label_loss(labelled.labelled, batch),
-        "consistency": unlabelled,
-        **class_head.pseudo_metrics(weak, mask),
-      },
-      self.axis_name,
+    loss, means = self.total(
+      labelled.labelled,
+      unlabelled,
+      batch,
+      step=step,
+      others=class_head.pseudo_metrics(weak, mask),
     )
-    loss = means["cross_entropy"] + self.ramp(step) * means["consistency"]
     metrics = class_head.finished(means) | {"loss": loss}
     return base.Output(loss, metrics, labelled.batch_stats)

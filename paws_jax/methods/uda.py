@@ -36,12 +36,7 @@ class Uda(class_head.ClassHead):
     """Computes the losses of labelled and unlabelled images."""
     del extra, key
     config = self.config
-    logits = self.classify(
-      params,
-      batch_stats,
-      [batch.crops["weak"][:, 0], batch.crops["strong"][:, 0]],
-      batch,
-    )
+    logits = self.classify_weak_and_strong(params, batch_stats, batch)
     weak, strong = logits.views
     unlabelled, mask = losses.uda_loss(
       weak,
