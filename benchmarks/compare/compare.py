@@ -11,18 +11,21 @@ nearest labelled image and a linear probe on the features of the trunk, and soft
 nearest neighbors on the output of the heads; then the latter once more, after
 fine-tuning.
 
-Methods share split, trunk, batch, optimizer and augmentation. Those with a
-recipe on digits of their own have its settings of the method and its heads.
+Methods share split and trunk, and but for those with a class head also batch,
+optimizer and augmentation. Those with a recipe on digits of their own have its
+settings of the method and its heads; those with a class head have all of it but
+data, trunk and fine-tuning, and draw labelled images class by class.
 
 The budget, --views, is the number of crops that pass through the trained
 encoder forwards and backwards, of unlabelled and labelled images alike; of all
-methods the same part of it is for fine-tuning (--finetune_share). The passes of
-an average network, which have no gradient, do not count, but their FLOPs do:
-with them MoCo, BYOL and mean shift take a third more FLOPs a view. Each method
-takes as many complete epochs as fit. Evaluation does not count. FLOPs are those
-of convolutions and matrix products, without what a method computes between
-epochs; they differ between methods although views do not. benchmarks/RESULTS.md
-says how long it takes.
+methods the same part of it is for fine-tuning (--finetune_share). Passes
+without a gradient do not count, but their FLOPs do: with those of an average
+network MoCo, BYOL and mean shift take a third more FLOPs a view, Mean Teacher a
+fifth more, and MPL has two of its labelled images. Each method takes as many
+complete epochs as fit. Evaluation does not count. FLOPs are those of
+convolutions and matrix products, without what a method computes between epochs;
+they differ between methods although views do not. benchmarks/RESULTS.md says
+how long it takes.
 
 A seed draws the labelled images and the initial weights. Methods that use no
 labels are pre-trained once for each seed, and their cost is that of each cell.

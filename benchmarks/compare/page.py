@@ -34,18 +34,19 @@ SCORES = {
 
 # How the tables are to be read.
 NOTES = """\
-All methods have the same split, trunk, batch, optimizer and augmentation. Those
-with a recipe on digits of their own (configs/NAME.py:cpu) have its heads and
-its settings of the method. Views are crops that pass through the trained
-encoder, with a gradient; passes of an average network, which has none, count in
-TFLOP alone, and so MoCo, BYOL and mean shift compute about a third more for a
-view. MoCo and mean shift train on one crop of an image and take twice as many
-steps. 1-NN and the linear probe stand on the features of the trunk, soft NN on
-the output of the heads; fine-tuning is of all weights, at one learning rate for
-all, although methods differ in the best. Methods with a class head have the
-views, the labelled images and the optimizer of their own recipes, but labelled
-images drawn class by class; passes of both networks of MPL count. Methods
-without labels are pre-trained once for each seed."""
+All methods have the same split and trunk, and all without a class head the same
+batch, optimizer and augmentation. Those with a recipe on digits of their own
+(configs/NAME.py:cpu) have its heads and its settings of the method. Views are
+crops that pass through the trained encoder, with a gradient; passes without one
+count in TFLOP alone. So MoCo, BYOL and mean shift compute about a third more
+for a view and Mean Teacher a fifth more, for an average network, and MPL the
+loss of its labelled images twice. MoCo and mean shift train on one crop of an
+image and take twice as many steps. 1-NN and the linear probe stand on the
+features of the trunk, soft NN on the output of the heads; fine-tuning is of all
+weights, at one learning rate for all, although methods differ in the best.
+Methods with a class head have the views, the batch and the optimizer of their
+own recipes, but labelled images drawn class by class; passes of both networks
+of MPL count. Methods without labels are pre-trained once for each seed."""
 
 
 @dataclasses.dataclass(frozen=True)

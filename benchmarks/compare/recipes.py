@@ -1,9 +1,11 @@
 """Recipes of the methods that are compared, and what a step of them costs.
 
-All share one recipe: data, views, supports, trunk, optimizer, batch. A method
-changes section `method` and the number of epochs: as many as the budget allows.
-A method with a recipe on digits of its own also has the heads of that one, and
-what else belongs to the method (`own_settings`).
+All share the data and the trunk of one recipe, and its fine-tuning; those
+without a class head also views, supports, optimizer and batch. A method changes
+section `method` and the number of epochs: as many as the budget allows. A
+method with a recipe on digits of its own also has the heads of that one, and
+what else belongs to the method (`own_settings`); one with a class head has all
+of it but what all share.
 """
 
 from __future__ import annotations
@@ -278,7 +280,9 @@ def images_per_step(config: ml_collections.ConfigDict, method: Method) -> int:
 def views_per_step(config: ml_collections.ConfigDict, method: Method) -> int:
   """Crops that a step passes through the trained encoder.
 
-  Passes through an average of it, which have no gradient, do not count.
+  Passes without a gradient do not count: through an average of the weights, as
+  of Mean Teacher, and of MPL's labelled images before and after the student's
+  step.
   """
   crops = method.trained_crops
   if crops < 0:

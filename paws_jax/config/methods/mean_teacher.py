@@ -11,7 +11,11 @@ from paws_jax.config.methods import class_head
 
 @dataclasses.dataclass(frozen=True)
 class Config(class_head.Unlabelled):
-  """Fields of Mean Teacher (2017), as FixMatch's public code has it."""
+  """Fields of Mean Teacher (2017), as FixMatch's public code has it.
+
+  But the teacher is evaluated with the statistics of its own passes, not with
+  those of the student.
+  """
 
   per_labelled: ClassVar[bool] = False
 
