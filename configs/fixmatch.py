@@ -52,6 +52,7 @@ def _cifar10(labels_per_class):
   config.support.batch_size = 64
   config.support.num_views = 1
   config.support.with_replacement = 10 * labels_per_class < 64
+  config.finetune.learning_rates = (0.003, 0.01, 0.03)
 
   config.model.bn_momentum = config.model.final_bn_momentum = 0.999
   config.optim.weight_decay = 5e-4
@@ -108,7 +109,6 @@ def _cpu():
   config.train.epochs = 176
   config.eval.every_steps = config.checkpoint.every_steps = 176
   config.log.every_steps = 8
-  config.finetune.protocol = "linear_head"
   config.log.next_command = (
     "python -m paws_jax.main --config=configs/uda.py:cpu"
   )
@@ -131,6 +131,8 @@ def _class_head(config):
   config.optim.schedule = "cosine_7_16"
   config.optim.start_lr = config.optim.peak_lr = 0.03
   config.optim.warmup_epochs = 0.0
+  # It goes on from the classifier.
+  config.finetune.protocol = "linear_head"
 
 
 def _views(config, **fields):

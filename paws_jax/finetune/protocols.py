@@ -6,10 +6,12 @@ protocol rewrites the recipe, and everything else is built as usual.
 - "linear_head", of ImageNet (PAWS, section 5, 2021): a linear layer, zero at
   first, on the trunk and the first projection layer; all weights are trained by
   SGD with Nesterov momentum, the learning rate falls to 0 along a cosine,
-  BatchNorm is in training mode, crops are random and flipped.
+  BatchNorm is in training mode, crops are random and flipped. A class head
+  stands on the trunk and starts as it was trained.
 - "suncet", of CIFAR: the soft nearest-neighbor loss of the labelled images
   (SuNCEt, 2020) with hard labels, by LARS, whose learning rate falls to a
-  tenth; BatchNorm keeps its running statistics. Labelled images vote.
+  tenth; BatchNorm keeps its running statistics. Labelled images vote. A run
+  whose class head decides is refused.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from paws_jax import config as config_lib
+from paws_jax import errors
 from paws_jax import models
+from paws_jax.config.methods import base as method_fields
 from paws_jax.config.methods import supervised
 from paws_jax.data import dataset as dataset_lib
 from paws_jax.data import labelled_pipeline
@@ -187,7 +191,24 @@ class Suncet:
   trained: restore.TrainedRun
 
   def check(self, num_images: int) -> None:
-    """Any support set will do."""
+    """Refuses runs and support sets that it would not train.
+
+    Raises:
+      errors.InputError: a linear layer decides, which it leaves as it is, or
+        each support is the only one of its class.
+    """
+    del num_images
+    recipe = self.trained.recipe
+    if recipe.method.class_head:
+      raise errors.InputError(
+        "finetune.protocol is 'suncet' but method.name is "
+        f"{recipe.method.name!r}, whose linear layer decides: 'suncet' trains "
+        "the encoder without it, and accuracy falls; set finetune.protocol to "
+        "'linear_head', which goes on from it."
+      )
+    method_fields.check_pairs(
+      recipe.support, "suncet", field="finetune.protocol"
+    )
 
   def setup(self, ids: np.ndarray) -> schedule.TrainingSetup:
     """A step takes a support set of the recipe; an epoch, as many as fit.

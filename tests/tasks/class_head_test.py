@@ -11,6 +11,7 @@ from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.report import accuracy
 from paws_jax.tasks import evaluate
 from paws_jax.tasks import export
+from paws_jax.tasks import finetune
 from paws_jax.tasks import pretrain
 from tests import class_head_runs
 from tests import tiny_recipe
@@ -82,6 +83,28 @@ def test_it_is_exported(run, tmp_path):
   assert export.run(prepared) == 0
   model = json.loads((tmp_path / "out/stablehlo/model.json").read_text())
   assert model["decides"] == "a class head"
+
+
+@pytest.mark.slow
+def test_fine_tuning_goes_on_from_the_head(run):
+  config, workdir = run
+  config = config.copy_and_resolve_references()
+  config.finetune.update(learning_rates=(0.01,), epochs=1, batch_size=24)
+  prepared = finetune.prepare(config, str(workdir))
+  initial = prepared.protocol.initial_params()["head"]
+  classifier = classifier_lib.Classifier.load(workdir / "classifier")
+  np.testing.assert_array_equal(initial["kernel"], classifier.head.kernel)
+  assert finetune.run(prepared) == 0
+  row = json.loads((workdir / "results.json").read_text())[-1]
+  tuned = classifier_lib.Classifier.load(workdir / "finetuned")
+  assert np.abs(tuned.head.kernel - classifier.head.kernel).max() > 1e-5
+  # What is saved answers as was measured.
+  test = prepared.trained.experiment.dataset.test
+  chosen = tuned.predict(np.asarray(test.images)).probabilities.argmax(-1)
+  assert np.mean(chosen == test.labels) == pytest.approx(row["top1"])
+  config.finetune.protocol = "suncet"
+  with pytest.raises(errors.InputError, match="whose linear layer decides"):
+    finetune.prepare(config, str(workdir))
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,11 @@ class Method(fields.Section):
 
 
 def check_pairs(
-  support: support_lib.Support, name: str, condition: str = ""
+  support: support_lib.Support,
+  name: str,
+  condition: str = "",
+  *,
+  field: str = "method.name",
 ) -> None:
   """Refuses supports of which each is the only one of its class.
 
@@ -91,11 +95,12 @@ def check_pairs(
     support: section `support`.
     name: of a method in which supports are predicted by other supports.
     condition: what in the recipe makes it so, for the message.
+    field: of the recipe that holds the name.
   """
   if support.images_per_class * support.num_views < 2:
     raise errors.InputError(
       f"support.images_per_class is {support.images_per_class} and "
-      f"support.num_views {support.num_views}, but method.name is {name!r}"
+      f"support.num_views {support.num_views}, but {field} is {name!r}"
       f"{condition}: a support is then predicted by the others of its class, "
       "of which there must be at least 2; raise images_per_class."
     )
