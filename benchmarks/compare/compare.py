@@ -47,7 +47,6 @@ the tables at once when nothing is missing. Tables and figure lie beside it.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 import sys
@@ -110,7 +109,8 @@ class Plan:
 
   Attributes:
     cells: in the order in which they run.
-    settings: what all cells of a file have in common.
+    settings: what all cells of a file have in common; "recipe" is added when
+      the data are there.
     path: of that file.
   """
 
@@ -138,8 +138,9 @@ def main(argv: list[str]) -> int:
 
 def _run(config: ml_collections.ConfigDict) -> int:
   plan = _plan(config)
-  rows = _finished(plan)
   data = comparison_data.load(config, unknown_classes=_UNKNOWN.value)
+  plan.settings["recipe"] = comparison_recipes.digest(config, data)
+  rows = _finished(plan)
   budget = comparison_recipes.Budget(
     plan.settings["views"],
     plan.settings["finetune_share"],
@@ -214,17 +215,11 @@ def _plan(config: ml_collections.ConfigDict) -> Plan:
     for count in labels
     for method in dict.fromkeys(methods)
   )
-  own = {
-    name: comparison_recipes.own_settings(method)
-    for name, method in known.items()
-  }
-  text = config.to_json(sort_keys=True) + json.dumps(own, sort_keys=True)
   settings = {
     "views": _VIEWS.value,
     "finetune_share": share,
     "finetune_lr": _RATE.value,
     "unknown_classes": _UNKNOWN.value,
-    "recipe": hashlib.sha256(text.encode()).hexdigest()[:16],
   }
   name = "comparison"
   if _UNKNOWN.value:

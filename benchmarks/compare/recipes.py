@@ -11,6 +11,8 @@ of it but what all share.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +23,7 @@ from benchmarks.compare import data as comparison_data
 from paws_jax import config as config_lib
 from paws_jax import methods
 from paws_jax.config import methods as config_methods
+from paws_jax.config import rand_augment
 from paws_jax.training import experiment
 
 # Of the digits, for which recipes of configs/ are.
@@ -173,23 +176,7 @@ def recipe(
   Raises:
     ValueError: a budget of less than an epoch, or what `config.resolve` finds.
   """
-  config = base.copy_and_resolve_references()
-  if method.class_head:
-    config = _with_class_head(config, method)
-  else:
-    config.method = config_lib.method_section(method.name, config.method)
-    config.update_from_flattened_dict(own_settings(method))
-  config.update_from_flattened_dict(dict(method.changes))
-  # They train nothing, and cost time.
-  if "health_metrics" in config.method:
-    config.method.health_metrics = False
-  config.support.with_replacement = True
-  classes = config.support.classes_per_step or data.num_classes
-  config.support.classes_per_step = min(classes, data.num_classes)
-  config.train.steps_per_call = 1
-  config.eval.every_steps = 0
-  config.checkpoint.every_steps = 0
-  config.checkpoint.keep_every_steps = 0
+  config = _of_method(base, method, data)
   views = budget.views * (1 - budget.finetune_share)
   steps = data.num_images // config.train.batch_size
   per_epoch = views_per_step(config, method) * steps
@@ -209,6 +196,57 @@ def recipe(
     total_steps=steps * config.train.epochs,
   )
   return config
+
+
+def _of_method(
+  base: ml_collections.ConfigDict,
+  method: Method,
+  data: comparison_data.Data,
+) -> ml_collections.ConfigDict:
+  """Returns the base recipe with another method, before its length is set."""
+  config = base.copy_and_resolve_references()
+  if method.class_head:
+    config = _with_class_head(config, method)
+  else:
+    config.method = config_lib.method_section(method.name, config.method)
+    config.update_from_flattened_dict(own_settings(method))
+  config.update_from_flattened_dict(dict(method.changes))
+  # They train nothing, and cost time.
+  if "health_metrics" in config.method:
+    config.method.health_metrics = False
+  config.support.with_replacement = True
+  classes = config.support.classes_per_step or data.num_classes
+  config.support.classes_per_step = min(classes, data.num_classes)
+  config.train.steps_per_call = 1
+  config.eval.every_steps = 0
+  config.checkpoint.every_steps = 0
+  config.checkpoint.keep_every_steps = 0
+  return config
+
+
+def digest(base: ml_collections.ConfigDict, data: comparison_data.Data) -> str:
+  """Hashes all that the cells of any method depend on, but their budget.
+
+  Returns:
+    Hex digits, of the recipe that all share, that of each method, how its views
+    are counted, and the policies of RandAugment that recipes name.
+  """
+  known = {
+    "base": base.to_dict(),
+    "methods": {
+      name: [
+        dataclasses.asdict(method),
+        _of_method(base, method, data).to_dict(),
+      ]
+      for name, method in METHODS.items()
+    },
+    "policies": {
+      name: dataclasses.asdict(policy)
+      for name, policy in rand_augment.POLICIES.items()
+    },
+  }
+  text = json.dumps(known, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _with_class_head(

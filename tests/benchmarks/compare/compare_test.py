@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -234,6 +235,42 @@ def test_methods_have_the_heads_of_their_own_recipes():
     for field, value in fields.items():
       section, key = field.split(".")
       assert config[section][key] == value, (name, field)
+
+
+def test_cells_of_other_recipes_are_not_continued(tmp_path, monkeypatch):
+  base, data = _base(), _digits()
+
+  def digest():
+    return comparison_recipes.digest(base, data)
+
+  found = [digest()]
+  assert digest() == found[0]
+  policies = comparison_recipes.rand_augment.POLICIES
+  weaker = dataclasses.replace(policies["digits"], num_ops=1)
+  with monkeypatch.context() as patch:
+    patch.setitem(policies, "digits", weaker)
+    found.append(digest())
+  moco = dataclasses.replace(
+    comparison_recipes.METHODS["moco"], trained_crops=2
+  )
+  with monkeypatch.context() as patch:
+    patch.setitem(comparison_recipes.METHODS, "moco", moco)
+    found.append(digest())
+  copied = tmp_path / "configs"
+  shutil.copytree(comparison_recipes.CONFIGS, copied)
+  monkeypatch.setattr(comparison_recipes, "CONFIGS", copied)
+  assert digest() == found[0]
+  for name, old, new in (
+    ("fixmatch", "peak_lr = 0.03", "peak_lr = 0.02"),
+    ("moco", "queue_size = 512", "queue_size = 640"),
+  ):
+    text = (copied / f"{name}.py").read_text()
+    assert old in text
+    (copied / f"{name}.py").write_text(text.replace(old, new))
+    found.append(digest())
+  base.optim.peak_lr *= 2
+  found.append(digest())
+  assert len(set(found)) == len(found) == 6
 
 
 class _Pixels(nn.Module):
