@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 
 from paws_jax import errors
 from paws_jax.config import fields
 from paws_jax.config.methods import class_head
+
+if typing.TYPE_CHECKING:
+  from paws_jax.config import recipe as recipe_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,4 +69,14 @@ class Config(class_head.Unlabelled):
         f"method.student_wait_share is {self.student_wait_share:g} and "
         f"method.student_warmup_share is {self.student_warmup_share:g}: "
         "together they must be less than 1."
+      )
+
+  def check_recipe(self, recipe: recipe_lib.Recipe) -> None:
+    """Refuses also a trunk that the student's optimizer would change."""
+    super().check_recipe(recipe)
+    if recipe.model.trunk == "frozen":
+      raise errors.InputError(
+        f"model.trunk is 'frozen' but method.name is {self.name!r}, whose "
+        "student has an optimizer of its own that trains all weights: set "
+        "model.trunk to 'train', or take another method, such as 'fixmatch'."
       )
