@@ -36,6 +36,7 @@ def get_config(variant: str = "all"):
   if variant == "imagenet":
     config.views.support.cutout_size = 0
     config.optim.peak_lr = 0.4
+    config.optim.warmup_epochs = 5.0
     # Unlabelled images are not read: an epoch has 1,251 steps.
     config.train.batch_size = 1024
     config.train.epochs = 100

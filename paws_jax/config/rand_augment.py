@@ -97,13 +97,15 @@ _UDA = {
 _MPL = {
   **{name: op for name, op in _STRONGER.items() if name != "identity"},
   "posterize": Range(0, 4, integer=True),
-  # Of the published code, in eight bits.
+  # In the published code int(25.6 * 16) written into eight bits.
   "solarize": Range(153, 153),
   "rotate": Range(0, 30, signed=True),
   **_translate(Range(0, 0.125, signed=True, of_side=True)),
   "invert": Range(),
   "cutout": Range(0, 0.25, of_side=True),
 }
+# The same of strength 17.
+_MPL_IMAGENET = {**_MPL, "solarize": Range(179, 179)}
 _IMAGENET = {
   **_FIXMATCH,
   "invert": Range(),
@@ -131,9 +133,15 @@ POLICIES: Mapping[str, Policy] = {
     cutout_fill=128.0,
   ),
   "mpl_imagenet": Policy(
-    _MPL, probability=(0.2, 0.8), levels=(17, 17), fill=128.0, cutout=0.0
+    _MPL_IMAGENET,
+    probability=(0.2, 0.8),
+    levels=(17, 17),
+    fill=128.0,
+    cutout=0.0,
   ),
   "uda": Policy(_UDA),
+  # Ours: none was published.
+  "uda_imagenet": Policy(_UDA, cutout=0.0),
   "fixmatch_imagenet": Policy(
     _IMAGENET, levels=(0, 10), fill=128.0, cutout=0.0
   ),

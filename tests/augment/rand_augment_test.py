@@ -208,6 +208,14 @@ def test_policy_a_has_the_values_of_the_paper(op, strength, expected):
   np.testing.assert_allclose(actual, [expected], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["mpl", "mpl_imagenet"])
+def test_a_threshold_of_solarize_is_written_into_eight_bits(name):
+  policy = policies.POLICIES[name]
+  (level,) = set(policy.levels)
+  (threshold,) = set(policy.ops["solarize"][:2])
+  assert threshold == int(25.6 * level) % 256
+
+
 def test_cutout_is_cut_off_at_the_borders():
   images = jnp.full((3, 8, 8, 1), 9.0)
   draws = jnp.asarray([[0.0, 0.0], [0.5, 0.5], [0.99, 0.5]])
