@@ -31,6 +31,14 @@ from paws_jax.parallel import mesh
 # In `extra`, beside the averages.
 _STUDENT, _STUDENT_STATS = "student", "student_statistics"
 _OPTIMIZER, _BASELINE = "student_optimizer", "baseline"
+# Metrics of a step that counts; the last is of the student's new weights.
+_FINITE = (
+  "loss",
+  "student_loss",
+  "grad_norm",
+  "update_norm",
+  "student_cross_entropy",
+)
 
 
 class _Teacher(NamedTuple):
@@ -140,14 +148,14 @@ class Mpl(class_head.ClassHead):
       "learning_rate": trainer.schedule(step),
     }
     finite = state.finite
-    for name in ("loss", "student_loss", "grad_norm", "update_norm"):
+    for name in _FINITE:
       finite &= jnp.isfinite(metrics[name])
     after = state.replace(
       step=step + 1,
       params=optax.apply_updates(state.params, updates),
       batch_stats=teacher.batch_stats,
       opt_state=opt_state,
-      extra=self._averaged({**extra, **student, _BASELINE: baseline}),
+      extra=self._averaged({**extra, **student, _BASELINE: baseline}, step),
     )
     kept = jax.tree.map(
       lambda new, old: jnp.where(finite, new, old), after, state
@@ -290,8 +298,8 @@ class Mpl(class_head.ClassHead):
     means = encoding.device_means({"loss": loss}, self.axis_name)
     return means["loss"], logits.batch_stats
 
-  def _averaged(self, extra: dict[str, Any]) -> dict[str, Any]:
-    """Moves the averages of the student."""
+  def _averaged(self, extra: dict[str, Any], step: jax.Array) -> dict[str, Any]:
+    """Moves the averages of the student after a step."""
     places = {
       class_head.AVERAGE: _STUDENT,
       class_head.STATISTICS: _STUDENT_STATS,
@@ -300,7 +308,7 @@ class Mpl(class_head.ClassHead):
     moved = tables.ema(
       present,
       {name: extra[places[name]] for name in present},
-      momentum=self.config.ema_decay,
+      momentum=self.ema_decay(step),
       finite=jnp.asarray(True),
     )
     return {**extra, **moved}

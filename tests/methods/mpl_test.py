@@ -145,6 +145,80 @@ def test_feedbacks_of_the_first_step(feedback):
   )
 
 
+@pytest.mark.usefixtures("constant_rate")
+def test_the_cosine_is_that_of_the_two_gradients():
+  """It is the product without its lengths and the student's rate."""
+  arrays, config = golden_reference.load("semi/mpl_trajectory_hard_oldnew")
+  with jax.enable_x64(True):
+    dot, cosine = (
+      _golden_method(config, True, feedback=name) for name in ("dot", "cosine")
+    )
+    trainer, state = _start(dot, config, True)
+    crops = {"weak": ["x_weak"], "strong": ["x_strong"]}
+    views = semi_trajectory.views(arrays, 0, True, crops)
+
+    def length(function, params, stats, taught):
+      on_mesh = dot._on_mesh(trainer, function, views)
+      grads = jax.grad(lambda params: on_mesh(params, stats, taught)[0])(params)
+      return optax.tree.norm(grads)
+
+    @jax.jit
+    def compare(extra, taught):
+      after, product, _ = dot._learn(trainer, extra, views, taught, state.step)
+      _, found, _ = cosine._learn(trainer, extra, views, taught, state.step)
+      old, new = (
+        (tree[mpl._STUDENT], tree[mpl._STUDENT_STATS])
+        for tree in (extra, after)
+      )
+      first = length(dot._study, *old, taught)
+      return product, found, first * length(dot._judge, *new, taught)
+
+    taught = jnp.arange(len(views.crops["strong"]), dtype=jnp.int32) % 2
+    product, found, lengths = jax.device_get(compare(state.extra, taught))
+  assert 0 < abs(found) <= 1
+  np.testing.assert_allclose(
+    found * lengths * config["student_lr"], product, rtol=1e-9
+  )
+
+
+@pytest.mark.usefixtures("constant_rate")
+def test_a_student_that_is_not_heard_ends_the_run_when_it_diverges():
+  """Its loss before the step is finite, and the teacher's is, too."""
+  arrays, config = golden_reference.load("semi/mpl_trajectory_hard_oldnew")
+  method = _golden_method(
+    config, False, feedback="off", student_lr=3e38, student_weight_decay=0.0
+  )
+  trainer, state = _start(method, config, False)
+  crops = {"weak": ["x_weak"], "strong": ["x_strong"]}
+  views = semi_trajectory.views(arrays, 0, False, crops)
+  after, metrics = _stepper(method, trainer)(state, views)
+  assert np.isfinite(metrics["loss"])
+  assert np.isfinite(metrics["student_loss"])
+  assert not after.finite
+  jax.tree.map(np.testing.assert_array_equal, after.extra, state.extra)
+
+
+@pytest.mark.usefixtures("constant_rate")
+def test_the_average_of_the_student_may_begin_as_the_plain_mean():
+  arrays, config = golden_reference.load("semi/mpl_trajectory_hard_oldnew")
+  with jax.enable_x64(True):
+    method = _golden_method(config, True, ema_warmup=True, ema_decay=0.99)
+    trainer, state = _start(method, config, True)
+    crops = {"weak": ["x_weak"], "strong": ["x_strong"]}
+    views = semi_trajectory.views(arrays, 0, True, crops)
+    before = jax.device_get(state.extra)
+    after, _ = _stepper(method, trainer)(state, views)
+    after = jax.device_get(after.extra)
+  jax.tree.map(
+    lambda average, old, new: np.testing.assert_allclose(
+      average, (old + new) / 2, rtol=1e-12
+    ),
+    after[class_head.AVERAGE],
+    before[mpl._STUDENT],
+    after[mpl._STUDENT],
+  )
+
+
 def _meta():
   """(method, student's extra, teacher, views, golden arrays)."""
   arrays, config = golden_reference.load("semi/mpl_meta_gradient")
