@@ -24,6 +24,8 @@ from tests import toy_method
 NUM_IMAGES = 26
 NUM_CLASSES = 3
 BATCH_SIZE = 12
+# Of schedules; more than are taken.
+TOTAL_STEPS = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +145,7 @@ def make(
     peak_lr=learning_rate,
     final_lr=learning_rate / 10,
     warmup_steps=2,
-    total_steps=50,
+    total_steps=TOTAL_STEPS,
   )
   support = config_lib.Support(
     classes_per_step=NUM_CLASSES, images_per_class=2, num_views=2
@@ -154,6 +156,7 @@ def make(
     class_counts=(5,) * NUM_CLASSES,
     batch_size=BATCH_SIZE,
     steps_per_epoch=NUM_IMAGES // BATCH_SIZE,
+    total_steps=TOTAL_STEPS,
     labels=np.where(np.arange(num_ids) < 15, np.resize(labels, num_ids), -1),
   )
   return Setup(
