@@ -217,6 +217,10 @@ def _of_method(
   config.support.with_replacement = True
   classes = config.support.classes_per_step or data.num_classes
   config.support.classes_per_step = min(classes, data.num_classes)
+  if getattr(config_methods.config_class(method.name), "per_labelled", False):
+    # A multiple of the labelled images of these classes.
+    labelled = _supports(config, method)
+    config.train.batch_size -= config.train.batch_size % labelled
   config.train.steps_per_call = 1
   config.eval.every_steps = 0
   config.checkpoint.every_steps = 0

@@ -274,6 +274,7 @@ def create_method(
   support = recipe.support
   if methods.METHODS[recipe.method.name].needs_support:
     support = support.for_classes(num_classes, dataset_name)
+    recipe.method.check_step(support, recipe.train.batch_size)
   count = recipe.train.known_chunks
   method = methods.create(
     recipe.method,

@@ -13,6 +13,7 @@ from paws_jax.tasks import evaluate
 from paws_jax.tasks import export
 from paws_jax.tasks import finetune
 from paws_jax.tasks import pretrain
+from paws_jax.training import experiment
 from tests import class_head_runs
 from tests import tiny_recipe
 
@@ -111,7 +112,10 @@ def test_fine_tuning_goes_on_from_the_head(run):
   ("change", "message"),
   [
     ({"model.projection_layers": 3}, "trains a classifier on the trunk"),
-    ({"train.batch_size": 256}, "as a multiple of them"),
+    (
+      {"train.batch_size": 256},
+      r"10 labelled images \(support.batch_size\), .* of 10, such as 70",
+    ),
     ({"method.threshold": 1.5}, "greater than 0 and at most 1"),
     ({"method.threshold": 0.0}, "greater than 0 and at most 1"),
     ({"views.strong.rand_augment": "autoaugment"}, "one of fixmatch, "),
@@ -124,6 +128,31 @@ def test_recipes_that_do_not_fit_are_refused(change, message):
   config.update_from_flattened_dict(change)
   with pytest.raises(errors.InputError, match=message):
     config_lib.resolve(config)
+
+
+@pytest.mark.parametrize("classes", [0, 10])
+def test_labelled_images_of_all_classes_divide_the_others(classes):
+  config = tiny_recipe.get_config()
+  class_head_runs.change(config, "fixmatch")
+  config.support.update(
+    sampling="balanced",
+    batch_size=0,
+    classes_per_step=classes,
+    images_per_class=7,
+  )
+
+  def create():
+    recipe = config_lib.resolve(config)
+    experiment.create_method(recipe, dataset_name="digits", num_classes=10)
+
+  with pytest.raises(
+    errors.InputError,
+    match=r"is 240 but a step has 70 labelled images \(support.classes_per_ste"
+    r"p x support.images_per_class\), .* multiple of 70, such as 490",
+  ):
+    create()
+  config.train.batch_size = 210
+  create()
 
 
 def test_a_method_that_compares_needs_a_projection_head():

@@ -153,9 +153,8 @@ def test_every_method_has_a_step_on_features(name, tmp_path):
   config.support.classes_per_step = 10
   config.model.projection_layers = 2
   if config_methods.config_class(name).class_head:
-    size = config.train.batch_size
     class_head_runs.change(config, name)
-    config.train.batch_size, config.support.batch_size = size, 0
+    config.train.batch_size, config.support.batch_size = 60, 0
     config.support.sampling = "balanced"
   recipe, full = _experiment(config)
   built = trunk_features.stand_in(recipe, full)

@@ -62,6 +62,17 @@ class Method(fields.Section):
       InputError: naming the fields, their values, and what to change.
     """
 
+  def check_step(self, support: support_lib.Support, batch_size: int) -> None:
+    """Checks the section against the images of a step of known classes.
+
+    Args:
+      support: with all classes in place of 0 classes per step.
+      batch_size: unlabelled images of a step.
+
+    Raises:
+      InputError: naming the fields, their values, and what to change.
+    """
+
   def check_length(
     self, *, batch_size: int, steps_per_epoch: int, total_steps: int
   ) -> None:

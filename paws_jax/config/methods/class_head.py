@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from paws_jax import errors
 from paws_jax.config import fields
+from paws_jax.config import support as support_lib
 from paws_jax.config.methods import base
 
 if typing.TYPE_CHECKING:
@@ -41,15 +42,24 @@ class ClassHead(base.Method):
   ema_statistics: bool = fields.field(False)
 
   def check_recipe(self, recipe: recipe_lib.Recipe) -> None:
-    """Refuses a step whose labelled images do not divide the others."""
-    labelled = recipe.support.batch_size
-    if self.per_labelled and labelled and recipe.train.batch_size % labelled:
-      raise errors.InputError(
-        f"train.batch_size is {recipe.train.batch_size} but a step has "
-        f"{labelled} labelled images (support.batch_size), and method "
-        f"{self.name!r} takes unlabelled images as a multiple of them: make it "
-        "one."
-      )
+    """Checks a step whose number of labelled images is in the recipe."""
+    if recipe.support.batch_size:
+      self.check_step(recipe.support, recipe.train.batch_size)
+
+  def check_step(self, support: support_lib.Support, batch_size: int) -> None:
+    """Refuses labelled images that do not divide the unlabelled ones."""
+    labelled = support.num_images
+    if not self.per_labelled or not batch_size % labelled:
+      return
+    given = "support.batch_size"
+    if not support.batch_size:
+      given = "support.classes_per_step x support.images_per_class"
+    raise errors.InputError(
+      f"train.batch_size is {batch_size} but a step has {labelled} labelled "
+      f"images ({given}), of which method {self.name!r} takes a multiple as "
+      f"unlabelled images: set train.batch_size to a multiple of {labelled}, "
+      f"such as {7 * labelled}."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
