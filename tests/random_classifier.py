@@ -46,9 +46,14 @@ def recipe(dtype="float32"):
   return config
 
 
-def make(seed=0, *, head=False, dtype="float32", **changes):
-  """A classifier of random weights and supports; `changes`: to `settings`."""
-  section = dict(recipe(dtype).model)
+def make(seed=0, *, head=False, class_head=False, dtype="float32", **changes):
+  """A classifier of random weights and supports; `changes`: to `settings`.
+
+  With a `head` that was fine-tuned, or one that was trained on the trunk.
+  """
+  section, head = dict(recipe(dtype).model), head or class_head
+  if class_head:
+    section["projection_layers"] = 0
   prepared = settings(**changes)
   side, channels = prepared.large_size, prepared.channels
   encoder = models.create(section)

@@ -14,10 +14,13 @@ _LONGEST_NAME = 40
 
 def head_words(classifier: Any) -> str:
   """Says what head decides: one of pre-training, or a fine-tuned one."""
+  return "a class head" if is_class_head(classifier) else "a fine-tuned head"
+
+
+def is_class_head(classifier: Any) -> bool:
+  """Returns whether the head of a classifier was trained with the trunk."""
   trained = classifier.model.get("projection_layers") == 0
-  if trained and not classifier.origin.get("finetuned"):
-    return "a class head"
-  return "a fine-tuned head"
+  return trained and not classifier.origin.get("finetuned")
 
 
 def summarize(classifier: Any) -> str:

@@ -88,8 +88,9 @@ flags.DEFINE_enum(
   "head",
   "soft_nn",
   ["soft_nn", "finetuned"],
-  "The head that decides: the vote of the labelled images, or the one that "
-  "--task=finetune has made.",
+  "The head that decides: the run's own (the vote of the labelled images, or a "
+  "class head where its method trains one), or the one that --task=finetune "
+  "has made.",
 )
 flags.DEFINE_enum(
   "layer",

@@ -19,6 +19,7 @@ from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import image_list
+from paws_jax.classifier import summary
 from paws_jax.evaluation import protocols
 from paws_jax.evaluation import result_rows
 from paws_jax.evaluation import tables_and_plots
@@ -154,11 +155,13 @@ def score(
   if classifier.head is not None:
     parts = [made.probabilities for _, made in classifier.stream(listed)]
     probabilities = np.concatenate(parts)
+    name = "class" if summary.is_class_head(classifier) else "linear"
+    on_trunk = classifier.model.get("projection_layers") == 0
     yield protocols.Outcome(
-      title="linear head",
-      protocol="linear_head",
+      title=f"{name} head",
+      protocol=f"{name}_head",
       part=part,
-      settings={"embedding": "h"},
+      settings={"embedding": "trunk" if on_trunk else "h"},
       ranks=protocols.ranked(probabilities),
       labels=images.labels,
       num_classes=num_classes,

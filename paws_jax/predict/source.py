@@ -13,6 +13,7 @@ from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.classifier import files
+from paws_jax.classifier import summary
 from paws_jax.parallel import cpu_devices
 from paws_jax.runs import newest_checkpoint
 from paws_jax.runs import recipe as recipe_lib
@@ -32,7 +33,7 @@ class Source:
     make: gives it.
     class_names: of it.
     labels: int32 [N], of its supports.
-    has_head: whether a fine-tuned head decides.
+    has_head: whether a linear layer decides.
   """
 
   make: Callable[[], classifier_lib.Classifier]
@@ -54,7 +55,8 @@ def find(
     recipe: the run's recipe; None with `classifier`.
     workdir: the run's directory.
     classifier: --classifier, a directory; None: that of the run.
-    head: --head, "soft_nn" or "finetuned".
+    head: --head, "finetuned", or "soft_nn" for what training has made: the
+      vote of the labelled images, or a class head.
 
   Raises:
     UserError: there is none, it is damaged, or the run has another recipe.
@@ -64,9 +66,7 @@ def find(
       settings = files.settings_in(classifier) or {}
       cpu_devices.use_cpu_cores(settings.get("batch_size", 1))
     loaded = classifier_lib.Classifier.load(classifier)
-    # One of protocol "suncet" has no head: its labelled images vote.
-    finetuned = loaded.head is not None or loaded.origin.get("finetuned")
-    if head == "finetuned" and not finetuned:
+    if head == "finetuned" and not _is_finetuned(loaded):
       raise errors.InputError(
         f"--head=finetuned but --classifier={classifier} is not fine-tuned: "
         "leave --head out, or name the directory of a fine-tuned classifier."
@@ -76,6 +76,14 @@ def find(
   if head == "finetuned":
     return _finetuned(recipe, workdir)
   return from_run(recipe, workdir)
+
+
+def _is_finetuned(loaded: classifier_lib.Classifier) -> bool:
+  """Returns whether fine-tuning has made it, not training alone."""
+  if loaded.origin.get("finetuned"):
+    # One of protocol "suncet" has no head: its labelled images vote.
+    return True
+  return loaded.head is not None and not summary.is_class_head(loaded)
 
 
 def _finetuned(recipe: config_lib.Recipe, workdir: str) -> Source:
@@ -156,7 +164,10 @@ def from_run(recipe: config_lib.Recipe, workdir: str) -> Source:
 
   dataset = trained.experiment.dataset
   return Source(
-    make=make, class_names=dataset.class_names, labels=dataset.labelled.labels
+    make=make,
+    class_names=dataset.class_names,
+    labels=dataset.labelled.labels,
+    has_head=trained.head is not None,
   )
 
 

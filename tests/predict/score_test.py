@@ -48,12 +48,19 @@ def test_the_vote_is_that_of_predict(on_disk, labelled):
   ]
 
 
-def test_a_linear_head_decides_where_there_is_one(labelled):
-  made = random_classifier.make(head=True)
+@pytest.mark.parametrize(
+  ("kind", "protocol", "embedding"),
+  [("head", "linear_head", "h"), ("class_head", "class_head", "trunk")],
+)
+def test_a_linear_head_decides_where_there_is_one(
+  labelled, kind, protocol, embedding
+):
+  made = random_classifier.make(**{kind: True})
   images = labelled_set.find(str(labelled), made.class_names)
   (outcome,) = score.score(made, images, part="new")
   predicted = made.predict([str(labelled / n) for n in images.files.names])
-  assert outcome.protocol == "linear_head"
+  assert outcome.protocol == protocol
+  assert outcome.settings["embedding"] == embedding
   np.testing.assert_array_equal(outcome.ranks[:, 0], predicted.classes)
 
 

@@ -74,6 +74,37 @@ def test_a_fine_tuned_classifier_may_have_no_head(run):
     find(run, classifier=other, head="finetuned")
 
 
+def test_a_class_head_is_none_that_was_fine_tuned(run, tmp_path):
+  made = random_classifier.make(class_head=True)
+  directory = tmp_path / "saved"
+  made.save(directory)
+  assert find(run, classifier=str(directory)).has_head
+  with pytest.raises(errors.InputError, match="saved is not fine-tuned: leave"):
+    find(run, classifier=str(directory), head="finetuned")
+  # One that was fine-tuned before that was noted has another head.
+  random_classifier.make(head=True).save(tmp_path / "old")
+  assert find(run, classifier=str(tmp_path / "old"), head="finetuned").has_head
+  origin = {**made.origin, "finetuned": True}
+  dataclasses.replace(made, origin=origin).save(tmp_path / "tuned")
+  tuned = find(run, classifier=str(tmp_path / "tuned"), head="finetuned")
+  assert tuned.has_head
+
+
+@pytest.mark.parametrize("head", [None, {"kernel": 0, "bias": 0}])
+def test_a_class_head_is_known_before_it_is_saved(run, monkeypatch, head):
+  (run / workdir_lib.CHECKPOINTS / "20").mkdir()
+  made = of_step(20)
+  dataset = types.SimpleNamespace(
+    class_names=made.class_names,
+    labelled=types.SimpleNamespace(labels=made.support_bank.labels),
+  )
+  trained = types.SimpleNamespace(
+    step=20, experiment=types.SimpleNamespace(dataset=dataset), head=head
+  )
+  monkeypatch.setattr(source.restore, "load", lambda *unused: trained)
+  assert find(run).has_head == (head is not None)
+
+
 def test_a_damaged_checkpoint_is_passed_over_once(run, monkeypatch, capsys):
   (run / workdir_lib.CHECKPOINTS / "20").mkdir()
   made = of_step(10)
@@ -82,7 +113,7 @@ def test_a_damaged_checkpoint_is_passed_over_once(run, monkeypatch, capsys):
     labelled=types.SimpleNamespace(labels=made.support_bank.labels),
   )
   trained = types.SimpleNamespace(
-    step=10, experiment=types.SimpleNamespace(dataset=dataset)
+    step=10, experiment=types.SimpleNamespace(dataset=dataset), head=None
   )
   monkeypatch.setattr(source.restore, "load", lambda *unused: trained)
   monkeypatch.setattr(
@@ -126,7 +157,7 @@ def test_a_classifier_that_cannot_be_kept_is_used(run, monkeypatch, capsys):
     labelled=types.SimpleNamespace(labels=made.support_bank.labels),
   )
   trained = types.SimpleNamespace(
-    step=20, experiment=types.SimpleNamespace(dataset=dataset)
+    step=20, experiment=types.SimpleNamespace(dataset=dataset), head=None
   )
   monkeypatch.setattr(source.restore, "load", lambda *unused: trained)
   monkeypatch.setattr(
