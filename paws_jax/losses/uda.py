@@ -91,9 +91,13 @@ def tsa_cross_entropy(
 
 
 def tsa_rows(
-  logits: jax.Array, labels: jax.Array, *, threshold: float | jax.Array
+  logits: jax.Array,
+  labels: jax.Array,
+  *,
+  threshold: float | jax.Array,
+  smoothing: float = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
-  """Computes the terms of `tsa_cross_entropy`.
+  """Computes the terms of `tsa_cross_entropy`, also of smoothed labels.
 
   Returns:
     [B] cross-entropies, 0 of rows that are left out; [B] bool: the others.
@@ -102,7 +106,7 @@ def tsa_rows(
   probs = consistency.probabilities(logits)
   own = jnp.take_along_axis(probs, labels[:, None], axis=-1)[:, 0]
   kept = ~(own > threshold)
-  each = consistency.label_cross_entropy(logits, labels)
+  each = consistency.label_cross_entropy(logits, labels, smoothing=smoothing)
   return jnp.where(kept, each, 0), kept
 
 

@@ -18,10 +18,7 @@ from paws_jax.methods import encoding
 
 @dataclasses.dataclass(frozen=True)
 class Uda(class_head.ClassHead):
-  """Labelled images, weak and strong views, as one BatchNorm batch.
-
-  Labels are not smoothed: with `method.tsa` those that are known do not count.
-  """
+  """Labelled images, weak and strong views, as one BatchNorm batch."""
 
   def loss(
     self,
@@ -51,7 +48,10 @@ class Uda(class_head.ClassHead):
     )
     own = self.labelled_rows(batch)
     each, kept = uda_loss.tsa_rows(
-      logits.labelled, own.labels, threshold=threshold
+      logits.labelled,
+      own.labels,
+      threshold=threshold,
+      smoothing=self.label_smoothing,
     )
     kept &= own.counts
     means = encoding.device_means(
