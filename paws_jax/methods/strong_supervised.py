@@ -61,7 +61,7 @@ class StrongSupervised(class_head.ClassHead):
   def _mix(
     self, batch: data.Views, key: jax.Array | None
   ) -> tuple[data.Views, jax.Array]:
-    """Mixes each support with the next one.
+    """Mixes each support with the same view of the next image.
 
     Returns:
       The views, and [n·V], the share of each that is left of it.
@@ -72,7 +72,7 @@ class StrongSupervised(class_head.ClassHead):
     every = encoding.without_padding(every, batch)
     every = every.reshape(-1, *own.shape[1:])
     places = self._places(len(own))
-    following = every[(places + 1) % len(every)]
+    following = every[(places + _num_views(batch)) % len(every)]
     assert key is not None
     draws = jax.vmap(
       lambda place: _draw(jax.random.fold_in(key, place), self.config)
@@ -102,10 +102,10 @@ class StrongSupervised(class_head.ClassHead):
   ) -> jax.Array:
     """Computes this device's part of the mean, as `label_loss`."""
     assert batch.support_labels is not None
-    labels = jnp.repeat(batch.support_labels, encoding.supports(batch).shape[1])
+    labels = jnp.repeat(batch.support_labels, _num_views(batch))
     places, count = self._places(len(logits)), labels.shape[0]
     each = jnp.zeros_like(shares, shape=len(logits))
-    for offset, share in ((0, shares), (1, 1 - shares)):
+    for offset, share in ((0, shares), (_num_views(batch), 1 - shares)):
       each += share * consistency.label_cross_entropy(
         logits,
         labels[(places + offset) % count],
@@ -113,6 +113,11 @@ class StrongSupervised(class_head.ClassHead):
       )
     inside = jnp.where(places < count, each, 0)
     return jnp.sum(inside) * (self.num_devices / count)
+
+
+def _num_views(batch: data.Views) -> int:
+  """Returns the views of each support, which are in successive rows."""
+  return encoding.supports(batch).shape[1]
 
 
 def _draw(key: jax.Array, config: Any) -> dict[str, jax.Array]:

@@ -1,5 +1,7 @@
 """The supervised yardstick: mixing of labelled images."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -42,6 +44,32 @@ def test_mixing_changes_the_loss():
   for fields in ({"cutmix": 0.0, "mixup": 1.0}, {"mixup": 0.0}):
     mixed = toy_method.measure(_create(**fields), _views())
     assert mixed["cross_entropy"] != plain["cross_entropy"]
+
+
+@pytest.mark.parametrize("fields", [{"cutmix": 0.0}, {"mixup": 0.0}])
+def test_an_image_is_mixed_with_another_one_not_with_its_other_view(fields):
+  method, views = _create(label_smoothing=0.0, **fields), _views()
+  count, num_views = views.support.shape[:2]
+  assert num_views == 2
+  numbers = np.arange(count, dtype=float)
+  own = np.broadcast_to(numbers[:, None, None, None, None], views.support.shape)
+  with jax.enable_x64(True):
+    batch = views._replace(support=jnp.asarray(own))
+    mixed, shares = method._mix(batch, jax.random.key(0))
+    labels = jnp.asarray(np.roll(views.support_labels, -1).repeat(num_views))
+    # Nothing is left of the image itself.
+    loss = method._mixed_loss(
+      100.0 * jax.nn.one_hot(labels, 3), batch, jnp.zeros(len(labels))
+    )
+  left = np.asarray(shares).reshape(count, num_views)
+  step = np.roll(numbers, -1) - numbers
+  np.testing.assert_allclose(
+    np.asarray(mixed.support).mean((2, 3, 4)) - numbers[:, None],
+    (1 - left) * step[:, None],
+    atol=1e-6,
+  )
+  assert (left < 0.99).any()
+  assert float(loss) < 1e-6
 
 
 def test_a_rectangle_has_its_share_of_the_area():
