@@ -11,9 +11,10 @@ steps, an average of 0.999 as the teacher; the rest as configs/fixmatch.py.
 Published errors: 9.19 ± 0.19 % with 4,000 labels, 32.32 ± 2.30 % with 250. What
 differs: the teacher is evaluated with the BatchNorm statistics of its own
 passes, not with the student's. The original's warm-up of the average is
-method.ema_warmup, its ramp method.ramp="exp". `cpu`: 3,828 steps on the quickstart's digits, as many images
-forward and backward as the quickstart, where a forward pass of the teacher is a
-third of an image. None of them has been run to the end by us.
+method.ema_warmup, its ramp method.ramp="exp". `cpu`: 3,828 steps on the
+quickstart's digits, as many images forward and backward as the quickstart,
+where a forward pass of the teacher is a third of an image. None of them has
+been run to the end by us.
 """
 
 from paws_jax import config as config_lib
