@@ -27,12 +27,13 @@ def ema(
     finite: bool scalar.
 
   Returns:
-    momentum * average + (1 - momentum) * new.
+    momentum * average + (1 - momentum) * new; `average` to the last bit where
+    the two are equal, as in a trunk that is frozen.
   """
 
   def move(old: jax.Array, value: jax.Array) -> jax.Array:
     moved = momentum * old + (1 - momentum) * value
-    return jnp.where(finite, moved.astype(old.dtype), old)
+    return jnp.where(finite & (old != value), moved.astype(old.dtype), old)
 
   return jax.tree.map(move, average, new)
 
