@@ -37,8 +37,8 @@ class Facts:
     batch_size: unlabelled images of a step.
     steps_per_epoch: train steps of an epoch.
     total_steps: train steps of the run; more after `train.epochs` has grown.
-    labels: int32 [num_images], of images whose label training may use, -1 of
-      others; None where only shapes matter.
+    labels: int32 [num_images] that training may use, -1 of others; or None.
+    include_labelled: whether images with a label are unlabelled ones, too.
   """
 
   num_images: int = 0
@@ -47,10 +47,10 @@ class Facts:
   batch_size: int = 1
   steps_per_epoch: int = 1
   total_steps: int = 1
-  # Facts are compared and hashed without it.
   labels: np.ndarray | None = dataclasses.field(
     default=None, compare=False, repr=False
   )
+  include_labelled: bool = True
 
 
 class Output(NamedTuple):

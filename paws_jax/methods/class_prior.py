@@ -41,8 +41,12 @@ class Estimate:
 
   @property
   def change(self) -> float:
-    """Share of the images that the run itself has moved to other classes."""
-    return float(np.abs(self.shares - self.by_labels).sum() / 2)
+    """Distance of the shares by the labels and by the run's own predictions.
+
+    In total variation: at least so many images are predicted otherwise.
+    """
+    # `shares` stands halfway between the two.
+    return float(np.abs(self.shares - self.by_labels).sum())
 
 
 def initial(facts: base.Facts) -> dict[str, Any]:
@@ -88,11 +92,15 @@ def estimate(
   Returns:
     `extra` with the new estimate.
   """
-  labels, num_classes = facts.labels, facts.num_classes
+  labels = facts.labels
   assert labels is not None
+  counted: dict[str, Any] = {
+    "num_classes": facts.num_classes,
+    "include_labelled": facts.include_labelled,
+  }
   if step == 0:
     features = embed(trunk=True)
-    start = from_labels(features, labels, num_classes=num_classes)
+    start = from_labels(features, labels, **counted)
     accuracy = held_out_accuracy(features, labels)
     found = {
       "prior": start,
@@ -100,16 +108,18 @@ def estimate(
       "prior_held_out_accuracy": accuracy,
     }
   else:
-    own = from_embeddings(
-      embed(), labels, num_classes=num_classes, temperature=temperature
-    )
+    own = from_embeddings(embed(), labels, temperature=temperature, **counted)
     found = {"prior": (np.asarray(extra["prior_by_labels"]) + own) / 2}
   arrays = {name: jnp.asarray(x, jnp.float32) for name, x in found.items()}
   return {**extra, **arrays}
 
 
 def from_labels(
-  features: np.ndarray, labels: np.ndarray, *, num_classes: int
+  features: np.ndarray,
+  labels: np.ndarray,
+  *,
+  num_classes: int,
+  include_labelled: bool = True,
 ) -> np.ndarray:
   """Counts the classes that a logistic regression on the labels predicts.
 
@@ -117,16 +127,16 @@ def from_labels(
     features: [n, d] of all training images; NaN of images that have none.
     labels: int [n], -1 of images without a label.
     num_classes: K.
+    include_labelled: whether a labelled image counts, as its label.
 
   Returns:
-    Shares of the classes among all images, float64 [K], with sum 1; a labelled
-    image counts as its label.
+    Shares of the classes, float64 [K], with sum 1.
   """
   features, labels = _readable(features, labels)
   known = labels >= 0
   features = _scaled(features, known)
   predicted = _predict(features[known], labels[known], features)
-  return _shares(predicted, labels, num_classes)
+  return _shares(predicted, labels, num_classes, include_labelled)
 
 
 def held_out_accuracy(features: np.ndarray, labels: np.ndarray) -> float:
@@ -190,6 +200,7 @@ def from_embeddings(
   *,
   num_classes: int,
   temperature: float,
+  include_labelled: bool = True,
 ) -> np.ndarray:
   """Counts the classes that the soft vote of the labelled images predicts.
 
@@ -198,6 +209,7 @@ def from_embeddings(
     labels: int [n], -1 of images without a label.
     num_classes: K.
     temperature: of the vote.
+    include_labelled: as of `from_labels`.
 
   Returns:
     As of `from_labels`.
@@ -212,9 +224,12 @@ def from_embeddings(
   predicted = []
   for first in range(0, len(embeddings), _ROWS):
     cosines = embeddings[first : first + _ROWS] @ embeddings[known].T
-    votes = np.exp((cosines - 1) / temperature) @ one_hot
+    # Else all votes of a distant image could be 0.
+    cosines -= cosines.max(axis=1, keepdims=True)
+    votes = np.exp(cosines / temperature) @ one_hot
     predicted.append(votes.argmax(axis=1))
-  return _shares(np.concatenate(predicted), labels, num_classes)
+  predictions = np.concatenate(predicted)
+  return _shares(predictions, labels, num_classes, include_labelled)
 
 
 def _readable(
@@ -225,9 +240,14 @@ def _readable(
 
 
 def _shares(
-  predicted: np.ndarray, labels: np.ndarray, num_classes: int
+  predicted: np.ndarray,
+  labels: np.ndarray,
+  num_classes: int,
+  include_labelled: bool,
 ) -> np.ndarray:
   classes = np.where(labels >= 0, labels, predicted)
-  shares = np.bincount(classes, minlength=num_classes) / len(classes)
+  if not include_labelled:
+    classes = classes[labels < 0]
+  shares = np.bincount(classes, minlength=num_classes) / max(len(classes), 1)
   shares = np.maximum(shares, _FLOOR / num_classes)
   return shares / shares.sum()

@@ -204,8 +204,9 @@ def _add_prior(
   sure = estimated_prior.confidence(rows[-1].get("prior_held_out_accuracy"))
   return (
     "The estimated prior is the share of each class that training assumed "
-    f"among the unlabelled images (method.prior): {sure}, and training moved "
-    f"{page.percent(rows[-1]['prior_change'])} of them to other classes.",
+    f"among the unlabelled images (method.prior): {sure}, and the shares by "
+    "the labels alone and by training differ by "
+    f"{page.percent(rows[-1]['prior_change'])}.",
   )
 
 

@@ -39,9 +39,13 @@ def say(
   if len(names) > _MOST_NAMES:
     half = _MOST_NAMES // 2
     names = [*names[:half], "...", *names[-half:]]
+  moved = (
+    f"those by the labels alone and by training differ by {found.change:.1%}; "
+    if found.change
+    else ""
+  )
   print(
-    f"estimated shares of the classes: {', '.join(names)}; training has moved "
-    f"{found.change:.1%} of the images to other classes; "
+    f"estimated shares of the classes: {', '.join(names)}; {moved}"
     f"{confidence(found.held_out_accuracy)}"
   )
 
@@ -51,9 +55,18 @@ def say_first(
   state: state_lib.TrainState,
   step: int,
 ) -> None:
-  """Prints the estimate before the first step."""
-  if step == 0:
-    say(experiment, state)
+  """Prints the estimate before the first step, and what it rests on."""
+  if step:
+    return
+  say(experiment, state)
+  is_random = not experiment.init_from
+  if is_random and class_prior.read(state.extra) is not None:
+    print(
+      "warning: method.prior is 'estimate' but model.init_from is '': the "
+      "labels alone classify features of random weights, and half of the "
+      "prior rests on that; name weights to start from, or set method.prior "
+      "to another value"
+    )
 
 
 def result(

@@ -335,6 +335,7 @@ def create_trainer(
     steps_per_epoch=steps_per_epoch,
     total_steps=total_steps,
     labels=labels,
+    include_labelled=recipe.data.include_labelled,
   )
   method = methods.in_steps(method, steps_per_epoch=steps_per_epoch)
   return state_lib.Trainer(

@@ -23,11 +23,12 @@ def _data(seed=0, num_images=600, per_class=5, noise=0.3):
   return features.astype(np.float32), classes, labels
 
 
-def _estimate(kind, features, labels, num_classes=3):
+def _estimate(kind, features, labels, **options):
+  options["num_classes"] = 3
   if kind == "labels":
-    return class_prior.from_labels(features, labels, num_classes=num_classes)
+    return class_prior.from_labels(features, labels, **options)
   return class_prior.from_embeddings(
-    features, labels, num_classes=num_classes, temperature=0.1
+    features, labels, temperature=0.1, **options
   )
 
 
@@ -71,6 +72,34 @@ def test_the_vote_does_not_depend_on_the_numbers_of_labels():
   shares = _estimate("embeddings", features, labels)
   true = np.bincount(classes) / len(classes)
   np.testing.assert_allclose(shares, true, atol=0.03)
+
+
+@pytest.mark.parametrize("kind", ["labels", "embeddings"])
+def test_labelled_images_count_where_they_are_unlabelled_ones_too(kind):
+  # Labels as often as in no pool: most of the rarest class.
+  features, classes, labels = _data(num_images=200)
+  labels[:] = -1
+  for number, count in enumerate((5, 5, 15)):
+    labels[np.flatnonzero(classes == number)[:count]] = number
+  for include, counted in ((True, classes), (False, classes[labels < 0])):
+    shares = _estimate(kind, features, labels, include_labelled=include)
+    true = np.bincount(counted, minlength=3) / len(counted)
+    np.testing.assert_allclose(shares, np.maximum(true, 1 / 12), atol=0.03)
+  # A pool of none says nothing.
+  labelled = labels >= 0
+  options = {"include_labelled": False}
+  shares = _estimate(kind, features[labelled], labels[labelled], **options)
+  np.testing.assert_allclose(shares, 1 / 3)
+
+
+def test_votes_of_distant_images_are_not_lost():
+  # Opposite to all labelled images, and least to the last class.
+  embeddings = np.float32([[1, 0.0], [1, 0.1], [1, 0.5]] + 9 * [[-1, 0]])
+  labels = np.array([0, 1, 2] + 9 * [-1])
+  shares = class_prior.from_embeddings(
+    embeddings, labels, num_classes=3, temperature=0.01
+  )
+  assert shares.argmax() == 2
 
 
 def test_the_confidence_is_the_accuracy_on_labels_left_out():
@@ -127,7 +156,9 @@ def test_an_estimate_starts_from_labels_and_is_refined():
     np.ones_like(features), labels, num_classes=3, temperature=0.1
   )
   np.testing.assert_allclose(later.shares, (first.shares + own) / 2, rtol=1e-5)
-  assert 0 < later.change < 0.5
+  distance = np.abs(own - first.shares).sum() / 2
+  assert distance > 0.2
+  assert later.change == pytest.approx(distance, rel=1e-4)
   assert calls == [True, False]
 
 
