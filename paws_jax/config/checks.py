@@ -98,7 +98,7 @@ def _check_frozen(recipe: recipe_lib.Recipe) -> None:
     ),
     (
       "train.chunks",
-      recipe.train.chunks,
+      recipe.train.chunks or "auto",
       1,
       "a step reads features, which take little memory",
     ),

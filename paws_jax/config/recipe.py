@@ -46,6 +46,11 @@ class Recipe(fields.Section):
   finetune: Finetune = dataclasses.field(default_factory=Finetune)
   log: Log = dataclasses.field(default_factory=Log)
 
+  @property
+  def allows_chunks(self) -> bool:
+    """Whether `train.chunks` may be other than 1."""
+    return self.method.allows_chunks and self.model.trunk != "frozen"
+
   def check(self) -> None:
     """Checks sections against each other."""
     checks.check_sections(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import types
@@ -113,6 +114,13 @@ class InMemory:
         mesh_lib.replicate(pool, mesh),
       )
     )
+
+  def with_chunks(self, chunks: int) -> InMemory:
+    """Returns a pipeline of the same arrays for chunks that divide a batch."""
+    assert self._batch_size % (self._mesh.size * chunks) == 0
+    other = copy.copy(self)
+    other._chunks = chunks
+    return other
 
   @property
   def steps_per_epoch(self) -> int:
@@ -290,7 +298,9 @@ def batch_problems(
       f"train.batch_size is {batch_size}, of which each of {mesh.size} devices "
       f"has {batch_size // mesh.size}, but train.chunks is {chunks}, which "
       "does not divide that: unlabelled images cannot be padded, only "
-      "supports. Choose a divisor."
+      "supports. Choose a divisor. A run that has started keeps its number, "
+      "also with train.chunks=auto: continue it on devices that share the "
+      "batch in multiples of it."
     )
   return problems
 

@@ -78,9 +78,7 @@ def steps(
       + "".join(f" and {spec.count} of {spec.size}" for spec in others)
     )
   if num_labelled:
-    _support_size(
-      report, recipe.support, listing.num_classes, num_labelled, mesh
-    )
+    _support_size(report, recipe, listing.num_classes, num_labelled, mesh)
 
 
 def _few_steps(
@@ -100,14 +98,15 @@ def _few_steps(
 
 def _support_size(
   report: findings.Report,
-  support: config_lib.Support,
+  recipe: config_lib.Recipe,
   num_classes: int,
   num_labelled: int,
   mesh: jax.sharding.Mesh,
 ) -> None:
   """Reports the size of a support set."""
+  support = recipe.support
   if support.sampling == "uniform":
-    _uniform_support_size(report, support, num_classes, num_labelled, mesh)
+    _uniform_support_size(report, recipe, num_classes, num_labelled, mesh)
     return
   classes = support.classes_per_step or num_classes
   if classes > num_classes:
@@ -117,7 +116,7 @@ def _support_size(
       error_start=f"support.classes_per_step is {classes} but",
     )
   size = classes * support.images_per_class
-  padded = mesh_lib.padded_size(size, mesh)
+  padded = mesh_lib.padded_size(size, mesh, recipe.train.chunks or 1)
   report.say(
     f"support images per step: {classes} classes x {support.images_per_class} "
     f"images = {size:,} ({padded // mesh.size:,} per device"
@@ -132,11 +131,12 @@ def _support_size(
 
 def _uniform_support_size(
   report: findings.Report,
-  support: config_lib.Support,
+  recipe: config_lib.Recipe,
   num_classes: int,
   num_labelled: int,
   mesh: jax.sharding.Mesh,
 ) -> None:
+  support = recipe.support
   classes = support.classes_per_step or num_classes
   size = support.batch_size or classes * support.images_per_class
   if size > num_labelled and not support.with_replacement:
@@ -145,7 +145,7 @@ def _uniform_support_size(
       f"are {num_labelled:,}: lower it, or set support.with_replacement",
       error_start="support.sampling is 'uniform' with",
     )
-  padded = mesh_lib.padded_size(size, mesh)
+  padded = mesh_lib.padded_size(size, mesh, recipe.train.chunks or 1)
   report.say(
     f"supports in a step: the next {size:,} of all labelled images, each "
     f"device {padded // mesh.size:,}; of each "
@@ -190,11 +190,13 @@ def memory(
     return
   report.say(f"memory available per device: {_bytes(available)}")
   if needed.total > available:
+    allows = experiment.trainer.method.config.allows_chunks
+    chunks = " or train.chunks to 'auto'" if allows else ""
     report.warning(
       f"an estimated {_bytes(needed.total)} per device exceeds the "
       f"{_bytes(available)} available: "
       "lower train.batch_size or support.images_per_class, set train.remat to "
-      "'dots' or train.chunks to 'auto', or use more devices"
+      f"'dots'{chunks}, or use more devices"
     )
 
 

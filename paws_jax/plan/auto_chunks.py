@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
@@ -16,22 +17,39 @@ from paws_jax import errors
 from paws_jax.plan import memory as memory_lib
 from paws_jax.training import experiment as experiment_lib
 
+# Of what devices report, the share that a program can have by the model of
+# memory: of a CPU, where programs keep up to 1.8 times as much (see
+# `memory.memory`), and of others, as `chips` has it of GPUs.
+_USABLE_OF_CPU, _USABLE = 1 / 1.8, 15 / 16
 
-def smallest(
-  needed: Callable[[int], int], available: int, *, num_rows: int
-) -> int:
+
+def largest(train: config_lib.Train, num_devices: int) -> int:
+  """Finds the number that every possible number of chunks divides.
+
+  Args:
+    train: the section; its batch is one that the devices divide.
+    num_devices: of the mesh.
+  """
+  num_rows = train.batch_size // num_devices
+  if train.bn_groups == 1:
+    return num_rows
+  # Each has groups of its own.
+  return math.gcd(num_rows, max(train.bn_groups // num_devices, 1))
+
+
+def smallest(needed: Callable[[int], int], available: int, *, most: int) -> int:
   """Finds the smallest number of chunks that fits.
 
   Args:
     needed: of a number of chunks, the bytes that a device needs; less for more
       of them.
     available: bytes that it has.
-    num_rows: unlabelled images of a device, which the number divides.
+    most: of `largest`.
 
   Returns:
-    The number; `num_rows` where none fits.
+    The number; `most` where none fits.
   """
-  divisors = [n for n in range(1, num_rows + 1) if num_rows % n == 0]
+  divisors = [n for n in range(1, most + 1) if most % n == 0]
   needed = functools.cache(needed)
   place = bisect.bisect_left(
     divisors, True, key=lambda n: needed(n) <= available
@@ -79,20 +97,25 @@ def create(
       "train.chunks is 'auto', but these devices do not report their memory: "
       "give a number, such as --task=plan finds for a machine that it knows."
     )
+  of_cpu = mesh.local_devices[0].platform == "cpu"
+  available = int(available * (_USABLE_OF_CPU if of_cpu else _USABLE))
   build = functools.cache(
     lambda count: experiment_lib.create(
       with_chunks(recipe, count), devices=devices, like=first
     )
   )
   needed = lambda count: memory_lib.memory(build(count)).total  # noqa: E731
-  num_rows = recipe.train.batch_size // mesh.size
-  count = smallest(needed, available, num_rows=num_rows)
+  most = largest(recipe.train, mesh.size)
+  count = smallest(needed, available, most=most)
   if needed(count) > available:
+    groups = recipe.train.bn_groups
+    more = f", the most that train.bn_groups={groups} allows" * (groups > 1)
+    size = recipe.train.batch_size // mesh.size // count
     raise errors.InputError(
-      f"train.chunks is 'auto', but even {count} chunks, of one unlabelled "
-      f"image each, need about {needed(count) / 2**30:.2f} GiB of the "
-      f"{available / 2**30:.2f} GiB of a device: lower train.batch_size or "
-      "data.canvas_size, or use more devices."
+      f"train.chunks is 'auto', but even {count} chunks{more}, of {size} "
+      f"unlabelled images each, need about {needed(count) / 2**30:.2f} GiB of "
+      f"the {available / 2**30:.2f} GiB that a program can have on a device: "
+      "lower train.batch_size or data.canvas_size, or use more devices."
     )
   print(f"train.chunks: {count}, the smallest number that fits the memory")
   return with_chunks(recipe, count), build(count)

@@ -154,12 +154,14 @@ def _advice(
       "little more arithmetic; 'all' keeps the least, for a third more"
     )
   chunks = step.train.chunks
-  advice.append(
-    f"--config.train.chunks={2 * chunks} encodes half as many images at a time"
-    if chunks > 1
-    else "--config.train.chunks=auto encodes a step run by run, for a third "
-    "more arithmetic; each run is a BatchNorm batch of its own"
-  )
+  if step.trainer.method.config.allows_chunks:
+    advice.append(
+      f"--config.train.chunks={2 * chunks} encodes half as many images at a "
+      "time"
+      if chunks > 1
+      else "--config.train.chunks=auto encodes a step run by run, for a third "
+      "more arithmetic; each run is a BatchNorm batch of its own"
+    )
   images = _image_bytes(step)
   if images > _LARGE * room:
     advice.append(

@@ -17,7 +17,7 @@ def training(
   return advising(
     f"Lower train.batch_size (now {recipe.train.batch_size}) or "
     f"support.images_per_class (now {recipe.support.images_per_class}), "
-    f"{_remat(recipe)}, raise train.chunks (now {recipe.train.chunks}), lower "
+    f"{_remat(recipe)}, {_size(recipe)}, lower "
     f"eval.batch_size (now {recipe.eval.batch_size}) if it happened in an "
     "evaluation, or use more devices."
   )
@@ -75,6 +75,18 @@ def advising(remedy: str) -> Iterator[None]:
       f"the devices' memory does not suffice. {remedy} "
       f"{str(error).splitlines()[0]}"
     ) from error
+
+
+def _size(recipe: config_lib.Recipe) -> str:
+  """Returns advice about what lies on the devices at once."""
+  if recipe.allows_chunks:
+    return f"raise train.chunks (now {recipe.train.chunks or 'auto'})"
+  if recipe.model.trunk != "frozen":
+    return "lower model.width"
+  return (
+    f"lower views.cached (now {recipe.views.cached}) or views.cached_support "
+    f"(now {recipe.views.cached_support})"
+  )
 
 
 def _remat(recipe: config_lib.Recipe) -> str:

@@ -7,6 +7,7 @@ but no TPU. For GPUs it is only traced, and the costs are those of a model.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -87,16 +88,19 @@ def _create(
 ) -> abstract_step.Step:
   """Builds the step; with train.chunks=auto the smallest number that fits."""
 
+  @functools.cache
   def create(count: int) -> abstract_step.Step:
     recipe_of = auto_chunks.with_chunks(recipe, count)
     return abstract_step.create(recipe_of, devices)
 
   if recipe.train.chunks:
     return create(recipe.train.chunks)
+  # Refuses what no number of chunks could change.
+  create(1)
   count = auto_chunks.smallest(
     lambda count: memory.memory(create(count)).total,
     target.chip.usable_bytes,
-    num_rows=recipe.train.batch_size // target.num_devices,
+    most=auto_chunks.largest(recipe.train, target.num_devices),
   )
   print(f"train.chunks: {count}, by the model of memory")
   return create(count)

@@ -116,10 +116,7 @@ class Experiment:
     return line
 
   def _batch(self) -> Any:
-    """Returns the shapes of a step's batch; never call this while tracing.
-
-    The pipeline of images on disk draws supports to know its shapes.
-    """
+    """Returns shapes of a batch; not while tracing: it may draw supports."""
     inputs = self.pipeline.input_shapes(self.train.steps_per_call)
     return jax.eval_shape(self.pipeline.batch, inputs, jnp.int32(0))
 
@@ -138,7 +135,7 @@ def create(
     devices: default all.
     arrays: the data; default what section `data` names.
     like: of a recipe with another number of epochs or chunks: its data and
-      embedders are used, and its pipeline where the chunks are the same.
+      embedders are used, and its pipeline or the images on the devices.
 
   Raises:
     errors.InputError: the data do not fit the recipe, or its number of chunks
@@ -160,11 +157,7 @@ def create(
     features_of=like.features_of if like else None,
   )
   has_unlabelled = bool(method.views(recipe.views))
-  pipeline = (
-    like.pipeline
-    if like and like.train.chunks == recipe.train.chunks
-    else _make_pipeline(recipe, dataset, method, support, mesh)
-  )
+  pipeline = _make_pipeline(recipe, dataset, method, support, mesh, like=like)
   trainer = create_trainer(
     recipe,
     method,
@@ -190,7 +183,14 @@ def _make_pipeline(
   method: Any,
   support: config_lib.Support,
   mesh: jax.sharding.Mesh,
+  *,
+  like: Experiment | None,
 ) -> Any:
+  if like and like.train.chunks == recipe.train.chunks:
+    return like.pipeline
+  if like and dataset.in_memory:
+    # The images are on the devices.
+    return like.pipeline.with_chunks(recipe.train.chunks)
   return dataset.make_pipeline(
     support=support if method.needs_support else None,
     batch_size=recipe.train.batch_size,

@@ -1,5 +1,6 @@
 """Steps in chunks as they are planned: memory, arithmetic, what travels."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,6 +8,8 @@ import pytest
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax.data import memory_pipeline
+from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.plan import abstract_step
 from paws_jax.plan import auto_chunks
 from paws_jax.plan import hlo
@@ -109,20 +112,54 @@ def test_the_smallest_number_that_fits(available, count):
     asked.append(chunks)
     return 100 // chunks
 
-  assert auto_chunks.smallest(needed, available, num_rows=16) == count
+  assert auto_chunks.smallest(needed, available, most=16) == count
   # No number twice, and not all of them: each is traced.
   assert len(asked) == len(set(asked)) <= 4
 
 
+@pytest.mark.parametrize(
+  ("bn_groups", "num_devices", "most"),
+  [(1, 1, 64), (1, 4, 16), (8, 1, 8), (8, 4, 2), (2, 4, 1), (64, 2, 32)],
+)
+def test_the_number_divides_images_and_groups(bn_groups, num_devices, most):
+  train = config_lib.Train(batch_size=64, bn_groups=bn_groups)
+  assert auto_chunks.largest(train, num_devices) == most
+  # Each of its divisors can be had.
+  for count in (n for n in range(1, most + 1) if most % n == 0):
+    mesh_lib.batch_norm_axes(
+      0, bn_groups=bn_groups, num_devices=num_devices, chunks=count
+    )
+
+
+def test_groups_are_not_cut_to_find_a_number(monkeypatch):
+  config = _recipe(chunks=0)
+  train = dataclasses.replace(config.train, bn_groups=4)
+  config = dataclasses.replace(config, train=train)
+  monkeypatch.setattr(memory, "device_memory", lambda _: 1800)
+  total = lambda built: memory.Memory(0, 0, 0, 0, 5000 // built.train.chunks)  # noqa: E731
+  monkeypatch.setattr(memory, "memory", total)
+  with pytest.raises(errors.InputError, match="bn_groups=4 allows, of 16 unl"):
+    auto_chunks.create(config, devices=jax.devices()[:1])
+
+
 def test_a_number_is_found_for_training(monkeypatch, capsys):
   config = _recipe(chunks=0)
-  monkeypatch.setattr(memory, "device_memory", lambda _: 1000)
+  # Of which a program can have 1,000 on a CPU.
+  monkeypatch.setattr(memory, "device_memory", lambda _: 1800)
   sizes = {1: 3000, 2: 1500, 4: 900, 8: 500, 16: 300, 32: 200, 64: 100}
   total = lambda built: memory.Memory(0, 0, 0, 0, sizes[built.train.chunks])  # noqa: E731
   monkeypatch.setattr(memory, "memory", total)
+  placed, init = [], memory_pipeline.InMemory.__init__
+  monkeypatch.setattr(
+    memory_pipeline.InMemory,
+    "__init__",
+    lambda *args, **options: placed.append(1) or init(*args, **options),
+  )
   recipe, built = auto_chunks.create(config, devices=jax.devices()[:1])
   assert recipe.train.chunks == built.train.chunks == 4
   assert built.trainer.method.encoder.chunking.count == 4
+  # Images are put on the devices once, whatever is tried.
+  assert len(placed) == 1
   assert "train.chunks: 4" in capsys.readouterr().out
   monkeypatch.setattr(memory, "device_memory", lambda _: 50)
   with pytest.raises(errors.InputError, match="even 64 chunks"):

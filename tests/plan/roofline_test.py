@@ -19,6 +19,14 @@ def _train(**changes):
   return types.SimpleNamespace(**(fields | changes))
 
 
+def _trainer(allows_chunks=True):
+  config = types.SimpleNamespace(allows_chunks=allows_chunks)
+  return types.SimpleNamespace(
+    mesh=types.SimpleNamespace(size=4),
+    method=types.SimpleNamespace(config=config),
+  )
+
+
 def _step(**changes):
   """What `assess` asks of an `abstract_step.Step`."""
   params = {"w": np.zeros(2**20, np.float32)}
@@ -27,7 +35,7 @@ def _step(**changes):
     "batch": {"image": np.zeros(4 * 2**20, np.uint8)},
     "state": types.SimpleNamespace(params=params),
     "pipeline": types.SimpleNamespace(steps_per_epoch=100),
-    "trainer": types.SimpleNamespace(mesh=types.SimpleNamespace(size=4)),
+    "trainer": _trainer(),
     "train": _train(),
     "images_per_step": 256,
     "num_supports": 420,
@@ -115,6 +123,10 @@ def test_advice_has_numbers():
   more, larger = _assess(chunked, peak_bytes=30 * _GIB)["advice"]
   assert "train.chunks=16 encodes half as many" in more
   assert "--machine=" in larger
+  # A method without chunks is not given any.
+  plan = _assess(_step(trainer=_trainer(False)), peak_bytes=30 * _GIB)
+  assert len(plan["advice"]) == 3
+  assert not any("chunks" in line for line in plan["advice"])
 
 
 def test_a_state_that_does_not_fit_by_itself():

@@ -122,6 +122,13 @@ def test_a_model_of_a_real_step(tmp_path):
   assert four["collectives"]["all-gather"]["count"] <= 2
 
 
+# 0 is "auto".
+@pytest.mark.parametrize("chunks", [1, 0])
+def test_more_devices_than_images_are_refused(tmp_path, chunks):
+  changes = {"train__batch_size": 2, "train__chunks": chunks}
+  _refused(tmp_path, "4 devices do not divide", machine="h100:4", **changes)
+
+
 def _refused(tmp_path, words, *, machine="h100:2", **changes):
   with pytest.raises(errors_lib.UserError) as caught:
     plan.run(_recipe(**changes), str(tmp_path), machine=machine)

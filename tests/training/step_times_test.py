@@ -5,6 +5,8 @@ import types
 import numpy as np
 import pytest
 
+from paws_jax.methods import base
+from paws_jax.methods import class_prior
 from paws_jax.training import step_times
 
 
@@ -71,16 +73,40 @@ def clock(monkeypatch):
 def build(clock, monkeypatch):
   """A function that makes an experiment of given times."""
 
-  def make(call=0.8, reading=0.2, evaluation=0.0, per_call=1):
+  def make(
+    call=0.8,
+    reading=0.2,
+    evaluation=0.0,
+    per_call=1,
+    once=0.0,
+    epoch_end=0.0,
+    **fields,
+  ):
+    # What takes `once` longer the first time.
+    seconds = [once, 0.0]
+
     def evaluate(*_):
-      clock.now += evaluation
+      clock.now += evaluation + seconds.pop(0)
       return {}
+
+    def end_epoch(experiment, state, step):
+      clock.now += epoch_end + seconds.pop(0)
+      return np.zeros(1)
+
+    monkeypatch.setattr(step_times.epochs, "end_epoch", end_epoch)
+    monkeypatch.setattr(
+      step_times.intervals,
+      "create",
+      lambda _: types.SimpleNamespace(within_epoch=()),
+    )
 
     judge = types.SimpleNamespace(
       monitored_accuracy=evaluate, pseudo_label_accuracy=lambda *_: {}
     )
     monkeypatch.setattr(step_times.evaluator, "Evaluator", lambda _: judge)
     train_call = Call(clock, call)
+    extra = fields.get("extra", {})
+    state = types.SimpleNamespace(extra=extra)
     monkeypatch.setattr(
       step_times.step_lib, "make_train_call", lambda *_: train_call
     )
@@ -89,8 +115,9 @@ def build(clock, monkeypatch):
       pipeline=Pipeline(clock, reading),
       train=types.SimpleNamespace(steps_per_call=per_call),
       eval=types.SimpleNamespace(every_steps=100 if evaluation else 0),
-      initial_state=lambda *, warm: warm,
-      epoch_steps=0,
+      initial_state=lambda *, warm: state,
+      epoch_steps=7 if epoch_end else 0,
+      features_of=fields.get("features_of"),
     )
 
   return make
@@ -117,6 +144,26 @@ def test_few_calls_are_enough_where_each_is_slow(build):
 
 def test_an_evaluation_is_timed_again_if_it_is_fast(build):
   assert step_times.measure(build(evaluation=4)).evaluation == pytest.approx(4)
+
+
+@pytest.mark.parametrize("kind", ["evaluation", "epoch_end"])
+@pytest.mark.parametrize(
+  ("fields", "expected"),
+  [
+    ({}, 104),
+    # The first call embeds the images for all that follow.
+    ({"features_of": (8, 8, 1)}, 4),
+  ],
+)
+def test_what_is_done_once_does_not_count(build, kind, fields, expected):
+  times = step_times.measure(build(**{kind: 4}, once=100, **fields))
+  assert getattr(times, kind) == pytest.approx(expected)
+
+
+def test_the_first_estimate_of_a_prior_does_not_count(build):
+  facts = base.Facts(num_classes=2, labels=np.array([0, 1]))
+  built = build(epoch_end=4, once=100, extra=class_prior.initial(facts))
+  assert step_times.measure(built).epoch_end == pytest.approx(4)
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,8 @@ def test_a_student_would_change_a_frozen_trunk(tmp_path):
       r"views\.small\.count is 4 but views\.cached is 3",
     ),
     ("support.num_views", 6, r"num_views is 6 but views\.cached_support is 5"),
+    ("train.chunks", 0, r"train\.chunks is 'auto' but model\.trunk is"),
+    ("train.chunks", 2, r"train\.chunks is 2 but model\.trunk is"),
     ("views.crop_on", "host", r"views\.crop_on is 'host' but model\.trunk is"),
     (
       "data.on_bad_image",
