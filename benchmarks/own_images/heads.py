@@ -91,7 +91,9 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _paws(prepared: Any) -> np.ndarray:
-  assert pretrain.run(prepared) == 0
+  if pretrain.train(prepared).row is None:
+    # Stopped: the same command goes on from the checkpoint.
+    raise SystemExit(130)
   built = prepared.experiment
   trainer = built.trainer
   directory = prepared.workdir / workdir_lib.CHECKPOINTS

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import signal
 import tarfile
+import types
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from PIL import Image
 
 from benchmarks.own_images import emoji
 from benchmarks.own_images import heads
+from paws_jax.runs import checkpoint
+from paws_jax.tasks import pretrain
 
 EMOJI = [
   ("0031", "Symbols"),
@@ -112,3 +116,14 @@ def test_the_table_pairs_heads_by_draw():
     "| PAWS, estimated prior | 75.0 |  | 75.0 | 50.0 |"
   )
   assert "+50.0 ± " in lines[3]
+
+
+def test_a_stopped_run_is_not_evaluated(tmp_path, monkeypatch):
+  stopped = pretrain.Outcome(None, 3, signal.SIGTERM)
+  monkeypatch.setattr(pretrain, "train", lambda _: stopped)
+  monkeypatch.setattr(
+    checkpoint, "Checkpointer", lambda *_, **__: pytest.fail("it is read")
+  )
+  with pytest.raises(SystemExit) as ended:
+    heads._paws(types.SimpleNamespace(workdir=tmp_path, experiment=None))
+  assert ended.value.code == 130
