@@ -92,7 +92,7 @@ class InMemory:
     self._mesh, self._chunks = mesh, chunks
     self._with_unlabelled = with_unlabelled
     self._num_images = len(pool)
-    self._images = mesh_lib.replicate(images, mesh)
+    self._images = mesh_lib.place(images, mesh)
     self._index: sampling.LabelIndex | None = None
     self._labelled: epoch_orders.LabelledStream | None = None
     if support is not None:

@@ -148,6 +148,13 @@ def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
   return jax.tree.map(put, tree)
 
 
+def place(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+  """Replicates a pytree, unless it is an array that every device holds."""
+  if isinstance(tree, jax.Array) and tree.sharding == replicated(mesh):
+    return tree
+  return replicate(tree, mesh)
+
+
 def everywhere(array: jax.Array) -> jax.Array:
   """Copies an array that is spread over a mesh to all of its devices."""
   sharding = array.sharding

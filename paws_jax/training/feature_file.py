@@ -10,9 +10,12 @@ image stands now. Features whose check sum is wrong are computed again.
 
 from __future__ import annotations
 
+import errno
+import os
 import pathlib
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -20,6 +23,8 @@ from numpy.lib import format as npy_format
 _THERE = 1 << 32
 # A length for all: `Dataset.digests` has such hashes.
 DIGEST_BYTES = 16
+# File systems that cannot take space in advance.
+_UNSUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class FeatureFile:
@@ -111,8 +116,8 @@ def _make(
 ) -> tuple[np.memmap, np.memmap]:
   """Makes the files anew, with the features of images that they had."""
   parts = [path.with_suffix(".part") for path in paths]
-  features = npy_format.open_memmap(parts[0], "w+", np.float16, shape)
-  sums = npy_format.open_memmap(parts[2], "w+", np.uint64, shape[:1])
+  features = _new_map(parts[0], np.float16, shape)
+  sums = _new_map(parts[2], np.uint64, shape[:1])
   with open(parts[1], "wb") as file:
     np.save(file, digests)
   if before is not None:
@@ -128,3 +133,30 @@ def _make(
   for place in (0, 2, 1):
     parts[place].replace(paths[place])
   return features, sums
+
+
+def _new_map(
+  path: pathlib.Path, dtype: Any, shape: tuple[int, ...]
+) -> np.memmap:
+  """Makes an array of zeros in a file, and takes its space on the disk.
+
+  Otherwise a full disk would end the process at a later write to the array.
+  """
+  try:
+    array = npy_format.open_memmap(path, "w+", dtype, shape)
+    _allocate(path)
+  except OSError as error:
+    path.unlink(missing_ok=True)
+    raise OSError(error.errno, error.strerror, str(path)) from error
+  return array
+
+
+def _allocate(path: pathlib.Path) -> None:
+  if not hasattr(os, "posix_fallocate"):
+    return
+  with open(path, "r+b") as file:
+    try:
+      os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    except OSError as error:
+      if error.errno not in _UNSUPPORTED:
+        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import typing
@@ -18,6 +19,7 @@ from etils import epath
 
 from paws_jax import config as config_lib
 from paws_jax import models
+from paws_jax.data import memory_pipeline
 from paws_jax.models import encoder as encoder_lib
 from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.runs import newest_checkpoint
@@ -116,15 +118,7 @@ class TrunkEncoder:
     Yields:
       Rows [m], and their features, float16 [m, V, d].
     """
-    size = self.batch_size(spec)
-    pipeline = self.full.dataset.make_pipeline(
-      support=None,
-      batch_size=size,
-      seed=self.recipe.seed,
-      mesh=self.full.trainer.mesh,
-      with_unlabelled=True,
-      pool=np.resize(rows, -(-len(rows) // size) * size).astype(np.int32),
-    )
+    pipeline = self._pipeline(rows, self.batch_size(spec))
     views = dataclasses.replace(self.full.trainer.views, crops={name: spec})
 
     @jax.jit
@@ -152,6 +146,23 @@ class TrunkEncoder:
         yield ids.tolist(), features
     finally:
       pipeline.close()
+
+  def _pipeline(self, rows: np.ndarray, size: int) -> Any:
+    """Makes a pipeline of images in batches of one size."""
+    dataset = self.full.dataset
+    make = dataset.make_pipeline
+    if dataset.in_memory:
+      # They are on the devices.
+      images = self.full.pipeline.inputs(0, 1).images
+      make = functools.partial(memory_pipeline.InMemory, images, None)
+    return make(
+      support=None,
+      batch_size=size,
+      seed=self.recipe.seed,
+      mesh=self.full.trainer.mesh,
+      with_unlabelled=True,
+      pool=np.resize(rows, -(-len(rows) // size) * size).astype(np.int32),
+    )
 
   def embedders(self) -> dict[str, Embed]:
     """Makes `embed` and `embed_trunk`, which encode the same images only once.

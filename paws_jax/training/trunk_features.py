@@ -148,7 +148,10 @@ def _build(
   """Builds an experiment on features [n, V, d] of the views of `_parts`."""
   dataset, mesh = full.dataset, full.trainer.mesh
   method, _, support = experiment_lib.create_method(
-    recipe, dataset_name=dataset.name, num_classes=dataset.num_classes
+    recipe,
+    dataset_name=dataset.name,
+    num_classes=dataset.num_classes,
+    num_devices=mesh.size,
   )
   stored = feature_pipeline.Stored(
     views={name: a for name, a in arrays.items() if name != "support"},
@@ -182,18 +185,21 @@ def _features(
 ) -> dict[str, np.ndarray]:
   """Reads the features that are there, and computes the others.
 
-  Those of other settings, of an attempt without a checkpoint, are removed.
+  Before, those of other settings, of an attempt without a checkpoint, are
+  removed: their space may be needed.
   """
   full = source.full
   parts = _parts(source.recipe, full)
   digests = full.dataset.digests(np.arange(len(full.dataset.train_images)))
+  keys = {name: source.key(name, spec) for name, (spec, _) in parts.items()}
+  for path in directory.iterdir() if directory.exists() else ():
+    is_key = re.fullmatch("[0-9a-f]{16}", path.name)
+    if is_key and path.name not in keys.values():
+      shutil.rmtree(path)
   arrays: dict[str, np.ndarray] = {}
-  keys = set()
   for name, (spec, rows) in parts.items():
-    key = source.key(name, spec)
-    keys.add(key)
     file = feature_file.FeatureFile(
-      directory / key,
+      directory / keys[name],
       name,
       [digests[row] for row in rows],
       num_views=spec.count,
@@ -202,9 +208,6 @@ def _features(
     if len(file.missing):
       _fill(source, file, name, spec, rows)
     arrays[name] = file.features
-  for path in directory.iterdir():
-    if re.fullmatch("[0-9a-f]{16}", path.name) and path.name not in keys:
-      shutil.rmtree(path)
   return arrays
 
 

@@ -1,8 +1,12 @@
 """Features on disk: resumed, moved, damaged."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 
+from paws_jax.runs import full_disk
 from paws_jax.training import feature_file
 
 DIGESTS = [bytes([number]) * 16 for number in range(1, 6)]
@@ -73,6 +77,40 @@ def test_damaged_files_are_made_anew(tmp_path, kind, damage):
 def test_other_views_are_computed_anew(tmp_path):
   _open(tmp_path).write(np.arange(5), _values(*range(5)))
   np.testing.assert_array_equal(_open(tmp_path, num_views=4).missing, range(5))
+
+
+@pytest.mark.skipif(
+  not hasattr(os, "posix_fallocate"), reason="files are sparse"
+)
+def test_the_space_is_taken_before_anything_is_computed(tmp_path, monkeypatch):
+  # A later write to a full disk would end the process.
+  sizes = {"num_views": 2, "num_features": 10**5}
+  feature_file.FeatureFile(tmp_path, "large", DIGESTS, **sizes)
+  taken = (tmp_path / "large.npy").stat()
+  assert taken.st_blocks * 512 >= taken.st_size > 10**6
+
+  def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(os, "posix_fallocate", full)
+  with pytest.raises(OSError, match="No space left") as error:
+    _open(tmp_path / "other")
+  assert full_disk.sentence(error.value, "/run").startswith(
+    str(tmp_path / "other" / "large.part")
+  )
+  assert not list((tmp_path / "other").iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_a_file_system_that_takes_no_space_in_advance(
+  tmp_path, monkeypatch, number
+):
+  def refuse(*_):
+    raise OSError(number, os.strerror(number))
+
+  monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+  _open(tmp_path).write(np.arange(5), _values(*range(5)))
+  assert not len(_open(tmp_path).missing)
 
 
 def test_the_size_on_disk(tmp_path):

@@ -58,7 +58,13 @@ def test_features_are_those_of_the_views_of_training(small):
   rows = np.array([7, 2, 11, 3])
   spec = dataclasses.replace(recipe.views.specs["large"], count=3)
   source = trunk_encoder.TrunkEncoder(recipe, full, None)
-  ((ids, found),) = source.encode("large", spec, rows)
+  batches = source.encode("large", spec, rows)
+  ids, found = next(batches)
+  if full.dataset.in_memory:
+    # The devices hold the images once.
+    shape = full.pipeline.inputs(0, 1).images.shape
+    assert sum(x.shape == shape for x in jax.live_arrays()) == 1
+  assert not list(batches)
   assert set(ids) == set(rows.tolist())
   pipeline = full.dataset.make_pipeline(
     support=None,
@@ -231,6 +237,38 @@ def test_the_disk_space_is_known(small):
     2 * feature_file.num_bytes(num_images, 3, 128)
     + feature_file.num_bytes(num_labels, 5, 128)
   )
+
+
+def test_devices_of_a_run_are_those_of_its_features(tmp_path):
+  # Groups that divide one device, and not all there are.
+  config, _ = frozen_recipe.create(tmp_path, "memory")
+  config.method = config_lib.method_section("simclr", None)
+  config.views.small.count = 0
+  config.train.update(batch_size=60, bn_groups=5)
+  assert jax.device_count() % 5
+  recipe, full = _experiment(config)
+  built = trunk_features.stand_in(recipe, full)
+  assert built.trainer.mesh.size == 1
+
+
+def test_features_of_other_settings_leave_their_space_first(
+  tmp_path, monkeypatch
+):
+  config, _ = frozen_recipe.create(tmp_path, "memory")
+  recipe, full = _experiment(config)
+  source = trunk_encoder.TrunkEncoder(recipe, full, None)
+  directory = tmp_path / "features"
+  for name in ("0" * 16, "mine"):
+    (directory / name).mkdir(parents=True)
+  there = []
+  monkeypatch.setattr(
+    trunk_features,
+    "_fill",
+    lambda *_: there.append({p.name for p in directory.iterdir()}),
+  )
+  trunk_features._features(source, directory)
+  assert there
+  assert all("0" * 16 not in names and "mine" in names for names in there)
 
 
 def test_features_are_kept_under_what_they_depend_on(tmp_path):
