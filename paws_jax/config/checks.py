@@ -46,6 +46,8 @@ def check_sections(recipe: recipe_lib.Recipe) -> None:
       "groups with the others: set it to 1, or train.bn_group_size instead."
     )
   _check_chunks(recipe)
+  if recipe.data.canvas_memory == "host":
+    _check_host_memory(recipe)
   if recipe.views.crop_on == "host" and recipe.data.pipeline == "memory":
     raise errors.InputError(
       "views.crop_on is 'host' but data.pipeline is 'memory', where all images "
@@ -78,6 +80,53 @@ def _check_chunks(recipe: recipe_lib.Recipe) -> None:
       f"{recipe.method.name!r}, which encodes all images of a step at once: "
       "set it to 1."
     )
+
+
+def _check_host_memory(recipe: recipe_lib.Recipe) -> None:
+  """Checks that chunks of canvases can be sent from the host's memory."""
+  data, train = recipe.data, recipe.train
+  for field, value, possible, reason, remedy in (
+    (
+      "data.pipeline",
+      data.pipeline,
+      data.pipeline == "host",
+      "all images lie on the devices",
+      "set data.canvas_memory to 'device'",
+    ),
+    (
+      "views.crop_on",
+      recipe.views.crop_on,
+      recipe.views.crop_on == "device",
+      "crops are sent in place of canvases",
+      "set one of them to 'device'",
+    ),
+    (
+      "train.chunks",
+      train.chunks,
+      train.chunks != 1,
+      "all canvases are needed at once",
+      "set it to 'auto' or a number, or data.canvas_memory to 'device'",
+    ),
+    (
+      "train.steps_per_call",
+      train.steps_per_call,
+      train.steps_per_call == 1,
+      "the canvases of several steps are chosen from on the device",
+      "set it to 1",
+    ),
+    (
+      "data.canvas_size",
+      data.canvas_size,
+      data.canvas_size % 32 == 0,
+      "they cannot be sent in pieces",
+      "choose a multiple of 32",
+    ),
+  ):
+    if not possible:
+      raise errors.InputError(
+        f"{field} is {value!r} but data.canvas_memory is 'host': with it "
+        f"{reason}; {remedy}."
+      )
 
 
 def _check_frozen(recipe: recipe_lib.Recipe) -> None:

@@ -69,6 +69,10 @@ class Data(fields.Section):
   # Of pipeline "host": side in pixels of the square on which an image is
   # shipped to the devices; larger ones are reduced first.
   canvas_size: int = fields.field(512, fields.SIDE)
+  # Where these squares wait for their step: in the memory of the "device", or
+  # of its "host", from which each chunk of `train.chunks` is sent when it is
+  # encoded, twice a step.
+  canvas_memory: str = fields.field("device", fields.one_of("device", "host"))
   # An image that cannot be read: "error" stops the run, "skip" puts another one
   # in its place and says so.
   on_bad_image: str = fields.field("error", fields.one_of("error", "skip"))

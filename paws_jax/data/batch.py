@@ -24,7 +24,8 @@ Array = jax.Array | Any
 class Canvases(NamedTuple):
   """Images before augmentation, with their sizes and ids."""
 
-  # [n, S, S', Ch] uint8; the image lies in the upper left corner.
+  # [n, S, S', Ch] uint8; the image lies in the upper left corner. In the host's
+  # memory the words of `host_memory.pack`.
   image: Array
   # [n, 2] int32: height and width of the image on its canvas.
   size: Array

@@ -101,6 +101,7 @@ def on_disk(
     white_level=config.white_level,
     support_cache_mb=config.support_cache_mb,
     decoder=config.decoder,
+    in_host_memory=config.canvas_memory == "host",
     **options,
   )
 

@@ -10,6 +10,7 @@ import jax
 
 from paws_jax import augment
 from paws_jax import config as config_lib
+from paws_jax.data import host_memory
 
 
 @functools.partial(
@@ -26,8 +27,8 @@ class Uncut:
   images can be taken of each.
 
   Attributes:
-    images: uint8 canvases [n, S, S', Ch]; or crops that were cut on the host,
-      [n, V, H, W, Ch].
+    images: uint8 canvases [n, S, S', Ch], or words of them in the host's memory
+      (`host_memory`); or crops that were cut on the host, [n, V, H, W, Ch].
     sizes: [n, 2] of the images on their canvases; None: crops.
     keys: [n, V, ...] uint32, data of one PRNG key for each view.
     spec: of the views.
@@ -49,7 +50,7 @@ class Uncut:
     """Shape of the array."""
     num_images, num_views = self.keys.shape[:2]
     side = self.spec.size
-    view = (side, side, self.images.shape[-1])
+    view = (side, side, len(self.mean))
     if self.folded:
       return (num_images * num_views, *view)
     return (num_images, num_views, *view)
@@ -76,6 +77,20 @@ class Uncut:
       self, images=images, keys=self.keys[:, first : first + 1], folded=True
     )
 
+  def run(self, index: jax.Array | int, count: int) -> Uncut:
+    """Selects the images of a run of rows, the others staying where they are.
+
+    Args:
+      index: of the run; traced.
+      count: runs of all rows.
+    """
+    size = self.keys.shape[0] // count
+
+    def select(rows: jax.Array) -> jax.Array:
+      return jax.lax.dynamic_slice_in_dim(rows, index * size, size)
+
+    return jax.tree.map(select, self)
+
   def fold(self) -> Uncut:
     """Merges image and view axes, image-major."""
     return dataclasses.replace(self, folded=True)
@@ -91,5 +106,8 @@ class Uncut:
     if self.sizes is None:
       views = augment.distort_views(keys, self.images, **options)
     else:
-      views = augment.multi_views(keys, self.images, self.sizes, **options)
+      images = self.images
+      if host_memory.is_packed(images):
+        images = host_memory.unpack(images)
+      views = augment.multi_views(keys, images, self.sizes, **options)
     return views.reshape(self.shape)

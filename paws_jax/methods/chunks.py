@@ -73,18 +73,26 @@ class InScan:
     """Returns the output of all rows, in their order, and the statistics."""
     encoder = _own_statistics(each.encoder)
 
-    def encode(_: None, chunk: tuple[Any, Any]) -> tuple[None, Any]:
-      parts, mask = chunk
+    def encode(_: None, chunk: tuple[Any, Any, Any]) -> tuple[None, Any]:
+      index, arrays, mask = chunk
+      parts = tuple(
+        part.run(index, self.count) if array is None else array
+        for part, array in zip(each.parts, arrays, strict=True)
+      )
       return None, at_once(
         each._replace(encoder=encoder, parts=parts, mask=mask)
       )
 
     masks = _split_mask(each, self.count)
-    runs = jax.tree.map(lambda x: _split(x, self.count), each.parts)
+    # Canvases are sliced where they are, which may be the host's memory.
+    arrays = [
+      None if isinstance(part, data.Uncut) else _split(part, self.count)
+      for part in each.parts
+    ]
     # In a scan nothing is shared between forward and backward pass anyway.
     encode = jax.checkpoint(encode, prevent_cse=False)
     _, (rows, stats) = jax.lax.scan(
-      encode, None, (runs, masks), length=self.count
+      encode, None, (jnp.arange(self.count), arrays, masks)
     )
     rows = jax.tree.map(lambda x: _join(x, each.sizes), rows)
     if each.encoder.freeze_bn:
@@ -137,11 +145,17 @@ class OneChunk:
     if not _has_images(each):
       return InScan(self.count)(each)
     masks = _split_mask(each, self.count)
-    runs = jax.tree.map(lambda x: _split(x, self.count), each.parts)
-    parts, mask = jax.tree.map(
-      lambda x: jax.lax.dynamic_index_in_dim(x, self.index, keepdims=False),
-      (runs, masks),
+
+    def select(split: jax.Array) -> jax.Array:
+      return jax.lax.dynamic_index_in_dim(split, self.index, keepdims=False)
+
+    parts = tuple(
+      part.run(self.index, self.count)
+      if isinstance(part, data.Uncut)
+      else select(_split(part, self.count))
+      for part in each.parts
     )
+    mask = None if masks is None else select(masks)
     encoder = _own_statistics(each.encoder)
     rows, stats = at_once(
       each._replace(encoder=encoder, parts=parts, mask=mask)

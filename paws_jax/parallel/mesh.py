@@ -126,9 +126,16 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
   return NamedSharding(mesh, REPLICATED)
 
 
-def batch_sharded(mesh: jax.sharding.Mesh) -> NamedSharding:
-  """Sharding of an array whose first axis is divided among all devices."""
-  return NamedSharding(mesh, BATCH)
+def batch_sharded(
+  mesh: jax.sharding.Mesh, *, memory: str | None = None
+) -> NamedSharding:
+  """Sharding of an array whose first axis is divided among all devices.
+
+  Args:
+    mesh: the devices.
+    memory: kind of memory, as JAX calls it; None: the devices' own.
+  """
+  return NamedSharding(mesh, BATCH, memory_kind=memory)
 
 
 def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
@@ -192,21 +199,26 @@ def local_rows(
   return np.concatenate(rows)
 
 
-def from_local_rows(rows: np.ndarray, mesh: jax.sharding.Mesh) -> jax.Array:
+def from_local_rows(
+  rows: np.ndarray, mesh: jax.sharding.Mesh, *, memory: str | None = None
+) -> jax.Array:
   """Makes a global array, sharded over the mesh, from this process's rows.
 
   Args:
     rows: [m, ...], in the order of `local_rows(..., local_devices(mesh))`.
     mesh: all devices.
+    memory: as of `batch_sharded`.
   """
   devices = local_devices(mesh)
   shards = [
-    jax.device_put(part, device)
+    jax.device_put(
+      part, jax.sharding.SingleDeviceSharding(device, memory_kind=memory)
+    )
     for part, device in zip(np.split(rows, len(devices)), devices, strict=True)
   ]
   num_rows = len(shards[0]) * mesh.size
   return jax.make_array_from_single_device_arrays(
-    (num_rows, *rows.shape[1:]), batch_sharded(mesh), shards
+    (num_rows, *rows.shape[1:]), batch_sharded(mesh, memory=memory), shards
   )
 
 

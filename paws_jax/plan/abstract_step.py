@@ -21,6 +21,7 @@ import numpy as np
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax.data import host_memory
 from paws_jax.data import load_dataset
 from paws_jax.data import memory_pipeline
 from paws_jax.data import sampling
@@ -102,6 +103,7 @@ class Step:
     return sum(
       math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
       for leaf in jax.tree.leaves((self.state, self.inputs))
+      if leaf.sharding.memory_kind != host_memory.KIND
     )
 
   @functools.cached_property
@@ -318,6 +320,7 @@ def _encoded(section: config_lib.Data, sizes: Sizes) -> Source:
       on_bad_image=section.on_bad_image,
       max_pixels=section.max_pixels,
       support_cache_mb=section.support_cache_mb,
+      in_host_memory=section.canvas_memory == "host",
       **options,
     )
 

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from paws_jax.data import host_memory
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import state as state_lib
 from paws_jax.training import step as step_lib
@@ -35,7 +36,8 @@ class Memory:
   Attributes:
     state: parameters, batch statistics and optimizer state.
     gradients: and the updates made of them.
-    images: undistorted ones, those that wait for their step included.
+    images: undistorted ones, those that wait for their step included; of those
+      in the host's memory the chunk that is cut and the next.
     views: the crops cut out of them.
     activations: what the forward pass keeps for the backward pass.
   """
@@ -82,11 +84,13 @@ def memory(
     functools.partial(step_lib.make_views, trainer), batch, step
   )
   params = num_bytes(state.params)
-  share = -(-num_bytes(batch) // mesh.size)
+  of_host = host_bytes(inputs) // experiment.train.steps_per_call
+  share = -(-(num_bytes(batch) - of_host) // mesh.size)
   if experiment.dataset.in_memory:
     images = num_bytes(inputs) + share
   else:
-    images = share * _host_batches(experiment.train.steps_per_call)
+    images = share * host_batches(experiment.train.steps_per_call)
+    images += 2 * of_host // (mesh.size * experiment.train.chunks)
   loss = jax.make_jaxpr(functools.partial(step_lib.global_loss, trainer))(
     state.params, state.batch_stats, state.extra, views, step
   )
@@ -112,8 +116,19 @@ def extra_bytes(trainer: state_lib.Trainer, state: state_lib.TrainState) -> int:
   return sum(jax.tree.leaves(sizes))
 
 
-def _host_batches(steps_per_call: int) -> int:
-  """Batches of the host pipeline that lie on the devices at once."""
+def host_bytes(inputs: Any) -> int:
+  """Bytes of what stays in the host's memory, of shapes with shardings."""
+  return num_bytes(
+    [
+      leaf
+      for leaf in jax.tree.leaves(inputs)
+      if leaf.sharding.memory_kind == host_memory.KIND
+    ]
+  )
+
+
+def host_batches(steps_per_call: int) -> int:
+  """Batches of the host pipeline that wait or are in use at once."""
   # Those of the call that runs and, as `loop.loop` keeps them until its
   # metrics are there, of the one before; of several, one is copied to be used.
   in_use = 2 * steps_per_call + (steps_per_call > 1)

@@ -52,16 +52,17 @@ class StepCosts:
 
 def waiting_bytes(step: abstract_step.Step) -> int:
   """Bytes on a device of batches that wait for their step."""
-  if step.dataset.in_memory:
-    return 0
-  return _PREFETCHED * _image_bytes(step)
+  return _PREFETCHED * _image_bytes(step)[0]
 
 
-def _image_bytes(step: abstract_step.Step) -> int:
-  """Bytes of a step's images that the host sends to a device."""
+def _image_bytes(step: abstract_step.Step) -> tuple[int, int]:
+  """Bytes of a device's images of a step, on it and in the host's memory."""
   if step.dataset.in_memory:
-    return 0
-  return -(-memory.num_bytes(step.batch) // step.trainer.mesh.size)
+    return 0, 0
+  there = memory.host_bytes(step.pipeline.input_shapes(1))
+  here = memory.num_bytes(step.batch) - there
+  size = step.trainer.mesh.size
+  return -(-here // size), there // size
 
 
 def assess(
@@ -70,6 +71,7 @@ def assess(
   """The plan: what plan.json holds. All sizes are of one device."""
   chip, config = target.chip, step.train
   waiting = waiting_bytes(step)
+  on_device, on_host = _image_bytes(step)
   needed = None if costs.peak_bytes is None else costs.peak_bytes + waiting
   fits = not costs.too_large
   fits &= needed is not None and needed <= chip.usable_bytes
@@ -87,7 +89,8 @@ def assess(
     "argument_bytes": costs.argument_bytes,
     "temporary_bytes": costs.temporary_bytes,
     "waiting_batches_bytes": waiting,
-    "image_bytes_from_host": _image_bytes(step),
+    "image_bytes_from_host": on_device + 2 * on_host,
+    "host_memory_bytes": on_host * memory.host_batches(config.steps_per_call),
     "usable_memory_bytes": chip.usable_bytes,
     "memory_bytes": chip.memory_bytes,
     "flops": costs.flops,
@@ -162,11 +165,13 @@ def _advice(
       else "--config.train.chunks=auto encodes a step run by run, for a third "
       "more arithmetic; each run is a BatchNorm batch of its own"
     )
-  images = _image_bytes(step)
+  images = _image_bytes(step)[0]
   if images > _LARGE * room:
     advice.append(
       f"images take {_bytes(images)} on the device, several batches at a time: "
       "a smaller data.canvas_size makes them smaller, and crops less sharp"
+      + "; --config.data.canvas_memory=host leaves them in the host's memory"
+      * (chunks > 1)
     )
   general = (
     "lower train.batch_size or support.images_per_class, or use more chips"
@@ -251,6 +256,11 @@ def _memory_lines(plan: dict[str, Any]) -> list[str]:
     lines.append(
       f"arguments {_bytes(plan['argument_bytes'])}, temporaries "
       f"{_bytes(plan['temporary_bytes'])}"
+    )
+  kept = plan["host_memory_bytes"]
+  if kept:
+    lines.append(
+      f"in the host's memory {_bytes(kept)} of canvases, each sent twice"
     )
   if plan["method"].endswith(("O0", "O1")):
     lines.append(

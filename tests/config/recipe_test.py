@@ -26,6 +26,7 @@ REFUSED = {
   "data.labels_per_class": ([-1, -4], "at least 0"),
   "data.labels_fraction": ([-0.1, 1.5], "[0, 1]"),
   "data.canvas_size": ([0], "at least 1"),
+  "data.canvas_memory": (["", "tpu"], "device, host"),
   "data.on_bad_image": (["", "ignore"], "error, skip"),
   "data.max_pixels": ([0, 2**31], "[1, 2147483647]"),
   "data.white_level": ([-1, 65536], "at most 65535"),

@@ -17,6 +17,7 @@ from paws_jax import data
 from paws_jax.methods import chunks
 from paws_jax.methods import encoding
 from paws_jax.models import encoder as encoder_lib
+from paws_jax.parallel import mesh as mesh_lib
 from tests import toy_method
 from tests import toy_training
 from tests.methods import laws_test
@@ -132,6 +133,39 @@ def test_groups_that_were_there_before_are_divided_among_chunks():
       for each in (chunked, _encoder(num_groups=4))
     ]
   toy_method.assert_same(*results, atol=1e-10)
+
+
+@pytest.mark.parametrize("padding", [(2, 3), (2, 3, 6, 7)])
+def test_devices_share_the_statistics_of_their_chunks(padding):
+  """Chunk c of all devices is a group, with padding on one of them or both."""
+  mesh = mesh_lib.make_mesh(jax.devices()[:2])
+  shared = _encoder(axis_name=mesh_lib.AXES)
+  shared = shared.clone(chunking=chunks.InScan(2))
+  images, mask = _rows()[1], np.isin(np.arange(8), padding, invert=True)
+  everywhere, spread = mesh_lib.REPLICATED, mesh_lib.BATCH
+  with jax.enable_x64(True):
+    params, stats = _weights()
+    *actual, changed = jax.jit(
+      mesh_lib.shard_map(
+        lambda *args: _encode(shared, *args),
+        mesh,
+        in_specs=(everywhere, everywhere, spread, spread),
+        out_specs=(spread, spread, everywhere),
+      )
+    )(params, stats, images, jnp.asarray(mask))
+    expected, updated = [], []
+    for rows in ([0, 1, 4, 5], [2, 3, 6, 7]):
+      *outputs, new = _encode(
+        _encoder(), params, stats, images[rows], jnp.asarray(mask[rows])
+      )
+      expected.append(outputs)
+      updated += [jax.device_get(new)] if mask[rows].any() else []
+    actual = jax.device_get(actual)
+  mean = jax.tree.map(lambda *x: sum(x) / len(x), *updated)
+  toy_method.assert_same(changed, mean, atol=1e-10)
+  for i, rows in enumerate(zip(*expected, strict=True)):
+    wanted = np.concatenate(rows)[[0, 1, 4, 5, 2, 3, 6, 7]]
+    toy_method.assert_same(actual[i][mask], wanted[mask], atol=1e-10)
 
 
 @pytest.mark.parametrize("where", ["device", "host"])

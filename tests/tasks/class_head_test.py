@@ -1,9 +1,11 @@
 """Every task on a run whose class head decides."""
 
+import csv
 import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from paws_jax import config as config_lib
 from paws_jax import errors
@@ -12,7 +14,9 @@ from paws_jax.report import accuracy
 from paws_jax.tasks import evaluate
 from paws_jax.tasks import export
 from paws_jax.tasks import finetune
+from paws_jax.tasks import predict
 from paws_jax.tasks import pretrain
+from paws_jax.tasks import report
 from paws_jax.training import experiment
 from tests import class_head_runs
 from tests import tiny_recipe
@@ -69,6 +73,43 @@ def test_a_saved_classifier_decides_by_the_head(run):
   np.testing.assert_allclose(classifier.embed(images), features, rtol=1e-5)
   with pytest.raises(errors.InputError, match="a class head"):
     classifier.add_class("new", images)
+
+
+@pytest.mark.slow
+def test_predictions_and_the_report(run, tmp_path, capsys):
+  """The head's probabilities, with the nearest labelled images beside them."""
+  config, workdir = run
+  rng = np.random.default_rng(0)
+  folder = tmp_path / "images"
+  folder.mkdir()
+  images = rng.integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)
+  for i, pixels in enumerate(images):
+    Image.fromarray(pixels[..., 0]).save(folder / f"{i}.png")
+  prepared = predict.prepare(
+    config,
+    str(workdir),
+    images=str(folder),
+    classifier=None,
+    add_class=(),
+    head="soft_nn",
+    output=str(tmp_path / "predictions.csv"),
+  )
+  assert predict.run(prepared) == 0
+  assert "the class head of the run" in capsys.readouterr().out
+  with (tmp_path / "predictions.csv").open() as file:
+    rows = list(csv.DictReader(file))
+  classifier = classifier_lib.Classifier.load(workdir / "classifier")
+  wanted = classifier.predict(images)
+  for row, probabilities in zip(rows, wanted.probabilities, strict=True):
+    best = int(probabilities.argmax())
+    assert row["predicted_class"] == classifier.class_names[best]
+    found = float(row["probability"])
+    assert found == pytest.approx(probabilities[best], abs=1e-4)
+    assert row["support_1"]
+    assert row["support_1_class"]
+  assert report.run(report.prepare(config, str(workdir))) == 0
+  page = (workdir / "report.html").read_text()
+  assert "class head" in page
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from paws_jax import data
+from paws_jax.data import host_memory
 from paws_jax.data.host import cut
 from paws_jax.data.host import row_plan
 from paws_jax.parallel import mesh as mesh_lib
@@ -21,6 +22,7 @@ def batch_shapes(
   num_unlabelled: int,
   supports: row_plan.Supports | None,
   cutters: Mapping[str, cut.Cutter],
+  in_host_memory: bool,
 ) -> data.HostBatch:
   """Returns shapes, dtypes and shardings of a batch.
 
@@ -30,6 +32,7 @@ def batch_shapes(
     num_unlabelled: images; 0: none.
     supports: of any step; None: none.
     cutters: of the parts whose crops are cut on the host.
+    in_host_memory: where the canvases are.
   """
 
   def rows(*shape: int, dtype: Any = np.int32) -> jax.ShapeDtypeStruct:
@@ -45,8 +48,13 @@ def batch_shapes(
       shapes = cutters[name].shapes().items()
       views = {k: rows(num_rows, *v, dtype=np.uint8) for k, v in shapes}
       return data.Crops(views=views, id=rows(num_rows))
+    image = rows(num_rows, side, side, 3, dtype=np.uint8)
+    if in_host_memory:
+      shape = (num_rows, *host_memory.packed_shape(image.shape[1:]))
+      there = mesh_lib.batch_sharded(mesh, memory=host_memory.KIND)
+      image = jax.ShapeDtypeStruct(shape, np.int32, sharding=there)
     return data.Canvases(
-      image=rows(num_rows, side, side, 3, dtype=np.uint8),
+      image=image,
       size=rows(num_rows, 2),
       id=rows(num_rows),
     )

@@ -21,6 +21,7 @@ import numpy as np
 
 from paws_jax import config as config_lib
 from paws_jax import data
+from paws_jax.data import host_memory
 from paws_jax.data import sampling
 from paws_jax.data.host import batch_shapes
 from paws_jax.data.host import choose_loader
@@ -80,6 +81,7 @@ class HostPipeline:
     crops: cut.CropSpecs | None = None,
     num_threads: int | None = None,
     chunks: int = 1,
+    in_host_memory: bool = False,
     **decoding: Any,
   ):
     """Stores the settings; reading starts with the first `inputs`.
@@ -99,6 +101,7 @@ class HostPipeline:
       crops: to be cut on the host; None: batches have canvases.
       num_threads: decoding threads; default one per core of this process.
       chunks: as of `memory_pipeline.InMemory`.
+      in_host_memory: whether canvases stay there (`host_memory`).
       **decoding: of `image_reader.ImageReader`.
 
     Raises:
@@ -117,6 +120,7 @@ class HostPipeline:
     self._batch_size, self._mesh = batch_size, mesh
     self._with_supports = support is not None
     self._with_unlabelled = with_unlabelled
+    self._in_host_memory = in_host_memory
     self._images = image_reader.ImageReader(reader, fit=canvas_size, **decoding)
     jobs = num_threads or cpu_devices.num_cores()
     make = choose_loader.loader_class(decoder)
@@ -183,8 +187,7 @@ class HostPipeline:
 
   def _next_batch(self, busy: Callable[[], bool] | None) -> data.HostBatch:
     """Waits for a batch, and adds to `stall_seconds` while devices are idle."""
-    prefetcher = self._prefetcher
-    assert prefetcher is not None
+    assert self._prefetcher is not None
     idle_since: float | None = None
 
     def look() -> None:
@@ -193,7 +196,7 @@ class HostPipeline:
         idle_since = time.perf_counter()
 
     look()
-    batch = prefetcher.get(while_waiting=look)
+    batch = self._prefetcher.get(while_waiting=look)
     if idle_since is not None:
       self.stall_seconds += time.perf_counter() - idle_since
     return batch
@@ -207,6 +210,7 @@ class HostPipeline:
       num_unlabelled=self._batch_size if self._with_unlabelled else 0,
       supports=drawn,
       cutters=self._cutters,
+      in_host_memory=self._in_host_memory,
     )
     first_step = jax.ShapeDtypeStruct(
       (), np.int32, sharding=mesh_lib.replicated(self._mesh)
@@ -330,6 +334,8 @@ class HostPipeline:
 
   def _spread(self, rows: Any) -> Any:
     """Makes global arrays of a pytree of this process's rows."""
+    if self._in_host_memory and isinstance(rows, data.Canvases):
+      return host_memory.place(rows, self._mesh)
     put = functools.partial(mesh_lib.from_local_rows, mesh=self._mesh)
     return jax.tree.map(put, rows)
 

@@ -1,0 +1,115 @@
+"""Canvases that stay in the host's memory: same bytes, same steps."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from paws_jax import config as config_lib
+from paws_jax import errors
+from paws_jax.data import host_memory
+from paws_jax.parallel import mesh as mesh_lib
+from paws_jax.plan import memory
+from paws_jax.training import experiment
+from paws_jax.training import step as step_lib
+from tests import small_runs
+from tests import tiny_recipe
+
+pytestmark = pytest.mark.unoptimized
+
+
+def _config(root, **changes):
+  config = tiny_recipe.get_config()
+  config.update_from_flattened_dict(
+    small_runs.SMALL
+    | small_runs.on_disk(root)
+    | {
+      "data.canvas_size": 32,
+      "data.canvas_memory": "host",
+      "train.chunks": 2,
+    }
+    | {name.replace("__", "."): value for name, value in changes.items()}
+  )
+  return config
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+  return small_runs.write_photos(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_words_are_the_bytes_of_images(side):
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (4, side, side, 3), np.uint8)
+  words = host_memory.pack(images)
+  assert words.shape == (4, *host_memory.packed_shape(images.shape[1:]))
+  assert np.shares_memory(words, images)
+  mesh = mesh_lib.make_mesh(jax.devices()[:2])
+  there = mesh_lib.from_local_rows(words, mesh, memory=host_memory.KIND)
+  assert there.sharding.memory_kind == host_memory.KIND
+  here = jax.jit(host_memory.unpack)(there)
+  assert here.sharding.memory_kind != host_memory.KIND
+  np.testing.assert_array_equal(here, images)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"train__chunks": 1}, "train.chunks is 1 but .* all canvases are needed"),
+    ({"data__canvas_size": 40}, "canvas_size is 40 .* a multiple of 32"),
+    ({"train__steps_per_call": 2}, "steps_per_call is 2 .* set it to 1"),
+    ({"views__crop_on": "host"}, "crop_on is 'host' .* crops are sent"),
+    (
+      {"data__pipeline": "memory", "data__source": "digits"},
+      "data.pipeline is 'memory' but .* all images lie on the devices",
+    ),
+  ],
+)
+def test_where_canvases_cannot_stay(changes, message, tmp_path):
+  config = _config(tmp_path, **changes)
+  if config.data.source == "digits":
+    config.data.dir = config.data.unlabelled_dir = ""
+  with pytest.raises(errors.InputError, match=message):
+    config_lib.resolve(config)
+
+
+def test_the_device_needs_two_chunks_of_them(photos):
+  there, here = (
+    experiment.create(
+      config_lib.resolve(_config(photos, data__canvas_memory=place)),
+      devices=jax.devices()[:2],
+    )
+    for place in ("host", "device")
+  )
+  canvases = 32 * 32 * 3
+  inputs = there.pipeline.input_shapes(1)
+  assert memory.host_bytes(inputs) == (16 + 8) * canvases
+  assert memory.host_bytes(here.pipeline.input_shapes(1)) == 0
+  # Four batches of 8 + 4 images of a device, and two of the two chunks.
+  less = memory.memory(here).images - memory.memory(there).images
+  assert less == (4 - 1) * 12 * canvases
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("one_program", [True, False])
+def test_steps_are_those_of_canvases_on_the_devices(photos, one_program):
+  """In both forms of a step in chunks, on two devices."""
+  after = []
+  for place in ("host", "device"):
+    recipe = config_lib.resolve(_config(photos, data__canvas_memory=place))
+    built = experiment.create(recipe, devices=jax.devices()[:2])
+    call = step_lib.make_train_call(
+      built.trainer, built.pipeline, 1, one_program=one_program
+    )
+    with built.pipeline as pipeline:
+      state = built.initial_state()
+      for step in range(2):
+        inputs = pipeline.inputs(step, 1)
+        kind = inputs.batches[0].unlabelled.image.sharding.memory_kind
+        assert (kind == host_memory.KIND) == (place == "host")
+        state, metrics = call(state, inputs)
+    after.append(jax.device_get((state, metrics)))
+  same = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8)
+  jax.tree.map(same, *after)
