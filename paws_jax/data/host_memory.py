@@ -46,10 +46,11 @@ def place(canvases: batch.Canvases, mesh: jax.sharding.Mesh) -> batch.Canvases:
     canvases: arrays of NumPy, in the order of `mesh.local_rows`.
     mesh: all devices.
   """
+  images, sizes, ids = map(np.asarray, canvases)
   return batch.Canvases(
-    image=mesh_lib.from_local_rows(pack(canvases.image), mesh, memory=KIND),
-    size=mesh_lib.from_local_rows(canvases.size, mesh),
-    id=mesh_lib.from_local_rows(canvases.id, mesh),
+    image=mesh_lib.from_local_rows(pack(images), mesh, memory=KIND),
+    size=mesh_lib.from_local_rows(sizes, mesh),
+    id=mesh_lib.from_local_rows(ids, mesh),
   )
 
 

@@ -76,7 +76,7 @@ class InScan:
     def encode(_: None, chunk: tuple[Any, Any, Any]) -> tuple[None, Any]:
       index, arrays, mask = chunk
       parts = tuple(
-        part.run(index, self.count) if array is None else array
+        part.run(index, self.count) if isinstance(part, data.Uncut) else array
         for part, array in zip(each.parts, arrays, strict=True)
       )
       return None, at_once(
