@@ -55,8 +55,7 @@ class Experiment:
   images_per_step: int
   # Path of the weights to start from; "": random weights.
   init_from: str
-  # Shape of the images whose features the pipeline serves in their place, see
-  # `training.trunk_features`; None: it serves images.
+  # Shape of the images in whose place it serves features; None: it serves them.
   features_of: tuple[int, int, int] | None = None
 
   @property
