@@ -28,6 +28,7 @@ from paws_jax.data import sampling
 from paws_jax.data.host import pipeline as pipeline_lib
 from paws_jax.data.sources import arrays
 from paws_jax.parallel import mesh as mesh_lib
+from paws_jax.plan import memory
 from paws_jax.training import experiment
 from paws_jax.training import state
 from paws_jax.training import step as step_lib
@@ -105,6 +106,11 @@ class Step:
       for leaf in jax.tree.leaves((self.state, self.inputs))
       if leaf.sharding.memory_kind != host_memory.KIND
     )
+
+  @property
+  def host_bytes(self) -> int:
+    """Bytes of the images of a step that stay in the host's memory."""
+    return memory.host_bytes(self.pipeline.input_shapes(1))
 
   @functools.cached_property
   def batch(self) -> Any:

@@ -59,10 +59,9 @@ def _image_bytes(step: abstract_step.Step) -> tuple[int, int]:
   """Bytes of a device's images of a step, on it and in the host's memory."""
   if step.dataset.in_memory:
     return 0, 0
-  there = memory.host_bytes(step.pipeline.input_shapes(1))
-  here = memory.num_bytes(step.batch) - there
+  here = memory.num_bytes(step.batch) - step.host_bytes
   size = step.trainer.mesh.size
-  return -(-here // size), there // size
+  return -(-here // size), step.host_bytes // size
 
 
 def assess(
@@ -262,7 +261,7 @@ def _memory_lines(plan: dict[str, Any]) -> list[str]:
     lines.append(
       f"in the host's memory {_bytes(kept)} of canvases, each sent twice"
     )
-  if plan["method"].endswith(("O0", "O1")):
+  if any(f"level {level}" in plan["method"] for level in ("O0", "O1")):
     lines.append(
       "a low level gives an upper bound; with JAX_OPTIMIZATION_LEVEL=O2 it "
       "takes a few times as long"

@@ -49,9 +49,14 @@ class TracedCosts:
   collectives: list[hlo.Collective]
 
 
-def trace_costs(step: abstract_step.Step) -> TracedCosts:
-  """Counts what a step needs; compiles and runs nothing."""
-  jaxpr = step.trace().jaxpr.jaxpr
+def trace_costs(step: abstract_step.Step, traced: Any = None) -> TracedCosts:
+  """Counts what a step needs; compiles and runs nothing.
+
+  Args:
+    step: the step.
+    traced: what its `trace` gives; None: it is traced.
+  """
+  jaxpr = (traced or step.trace()).jaxpr.jaxpr
   memory = memory_lib.memory(step)
   # Those of a chunk, of which each is computed twice.
   activations: float = memory.activations * step.train.chunks

@@ -7,6 +7,7 @@ but no TPU. For GPUs it is only traced, and the costs are those of a model.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import importlib.metadata
 import importlib.util
@@ -186,7 +187,7 @@ def _compile(step: abstract_step.Step) -> roofline.StepCosts:
   print(f"compiled in {time.perf_counter() - start:.0f} s", flush=True)
   used = hlo.memory(compiled)
   analysis = compiled.cost_analysis()
-  return roofline.StepCosts(
+  costs = roofline.StepCosts(
     method=method,
     peak_bytes=used.peak,
     argument_bytes=used.arguments,
@@ -194,6 +195,17 @@ def _compile(step: abstract_step.Step) -> roofline.StepCosts:
     flops=analysis["flops"],
     bytes_accessed=analysis["bytes accessed"],
     collectives=hlo.collectives(compiled.as_text(), num_devices=num_devices),
+  )
+  if step.train.chunks == 1:
+    return costs
+  # The compiler counts what is in a loop once.
+  counted = traced_costs.trace_costs(step, traced)
+  return dataclasses.replace(
+    costs,
+    method=f"{method}, costs of a step by the model",
+    flops=counted.flops,
+    bytes_accessed=counted.bytes_accessed,
+    collectives=counted.collectives,
   )
 
 

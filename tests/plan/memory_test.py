@@ -180,4 +180,4 @@ def test_memory_that_a_container_is_granted(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("steps_per_call", "batches"), [(1, 4), (4, 11)])
 def test_batches_on_the_devices(steps_per_call, batches):
   # Of two calls, two that wait, and of several in a call a copy.
-  assert memory._host_batches(steps_per_call) == batches
+  assert memory.host_batches(steps_per_call) == batches

@@ -15,7 +15,7 @@ _TARGET = chips.parse("v5e:2x2")
 
 def _train(**changes):
   fields = {"batch_size": 256, "epochs": 36, "minutes": 0.0, "remat": "none"}
-  fields |= {"chunks": 1}
+  fields |= {"chunks": 1, "steps_per_call": 1}
   return types.SimpleNamespace(**(fields | changes))
 
 
@@ -39,6 +39,7 @@ def _step(**changes):
     "train": _train(),
     "images_per_step": 256,
     "num_supports": 420,
+    "host_bytes": 0,
   }
   return types.SimpleNamespace(**(fields | changes))
 
@@ -97,6 +98,19 @@ def test_batches_that_wait_need_room_too():
   assert _assess()["waiting_batches_bytes"] == waiting
   there = _step(dataset=types.SimpleNamespace(in_memory=True, name="toy"))
   assert _assess(there, peak_bytes=usable)["fits"]
+
+
+def test_canvases_in_the_hosts_memory_are_sent_twice(capsys):
+  step = _step(host_bytes=3 * 2**20, train=_train(chunks=4))
+  plan = roofline.assess(step, _TARGET, _costs())
+  # A quarter of a MiB of the batch of each device waits on it, twice.
+  assert plan["waiting_batches_bytes"] == 2 * 2**18
+  assert plan["image_bytes_from_host"] == 2**18 + 2 * 3 * 2**18
+  # Two batches in use, and two that wait.
+  assert plan["host_memory_bytes"] == 4 * 3 * 2**18
+  roofline.print_plan(plan, _TARGET)
+  text = capsys.readouterr().out
+  assert "in the host's memory 3 MiB of canvases, each sent twice" in text
 
 
 def test_what_fits_needs_no_advice():

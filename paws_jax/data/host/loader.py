@@ -20,6 +20,7 @@ import numpy as np
 
 from paws_jax.data.host import cut
 from paws_jax.data.host import image_reader
+from paws_jax.parallel import cpu_devices
 
 
 class Stream(NamedTuple):
@@ -61,13 +62,13 @@ class Loader(abc.ABC):
     self,
     images: image_reader.ImageReader,
     *,
-    canvas_size: int,
-    num_threads: int,
+    side: int,
+    num_threads: int | None,
   ):
-    """Keeps the settings; `images` reduces to `canvas_size`."""
+    """Keeps the settings; `images` reduces to `side`."""
     self._images = images
-    self.canvas_size = canvas_size
-    self._num_threads = num_threads
+    self.canvas_size = side
+    self._num_threads = num_threads or cpu_devices.num_cores()
 
   @abc.abstractmethod
   def steps(

@@ -31,7 +31,6 @@ from paws_jax.data.host import loader
 from paws_jax.data.host import prefetch
 from paws_jax.data.host import row_plan
 from paws_jax.data.sources import catalog
-from paws_jax.parallel import cpu_devices
 from paws_jax.parallel import mesh as mesh_lib
 
 
@@ -117,14 +116,11 @@ class HostPipeline:
       mesh=mesh,
       chunks=chunks,
     )
-    self._batch_size, self._mesh = batch_size, mesh
-    self._with_supports = support is not None
-    self._with_unlabelled = with_unlabelled
-    self._in_host_memory = in_host_memory
+    self._num_unlabelled = batch_size if with_unlabelled else 0
+    self._mesh, self._in_host_memory = mesh, in_host_memory
     self._images = image_reader.ImageReader(reader, fit=canvas_size, **decoding)
-    jobs = num_threads or cpu_devices.num_cores()
     make = choose_loader.loader_class(decoder)
-    self._loader = make(self._images, canvas_size=canvas_size, num_threads=jobs)
+    self._loader = make(self._images, side=canvas_size, num_threads=num_threads)
     self._cache = image_reader.Cache(support_cache_mb * 2**20)
     self._cutters = cut.cutters(crops, seed=seed)
 
@@ -203,11 +199,11 @@ class HostPipeline:
 
   def input_shapes(self, num_steps: int) -> Inputs:
     """Returns shapes, dtypes and shardings of `inputs`; reads no image."""
-    drawn = self._plan.supports(0) if self._with_supports else None
+    drawn = self._plan.supports(0) if self._plan.with_supports else None
     batch = batch_shapes.batch_shapes(
       self._mesh,
       side=self._loader.canvas_size,
-      num_unlabelled=self._batch_size if self._with_unlabelled else 0,
+      num_unlabelled=self._num_unlabelled,
       supports=drawn,
       cutters=self._cutters,
       in_host_memory=self._in_host_memory,
@@ -273,7 +269,7 @@ class HostPipeline:
   ) -> dict[str, loader.Stream]:
     """Returns what devices of a process read."""
     plan, streams = self._plan, {}
-    if self._with_supports:
+    if self._plan.with_supports:
       num_supports = len(plan.supports(first_step).ids)
       support_rows = mesh_lib.local_rows(num_supports, self._mesh, devices)
       streams["support"] = loader.Stream(
@@ -282,8 +278,8 @@ class HostPipeline:
         cache=self._cache,
         **self._drawing("support", support_rows),
       )
-    if self._with_unlabelled:
-      rows = mesh_lib.local_rows(self._batch_size, self._mesh, devices)
+    if self._num_unlabelled:
+      rows = mesh_lib.local_rows(self._num_unlabelled, self._mesh, devices)
       streams["unlabelled"] = loader.Stream(
         lambda step: plan.unlabelled(step)[rows],
         num_rows=len(rows),

@@ -76,6 +76,7 @@ class RowPlan:
     self.cpu = _own_cpu()
     self._seed = seed
     self._support = support
+    self.with_supports = support is not None
     if support is not None:
       assert index is not None
       self._index = sampling.LabelIndex(*map(np.asarray, index))
