@@ -86,6 +86,7 @@ class Page:
     title: of the page.
     headline: the number a reader came for, as text: "94.2 %"; "" without.
     headline_text: what it is the number of.
+    lines: paragraphs below it.
     facts: (name, value) pairs.
     sections: in their order.
     footer: the last line.
@@ -94,6 +95,7 @@ class Page:
   title: str
   headline: str
   headline_text: str
+  lines: tuple[str, ...]
   facts: tuple[tuple[str, str], ...]
   sections: tuple[Section, ...]
   footer: str

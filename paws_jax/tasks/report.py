@@ -14,8 +14,8 @@ from etils import epath
 from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax import text as text_lib
-from paws_jax.report import accuracy
 from paws_jax.report import evidence as evidence_lib
+from paws_jax.report import first_screen
 from paws_jax.report import image_sections
 from paws_jax.report import page as page_lib
 from paws_jax.report import sections
@@ -108,20 +108,13 @@ def page(
     ("encoder", trained.recipe.model.name),
     ("step", step),
   ]
-  known = accuracy.best_known(accuracy.accuracies(evidence.results))
-  headline, text = "", "No accuracy has been measured yet."
-  if known is not None:
-    headline = page_lib.percent(known.top1)
-    low, high = (page_lib.percent(x) for x in known.interval)
-    text = (
-      f"of {known.count:,} {known.part} images are classified correctly by "
-      f"{known.protocol} (95% interval {low} to {high})"
-    )
+  top = first_screen.first_screen(evidence, finished=trained.step >= total)
   today = datetime.date.today().isoformat()
   return page_lib.Page(
     title=f"{dataset.name}: report on {labels:,} labels",
-    headline=headline,
-    headline_text=text,
+    headline=top.headline,
+    headline_text=top.text,
+    lines=top.lines,
     facts=tuple(facts),
     sections=sections.sections(evidence),
     footer=f"paws_jax {provenance.version()}, {today}. {trained.workdir}",

@@ -62,6 +62,7 @@ def make(**changes):
     "title": "digits",
     "headline": "94.2%",
     "headline_text": "of 360 test images",
+    "lines": (),
     "facts": (("classes", "10"),),
     "sections": (),
     "footer": "the end",

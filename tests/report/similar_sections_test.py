@@ -134,7 +134,7 @@ def test_outliers_are_shown_with_their_similarity():
 @pytest.mark.parametrize("harm", [False, True])
 def test_the_page_shows_both_images(harm):
   made = section(test_is_labelled=harm)
-  page = page_lib.Page("t", "", "", (), (made,), "f")
+  page = page_lib.Page("t", "", "", (), (), (made,), "f")
   reader = page_test.check(page_lib.render(page))
   assert ("labelled 4.png" in reader.texts) == harm
   assert ("test 5.png" in reader.texts) == harm
