@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import pprint
 import re
@@ -11,6 +12,7 @@ from typing import Any
 
 from paws_jax.classifier import classifier as classifier_lib
 from paws_jax.models import efficientnet_lite
+from paws_jax.models import vit
 
 # Common parts, and one section for each kind of trunk.
 _TEMPLATE = pathlib.Path(__file__).with_name("torch_encoder.py.txt")
@@ -30,6 +32,8 @@ def text(classifier: classifier_lib.Classifier) -> str:
 def _kind(name: str) -> str:
   """Returns the section of the trunk of a `model.name`."""
   kinds = {"resnet_tiny": "resnet", "resnet18_cifar": "small_resnet"}
+  if name in vit.SHAPES:
+    return "vit"
   return kinds.get(name, name.rstrip("0123456789"))
 
 
@@ -107,6 +111,11 @@ def _trunk(
 ) -> dict[str, Any]:
   """Sizes of the trunk's layers."""
   name = model["name"]
+  if name in vit.SHAPES:
+    shape = vit.SHAPES[name].widened(model["width"])
+    channels = trunk["patch_embed"]["kernel"].shape[2]
+    hidden = {"channels": channels, "hidden": shape.hidden_dim}
+    return hidden | dataclasses.asdict(shape)
   first = "conv_stem" if name.startswith("efficientnet") else "conv1"
   *_, channels, stem = trunk[first]["kernel"].shape
   sizes = {"channels": channels, "stem": stem}

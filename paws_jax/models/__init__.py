@@ -26,6 +26,7 @@ from paws_jax.models import efficientnet_lite
 from paws_jax.models import heads
 from paws_jax.models import resnet
 from paws_jax.models import small_resnet
+from paws_jax.models import vit
 from paws_jax.models import wide_resnet
 from paws_jax.models.encoder import Encoder as Encoder
 
@@ -88,6 +89,15 @@ def _efficientnet_lite(stages: tuple[efficientnet_lite.Stage, ...]) -> _Trunk:
   return build
 
 
+def _vit(shape: vit.Shape) -> _Trunk:
+  def build(
+    config: config_lib.Model, settings: batch_norm.LayerSettings
+  ) -> nn.Module:
+    return vit.ViT(shape=shape.widened(config.width), settings=settings)
+
+  return build
+
+
 # What `model.name` may be: builds the trunk, at `model.width`.
 ENCODERS: Mapping[str, _Trunk] = {
   "resnet50": _resnet(3, 4, 6, 3),
@@ -106,6 +116,7 @@ ENCODERS: Mapping[str, _Trunk] = {
   "wide_resnet40": _wide_resnet(40),
   # With public ImageNet weights: `model.init_from` of the same name.
   **{n: _efficientnet_lite(s) for n, s in efficientnet_lite.STAGES.items()},
+  **{name: _vit(shape) for name, shape in vit.SHAPES.items()},
 }
 
 

@@ -68,7 +68,11 @@ class TrunkEncoder:
     path = str(workdir) if has_begun else recipe.model.init_from
     # Of its heads, those that are not there stay shapes.
     found, _ = init_from.init_from(path, shapes)
-    trunk = {kind: {"trunk": parts["trunk"]} for kind, parts in found.items()}
+    # That of a vision transformer has no statistics.
+    trunk = {
+      kind: {name: part for name, part in parts.items() if name == "trunk"}
+      for kind, parts in found.items()
+    }
     digest = hashlib.blake2b(digest_size=16)
     for place, leaf in jax.tree.leaves_with_path(trunk):
       digest.update(jax.tree_util.keystr(place).encode())

@@ -1,9 +1,9 @@
 """`model.init_from`: initial weights from a file, a run or a classifier.
 
 A file is one of PyTorch (public PAWS checkpoints, ResNets of torchvision and
-timm, EfficientNet-Lite), safetensors or NumPy; public weights also have names.
-All sources become a state dict with PyTorch's names, from which the encoder is
-filled.
+timm, EfficientNet-Lite, vision transformers), safetensors or NumPy; public
+weights also have names. All sources become a state dict with PyTorch's names,
+from which the encoder is filled.
 """
 
 from __future__ import annotations
@@ -31,17 +31,27 @@ from paws_jax.weights import open_file
 from paws_jax.weights import pretrained
 from paws_jax.weights import state_dict
 from paws_jax.weights import torch_names
+from paws_jax.weights import vit_names
 
 # Names listed in an error, and in the line about the loaded weights.
 _MAX_ERROR_LINES = 30
 _MAX_NAMES = 4
 
 # The convolution that takes the images, in PyTorch's names.
-_FIRST_LAYERS = ("conv1.weight", "_conv_stem.weight")
+_FIRST_LAYERS = (
+  "conv1.weight",
+  "_conv_stem.weight",
+  "patch_embed.proj.weight",
+)
 _COLORS = 3
 
 # Mean and std of images that weights of torchvision and timm usually expect.
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_EXPECT_IMAGENET = (
+  state_dict.CLASSIFIER,
+  vit_names.DINOV2,
+  vit_names.DINOV3,
+)
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -73,7 +83,8 @@ def init_from(
     errors.DistributedError: the processes have read different weights.
   """
   # Names in messages come in this order.
-  template = {name: template[name] for name in ("params", "batch_stats")}
+  kinds = ("params", "batch_stats")
+  template = {name: template[name] for name in kinds if name in template}
   filled, line = agree.on_all(lambda: _read(path, template))
   if jax.process_count() > 1:
     agree.agree(**{f"model.init_from={path}": _digest(filled)})
@@ -99,7 +110,7 @@ def statistics(path: str) -> tuple[Statistics | None, str]:
   place = files_lib.resolve(path)
   if not place.is_dir():
     with _source(path) as (state, origin):
-      known = state.layout == state_dict.CLASSIFIER
+      known = state.layout in _EXPECT_IMAGENET
       return _IMAGENET if known else None, origin
   settings = files.settings_in(place)
   if settings is not None:
@@ -124,7 +135,8 @@ def _read(path: str, template: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     arrays = {n: a for n, a in state.arrays.items() if n not in left_out}
     try:
       _check_kinds(arrays)
-      summed = _sum_channels(arrays, wanted)
+      notes = [_sum_channels(arrays, wanted)]
+      notes.append(vit_names.fit_positions(arrays, torch_names.shapes(wanted)))
       filled = torch_names.from_torch(arrays, wanted)
       _check_finite(filled)
     except ValueError as error:
@@ -135,12 +147,7 @@ def _read(path: str, template: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         "number of channels of the images must be those of the weights."
       ) from error
   line = _summary(path, origin, template, filled, left_out)
-  if summed:
-    line += (
-      f"; images are grey: {summed} is summed over its three channels, as if "
-      "each image had them"
-    )
-  return filled, line
+  return filled, "; ".join([line, *filter(None, notes)])
 
 
 @contextlib.contextmanager
@@ -267,7 +274,7 @@ def _sum_channels(arrays: dict[str, Any], template: Mapping[str, Any]) -> str:
   weights expect other means and deviations of each channel.
 
   Returns:
-    The name of the layer; "" where nothing was to be done.
+    What was done, for the user; "": nothing.
   """
   shapes = torch_names.shapes(template)
   for name in _FIRST_LAYERS:
@@ -275,7 +282,10 @@ def _sum_channels(arrays: dict[str, Any], template: Mapping[str, Any]) -> str:
       given = arrays[name]
       if len(given.shape) == 4 and given.shape[1] == _COLORS:
         arrays[name] = np.sum(np.asarray(given), axis=1, keepdims=True)
-        return name
+        return (
+          f"images are grey: {name} is summed over its three channels, as if "
+          "each image had them"
+        )
   return ""
 
 

@@ -7,6 +7,8 @@
 | torchvision,  | the same       | weight, bias: a classifier, or    | no     |
 |   timm        |                | nothing                           |        |
 | EfficientNet  | _conv_stem ... | _fc: a classifier                 | no     |
+| transformers  | see            | no; "head", "pooler" and so on    | no     |
+|               |   vit_names    |   are not used                    |        |
 
 In a public PAWS checkpoint the encoder is one entry among others, and its names
 start with "module.".
@@ -24,6 +26,7 @@ from paws_jax import errors
 from paws_jax import text
 from paws_jax.weights import lazy_arrays
 from paws_jax.weights import torch_names
+from paws_jax.weights import vit_names
 
 PAWS = "PAWS"
 FINETUNED = "fine-tuned PAWS"
@@ -44,7 +47,8 @@ class StateDict:
 
   Attributes:
     arrays: array or `StoredArray` by name, without counters.
-    layout: PAWS, FINETUNED, CLASSIFIER, EFFICIENTNET or TRUNK.
+    layout: PAWS, FINETUNED, CLASSIFIER, EFFICIENTNET, TRUNK, or one of
+      `vit_names.LAYOUTS`.
   """
 
   arrays: Mapping[str, Any]
@@ -71,6 +75,8 @@ class StateDict:
     """Returns the names of a classifier, which the encoder lacks."""
     if self.layout == PAWS:
       return []
+    if self.layout in vit_names.LAYOUTS:
+      return [name for name in self.arrays if name.startswith(vit_names.UNUSED)]
     kept = ("fc.fc1", "fc.bn1") if self.layout == FINETUNED else ()
     names = self.names("fc.") + self.names("_fc.")
     return [name for name in names if name.rsplit(".", 1)[0] not in kept]
@@ -101,10 +107,15 @@ def from_arrays(arrays: Mapping[str, Any]) -> StateDict:
     for name, value in arrays.items()
     if name.rsplit(".", 1)[-1] != torch_names.COUNTER
   }
+  kind = ""
+  if vit_names.is_vit(arrays):
+    arrays, kind = vit_names.convert(arrays)
   if any(name.startswith(("fc.fc3.", "pred.")) for name in arrays):
     layout = PAWS
   elif any(name.startswith("fc.fc1.") for name in arrays):
     layout = FINETUNED
+  elif kind:
+    layout = kind
   elif any(name.startswith("fc.") for name in arrays):
     layout = CLASSIFIER
   elif any(name.startswith("_fc.") for name in arrays):

@@ -7,6 +7,9 @@
 | trunk/layer1_0/shortcut             | layer1.0.shortcut.0                |
 | trunk/block_0/norm1 (EfficientNet)  | _blocks.0._bn1                     |
 | trunk/.../depthwise_conv and so on  | ..._depthwise_conv                 |
+| trunk/blocks_0/layer_norm1 (ViT)    | blocks.0.norm1, as timm            |
+| trunk/patch_embed, .../attn_qkv     | patch_embed.proj, ...attn.qkv      |
+| trunk/cls_token, pos_embed, ls1     | cls_token, pos_embed, ls1          |
 | projection/fc1, prediction/fc1      | fc.fc1, pred.fc1                   |
 | kernel HWIO, or [in, out]           | weight OIHW, or [out, in]          |
 | scale; bias; mean; var              | weight; bias; running_mean, _var   |
@@ -38,10 +41,20 @@ _MODULES = {
   "expand_conv": "_expand_conv",
   "depthwise_conv": "_depthwise_conv",
   "project_conv": "_project_conv",
+  # Of vision transformers.
+  "patch_embed": "patch_embed.proj",
+  "layer_norm": "norm",
+  "layer_norm1": "norm1",
+  "layer_norm2": "norm2",
+  "attn_qkv": "attn.qkv",
+  "attn_proj": "attn.proj",
+  "mlp_fc1": "mlp.fc1",
+  "mlp_fc2": "mlp.fc2",
 }
 _NUMBERED = (
   (re.compile(r"^(layer\d+)_(\d+)$"), r"\1.\2"),
   (re.compile(r"^block_(\d+)$"), r"_blocks.\1"),
+  (re.compile(r"^blocks_(\d+)$"), r"blocks.\1"),
 )
 _LEAVES = {
   "kernel": "weight",
@@ -49,6 +62,8 @@ _LEAVES = {
   "bias": "bias",
   "mean": "running_mean",
   "var": "running_var",
+  # Tokens [1, t, d] and scales [d] of vision transformers.
+  **{name: name for name in ("cls_token", "pos_embed", "reg_token", "gamma")},
 }
 # Last part of the names of BatchNorm's counters, which do not exist here.
 COUNTER = "num_batches_tracked"
@@ -165,12 +180,16 @@ def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
   if len(shape) == 4:
     height, width, inputs, outputs = shape
     return outputs, inputs, height, width
-  return tuple(reversed(shape))
+  return shape if len(shape) == 3 else tuple(reversed(shape))
 
 
 def _to_torch_layout(array: np.ndarray) -> np.ndarray:
+  if array.ndim == 3:
+    return array
   return array.transpose((3, 2, 0, 1)) if array.ndim == 4 else array.T
 
 
 def _from_torch_layout(array: np.ndarray) -> np.ndarray:
+  if array.ndim == 3:
+    return array
   return array.transpose((2, 3, 1, 0)) if array.ndim == 4 else array.T

@@ -13,6 +13,7 @@ from paws_jax.export import onnx
 from paws_jax.export import program as program_lib
 from paws_jax.export import to_onnx
 from paws_jax.export.to_onnx import jaxpr
+from paws_jax.models import vit
 from tests import random_classifier
 from tests.export import torch_source_test
 
@@ -28,6 +29,7 @@ MEDIUM = [
   ("resnet_tiny", False, {}),
   ("wide_resnet10", False, {"width": 2}),
   ("wide_resnet16", True, {}),
+  ("vit_tiny", False, {}),
 ]
 LARGE = [
   ("resnet50", False, {"prediction_head": True}),
@@ -36,9 +38,12 @@ LARGE = [
   ("wide_resnet28", False, {"width": 2}),
   ("wide_resnet40", True, {}),
   ("efficientnet_lite0", False, {}),
+  ("vit_s16_dinov3", False, {}),
 ]
 # More blocks of the same kind.
-NOT_TRIED = {"resnet200", "efficientnet_lite1", "efficientnet_lite2"}
+NOT_TRIED = {"resnet200", "efficientnet_lite1", "efficientnet_lite2"} | {
+  name for name in vit.SHAPES if name not in ("vit_tiny", "vit_s16_dinov3")
+}
 
 
 def answers(path, images, names=("probabilities", "embeddings")):

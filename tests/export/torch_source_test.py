@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import re
 import types
 
 import jax
@@ -52,6 +53,8 @@ NETWORKS = [
   ("wide_resnet10", {"width": 2}),
   ("wide_resnet16", {}),
   ("efficientnet_lite0", {}),
+  ("vit_tiny", {}),
+  ("vit_tiny", {"width": 2}),
   *(("small_resnet", fields) for fields in HEADS.values()),
 ]
 _IDS = [f"{name}-{'-'.join(fields)}" for name, fields in NETWORKS]
@@ -135,6 +138,7 @@ def test_outputs_are_ours(tmp_path, name, fields, head):
     ("resnet18_cifar", {}, False),
     ("wide_resnet16", {}, False),
     ("efficientnet_lite0", {}, False),
+    ("vit_tiny", {}, False),
     *(("small_resnet", fields, False) for fields in HEADS.values()),
     ("small_resnet", HEADS["moco"], True),
     ("small_resnet", HEADS["simsiam"], True),
@@ -169,9 +173,10 @@ def test_every_network_has_a_class(name, fields, head):
         sizes = [*leaves["kernel"].shape, "bias" in leaves]
         assert layers[layer] == sizes
   trunk = classifier.variables["params"]["trunk"]
-  blocks = [key for key in trunk if key.startswith(("layer", "block"))]
-  lite = getattr(settings, "blocks", [])
-  assert sum(getattr(settings, "stages", [])) + len(lite) == len(blocks)
+  blocks = [key for key in trunk if re.match(r"layer\d|blocks?_", key)]
+  sizes = getattr(settings, "stages", []), len(getattr(settings, "blocks", []))
+  depth = getattr(settings, "depth", 0)
+  assert sum(sizes[0]) + sizes[1] + depth == len(blocks)
 
 
 def test_every_encoder_has_a_section():
