@@ -143,7 +143,6 @@ def _differing(
   arrays: Mapping[str, np.ndarray], described: Mapping[str, Any]
 ) -> list[str]:
   """Names of arrays that are not as they were written."""
-  # One by one: a program for each shape compiles sooner than one for all.
   return [
     name
     for name, array in arrays.items()

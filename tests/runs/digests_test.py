@@ -101,6 +101,17 @@ def test_digest_of_wide_integers():
     assert digest(low) != digest(high)
 
 
+@pytest.mark.parametrize("dtype", DTYPES + WIDE_DTYPES)
+@pytest.mark.parametrize("shape", [(), (7,), (0, 3), (300, 301)])
+def test_host_and_devices_give_the_same(dtype, shape):
+  """Digests of files that were written on accelerators are compared on CPUs."""
+  with jax.enable_x64(dtype in WIDE_DTYPES):
+    value = jnp.asarray(array(dtype, shape))
+    on_host, on_devices = digests.compute(value), digests._on_devices(value)
+  assert isinstance(on_host, np.uint32)
+  assert int(on_host) == int(on_devices)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "bool"])
 def test_digest_does_not_depend_on_the_sharding(dtype):
   value = array(dtype, (16, 8))
@@ -110,4 +121,5 @@ def test_digest_does_not_depend_on_the_sharding(dtype):
   )
   for spec in (("x",), (None, "y"), ("y", "x"), (("x", "y"),), ()):
     spread = jax.device_put(value, NamedSharding(mesh, PartitionSpec(*spec)))
+    assert int(digests._on_devices(spread)) == expected, spec
     assert int(digests.compute(spread)) == expected, spec
