@@ -37,6 +37,21 @@ _LONG = ("end_to_end", "benchmarks")
 
 
 @pytest.fixture(scope="module", autouse=True)
+def _devices(request):
+  """Shows a module marked `devices(n)` so many of the eight."""
+  marker = request.node.get_closest_marker("devices")
+  if marker is None:
+    yield
+    return
+  (number,) = marker.args
+  devices = jax.devices()[:number]
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, "devices", lambda *_: list(devices))
+    patch.setattr(jax, "device_count", lambda *_: number)
+    yield
+
+
+@pytest.fixture(scope="module", autouse=True)
 def _optimizations(request):
   """Leaves XLA's expensive passes out of a module marked `unoptimized`."""
   marker = request.node.get_closest_marker("unoptimized")

@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from tests import quick_compile
+
 ROOT = pathlib.Path(__file__).parents[2]
 COLABS = ROOT / "colabs"
 NOTEBOOKS = sorted(COLABS.glob("*.ipynb"))
@@ -98,7 +100,10 @@ def test_a_notebook_runs_from_top_to_bottom(path, tmp_path):
     (tmp_path / name).symlink_to(ROOT / name)
   result = subprocess.run(
     [sys.executable, "-c", _RUN, str(path), str(tmp_path)],
-    env=os.environ | SMALL[path.stem] | {"PYTHONPATH": str(ROOT)},
+    env=os.environ
+    | quick_compile.ENVIRON
+    | SMALL[path.stem]
+    | {"PYTHONPATH": str(ROOT)},
     capture_output=True,
     text=True,
     cwd=tmp_path,

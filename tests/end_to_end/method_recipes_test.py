@@ -15,6 +15,9 @@ from paws_jax.plan import abstract_step
 from paws_jax.runs import metrics
 from paws_jax.runs import results
 from paws_jax.tasks import pretrain
+from tests import small_runs
+
+pytestmark = [pytest.mark.unoptimized, pytest.mark.devices(1)]
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -275,6 +278,13 @@ def test_unknown_variants_are_refused(name, variants, message):
 # --- Whole runs --------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+  """Fields of a recipe of 320 digits, in batches of 64."""
+  path = tmp_path_factory.mktemp("data") / "digits"
+  return small_runs.in_memory(small_runs.write_digits(path))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ("name", "reported", "shown"),
@@ -289,14 +299,16 @@ def test_unknown_variants_are_refused(name, variants, message):
     ("suncet", "suncet", ["NT-Xent", "SuNCEt"]),
   ],
 )
-def test_a_tiny_run_of_the_recipe(name, reported, shown, tmp_path, capsys):
+def test_a_tiny_run_of_the_recipe(
+  name, reported, shown, digits, tmp_path, capsys
+):
   config = _recipe(name, "cpu")
-  # Small images, cut simply: most of the time is the compiler's.
+  # Few and small images, cut simply: most of the time is the compiler's.
+  config.update_from_flattened_dict(digits)
   config.data.image_size = 0
   config.views.large.size = config.views.eval_resize = 8
   for view in (config.views.large, config.views.small):
     view.rotation_degrees = 0.0
-  config.train.batch_size = 256
   config.train.epochs = 1
   config.optim.warmup_epochs = 0
   if "freeze_steps" in config.method:

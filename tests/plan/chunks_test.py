@@ -92,14 +92,14 @@ def test_what_travels_with_chunks():
 def test_memory_does_not_grow_with_the_batch():
   """Chunks of 16 images: one program, compiled and not run."""
   temporaries = []
-  for batch_size in (64, 128, 256):
+  for batch_size in (64, 256):
     _, traced = _traced(1, batch_size // 16, batch_size=batch_size)
     temporaries.append(hlo.memory(traced.lower().compile()).temporaries)
   # Embeddings and probabilities of 192 images more, and 3 views of each.
   more = 192 * 3 * (4 * 16 + 4 * 8) * 4
-  assert temporaries[2] - temporaries[0] < more
+  assert temporaries[1] - temporaries[0] < more
   whole = hlo.memory(_traced(1, 1, batch_size=256)[1].lower().compile())
-  assert whole.temporaries > 8 * temporaries[2]
+  assert whole.temporaries > 8 * temporaries[1]
 
 
 @pytest.mark.parametrize(

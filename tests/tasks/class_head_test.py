@@ -21,6 +21,8 @@ from paws_jax.training import experiment
 from tests import class_head_runs
 from tests import tiny_recipe
 
+pytestmark = [pytest.mark.unoptimized, pytest.mark.devices(2)]
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
