@@ -36,7 +36,9 @@ def compute(tree: Any) -> Any:
 def _in_host_memory(array: Any) -> bool:
   if not isinstance(array, jax.Array):
     return isinstance(array, np.ndarray)
-  on_cpu = all(d.platform == "cpu" for d in array.sharding.device_set)
+  devices: list[Any] = list(array.sharding.device_set)
+  # A mesh has devices of one kind.
+  on_cpu = devices[0].platform == "cpu"
   return on_cpu and (array.is_fully_addressable or array.is_fully_replicated)
 
 

@@ -11,10 +11,9 @@ import pytest
 
 KILLS = 20
 
-# For each line that it reads, a child of what has been imported, which takes
-# seconds. A child goes on from the newest checkpoint, whose arrays must be those
-# of its step, and writes one for every step from then on. It says which are
-# complete.
+# Imports, which takes seconds, and starts a child for each line that it reads.
+# A child goes on from the newest checkpoint, whose arrays must be those of its
+# step, and writes one for every step from then on. It says which are complete.
 WRITER = """
 import os, sys, traceback, warnings
 import jax.numpy as jnp
