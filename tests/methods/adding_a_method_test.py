@@ -1,6 +1,7 @@
 """docs/adding_a_method.md, followed step by step, gives a working method."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -8,6 +9,8 @@ import subprocess
 import sys
 
 import pytest
+
+from tests import quick_compile
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "adding_a_method.md"
@@ -53,6 +56,7 @@ def _run(project, *arguments):
   result = subprocess.run(
     [sys.executable, "-m", "paws_jax.main", *arguments],
     cwd=project,
+    env=os.environ | quick_compile.ENVIRON,
     capture_output=True,
     text=True,
     timeout=600,

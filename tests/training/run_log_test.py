@@ -12,13 +12,16 @@ from tests import tiny_recipe
 from tests.loggers import loggers_test
 
 services = loggers_test.services
+pytestmark = [pytest.mark.unoptimized, pytest.mark.devices(1)]
 
 
 @pytest.fixture
-def config():
+def config(tmp_path_factory):
   made = tiny_recipe.get_config()
   made.log.writers = ("jsonl", "wandb", "mlflow")
   made.update_from_flattened_dict(small_runs.SMALL)
+  data = small_runs.write_digits(tmp_path_factory.mktemp("data") / "digits")
+  made.update_from_flattened_dict(small_runs.in_memory(data))
   made.update_from_flattened_dict(
     {"train.epochs": 1, "log.every_steps": 1, "method.health_metrics": False}
   )
