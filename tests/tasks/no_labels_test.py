@@ -23,7 +23,7 @@ from paws_jax.training import experiment
 from tests import class_head_runs
 from tests import own_data_runs
 
-pytestmark = pytest.mark.unoptimized
+pytestmark = [pytest.mark.unoptimized, pytest.mark.devices(2)]
 
 LAYOUTS = ("folders", "table", "list", "no file", "empty list")
 FREE = [n for n, kind in methods.METHODS.items() if not kind.needs_support]
