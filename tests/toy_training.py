@@ -36,12 +36,17 @@ class Setup:
   pipeline: memory_pipeline.InMemory
   steps_per_call: int = 1
   one_program: bool = False
+  like: "Setup | None" = None
 
   @functools.cached_property
   def _initial_state(self):
-    inputs = self.pipeline.input_shapes(1)
-    batch = jax.eval_shape(self.pipeline.batch, inputs, jnp.int32(0))
-    state = step_lib.init_state(self.trainer, batch)
+    if self.like is None:
+      inputs = self.pipeline.input_shapes(1)
+      batch = jax.eval_shape(self.pipeline.batch, inputs, jnp.int32(0))
+      state = step_lib.init_state(self.trainer, batch)
+    else:
+      state = self.like.initial_state().replace(extra={})
+      state = mesh_lib.replicate(jax.device_get(state), self.trainer.mesh)
     return step_lib.add_extra(self.trainer, state)
 
   def initial_state(self):
@@ -114,6 +119,7 @@ def make(
   chunks=1,
   bn_group_size=0,
   one_program=False,
+  like=None,
 ):
   """Sets up a run on the first devices; call it in x64.
 
@@ -126,6 +132,8 @@ def make(
     chunks: of a device, for which the pipeline pads.
     bn_group_size: of the mesh.
     one_program: whether a step in chunks is one program.
+    like: a setup on other devices, whose first state is the same: it need not
+      be compiled again.
   """
   mesh = mesh_lib.make_mesh(
     jax.devices()[:num_devices], bn_group_size=bn_group_size
@@ -162,6 +170,7 @@ def make(
   return Setup(
     steps_per_call=steps_per_call,
     one_program=one_program,
+    like=like,
     trainer=state_lib.Trainer(
       method=dataclasses.replace(method, facts=facts),
       optimizer=optim.sgd(

@@ -85,6 +85,7 @@ def _setup(name, num_devices):
       functools.partial(_create, name),
       num_devices,
       steps_per_call=2 if num_devices == 2 else 1,
+      like=None if num_devices == 1 else _setup(name, 1),
     )
 
 
@@ -304,6 +305,7 @@ def _tiny_run(name, directory):
   config = tiny_recipe.get_config()
   config.method = config_lib.method_section(name)
   config.views.small.count = 0
+  config.model.name = "small_resnet"
   if config_methods.config_class(name).class_head:
     class_head_runs.change(config, name)
   # The run has ten steps.
