@@ -22,6 +22,7 @@ from paws_jax import config as config_lib
 from paws_jax.data.sources import arrays
 from paws_jax.training import loop
 from paws_jax.training import step as step_lib
+from tests import quick_compile
 
 _ROOT = pathlib.Path(__file__).parents[3]
 _VIEWS = 9000
@@ -36,6 +37,9 @@ _TINY = (
   "--seeds=3",
   f"--views={_VIEWS}",
 )
+# Of runs, whose time is that of the steps: an epoch of 22, or two.
+_FEW_VIEWS = 3700
+_FEW = ("--config.train.batch_size=64", f"--views={_FEW_VIEWS}")
 _NAMES = {"paws": "PAWS", "simclr": "SimCLR"}
 
 
@@ -47,6 +51,7 @@ def _python(*arguments, **environment):
       **os.environ,
       "JAX_PLATFORMS": "cpu",
       "PYTHONPATH": str(_ROOT),
+      **quick_compile.ENVIRON,
       **environment,
     },
     capture_output=True,
@@ -57,8 +62,8 @@ def _python(*arguments, **environment):
 
 def _run(output, *arguments):
   result = _python(
-    *("-m", "benchmarks.compare.compare", *_TINY, f"--output={output}"),
-    *arguments,
+    *("-m", "benchmarks.compare.compare", *_TINY, *_FEW),
+    *(f"--output={output}", *arguments),
   )
   assert result.returncode == 0, result.stderr
   return result.stdout
@@ -94,7 +99,7 @@ def test_methods_are_compared_at_one_budget_and_a_second_start_goes_on(
   # What sees no labels is trained once; a split is the same for all methods.
   assert shown.count("compiled simclr") == 1
   assert shown.count("compiled fine-tuning") == 1
-  assert shown.count("step 15/15") == 3
+  assert shown.count("step 22/22") == 3
   hashes = [row["split_hash"] for row in rows]
   assert hashes[0] == hashes[1] != hashes[2] == hashes[3]
 
@@ -104,7 +109,7 @@ def test_methods_are_compared_at_one_budget_and_a_second_start_goes_on(
   rows = _read(output)
   assert len(rows) == 7
   for row in rows:
-    assert 0.8 * _VIEWS < row["views"] <= _VIEWS, row
+    assert 0.8 * _FEW_VIEWS < row["views"] <= _FEW_VIEWS, row
     assert row["flops"] > 0
     for score in ("knn", "linear", "soft_nn", "fine_tuned"):
       assert 0 <= row[score] <= 1
@@ -113,14 +118,14 @@ def test_methods_are_compared_at_one_budget_and_a_second_start_goes_on(
   # Crops of an unlabelled image are two, of a labelled one it is one.
   assert by_method["supervised"]["images"] == by_method["supervised"]["views"]
   paws = by_method["paws"]
-  # Fine-tuning: 45 steps of 20 images.
-  assert (paws["steps"], paws["images"]) == (15 + 45, 15 * (256 + 20) + 900)
-  assert paws["views"] == 15 * (2 * 256 + 20) + 900
-  assert by_method["simclr"]["views"] == 15 * 512 + 900
+  # Fine-tuning: 18 steps of 20 images.
+  assert (paws["steps"], paws["images"]) == (22 + 18, 22 * (64 + 20) + 360)
+  assert paws["views"] == 22 * (2 * 64 + 20) + 360
+  assert by_method["simclr"]["views"] == 22 * 128 + 360
   # The trained encoder sees one of the two crops, so that steps are twice as
   # many.
   moco = by_method["moco"]
-  assert (moco["steps"], moco["views"]) == (30 + 45, 30 * 256 + 900)
+  assert (moco["steps"], moco["views"]) == (44 + 18, 44 * 64 + 360)
   assert 1.2 < moco["flops"] / by_method["simclr"]["flops"] < 1.45
   for name in ("supervised only", "SwAV + SuNCEt", "MoCo v2"):
     assert name in again
@@ -148,7 +153,7 @@ def test_unknown_classes_are_distinguished_from_known_ones(tmp_path):
   assert 150 < row["num_test"] < 210
   # 5 classes of 2 supports beside two crops of all unlabelled images; nothing
   # is fine-tuned.
-  assert row["views"] == row["steps"] * (2 * 256 + 10)
+  assert row["views"] == row["steps"] * (2 * 64 + 10)
   assert "fine_tuned" not in row
   assert 0 <= row["auroc"] <= 1
   assert "AUROC" in shown
