@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+pytestmark = [pytest.mark.unoptimized, pytest.mark.devices(2)]
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "estimator.md"
 
 
