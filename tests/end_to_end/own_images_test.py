@@ -28,7 +28,7 @@ CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 CLASSES = ("china", "flower")
 NUM_LABELLED, NUM_UNLABELLED, NUM_TEST = 3, 12, 5
 
-pytestmark = pytest.mark.unoptimized(exact=True)
+pytestmark = [pytest.mark.unoptimized, pytest.mark.devices(2)]
 
 # What makes a recipe small enough for a test.
 SMALL = {
