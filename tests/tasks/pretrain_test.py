@@ -23,6 +23,7 @@ from paws_jax.runs import results
 from paws_jax.runs import workdir as workdir_lib
 from paws_jax.tasks import pretrain
 from tests import processes
+from tests import quick_compile
 
 ROOT = pathlib.Path(__file__).parents[2]
 RECIPE = ROOT / "tests" / "tiny_recipe.py"
@@ -83,6 +84,7 @@ def launch(tmp_path_factory):
     "HOME": str(home),
     "JAX_PLATFORMS": "cpu",
     **processes.compilation_cache(),
+    **quick_compile.ENVIRON,
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
   }
   warnings = (
@@ -100,6 +102,7 @@ def launch(tmp_path_factory):
         *("-c", DRIVER, str(int(number)), str(where)),
         f"--config={RECIPE}",
         f"--workdir={workdir}",
+        "--config.model.name=small_resnet",
         *args,
       ],
       **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options,
