@@ -11,6 +11,7 @@ from PIL import Image
 
 from paws_jax.data.sources import arrays
 from tests import processes
+from tests import quick_compile
 from tests import tiny_recipe
 from tests.data.sources import idx_test
 
@@ -24,7 +25,6 @@ SMALL = {
   "optim.peak_lr": 1e-4,
   "optim.final_lr": 1e-4,
 }
-UNOPTIMIZED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def write_photos(root):
@@ -110,5 +110,5 @@ def start(workdir, *, num_processes, devices, **changes):
     arguments(workdir, **changes),
     num_processes=num_processes,
     devices=devices,
-    environ=UNOPTIMIZED,
+    environ=quick_compile.ENVIRON,
   )

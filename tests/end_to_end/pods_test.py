@@ -6,6 +6,7 @@ import json
 import pytest
 
 from tests import processes
+from tests import quick_compile
 from tests import small_runs
 
 pytestmark = pytest.mark.slow
@@ -82,7 +83,7 @@ def five_steps(recipes, *, num_processes, devices):
       "RECIPES": json.dumps(recipes),
       "DEVICES": json.dumps(numbers),
     }
-    | small_runs.UNOPTIMIZED,
+    | quick_compile.ENVIRON,
   ) as group:
     ended = group.wait(seconds=600)
   rows = []
