@@ -20,7 +20,7 @@ from paws_jax.tasks import report
 from tests import own_data_runs
 from tests import used_workdir
 
-pytestmark = pytest.mark.unoptimized
+pytestmark = [pytest.mark.unoptimized, pytest.mark.devices(2)]
 
 # Fields of each layout that name a place, with the place as it is moved.
 PLACES = {
