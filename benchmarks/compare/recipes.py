@@ -177,6 +177,12 @@ def recipe(
     ValueError: a budget of less than an epoch, or what `config.resolve` finds.
   """
   config = _of_method(base, method, data)
+  if not config.train.batch_size:
+    raise ValueError(
+      f"train.batch_size is {base.train.batch_size}, less than the labelled "
+      f"images of a step of {method.label}, {_supports(config, method)}: raise "
+      "it."
+    )
   views = budget.views * (1 - budget.finetune_share)
   steps = data.num_images // config.train.batch_size
   per_epoch = views_per_step(config, method) * steps

@@ -83,49 +83,42 @@ def _check_chunks(recipe: recipe_lib.Recipe) -> None:
 
 
 def _check_host_memory(recipe: recipe_lib.Recipe) -> None:
-  """Checks that chunks of canvases can be sent from the host's memory."""
+  """Checks that canvases can be sent from the host's memory."""
   data, train = recipe.data, recipe.train
   for field, value, possible, reason, remedy in (
     (
       "data.pipeline",
       data.pipeline,
       data.pipeline == "host",
-      "all images lie on the devices",
+      "all images lie on the devices anyway",
       "set data.canvas_memory to 'device'",
     ),
     (
       "views.crop_on",
       recipe.views.crop_on,
       recipe.views.crop_on == "device",
-      "crops are sent in place of canvases",
+      "crops are sent, and no canvases",
       "set one of them to 'device'",
-    ),
-    (
-      "train.chunks",
-      train.chunks,
-      train.chunks != 1,
-      "all canvases are needed at once",
-      "set it to 'auto' or a number, or data.canvas_memory to 'device'",
     ),
     (
       "train.steps_per_call",
       train.steps_per_call,
       train.steps_per_call == 1,
-      "the canvases of several steps are chosen from on the device",
+      "one call would pick among the canvases of several steps on the device",
       "set it to 1",
     ),
     (
       "data.canvas_size",
       data.canvas_size,
       data.canvas_size % 32 == 0,
-      "they cannot be sent in pieces",
+      "canvases are packed in words of four pixels",
       "choose a multiple of 32",
     ),
   ):
     if not possible:
       raise errors.InputError(
-        f"{field} is {value!r} but data.canvas_memory is 'host': with it "
-        f"{reason}; {remedy}."
+        f"{field} is {value!r} but data.canvas_memory is 'host', and {reason}: "
+        f"{remedy}."
       )
 
 

@@ -69,9 +69,9 @@ class Data(fields.Section):
   # Of pipeline "host": side in pixels of the square on which an image is
   # shipped to the devices; larger ones are reduced first.
   canvas_size: int = fields.field(512, fields.SIDE)
-  # Where these squares wait for their step: in the memory of the "device", or
-  # of its "host", from which each chunk of `train.chunks` is sent when it is
-  # encoded, twice a step.
+  # Where these squares wait: in the memory of the "device", or of its "host",
+  # from which each chunk of `train.chunks` is sent whenever it is encoded (with
+  # views.crop_on "device", steps_per_call 1, canvas_size a multiple of 32).
   canvas_memory: str = fields.field("device", fields.one_of("device", "host"))
   # An image that cannot be read: "error" stops the run, "skip" puts another one
   # in its place and says so.

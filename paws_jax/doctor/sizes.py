@@ -192,10 +192,12 @@ def memory(
   if needed.total > available:
     allows = experiment.trainer.method.config.allows_chunks
     chunks = " or train.chunks to 'auto'" if allows else ""
+    uniform = experiment.trainer.method.config.class_head
+    labelled = "batch_size" if uniform else "images_per_class"
     report.warning(
       f"an estimated {_bytes(needed.total)} per device exceeds the "
       f"{_bytes(available)} available: "
-      "lower train.batch_size or support.images_per_class, set train.remat to "
+      f"lower train.batch_size or support.{labelled}, set train.remat to "
       f"'dots'{chunks}, or use more devices"
     )
 

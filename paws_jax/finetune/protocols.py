@@ -207,7 +207,10 @@ class Suncet:
         "'linear_head', which goes on from it."
       )
     method_fields.check_pairs(
-      recipe.support, "suncet", field="finetune.protocol"
+      recipe.support,
+      "suncet",
+      field="finetune.protocol",
+      remedy="set finetune.protocol to 'linear_head'",
     )
 
   def setup(self, ids: np.ndarray) -> schedule.TrainingSetup:

@@ -43,7 +43,8 @@ class Estimate:
   def change(self) -> float:
     """Distance of the shares by the labels and by the run's own predictions.
 
-    In total variation: at least so many images are predicted otherwise.
+    In total variation, a lower bound on the share of images of which the
+    predicted class differs.
     """
     # `shares` stands halfway between the two.
     return float(np.abs(self.shares - self.by_labels).sum())

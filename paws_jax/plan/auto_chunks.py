@@ -112,8 +112,8 @@ def create(
     more = f", the most that train.bn_groups={groups} allows" * (groups > 1)
     size = recipe.train.batch_size // mesh.size // count
     raise errors.InputError(
-      f"train.chunks is 'auto', but even {count} chunks{more}, of {size} "
-      f"unlabelled images each, need about {needed(count) / 2**30:.2f} GiB of "
+      f"train.chunks is 'auto', but even {count} chunks{more} (unlabelled "
+      f"images in each: {size}), need about {needed(count) / 2**30:.2f} GiB of "
       f"the {available / 2**30:.2f} GiB that a program can have on a device: "
       "lower train.batch_size or data.canvas_size, or use more devices."
     )

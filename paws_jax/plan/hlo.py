@@ -253,6 +253,8 @@ def memory(compiled: Any) -> Memory:
   outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes
   temporaries = stats.temp_size_in_bytes
   reported = getattr(stats, "peak_memory_in_bytes", 0)
+  # It counts arguments in the host's memory, which are not the device's.
+  reported -= getattr(stats, "host_argument_size_in_bytes", 0)
   # Not every version reports the peak, and that of the CPU backend leaves out
   # temporaries; all together are a bound of it.
   everything = arguments + outputs + temporaries
@@ -260,7 +262,7 @@ def memory(compiled: Any) -> Memory:
   devices = [d for s in jax.tree.leaves(shardings) for d in s.device_set]
   on_cpu = any(device.platform == "cpu" for device in devices)
   return Memory(
-    peak=everything if on_cpu or not reported else reported,
+    peak=everything if on_cpu or reported <= 0 else reported,
     arguments=arguments,
     temporaries=temporaries,
   )

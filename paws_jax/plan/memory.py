@@ -85,6 +85,9 @@ def memory(
   )
   params = num_bytes(state.params)
   of_host = host_bytes(inputs) // experiment.train.steps_per_call
+  if isinstance(experiment, experiment_lib.Experiment) and _on_cpu(mesh):
+    # Its devices have the same memory.
+    of_host = 0
   share = -(-(num_bytes(batch) - of_host) // mesh.size)
   if experiment.dataset.in_memory:
     images = num_bytes(inputs) + share
@@ -114,6 +117,10 @@ def extra_bytes(trainer: state_lib.Trainer, state: state_lib.TrainState) -> int:
     state.extra,
   )
   return sum(jax.tree.leaves(sizes))
+
+
+def _on_cpu(mesh: jax.sharding.Mesh) -> bool:
+  return mesh.devices.flat[0].platform == "cpu"
 
 
 def host_bytes(inputs: Any) -> int:

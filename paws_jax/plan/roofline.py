@@ -38,6 +38,8 @@ class StepCosts:
     bytes_accessed: to and from memory.
     collectives: of the program.
     too_large: the compiler could not fit it.
+    host_bytes_read: of canvases in the host's memory, as often as a pass sends
+      them.
   """
 
   method: str
@@ -48,6 +50,7 @@ class StepCosts:
   bytes_accessed: float | None = None
   collectives: list[hlo.Collective] | None = None
   too_large: bool = False
+  host_bytes_read: int = 0
 
 
 def waiting_bytes(step: abstract_step.Step) -> int:
@@ -88,7 +91,7 @@ def assess(
     "argument_bytes": costs.argument_bytes,
     "temporary_bytes": costs.temporary_bytes,
     "waiting_batches_bytes": waiting,
-    "image_bytes_from_host": on_device + 2 * on_host,
+    "image_bytes_from_host": on_device + costs.host_bytes_read,
     "host_memory_bytes": on_host * memory.host_batches(config.steps_per_call),
     "usable_memory_bytes": chip.usable_bytes,
     "memory_bytes": chip.memory_bytes,
@@ -169,8 +172,8 @@ def _advice(
     advice.append(
       f"images take {_bytes(images)} on the device, several batches at a time: "
       "a smaller data.canvas_size makes them smaller, and crops less sharp"
-      + "; --config.data.canvas_memory=host leaves them in the host's memory"
-      * (chunks > 1)
+      "; docs/small_hardware.md says when data.canvas_memory=host leaves them "
+      "in the host's memory"
     )
   general = (
     "lower train.batch_size or support.images_per_class, or use more chips"
@@ -259,7 +262,7 @@ def _memory_lines(plan: dict[str, Any]) -> list[str]:
   kept = plan["host_memory_bytes"]
   if kept:
     lines.append(
-      f"in the host's memory {_bytes(kept)} of canvases, each sent twice"
+      f"in the host's memory {_bytes(kept)} of canvases for each device"
     )
   if any(f"level {level}" in plan["method"] for level in ("O0", "O1")):
     lines.append(

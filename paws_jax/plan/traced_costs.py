@@ -41,12 +41,14 @@ class TracedCosts:
     flops: of convolutions and matrix products.
     bytes_accessed: bytes to and from memory, very roughly.
     collectives: as traced; a compiler merges many.
+    host_bytes_read: as of `host_bytes_read`.
   """
 
   memory: memory_lib.Memory
   flops: int
   bytes_accessed: float
   collectives: list[hlo.Collective]
+  host_bytes_read: int = 0
 
 
 def trace_costs(step: abstract_step.Step, traced: Any = None) -> TracedCosts:
@@ -68,6 +70,7 @@ def trace_costs(step: abstract_step.Step, traced: Any = None) -> TracedCosts:
     bytes_accessed=_TRAFFIC_OF_ACTIVATIONS * activations
     + _TRAFFIC_OF_STATE * memory.state,
     collectives=list(collectives(jaxpr, step.trainer.mesh.size)),
+    host_bytes_read=host_bytes_read(jaxpr),
   )
 
 
@@ -98,6 +101,21 @@ def _times(equation: Any) -> int:
   return 1
 
 
+def host_bytes_read(jaxpr: Any) -> int:
+  """Bytes that a program moves from the host's memory to a device."""
+  total = 0
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == "device_put":
+      moved = [
+        variable.aval
+        for variable in equation.invars
+        if variable.aval.memory_space == jax.memory.Space.Host
+      ]
+      total += memory_lib.num_bytes(moved)
+    total += _times(equation) * sum(map(host_bytes_read, _inner(equation)))
+  return total
+
+
 def _convolution(equation: Any) -> int:
   params = equation.params
   kernel = equation.invars[1].aval.shape
@@ -119,7 +137,7 @@ def _product(equation: Any) -> int:
 def collectives(jaxpr: Any, num_devices: int) -> Iterator[hlo.Collective]:
   """The collectives of a program, before a compiler merges any."""
   for equation in jaxpr.eqns:
-    kind = _COLLECTIVES.get(equation.primitive.name)
+    kind = _COLLECTIVES.get(equation.primitive.name) if num_devices > 1 else ""
     if kind:
       variables = equation.outvars if kind == "all-gather" else equation.invars
       by_dtype: dict[str, int] = {}

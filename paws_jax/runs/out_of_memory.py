@@ -16,8 +16,7 @@ def training(
   """Gives advice for training by a recipe; see `advising`."""
   return advising(
     f"Lower train.batch_size (now {recipe.train.batch_size}) or "
-    f"support.images_per_class (now {recipe.support.images_per_class}), "
-    f"{_remat(recipe)}, {_size(recipe)}, lower "
+    f"{_supports(recipe)}, {_remat(recipe)}, {_size(recipe)}, lower "
     f"eval.batch_size (now {recipe.eval.batch_size}) if it happened in an "
     "evaluation, or use more devices."
   )
@@ -33,6 +32,13 @@ def finetuning(
     f"{recipe.support.images_per_class}), {_remat(recipe)}, or use more "
     "devices."
   )
+
+
+def _supports(recipe: config_lib.Recipe) -> str:
+  """The number of labelled images of a step, and its field."""
+  uniform = recipe.support.sampling == "uniform"
+  name = "batch_size" if uniform else "images_per_class"
+  return f"support.{name} (now {getattr(recipe.support, name)})"
 
 
 def evaluating(

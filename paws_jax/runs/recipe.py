@@ -32,6 +32,7 @@ _FREE = (
   "data.on_bad_image",
   "data.max_pixels",
   "data.decoder",
+  "data.canvas_memory",
   "data.support_cache_mb",
   # Classes and labels themselves stand in the fingerprint of the data.
   "data.real_labels",

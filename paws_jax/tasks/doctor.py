@@ -40,6 +40,7 @@ from paws_jax.doctor import view_sheet
 from paws_jax.plan import auto_chunks
 from paws_jax.runs import files as files_lib
 from paws_jax.runs import progress as progress_lib
+from paws_jax.runs import recipe as recipe_lib
 from paws_jax.runs import requirements
 from paws_jax.runs import workdir as workdir_lib
 
@@ -131,6 +132,9 @@ def _check_training(
     requirements.check_loggers(recipe.log)
   experiment, message = None, ""
   try:
+    if not recipe.train.chunks and "://" not in workdir:
+      path = files_lib.resolve(workdir)
+      recipe = recipe_lib.with_length(config_lib.resolve(recipe), path)
     recipe, experiment = auto_chunks.create(recipe)
   except _USER_ERRORS as error:
     message = _message(error)

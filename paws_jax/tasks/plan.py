@@ -195,6 +195,7 @@ def _compile(step: abstract_step.Step) -> roofline.StepCosts:
     flops=analysis["flops"],
     bytes_accessed=analysis["bytes accessed"],
     collectives=hlo.collectives(compiled.as_text(), num_devices=num_devices),
+    host_bytes_read=traced_costs.host_bytes_read(traced.jaxpr.jaxpr),
   )
   if step.train.chunks == 1:
     return costs
@@ -241,6 +242,7 @@ def _model(step: abstract_step.Step) -> roofline.StepCosts:
     flops=costs.flops,
     bytes_accessed=costs.bytes_accessed,
     collectives=costs.collectives,
+    host_bytes_read=costs.host_bytes_read,
   )
 
 

@@ -55,7 +55,7 @@ class Experiment:
   images_per_step: int
   # Path of the weights to start from; "": random weights.
   init_from: str
-  # Shape of the images in whose place it serves features; None: it serves them.
+  # Of a pipeline of features: the shape of the images they replace; else None.
   features_of: tuple[int, int, int] | None = None
 
   @property

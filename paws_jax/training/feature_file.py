@@ -116,10 +116,16 @@ def _make(
 ) -> tuple[np.memmap, np.memmap]:
   """Makes the files anew, with the features of images that they had."""
   parts = [path.with_suffix(".part") for path in paths]
-  features = _new_map(parts[0], np.float16, shape)
-  sums = _new_map(parts[2], np.uint64, shape[:1])
-  with open(parts[1], "wb") as file:
-    np.save(file, digests)
+  try:
+    features = _new_map(parts[0], np.float16, shape)
+    sums = _new_map(parts[2], np.uint64, shape[:1])
+    with open(parts[1], "wb") as file:
+      np.save(file, digests)
+  except OSError:
+    # The space of those that were made, on a disk that is full.
+    for part in parts:
+      part.unlink(missing_ok=True)
+    raise
   if before is not None:
     places = {digest: place for place, digest in enumerate(before[1])}
     for row, digest in enumerate(digests):
@@ -146,7 +152,6 @@ def _new_map(
     array = npy_format.open_memmap(path, "w+", dtype, shape)
     _allocate(path)
   except OSError as error:
-    path.unlink(missing_ok=True)
     raise OSError(error.errno, error.strerror, str(path)) from error
   return array
 

@@ -10,7 +10,9 @@ from paws_jax import config as config_lib
 from paws_jax import errors
 from paws_jax.data import host_memory
 from paws_jax.parallel import mesh as mesh_lib
+from paws_jax.plan import abstract_step
 from paws_jax.plan import memory
+from paws_jax.plan import traced_costs
 from paws_jax.training import experiment
 from paws_jax.training import step as step_lib
 from tests import small_runs
@@ -61,13 +63,12 @@ def test_words_are_the_bytes_of_images(side):
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"train__chunks": 1}, "train.chunks is 1 but .* all canvases are needed"),
     ({"data__canvas_size": 40}, "canvas_size is 40 .* a multiple of 32"),
     ({"train__steps_per_call": 2}, "steps_per_call is 2 .* set it to 1"),
-    ({"views__crop_on": "host"}, "crop_on is 'host' .* crops are sent"),
+    ({"views__crop_on": "host"}, "crop_on is 'host' .* crops are sent, and"),
     (
       {"data__pipeline": "memory", "data__source": "digits"},
-      "data.pipeline is 'memory' but .* all images lie on the devices",
+      "data.pipeline is 'memory' but .* all images lie on the devices anyway",
     ),
   ],
 )
@@ -79,30 +80,49 @@ def test_where_canvases_cannot_stay(changes, message, tmp_path):
     config_lib.resolve(config)
 
 
-def test_the_device_needs_two_chunks_of_them(photos):
+def test_what_a_plan_counts(photos):
   there, here = (
-    experiment.create(
-      config_lib.resolve(_config(photos, data__canvas_memory=place)),
-      devices=jax.devices()[:2],
+    abstract_step.create(
+      _config(photos, data__canvas_memory=place), jax.devices()[:2]
     )
     for place in ("host", "device")
   )
-  canvases = 32 * 32 * 3
-  inputs = there.pipeline.input_shapes(1)
-  assert memory.host_bytes(inputs) == (16 + 8) * canvases
-  assert memory.host_bytes(here.pipeline.input_shapes(1)) == 0
+  canvas = 32 * 32 * 3
+  assert there.host_bytes == (16 + 8) * canvas
+  assert here.host_bytes == 0
   # Four batches of 8 + 4 images of a device, and two of the two chunks.
   less = memory.memory(here).images - memory.memory(there).images
-  assert less == (4 - 1) * 12 * canvases
+  assert less == (4 - 1) * 12 * canvas
+  # Large crops with the supports, and small crops: each forward and backward.
+  jaxpr = there.trace().jaxpr.jaxpr
+  assert traced_costs.host_bytes_read(jaxpr) == (4 * 8 + 2 * 4) * canvas
+
+
+def test_on_a_cpu_they_take_its_memory(photos):
+  needed = [
+    memory.memory(
+      experiment.create(
+        config_lib.resolve(_config(photos, data__canvas_memory=place)),
+        devices=jax.devices()[:2],
+      )
+    )
+    for place in ("host", "device")
+  ]
+  assert needed[0] == needed[1]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("one_program", [True, False])
-def test_steps_are_those_of_canvases_on_the_devices(photos, one_program):
-  """In both forms of a step in chunks, on two devices."""
+@pytest.mark.parametrize(
+  ("chunks", "one_program"), [(1, True), (2, True), (2, False)]
+)
+def test_steps_are_those_of_canvases_on_the_devices(
+  photos, chunks, one_program
+):
+  """Also in both forms of a step in chunks, on two devices."""
   after = []
   for place in ("host", "device"):
-    recipe = config_lib.resolve(_config(photos, data__canvas_memory=place))
+    changes = {"train__chunks": chunks, "data__canvas_memory": place}
+    recipe = config_lib.resolve(_config(photos, **changes))
     built = experiment.create(recipe, devices=jax.devices()[:2])
     call = step_lib.make_train_call(
       built.trainer, built.pipeline, 1, one_program=one_program

@@ -138,7 +138,9 @@ def test_groups_are_not_cut_to_find_a_number(monkeypatch):
   monkeypatch.setattr(memory, "device_memory", lambda _: 1800)
   total = lambda built: memory.Memory(0, 0, 0, 0, 5000 // built.train.chunks)  # noqa: E731
   monkeypatch.setattr(memory, "memory", total)
-  with pytest.raises(errors.InputError, match="bn_groups=4 allows, of 16 unl"):
+  with pytest.raises(
+    errors.InputError, match=r"bn_groups=4 allows \(unlab.* in each: 16\)"
+  ):
     auto_chunks.create(config, devices=jax.devices()[:1])
 
 

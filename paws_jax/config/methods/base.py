@@ -99,6 +99,7 @@ def check_pairs(
   condition: str = "",
   *,
   field: str = "method.name",
+  remedy: str = "raise images_per_class",
 ) -> None:
   """Refuses supports of which each is the only one of its class.
 
@@ -107,13 +108,14 @@ def check_pairs(
     name: of a method in which supports are predicted by other supports.
     condition: what in the recipe makes it so, for the message.
     field: of the recipe that holds the name.
+    remedy: for the message.
   """
   if support.images_per_class * support.num_views < 2:
     raise errors.InputError(
       f"support.images_per_class is {support.images_per_class} and "
       f"support.num_views {support.num_views}, but {field} is {name!r}"
       f"{condition}: a support is then predicted by the others of its class, "
-      "of which there must be at least 2; raise images_per_class."
+      f"of which there must be at least 2; {remedy}."
     )
 
 
