@@ -179,9 +179,9 @@ def recipe(
   config = _of_method(base, method, data)
   if not config.train.batch_size:
     raise ValueError(
-      f"train.batch_size is {base.train.batch_size}, less than the labelled "
-      f"images of a step of {method.label}, {_supports(config, method)}: raise "
-      "it."
+      f"{method.label} takes {_supports(config, method)} labelled images a "
+      "step, more than unlabelled ones: lower support.classes_per_step (now "
+      f"{config.support.classes_per_step})."
     )
   views = budget.views * (1 - budget.finetune_share)
   steps = data.num_images // config.train.batch_size

@@ -9,7 +9,9 @@ import pytest
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax.plan import auto_chunks
 from paws_jax.runs import recipe as recipe_lib
+from paws_jax.tasks import doctor
 from paws_jax.training import experiment
 from tests import tiny_recipe
 
@@ -66,6 +68,21 @@ def test_a_run_keeps_the_number_that_was_found(tmp_path):
   assert recipe_lib.with_length(asked, tmp_path).train.chunks == 0
   (tmp_path / "checkpoints" / "2").mkdir(parents=True)
   assert recipe_lib.with_length(asked, tmp_path) == stored
+
+
+def test_the_doctor_keeps_it(tmp_path, monkeypatch):
+  stored = config_lib.resolve(_config(train__chunks=4))
+  recipe_lib.write(tmp_path, stored, {})
+  (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+  seen = []
+
+  def create(recipe):
+    seen.append(recipe.train.chunks)
+    raise ValueError("enough")
+
+  monkeypatch.setattr(auto_chunks, "create", create)
+  doctor.run(_config(train__chunks=0), str(tmp_path), train_command="")
+  assert seen == [4]
 
 
 def test_supports_are_padded_to_the_chunks():

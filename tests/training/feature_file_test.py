@@ -82,21 +82,28 @@ def test_other_views_are_computed_anew(tmp_path):
 @pytest.mark.skipif(
   not hasattr(os, "posix_fallocate"), reason="files are sparse"
 )
-def test_the_space_is_taken_before_anything_is_computed(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("last", "name"), [(0, "large"), (1, "large.sums")])
+def test_the_space_is_taken_before_anything_is_computed(
+  tmp_path, monkeypatch, last, name
+):
   # A later write to a full disk would end the process.
   sizes = {"num_views": 2, "num_features": 10**5}
   feature_file.FeatureFile(tmp_path, "large", DIGESTS, **sizes)
   taken = (tmp_path / "large.npy").stat()
   assert taken.st_blocks * 512 >= taken.st_size > 10**6
 
+  took = []
+
   def full(*_):
-    raise OSError(errno.ENOSPC, "No space left on device")
+    if len(took) == last:
+      raise OSError(errno.ENOSPC, "No space left on device")
+    took.append(1)
 
   monkeypatch.setattr(os, "posix_fallocate", full)
   with pytest.raises(OSError, match="No space left") as error:
     _open(tmp_path / "other")
   assert full_disk.sentence(error.value, "/run").startswith(
-    str(tmp_path / "other" / "large.part")
+    str(tmp_path / "other" / f"{name}.part")
   )
   assert not list((tmp_path / "other").iterdir())
 

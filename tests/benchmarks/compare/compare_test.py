@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -217,6 +218,14 @@ def test_a_budget_of_less_than_an_epoch_is_refused():
     comparison_recipes.recipe(_base(), method, budget, _digits())
 
 
+def test_more_labelled_than_unlabelled_images_of_a_step_are_refused():
+  base, method = _base(), comparison_recipes.METHODS["fixmatch"]
+  base.support.classes_per_step = 200
+  data = types.SimpleNamespace(num_classes=200, num_images=2000)
+  with pytest.raises(ValueError, match=r"200 labelled images a .*\(now 200\)"):
+    comparison_recipes.recipe(base, method, _BUDGET, data)
+
+
 def test_a_budget_without_a_step_of_the_prototypes_is_refused():
   budget = comparison_recipes.Budget(3000, 0.0, 1.0)
   method = comparison_recipes.METHODS["swav"]
@@ -360,6 +369,7 @@ _REFUSED = {
 }
 _DRIVER = """
 import sys
+import types
 import types
 from absl import flags
 from benchmarks.compare import compare
