@@ -163,10 +163,16 @@ def _rotate(x: jax.Array, rotation: np.ndarray) -> jax.Array:
   cosine, sine = (
     jnp.asarray(part, x.dtype)[None, :, None] for part in rotation
   )
-  low, high = jnp.split(patches, 2, axis=-1)
+  low, high = _halves(patches)
   turned = jnp.concatenate([-high, low], axis=-1)
   patches = patches * cosine + turned * sine
   return jnp.concatenate([x[:, :first], patches], axis=1)
+
+
+def _halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  # Slices, which can be written as ONNX.
+  half = x.shape[-1] // 2
+  return x[..., :half], x[..., half:]
 
 
 class LayerScale(nn.Module):
@@ -238,7 +244,7 @@ class Block(nn.Module):
     del rotation
     hidden = self.shape.hidden_dim
     if self.shape.swiglu:
-      gate, y = jnp.split(self._dense(2 * hidden, "mlp_fc1")(x), 2, axis=-1)
+      gate, y = _halves(self._dense(2 * hidden, "mlp_fc1")(x))
       y = jax.nn.silu(gate) * y
     else:
       y = jax.nn.gelu(self._dense(hidden, "mlp_fc1")(x), approximate=False)

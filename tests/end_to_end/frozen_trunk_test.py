@@ -30,7 +30,11 @@ from paws_jax.training import trunk_features
 from tests import frozen_recipe
 from tests import small_runs
 
-pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.unoptimized,
+  pytest.mark.devices(2),
+]
 
 
 @pytest.fixture(scope="module", params=frozen_recipe.PIPELINES)

@@ -29,7 +29,11 @@ from paws_jax.training import experiment
 from paws_jax.training import restore
 from tests import tiny_recipe
 
-pytestmark = [pytest.mark.slow, pytest.mark.unoptimized]
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.unoptimized,
+  pytest.mark.devices(2),
+]
 
 # Of a bank, a table and a head; of a queue; of prototypes.
 METHODS = {

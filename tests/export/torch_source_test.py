@@ -65,9 +65,11 @@ def make(name, head=False, **fields):
   made = random_classifier.make(head=head)
   section = made.model | {"name": name} | fields
   encoder = models.create(section)
+  # At least a patch.
+  side = 16 if name.endswith("16_dinov3") else 8
   shapes = jax.eval_shape(
     lambda images: encoder.init(jax.random.key(0), images, train=False),
-    np.zeros((1, 8, 8, 1), np.float32),
+    np.zeros((1, side, side, 1), np.float32),
   )
   random = np.random.default_rng(0)
   variables = jax.tree.map(
