@@ -135,5 +135,7 @@ def test_steps_are_those_of_canvases_on_the_devices(
         assert (kind == host_memory.KIND) == (place == "host")
         state, metrics = call(state, inputs)
     after.append(jax.device_get((state, metrics)))
-  same = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-8)
+  # Programs of chunks add in different orders.
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+  same = np.testing.assert_array_equal if one_program else close
   jax.tree.map(same, *after)
