@@ -54,7 +54,7 @@ def test_a_single_support_of_each_class_is_refused():
   with pytest.raises(
     errors.InputError,
     match=r"^support.images_per_class is 1 and support.num_views 1, but "
-    r"finetune.protocol is 'suncet': .* raise images_per_class",
+    r"finetune.protocol is 'suncet': .* set finetune.protocol to 'linear_head'",
   ):
     _check(config_lib.resolve(config))
   config.support.num_views = 2

@@ -17,8 +17,6 @@ from paws_jax.models import resnet
 from paws_jax.weights import torch_names
 from tests import golden_reference
 
-pytestmark = pytest.mark.unoptimized(exact=True)
-
 SECTION = {
   "name": "wide_resnet10",
   "width": 1,

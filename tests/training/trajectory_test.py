@@ -32,7 +32,6 @@ RUNS = [
 ]
 pytestmark = [
   pytest.mark.slow,
-  pytest.mark.unoptimized(exact=True),
   pytest.mark.parametrize(("name", "x64"), RUNS),
 ]
 
