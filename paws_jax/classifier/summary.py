@@ -19,8 +19,12 @@ def head_words(classifier: Any) -> str:
 
 def is_class_head(classifier: Any) -> bool:
   """Returns whether the head of a classifier was trained with the trunk."""
-  trained = classifier.model.get("projection_layers") == 0
-  return trained and not classifier.origin.get("finetuned")
+  return is_on_trunk(classifier) and not classifier.origin.get("finetuned")
+
+
+def is_on_trunk(classifier: Any) -> bool:
+  """Returns whether the head of a classifier reads the trunk's features."""
+  return classifier.model.get("projection_layers") == 0
 
 
 def summarize(classifier: Any) -> str:

@@ -39,6 +39,11 @@ class Support(fields.Section):
     """Labelled images a step, where classes_per_step is not 0."""
     return self.batch_size or self.classes_per_step * self.images_per_class
 
+  @property
+  def size_field(self) -> str:
+    """Name of the field that decides how many labelled images a step has."""
+    return "batch_size" if self.batch_size else "images_per_class"
+
   def check(self) -> None:
     """Refuses a number of labelled images that nothing reads."""
     if self.batch_size and self.sampling != "uniform":

@@ -25,7 +25,7 @@ _BITS = (0, 8, 16, 24)
 
 
 def packed_shape(image_shape: tuple[int, ...]) -> tuple[int, int]:
-  """Returns rows and words of an image of this shape."""
+  """Returns (rows, words of a row) of an image [H, W, C] of bytes."""
   return int(np.prod(image_shape)) // (4 * _WORDS), _WORDS
 
 
@@ -55,8 +55,12 @@ def place(canvases: batch.Canvases, mesh: jax.sharding.Mesh) -> batch.Canvases:
   """Makes global arrays of this process's rows, images in the host's memory.
 
   Args:
-    canvases: arrays of NumPy, in the order of `mesh.local_rows`.
+    canvases: m rows of NumPy, in the order of `mesh.local_rows`; images as of
+      `pack`.
     mesh: all devices.
+
+  Returns:
+    Arrays of all processes' rows, spread over the mesh; images as words.
   """
   images, sizes, ids = map(np.asarray, canvases)
   return batch.Canvases(

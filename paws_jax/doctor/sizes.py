@@ -174,7 +174,9 @@ def learning_rate(report: findings.Report, recipe: config_lib.Recipe) -> None:
 
 
 def memory(
-  report: findings.Report, experiment: experiment_lib.Experiment
+  report: findings.Report,
+  recipe: config_lib.Recipe,
+  experiment: experiment_lib.Experiment,
 ) -> None:
   """Compares the memory that a step needs with that of a device."""
   needed = memory_lib.memory(experiment)
@@ -190,15 +192,12 @@ def memory(
     return
   report.say(f"memory available per device: {_bytes(available)}")
   if needed.total > available:
-    allows = experiment.trainer.method.config.allows_chunks
-    chunks = " or train.chunks to 'auto'" if allows else ""
-    uniform = experiment.trainer.method.config.class_head
-    labelled = "batch_size" if uniform else "images_per_class"
+    chunks = " or train.chunks to 'auto'" if recipe.allows_chunks else ""
     report.warning(
       f"an estimated {_bytes(needed.total)} per device exceeds the "
       f"{_bytes(available)} available: "
-      f"lower train.batch_size or support.{labelled}, set train.remat to "
-      f"'dots'{chunks}, or use more devices"
+      f"lower train.batch_size or support.{recipe.support.size_field}, set "
+      f"train.remat to 'dots'{chunks}, or use more devices"
     )
 
 

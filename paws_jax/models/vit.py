@@ -21,7 +21,7 @@ from flax import linen as nn
 from paws_jax import errors
 from paws_jax.models import batch_norm
 
-# Share of the first LayerScale, as DINOv2's and DINOv3's.
+# Initial scale of LayerScale, that of DINOv2 and DINOv3.
 _LAYER_SCALE = 1e-5
 _ROPE_BASE = 100.0
 # Of Keys' cubic convolution, as in Pillow and PyTorch with antialiasing.

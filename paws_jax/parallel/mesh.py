@@ -172,6 +172,11 @@ def everywhere(array: jax.Array) -> jax.Array:
   return jax.jit(jnp.copy, out_shardings=replicated(mesh))(array)
 
 
+def on_cpu(mesh: jax.sharding.Mesh) -> bool:
+  """Whether the devices, which are of one kind, are those of CPUs."""
+  return mesh.devices.flat[0].platform == "cpu"
+
+
 def local_devices(mesh: jax.sharding.Mesh) -> list[jax.Device]:
   """Returns this process's devices in the mesh, ordered by id."""
   mine = replicated(mesh).addressable_devices

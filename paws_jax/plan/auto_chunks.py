@@ -14,6 +14,7 @@ import jax
 
 from paws_jax import config as config_lib
 from paws_jax import errors
+from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.plan import memory as memory_lib
 from paws_jax.training import experiment as experiment_lib
 
@@ -97,8 +98,8 @@ def create(
       "train.chunks is 'auto', but these devices do not report their memory: "
       "give a number, such as --task=plan finds for a machine that it knows."
     )
-  of_cpu = mesh.local_devices[0].platform == "cpu"
-  available = int(available * (_USABLE_OF_CPU if of_cpu else _USABLE))
+  share = _USABLE_OF_CPU if mesh_lib.on_cpu(mesh) else _USABLE
+  available = int(available * share)
   build = functools.cache(
     lambda count: experiment_lib.create(
       with_chunks(recipe, count), devices=devices, like=first

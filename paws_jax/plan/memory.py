@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from paws_jax.data import host_memory
+from paws_jax.parallel import mesh as mesh_lib
 from paws_jax.training import experiment as experiment_lib
 from paws_jax.training import state as state_lib
 from paws_jax.training import step as step_lib
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
   from paws_jax.plan import abstract_step
 
 # Batches that the host pipeline has ready beside those in use.
-_PREFETCHED = 2
+PREFETCHED = 2
 _KEPT = ("conv_general_dilated", "dot_general")
 
 
@@ -85,7 +86,9 @@ def memory(
   )
   params = num_bytes(state.params)
   of_host = host_bytes(inputs) // experiment.train.steps_per_call
-  if isinstance(experiment, experiment_lib.Experiment) and _on_cpu(mesh):
+  if isinstance(experiment, experiment_lib.Experiment) and mesh_lib.on_cpu(
+    mesh
+  ):
     # Its devices have the same memory.
     of_host = 0
   share = -(-(num_bytes(batch) - of_host) // mesh.size)
@@ -119,10 +122,6 @@ def extra_bytes(trainer: state_lib.Trainer, state: state_lib.TrainState) -> int:
   return sum(jax.tree.leaves(sizes))
 
 
-def _on_cpu(mesh: jax.sharding.Mesh) -> bool:
-  return mesh.devices.flat[0].platform == "cpu"
-
-
 def host_bytes(inputs: Any) -> int:
   """Bytes of what stays in the host's memory, of shapes with shardings."""
   return num_bytes(
@@ -139,7 +138,7 @@ def host_batches(steps_per_call: int) -> int:
   # Those of the call that runs and, as `loop.loop` keeps them until its
   # metrics are there, of the one before; of several, one is copied to be used.
   in_use = 2 * steps_per_call + (steps_per_call > 1)
-  return in_use + _PREFETCHED
+  return in_use + PREFETCHED
 
 
 def num_bytes(tree: Any) -> int:

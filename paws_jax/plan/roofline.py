@@ -16,8 +16,6 @@ from paws_jax.plan import chips
 from paws_jax.plan import hlo
 from paws_jax.plan import memory
 
-# Batches that a host pipeline has ready on the devices beside the one in use.
-_PREFETCHED = 2
 # Suggested sizes leave a little of the memory free.
 _FILLED = 0.95
 _GPUS_OF_A_MACHINE = 8
@@ -55,7 +53,7 @@ class StepCosts:
 
 def waiting_bytes(step: abstract_step.Step) -> int:
   """Bytes on a device of batches that wait for their step."""
-  return _PREFETCHED * _image_bytes(step)[0]
+  return memory.PREFETCHED * _image_bytes(step)[0]
 
 
 def _image_bytes(step: abstract_step.Step) -> tuple[int, int]:
@@ -171,9 +169,9 @@ def _advice(
   if images > _LARGE * room:
     advice.append(
       f"images take {_bytes(images)} on the device, several batches at a time: "
-      "a smaller data.canvas_size makes them smaller, and crops less sharp"
-      "; docs/small_hardware.md says when data.canvas_memory=host leaves them "
-      "in the host's memory"
+      "a smaller data.canvas_size makes them smaller, and crops less sharp; "
+      "docs/small_hardware.md says when data.canvas_memory=host leaves them in "
+      "the host's memory"
     )
   general = (
     "lower train.batch_size or support.images_per_class, or use more chips"

@@ -156,7 +156,7 @@ def score(
     parts = [made.probabilities for _, made in classifier.stream(listed)]
     probabilities = np.concatenate(parts)
     name = "class" if summary.is_class_head(classifier) else "linear"
-    on_trunk = classifier.model.get("projection_layers") == 0
+    on_trunk = summary.is_on_trunk(classifier)
     yield protocols.Outcome(
       title=f"{name} head",
       protocol=f"{name}_head",

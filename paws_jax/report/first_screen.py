@@ -74,7 +74,9 @@ def _against_pixels(
     f"The same labels without training: {page.percent(best.top1)} by "
     f"{best.protocol}, {difference}"
     + (
-      ", which so few test images cannot tell from chance." if overlap else "."
+      f", which so few {known.part} images cannot tell from chance."
+      if overlap
+      else "."
     )
   ]
 

@@ -36,8 +36,7 @@ def finetuning(
 
 def _supports(recipe: config_lib.Recipe) -> str:
   """The number of labelled images of a step, and its field."""
-  uniform = recipe.support.sampling == "uniform"
-  name = "batch_size" if uniform else "images_per_class"
+  name = recipe.support.size_field
   return f"support.{name} (now {getattr(recipe.support, name)})"
 
 

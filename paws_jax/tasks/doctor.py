@@ -158,7 +158,7 @@ def _check_training(
     with _report_errors(report):
       frozen_lib.space(report, recipe, experiment, workdir)
   else:
-    sizes.memory(report, experiment)
+    sizes.memory(report, recipe, experiment)
   # A bucket may hold no run yet, and asking it takes credentials.
   if "://" not in workdir:
     with _report_errors(report):

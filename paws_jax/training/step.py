@@ -318,8 +318,8 @@ def make_train_call(
     after `num_steps` steps and each metric as [num_steps]. Its first argument
     is donated.
   """
-  on_cpu = trainer.mesh.devices.flat[0].platform == "cpu"
-  if _chunking(trainer) is not None and on_cpu and not one_program:
+  as_calls = mesh.on_cpu(trainer.mesh) and not one_program
+  if _chunking(trainer) is not None and as_calls:
     return chunked_step.ChunkedCall(
       trainer,
       pipeline,

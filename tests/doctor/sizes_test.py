@@ -18,15 +18,11 @@ def test_chunks_are_advised_where_a_method_allows_them(
   needed = sizes.memory_lib.Memory(0, 0, 0, 0, 2**40)
   monkeypatch.setattr(sizes.memory_lib, "memory", lambda _: needed)
   monkeypatch.setattr(sizes.memory_lib, "device_memory", lambda _: 2**30)
-  config = config_lib.base(method).method
-  trainer = types.SimpleNamespace(
-    mesh=types.SimpleNamespace(local_devices=[]),
-    method=types.SimpleNamespace(
-      config=config_lib.methods.config_class(config.name)()
-    ),
-  )
+  recipe = config_lib.build(config_lib.base(method))
+  mesh = types.SimpleNamespace(local_devices=[])
+  trainer = types.SimpleNamespace(mesh=mesh)
   report = findings.Report()
-  sizes.memory(report, types.SimpleNamespace(trainer=trainer))
+  sizes.memory(report, recipe, types.SimpleNamespace(trainer=trainer))
   assert report.num_warnings == 1
   text = capsys.readouterr().out
   assert "set train.remat to 'dots'" in text

@@ -90,17 +90,20 @@ def test_a_class_head_is_none_that_was_fine_tuned(run, tmp_path):
   assert tuned.has_head
 
 
-@pytest.mark.parametrize("head", [None, {"kernel": 0, "bias": 0}])
-def test_a_class_head_is_known_before_it_is_saved(run, monkeypatch, head):
-  (run / workdir_lib.CHECKPOINTS / "20").mkdir()
-  made = of_step(20)
+def _trained(made, step, head=None):
+  """What `restore.load` gives, as far as `find` reads it."""
   dataset = types.SimpleNamespace(
     class_names=made.class_names,
     labelled=types.SimpleNamespace(labels=made.support_bank.labels),
   )
-  trained = types.SimpleNamespace(
-    step=20, experiment=types.SimpleNamespace(dataset=dataset), head=head
-  )
+  experiment = types.SimpleNamespace(dataset=dataset)
+  return types.SimpleNamespace(step=step, experiment=experiment, head=head)
+
+
+@pytest.mark.parametrize("head", [None, {"kernel": 0, "bias": 0}])
+def test_a_class_head_is_known_before_it_is_saved(run, monkeypatch, head):
+  (run / workdir_lib.CHECKPOINTS / "20").mkdir()
+  trained = _trained(of_step(20), 20, head)
   monkeypatch.setattr(source.restore, "load", lambda *unused: trained)
   assert find(run).has_head == (head is not None)
 
@@ -108,13 +111,7 @@ def test_a_class_head_is_known_before_it_is_saved(run, monkeypatch, head):
 def test_a_damaged_checkpoint_is_passed_over_once(run, monkeypatch, capsys):
   (run / workdir_lib.CHECKPOINTS / "20").mkdir()
   made = of_step(10)
-  dataset = types.SimpleNamespace(
-    class_names=made.class_names,
-    labelled=types.SimpleNamespace(labels=made.support_bank.labels),
-  )
-  trained = types.SimpleNamespace(
-    step=10, experiment=types.SimpleNamespace(dataset=dataset), head=None
-  )
+  trained = _trained(made, 10)
   monkeypatch.setattr(source.restore, "load", lambda *unused: trained)
   monkeypatch.setattr(
     source.save_classifier, "from_trained", lambda trained: made
